@@ -1,0 +1,76 @@
+"""Every error a person can meet: where it is, what was found, and what to do about it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake in what a person gave us.
+
+    ``where`` is ``file:line``; ``path`` is the dotted path inside the recipe. Either may be unknown, for
+    instance when a data file is wrong rather than the recipe that names it.
+    """
+
+    found: str
+    advice: str = ""
+    path: str | None = None
+    where: str | None = None
+
+    def __str__(self) -> str:
+        place = ": ".join(part for part in (self.where, self.path) if part)
+        message = f"{place}: {self.found}" if place else self.found
+        return f"{message}\n    {self.advice}" if self.advice else message
+
+
+class FinetuneError(Exception):
+    """The root of everything we raise on purpose; ``exit_code`` is what the process returns."""
+
+    exit_code = 1
+
+
+class InputError(FinetuneError):
+    """Bad input: nothing was started. Holds every problem that was found, not only the first."""
+
+    exit_code = 2
+
+    def __init__(self, problems: Problem | Iterable[Problem]):
+        self.problems = [problems] if isinstance(problems, Problem) else list(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+    def located(self, locate: Callable[[str], str | None]) -> InputError:
+        """The same error with ``file:line`` filled in by ``locate(dotted path)`` where it was missing."""
+        return InputError(
+            replace(problem, where=locate(problem.path)) if problem.path and not problem.where else problem
+            for problem in self.problems
+        )
+
+
+class DiskFull(FinetuneError):
+    """No room to write: it ends the study, because every later run would meet it too."""
+
+
+class SameRun(FinetuneError):
+    """Two seeds of a variant that start as the same run, so that counting both would be counting one twice."""
+
+
+class Interrupted(FinetuneError):
+    """A person or the scheduler asked us to stop; the same command resumes."""
+
+    exit_code = 130
+
+
+def bad_input(path: str | None, found: str, advice: str = "") -> InputError:
+    """An :class:`InputError` with one problem, which is what most places that find a mistake need."""
+    return InputError(Problem(found=found, advice=advice, path=path))
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """``did you mean 'rank'?`` followed by all choices, or the choices alone when nothing is near."""
+    known = sorted(choices)
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    listing = f"choose from: {', '.join(known)}" if known else "there is nothing to choose from"
+    return f"did you mean '{near[0]}'? ({listing})" if near else listing

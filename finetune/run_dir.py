@@ -1,0 +1,133 @@
+"""Files of a study on disk: where each lies, and how it is written so that a crash leaves the old one or the new one.
+
+runs/<study>/
+  recipe.yaml  resolved.yaml  environment.json  data.json
+  <variant>/seed-<n>/result.json           written last: its presence means done
+                     metrics.jsonl
+                     predictions/<task>.parquet
+                     checkpoints/  model/
+  base/result.json  base/predictions/...   the untuned base model, where scoring it means something
+  report/index.html  report.md  results.json
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finetune.errors import bad_input
+
+FORMAT = 1
+"""Version of every JSON file written here."""
+
+BASE = "base"
+"""The folder, and the variant name, of the untuned base model."""
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` that takes its place, flushed to disk, when the block ends without error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically, in UTF-8."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON atomically; NaN and infinity are refused, because JSON has no word for them."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """The folder of one run: one variant under one seed (or the base model, which has no seed)."""
+
+    path: Path
+
+    @property
+    def result(self) -> Path:
+        return self.path / "result.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model"
+
+    def predictions(self, task: str) -> Path:
+        return self.path / "predictions" / f"{task}.parquet"
+
+    def read_result(self) -> dict[str, Any] | None:
+        """The run's result, or None when it has not ended."""
+        return read_json(self.result) if self.result.exists() else None
+
+
+@dataclass(frozen=True)
+class StudyDir:
+    """The folder of one study."""
+
+    path: Path
+
+    @property
+    def recipe(self) -> Path:
+        return self.path / "recipe.yaml"
+
+    @property
+    def resolved(self) -> Path:
+        return self.path / "resolved.yaml"
+
+    @property
+    def environment(self) -> Path:
+        return self.path / "environment.json"
+
+    @property
+    def data(self) -> Path:
+        return self.path / "data.json"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report"
+
+    @property
+    def base(self) -> RunDir:
+        return RunDir(self.path / BASE)
+
+    def run(self, variant: str, seed: int) -> RunDir:
+        return RunDir(self.path / variant / f"seed-{seed}")
+
+    def require(self) -> StudyDir:
+        """This folder; raises InputError when it is not that of a study."""
+        if not self.resolved.exists():
+            raise bad_input(
+                None,
+                f"{self.path} is not a study: it has no {self.resolved.name}",
+                "give the folder that `finetune run` wrote, such as runs/NAME",
+            )
+        return self
