@@ -1,0 +1,145 @@
+"""Data: sources, columns, splits and leak checks. The currency is ``datasets.Dataset``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from finetune.data.options import DataOptions, Source
+from finetune.errors import InputError, Problem
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
+"""The parts that `data` itself gives."""
+ORDER = {VALIDATION: 0, TEST: 1}
+"""Those that come before the named ones."""
+
+
+@dataclass(frozen=True)
+class Splits:
+    """What a study learns from and what it is scored on.
+
+    Every dataset has a column ``example``, its row number from 0. ``held_out`` has ``test`` first, when there is one,
+    and then the named sets in the recipe's order. ``facts`` is what `data.json` says: ``splits`` (by name: examples,
+    fingerprint, source), ``duplicates_dropped`` and ``leaks`` (``checked``, ``found``, ``action``, ``dropped``, and
+    how many validation examples are in another held-out set too: ``validation_held_out``).
+    """
+
+    train: Dataset
+    validation: Dataset | None
+    held_out: dict[str, Dataset]
+    facts: dict[str, Any]
+
+
+def load_splits(
+    options: DataOptions,
+    held_out: Mapping[str, Source],
+    inputs: Sequence[str],
+    split_seed: int,
+    check: Callable[[Dataset, str], None],
+) -> Splits:
+    """Read, check, clean and divide all data of a study.
+
+    Args:
+        options: the recipe's `data` section.
+        held_out: further held-out sets, by name (the recipe's `evaluate` section).
+        inputs: the columns that say what an example is: two rows with the same ones are the same example.
+        split_seed: seeds the split and the samples of `limit`.
+        check: the task's own check, called on every table as it was read, with its recipe path.
+
+    Raises:
+        InputError: with the problems of all sources, or else those of cleaning, splitting and leaks.
+    """
+    from finetune.data import checks
+
+    train, *others = _read_all(_parts(options, held_out), split_seed, check)
+    pool, repeated = checks.without_duplicates(train.read, inputs, options.duplicates, train.at)
+    train, *carved = _divide(replace(train, data=pool), options, split_seed)
+    others = sorted([*carved, *others], key=lambda part: ORDER.get(part.name, len(ORDER)))
+    kept, leaks = checks.without_leaks(train.read, {part.at: part.read for part in others}, inputs, options.leaks)
+    return _splits([replace(train, data=kept), *others], inputs, {"duplicates_dropped": repeated, "leaks": leaks})
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One set of examples: its name, its recipe path, where it comes from, and what was read."""
+
+    name: str
+    at: str
+    source: Source
+    data: Dataset | None = None
+
+    @property
+    def read(self) -> Dataset:
+        assert self.data is not None
+        return self.data
+
+
+def _parts(options: DataOptions, held_out: Mapping[str, Source]) -> list[_Part]:
+    """What is to be read, training examples first."""
+    has_test = options.test is not None or bool(options.split.test)
+    taken = [name for name in held_out if name in (TRAIN, VALIDATION) or (name == TEST and has_test)]
+    if taken:
+        raise InputError(
+            Problem(f"'{name}' is the name of a part of `data`", "choose another name", f"evaluate.{name}.name")
+            for name in taken
+        )
+    own = {TRAIN: options.train, VALIDATION: options.validation, TEST: options.test}
+    parts = [_Part(name, f"data.{name}", source) for name, source in own.items() if source is not None]
+    return parts + [_Part(name, f"evaluate.{name}.data", source) for name, source in held_out.items()]
+
+
+def _read_all(parts: Sequence[_Part], seed: int, check: Callable[[Dataset, str], None]) -> list[_Part]:
+    """The parts with their examples, checked; the problems of all of them are raised together."""
+    from finetune.data.sources import read
+
+    filled: list[_Part] = []
+    problems: list[Problem] = []
+    for part in parts:
+        try:
+            data = read(part.source, part.at, seed)
+            check(data, part.at)
+            filled.append(replace(part, data=data))
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(problems)
+    return filled
+
+
+def _divide(pool: _Part, options: DataOptions, seed: int) -> list[_Part]:
+    """The training part of ``pool``, then the parts that were carved from it."""
+    from finetune.data.checks import take
+    from finetune.data.splits import divide
+
+    rows = divide(pool.read, options.split, seed)
+    carved = [
+        _Part(name, f"data.split.{name}", pool.source, take(pool.read, chosen))
+        for name, chosen in ((VALIDATION, rows.validation), (TEST, rows.test))
+        if len(chosen)
+    ]
+    return [replace(pool, data=take(pool.read, rows.train)), *carved]
+
+
+def _splits(parts: Sequence[_Part], inputs: Sequence[str], facts: dict[str, Any]) -> Splits:
+    """The finished parts with their facts; rows are numbered within their part from here on."""
+    from finetune.data.checks import fingerprint, overlap
+    from finetune.data.sources import as_dataset, as_table, with_example
+
+    data = {part.name: part.read for part in parts}
+    others = [dataset for name, dataset in data.items() if name not in (TRAIN, VALIDATION)]
+    if VALIDATION in data:
+        facts["leaks"]["validation_held_out"] = overlap(data[VALIDATION], others, inputs)
+    facts["splits"] = {
+        part.name: {
+            "examples": part.read.num_rows,
+            "fingerprint": fingerprint(part.read),
+            "source": part.source.path,
+        }
+        for part in parts
+    }
+    numbered = {name: as_dataset(with_example(as_table(dataset))) for name, dataset in data.items()}
+    return Splits(numbered.pop(TRAIN), numbered.pop(VALIDATION, None), numbered, facts)

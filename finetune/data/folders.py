@@ -1,0 +1,62 @@
+"""Reads a folder of text files, one sub-folder per class."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pyarrow as pa
+
+from finetune.data.formats import BAD_BYTES, decode, unknown_encoding
+from finetune.data.options import Source
+from finetune.errors import InputError, Problem, bad_input
+
+TEXT = (".txt", "")
+"""File name endings that are read; older corpora have files without any."""
+
+
+def read_folder(path: Path, source: Source, at: str) -> pa.Table:
+    """One row per text file, in the order of their paths.
+
+    Columns, all text: ``label`` (the sub-folder directly under ``path``), ``title`` (the first line), ``body`` (the
+    rest; both without surrounding space), ``text`` (the whole file) and ``file`` (its path under ``path``).
+    """
+    files = _text_files(path)
+    if not files:
+        advice = "expected one sub-folder per class with .txt files in it; for a table, name the file itself"
+        raise bad_input(f"{at}.path", f"the folder '{path}' has no text files in sub-folders", advice)
+    rows: dict[str, list[str]] = {name: [] for name in ("label", "title", "body", "text", "file")}
+    broken: list[tuple[str, str]] = []
+    for file in files:
+        content = (path / file).read_bytes()
+        try:
+            text = decode(content, source).replace("\r\n", "\n")
+        except UnicodeDecodeError as error:
+            broken.append((file, f"byte 0x{content[error.start]:02X} at position {error.start}"))
+            continue
+        except LookupError as error:
+            raise unknown_encoding(source, at) from error
+        title, _, body = text.strip().partition("\n")
+        values = (file.partition("/")[0], title.strip(), body.strip(), text, file)
+        for column, value in zip(rows.values(), values, strict=True):
+            column.append(value)
+    if broken:
+        file, what = broken[0]
+        found = f"{what} is not valid {source.encoding}; so in {len(broken)} of {len(files)} files"
+        raise InputError(Problem(found, BAD_BYTES, f"{at}.path", str(path / file)))
+    return pa.table(rows)
+
+
+def _text_files(path: Path) -> list[str]:
+    """Paths under ``path``, with ``/``, of the text files in sub-folders, sorted; hidden ones are passed over."""
+    found = []
+    for folder, folders, names in os.walk(path):
+        folders[:] = [name for name in folders if not name.startswith((".", "__pycache__"))]
+        if folder != str(path):
+            inner = Path(folder).relative_to(path).as_posix()
+            found += [f"{inner}/{name}" for name in names if _is_text(name)]
+    return sorted(found)
+
+
+def _is_text(name: str) -> bool:
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in TEXT

@@ -1,0 +1,97 @@
+"""New columns from old ones: `columns: {text: review, prompt: "Headline of:\\n{body:.800}"}`."""
+
+from __future__ import annotations
+
+import math
+import string
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from finetune.errors import InputError, bad_input, did_you_mean
+
+Piece = tuple[str, str | None, str]
+"""Literal text, then a column (None: nothing follows) and the format that its text gets."""
+
+
+def add_columns(table: pa.Table, columns: Mapping[str, str], at: str) -> pa.Table:
+    """``table`` with the new columns; each is made from the table's own columns, never from another new one.
+
+    Raises:
+        InputError: with every problem, at ``{at}.columns.NAME``.
+    """
+    made, problems = {}, []
+    for name, recipe in columns.items():
+        try:
+            made[name] = _column(table, recipe, f"{at}.columns.{name}")
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(problems)
+    for name, column in made.items():
+        if name in table.column_names:
+            table = table.set_column(table.column_names.index(name), name, column)
+        else:
+            table = table.append_column(name, column)
+    return table
+
+
+def sources_of(recipe: str, known: list[str]) -> set[str]:
+    """The columns that a mapping's right-hand side reads, when it is well formed."""
+    if recipe in known:
+        return {recipe}
+    try:
+        return {column for _, column, _ in _parse(recipe, known, "") if column is not None}
+    except InputError:
+        return set()
+
+
+def _column(table: pa.Table, recipe: str, path: str) -> pa.ChunkedArray:
+    known = table.column_names
+    if recipe in known:
+        return table[recipe]
+    pieces = _parse(recipe, known, path)
+    used = {column: table[column].to_pylist() for _, column, _ in pieces if column is not None}
+    for column in used:
+        if pa.types.is_nested(table[column].type):
+            raise bad_input(path, f"column '{column}' holds lists or objects, which a template cannot show")
+    return pa.chunked_array([[_fill(pieces, used, row) for row in range(table.num_rows)]], pa.string())
+
+
+def _parse(template: str, known: list[str], path: str) -> list[Piece]:
+    """The pieces of a template. Only whole columns can be named: no attribute, no index, no conversion."""
+    if "{" not in template and "}" not in template:
+        raise bad_input(path, f"there is no column '{template}'", did_you_mean(template, known))
+    try:
+        parsed = list(string.Formatter().parse(template))
+    except ValueError as error:
+        advice = "braces that are meant as text are doubled: {{ and }}"
+        raise bad_input(path, f"the template '{template}' is not well formed: {error}", advice) from error
+    pieces: list[Piece] = []
+    for literal, column, spec, conversion in parsed:
+        if column is not None and column not in known:
+            raise bad_input(path, f"there is no column '{column}' for the template", did_you_mean(column, known))
+        if conversion or "{" in (spec or ""):
+            advice = "write {column} or {column:.800}"
+            raise bad_input(path, f"'{column}' has more than a format in the template", advice)
+        try:
+            format("", spec or "")
+        except ValueError as error:
+            advice = "the format is one for text, such as :.800 for the first 800 characters"
+            raise bad_input(path, f"'{spec}' is not a format for text: {error}", advice) from error
+        pieces.append((literal, column, spec or ""))
+    return pieces
+
+
+def _fill(pieces: list[Piece], columns: Mapping[str, list[Any]], row: int) -> str | None:
+    """The text of one row; None when a value it needs is missing, so that the gap stays visible."""
+    parts = []
+    for literal, column, spec in pieces:
+        parts.append(literal)
+        if column is not None:
+            value = columns[column][row]
+            if value is None or (isinstance(value, float) and math.isnan(value)):
+                return None
+            parts.append(format(str(value), spec))
+    return "".join(parts)

@@ -1,0 +1,115 @@
+"""What a recipe's `data:` section may say."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from finetune.options import Options
+
+Format = Literal["csv", "tsv", "jsonl", "json", "parquet", "folder", "hub"]
+
+HUB = "hub:"
+
+SUFFIXES: dict[str, Format] = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+    ".parquet": "parquet",
+}
+
+
+class Source(Options):
+    """One table of examples."""
+
+    path: str = Field(min_length=1)
+    """A csv, tsv, jsonl, json or parquet file; a folder with one sub-folder of text files per class (columns `label`,
+    `title`, `body`, `text`, `file`); either of them inside an installed package (`package:NAME/path`); or a hub
+    dataset (`hub:org/name@revision`)."""
+    format: Format | None = None
+    """What the file is, when its name does not say."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """New columns: a column's name in the file, or a template such as `"Headline of:\\n{body:.800}"`, in which
+    `:.800` keeps the first 800 characters. The file's own columns stay, except one with the new column's name."""
+    names: list[str] | None = Field(None, min_length=1)
+    """Column names of a csv or tsv file without a header line."""
+    subset: str | None = None
+    """Configuration of a hub dataset."""
+    split: str | None = None
+    """Split of a hub dataset; `train` when not given."""
+    encoding: str = "utf-8"
+    """Text encoding of the file or folder."""
+    encoding_errors: Literal["strict", "replace"] = "strict"
+    """`replace` puts U+FFFD where bytes are not valid in the encoding; `strict` refuses them, naming the file."""
+    limit: int | None = Field(None, ge=1)
+    """Keep at most this many examples, drawn with the split's seed."""
+
+    @property
+    def kind(self) -> Format | None:
+        """What the recipe says it is, by ``format`` or by name; None: only looking can tell."""
+        if self.format is None and self.path.startswith(HUB):
+            return "hub"
+        return self.format or SUFFIXES.get(PurePosixPath(self.path).suffix.lower())
+
+    @model_validator(mode="after")
+    def _options_fit_the_format(self) -> Source:
+        if self.names is not None and self.kind not in ("csv", "tsv"):
+            raise ValueError("names is for csv and tsv files without a header line; use columns instead")
+        if self.kind != "hub" and (self.subset is not None or self.split is not None):
+            raise ValueError("subset and split are for hub datasets; a file has neither")
+        return self
+
+
+class Split(Options):
+    """How `data.train` is divided. Numbers below 1 are shares of all its examples, whole numbers are examples."""
+
+    test: float = Field(0.0, ge=0)
+    """Held out, never trained on. 0: none (give `data.test` or `evaluate`)."""
+    validation: float = Field(0.0, ge=0)
+    """Held out for choosing weights during training."""
+    train: float | None = Field(None, gt=0)
+    """Keep only this many of the remaining examples for training; null: all of them."""
+    stratify: str | None = None
+    """Column whose proportions each part keeps."""
+    group: str | None = None
+    """Column whose values are never divided between parts (an author, an article, a patient). Sizes are then as near
+    as whole groups allow."""
+    seed: int = Field(0, ge=0)
+    """Seed of the split. It does not change with the run's seed, unless the recipe's `vary` contains `split`."""
+
+    @field_validator("test", "validation", "train")
+    @classmethod
+    def _share_or_count(cls, value: float | None) -> float | None:
+        if value is not None and value > 1 and not float(value).is_integer():
+            raise ValueError("below 1 it is a share, from 1 on a whole number of examples; this is neither")
+        return value
+
+
+class DataOptions(Options):
+    """Which examples are learnt from, and which are held out."""
+
+    train: Source
+    """Training examples, and those of `split`'s parts."""
+    validation: Source | None = None
+    """Examples for choosing weights during training, when they are a file of their own."""
+    test: Source | None = None
+    """Held-out examples, when they are a file of their own; scored as the task `test`."""
+    split: Split = Split()
+    """How `train` is divided when validation or test are not files of their own."""
+    duplicates: Literal["drop", "keep", "refuse"] = "drop"
+    """Examples of `train` whose input repeats an earlier one's (letter case and spacing aside): kept, they would
+    stand on both sides of a split."""
+    leaks: Literal["refuse", "drop", "allow"] = "refuse"
+    """Training examples whose input is also held out: refuse to start, drop them from training, or train on them
+    and say so in the report."""
+
+    @model_validator(mode="after")
+    def _each_part_once(self) -> DataOptions:
+        for part in ("validation", "test"):
+            if getattr(self, part) is not None and getattr(self.split, part):
+                raise ValueError(f"{part} and split.{part} are both given; use one of them")
+        return self

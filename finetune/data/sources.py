@@ -1,0 +1,115 @@
+"""From what a recipe's `path` names to a dataset in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from finetune.data import formats
+from finetune.data.draws import LIMIT, random_keys
+from finetune.data.folders import read_folder
+from finetune.data.mapping import add_columns, sources_of
+from finetune.data.options import HUB, SUFFIXES, Source
+from finetune.errors import bad_input
+from finetune.locations import resolve_path
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+EXAMPLE = "example"
+"""The column that numbers the rows, from 0."""
+
+READERS: dict[str, Callable[[Path, Source, str], pa.Table]] = {
+    "csv": formats.read_csv,
+    "tsv": formats.read_tsv,
+    "jsonl": formats.read_jsonl,
+    "json": formats.read_json,
+    "parquet": formats.read_parquet,
+    "folder": read_folder,
+}
+
+
+def read(source: Source, at: str, seed: int) -> Dataset:
+    """The examples of ``source``, with its new columns and ``example``, the row's number in the source from 0.
+
+    ``at`` is the recipe path of the source (``data.train``); ``seed`` draws ``limit``'s sample, which keeps the
+    source's order. Nothing is written, and the network is used for hub datasets only.
+
+    Raises:
+        InputError: at a path under ``at``, when it is not there, not readable or empty.
+    """
+    table = read_hub(source, at) if source.kind == "hub" else _read_local(source, at)
+    if not table.num_rows or not table.num_columns:
+        raise bad_input(f"{at}.path", f"'{source.path}' has no examples", "a header line alone is not enough")
+    _refuse_own_example(table, source, at)
+    table = with_example(add_columns(table, source.columns, at))
+    if source.limit is not None and source.limit < table.num_rows:
+        table = table.take(np.sort(np.argsort(random_keys(table.num_rows, seed, LIMIT), kind="stable")[: source.limit]))
+    return as_dataset(table)
+
+
+def as_dataset(table: pa.Table) -> Dataset:
+    """``table`` as a dataset in memory, which nothing caches on disk."""
+    import datasets
+
+    return datasets.Dataset(table.replace_schema_metadata(None))
+
+
+def as_table(dataset: Dataset) -> pa.Table:
+    """The rows of ``dataset`` as an Arrow table."""
+    return dataset.with_format("arrow")[:]
+
+
+def with_example(table: pa.Table) -> pa.Table:
+    """``table`` with its rows numbered from 0 in ``example``, the last column."""
+    if EXAMPLE in table.column_names:
+        table = table.drop_columns(EXAMPLE)
+    return table.append_column(EXAMPLE, pa.array(np.arange(table.num_rows, dtype=np.int64)))
+
+
+def _refuse_own_example(table: pa.Table, source: Source, at: str) -> None:
+    """Our row number would hide a column of that name; harmless only when a new column keeps what is in it."""
+    known = table.column_names
+    kept = any(EXAMPLE in sources_of(recipe, known) for recipe in source.columns.values())
+    if EXAMPLE in source.columns or (EXAMPLE in known and not kept):
+        found = f"'{EXAMPLE}' is the name of the row number that every dataset gets, and cannot be a column of its own"
+        raise bad_input(f"{at}.columns", found, f"give the column another name: `columns: {{text: {EXAMPLE}}}`")
+
+
+def _read_local(source: Source, at: str) -> pa.Table:
+    path = resolve_path(source.path, f"{at}.path")
+    kind = source.kind or ("folder" if path.is_dir() else SUFFIXES.get(path.suffix.lower()))
+    if kind is None:
+        found = f"what '{source.path}' is cannot be told from its name"
+        known = f"set `{at}.format` to csv, tsv, jsonl, json, parquet"
+        raise bad_input(f"{at}.path", found, f"{known}, or convert it (known endings: {', '.join(SUFFIXES)})")
+    if path.is_dir() != (kind == "folder"):
+        there, wanted = ("a folder", f"a {kind} file") if path.is_dir() else ("a file", "a folder")
+        raise bad_input(f"{at}.path", f"'{source.path}' is {there}, where {wanted} is expected")
+    try:
+        return READERS[kind](path, source, at)
+    except OSError as error:
+        raise bad_input(f"{at}.path", f"'{source.path}' cannot be read: {error.strerror or error}") from error
+
+
+def read_hub(source: Source, at: str) -> pa.Table:
+    """One split of a hub dataset. Class labels become their names, and a label of -1 (hidden) becomes null."""
+    import datasets
+
+    name, _, revision = source.path.removeprefix(HUB).partition("@")
+    try:
+        found = datasets.load_dataset(name, source.subset, split=source.split or "train", revision=revision or None)
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        advice = "check the name, `subset`, `split`, the network and, for a gated dataset, that you are logged in"
+        raise bad_input(f"{at}.path", f"the hub dataset '{name}' cannot be loaded: {reason}", advice) from error
+    table = as_table(found)
+    for position, (column, feature) in enumerate(found.features.items()):
+        if isinstance(feature, datasets.ClassLabel):
+            names = [feature.names[v] if v is not None and v >= 0 else None for v in table[column].to_pylist()]
+            table = table.set_column(position, column, pa.array(names, pa.string()))
+    return table

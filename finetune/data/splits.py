@@ -1,0 +1,155 @@
+"""Divides examples into test, validation and train: seeded, with exact sizes, stratified, and by group.
+
+The parts are a function of the examples' order and the split's seed alone. Test is carved first, then validation,
+then train, each with random draws of its own: asking for a validation part, or another size of it, leaves the test
+part as it was.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from finetune.data.columns import refuse_missing
+from finetune.data.draws import TEST, TRAIN, VALIDATION, random_keys
+from finetune.data.options import Split
+from finetune.data.sources import as_table
+from finetune.errors import bad_input
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+AT = "data.split"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Row numbers of each part, ascending, int64. ``validation`` and ``test`` are empty when not asked for."""
+
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+
+
+def divide(dataset: Dataset, split: Split, seed: int) -> Parts:
+    """The parts of ``dataset`` that ``split`` asks for.
+
+    With ``stratify``, each part has its share of every class, to within one example. With ``group``, sizes are as
+    near as whole groups allow; with both, the class proportions are too.
+
+    Raises:
+        InputError: under ``data.split``, for a missing column, or more examples asked for than there are.
+    """
+    total = dataset.num_rows
+    sizes = {part: _amount(getattr(split, part), total, f"{AT}.{part}") for part in ("test", "validation")}
+    if sum(sizes.values()) >= total:
+        asked = " and ".join(f"{size} for {part}" for part, size in sizes.items() if size)
+        raise bad_input(AT, f"{asked} of {total} examples leaves none for training", "make a part smaller")
+    wanted = _training_amount(split, total, total - sum(sizes.values()))
+    strata = _codes(dataset, split.stratify, f"{AT}.stratify")
+    groups = None if split.group is None else _codes(dataset, split.group, f"{AT}.group")
+
+    test, rest = _carve(np.arange(total), sizes["test"], strata, groups, seed, TEST)
+    validation, rest = _carve(rest, sizes["validation"], strata, groups, seed, VALIDATION)
+    train, _ = _carve(rest, min(wanted, len(rest)), strata, groups, seed, TRAIN)
+    for part, rows in (("test", test), ("validation", validation), ("train", train)):
+        if not len(rows) and (part == "train" or sizes[part]):
+            raise bad_input(f"{AT}.{part}", f"no whole group of '{split.group}' fits", "the groups are too large")
+    return Parts(train, validation, test)
+
+
+def _amount(value: float, total: int, path: str) -> int:
+    """A share below 1, or a whole number of examples, as a number of examples."""
+    size = round(value * total) if value < 1 else int(value)
+    if value and not size:
+        raise bad_input(path, f"a share of {value:g} of {total} examples is none", "give a number of examples instead")
+    return size
+
+
+def _training_amount(split: Split, total: int, left: int) -> int:
+    """How many of the ``left`` examples to train on; shares that add up to 1 are not refused for being rounded."""
+    if split.train is None:
+        return total
+    size = _amount(split.train, total, f"{AT}.train")
+    shares = (split.train, split.validation, split.test)
+    rounded = all(share < 1 for share in shares) and sum(shares) <= 1 + 1e-9
+    if size > left and not rounded:
+        advice = f"ask for at most {left}, or leave it out to train on all of them"
+        raise bad_input(f"{AT}.train", f"{size} examples are asked for, and {left} are left for training", advice)
+    return size
+
+
+def _codes(dataset: Dataset, column: str | None, path: str) -> np.ndarray:
+    """``(examples,)`` the number of each row's value, counted in order of first appearance; zeros without a column."""
+    if column is None:
+        return np.zeros(dataset.num_rows, dtype=np.int64)
+    refuse_missing(dataset, column, "data.train", path)
+    values = as_table(dataset.select_columns([column]))[column]
+    if pa.types.is_nested(values.type):
+        raise bad_input(path, f"column '{column}' of data.train holds lists or objects, not plain values")
+    return values.combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
+
+
+def _carve(
+    pool: np.ndarray, size: int, strata: np.ndarray, groups: np.ndarray | None, seed: int, purpose: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """``size`` rows of ``pool``, and the rows that are left; both ascending. Codes are those of all examples."""
+    if size in (0, len(pool)):
+        return pool[:size], pool[size:]
+    keys = random_keys(len(pool), seed, purpose)
+    _, strata = np.unique(strata[pool], return_inverse=True)
+    targets = _proportional(np.bincount(strata), size, keys)
+    if groups is None:
+        chosen = _first_of_each(strata, targets, keys)
+    else:
+        _, members = np.unique(groups[pool], return_inverse=True)
+        counts = np.zeros((members.max() + 1, len(targets)), dtype=np.int64)
+        np.add.at(counts, (members, strata), 1)
+        order = np.argsort(random_keys(len(counts), seed, purpose), kind="stable")
+        chosen = _whole_groups(counts, targets, order)[members]
+    return pool[chosen], pool[~chosen]
+
+
+def _proportional(counts: np.ndarray, size: int, keys: np.ndarray) -> np.ndarray:
+    """``(classes,)`` how many to take of each class: largest remainders, in whole numbers, adding up to ``size``.
+
+    Equal remainders are decided by chance, so that the same classes do not gain in every part.
+    """
+    taken, remainders = np.divmod(counts * size, counts.sum())
+    ranking = np.lexsort((keys[: len(counts)], -remainders))
+    taken[ranking[: size - taken.sum()]] += 1
+    return taken
+
+
+def _first_of_each(strata: np.ndarray, targets: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """``(rows,)`` bool: the first ``targets[k]`` rows of each stratum ``k`` in random order."""
+    order = np.lexsort((keys, strata))
+    starts = np.concatenate([[0], np.cumsum(np.bincount(strata))[:-1]])
+    rank = np.arange(len(strata)) - starts[strata[order]]
+    chosen = np.zeros(len(strata), dtype=bool)
+    chosen[order] = rank < targets[strata[order]]
+    return chosen
+
+
+def _whole_groups(counts: np.ndarray, targets: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """``(groups,)`` bool: groups whose ``(groups, strata)`` counts add up to about ``targets``.
+
+    First, in random order, every group that fits into what is still wanted of each stratum; then, smallest first,
+    every group that brings the sum nearer although it overshoots. With one stratum no more than half of a group is
+    then missing or too much.
+    """
+    wanted = targets.copy()
+    chosen = np.zeros(len(counts), dtype=bool)
+    for group in order:
+        if (counts[group] <= wanted).all():
+            chosen[group] = True
+            wanted -= counts[group]
+    left = order[~chosen[order]]
+    for group in left[np.argsort(counts[left].sum(axis=1), kind="stable")]:
+        if np.abs(wanted - counts[group]).sum() < np.abs(wanted).sum():
+            chosen[group] = True
+            wanted -= counts[group]
+    return chosen
