@@ -1,0 +1,1 @@
+"""Mitigations: known cures for unstable fine-tuning. One file per mitigation."""

@@ -1,0 +1,40 @@
+"""Draws the top blocks afresh, since they are the most specialised on pretraining (Zhang et al. 2021, section 4)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from finetune.mitigations.base import Mitigation
+from finetune.models import initialise
+from finetune.options import Options
+from finetune.registry import MITIGATIONS
+from finetune.strategies.blocks import last_blocks, parameters_above
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class ReinitOptions(Options):
+    """How much is drawn afresh."""
+
+    type: Literal["reinit"]
+    layers: int = Field(2, ge=1)
+    """The last so many blocks, and what lies above them (final norm, pooler). Zhang et al. try 1 to 6."""
+
+
+@MITIGATIONS.register
+class Reinit(Mitigation):
+    """Re-initialises the last blocks of the base model before training."""
+
+    name: ClassVar[str] = "reinit"
+    Options = ReinitOptions
+
+    options: ReinitOptions
+
+    def prepare(self, model: PreTrainedModel, head: set[str], at: str) -> set[str]:
+        lowest = last_blocks(model, self.options.layers, f"{at}.layers")[0]
+        drawn = parameters_above(model, lowest) - head
+        initialise(model, drawn)
+        return drawn

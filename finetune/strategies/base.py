@@ -1,0 +1,89 @@
+"""What a strategy is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from finetune import options
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+TRAINED_WEIGHTS = "trained.safetensors"
+"""File that holds what a run changed, by parameter name."""
+
+
+class Strategy:
+    """Decides which parameters learn. It never mentions batches, seeds or files of a run."""
+
+    name: ClassVar[str]
+    Options: ClassVar[type[options.Options]]
+    needs_head: ClassVar[bool] = False
+    """True when nothing would learn without a task head that is trained from scratch."""
+
+    def __init__(self, options: Any):
+        self.options = options
+
+    def prepare(self, model: PreTrainedModel, head: set[str]) -> torch.nn.Module:
+        """Mark what learns (``requires_grad``), and return the model, wrapped where the method wraps it.
+
+        ``head`` names the parameters of the task's head, which every strategy trains. Draws (of adapter weights)
+        come from torch's global generator, which the caller has set to the run's `init` stream. Raises
+        :class:`InputError` when the options match nothing in this model.
+        """
+        raise NotImplementedError
+
+    def save(self, model: Any, folder: Path) -> None:
+        """Write what was trained, and nothing else, to ``folder``."""
+        from safetensors.torch import save_file
+
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = {name: value.detach().cpu().contiguous() for name, value in trained_parameters(model).items()}
+        save_file(weights, folder / TRAINED_WEIGHTS)
+
+    def restore(self, model: Any, folder: Path) -> None:
+        """Put weights written by :meth:`save` into a freshly prepared model."""
+        from safetensors.torch import load_file
+
+        set_trained(model, load_file(folder / TRAINED_WEIGHTS))
+
+
+def train_only(model: torch.nn.Module, names: set[str]) -> None:
+    """Freeze every parameter but the named ones."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad = name in names
+
+
+def trained_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """What learns, by name, in the model's own order."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def set_trained(model: torch.nn.Module, weights: dict[str, torch.Tensor]) -> None:
+    """Copy ``weights`` into the trained parameters; the two must have exactly the same names."""
+    import torch
+
+    parameters = trained_parameters(model)
+    if parameters.keys() != weights.keys():
+        differing = sorted(parameters.keys() ^ weights.keys())
+        raise ValueError(f"saved weights and trained parameters differ, for instance in {differing[:3]}")
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(weights[name])
+
+
+def set_training_mode(model: torch.nn.Module) -> None:
+    """Training mode where something learns, evaluation mode in parts that are frozen throughout.
+
+    Dropout inside a frozen part would only add noise to fixed features. Parts without any parameter (a dropout
+    layer) go with what contains them.
+    """
+    model.train()
+    for child in model.children():
+        parameters = list(child.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            child.eval()
+        elif parameters:
+            set_training_mode(child)

@@ -1,0 +1,82 @@
+"""What a run runs in: processes and device (through Accelerate), arithmetic, folder, progress, and requests to stop."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from finetune.models import ModelOptions, choose_device, choose_dtype
+from finetune.progress import Progress
+from finetune.run_dir import RunDir
+from finetune.stopping import StopRequest
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Handed from the study to its runs, and from a run to training and evaluation."""
+
+    accelerator: Accelerator
+    dtype: torch.dtype
+    """Of the forward and backward pass."""
+    folder: RunDir
+    title: str = ""
+    """What the progress line calls the run."""
+    progress: Progress = field(default_factory=Progress)
+    stop: StopRequest = field(default_factory=StopRequest)
+
+    @property
+    def device(self) -> torch.device:
+        return self.accelerator.device
+
+    def at(self, folder: RunDir, title: str, dtype: torch.dtype) -> Surroundings:
+        """The same for another run."""
+        return replace(self, folder=folder, title=title, dtype=dtype)
+
+    def quietly(self) -> Surroundings:
+        """The same, showing nothing: for work inside a phase that is already shown."""
+        return replace(self, progress=Progress())
+
+    def arithmetic(self) -> Any:
+        """Autocast to the compute dtype; weights that learn stay float32.
+
+        Ours rather than the accelerator's, which fixes one dtype for the whole process where variants may differ.
+        """
+        return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
+
+    def must_stop(self) -> bool:
+        """Whether any process was asked to stop; all of them get the same answer."""
+        return self.total(self.stop.requested) > 0
+
+    def total(self, value: float) -> float:
+        """The sum of every process's ``value``; all of them get it, so all have to ask."""
+        if self.accelerator.num_processes == 1:
+            return value
+        own = torch.tensor(value, dtype=torch.float64, device=self.device)
+        return self.accelerator.reduce(own, "sum").item()
+
+
+def make_deterministic(wanted: bool) -> None:
+    """Use only deterministic kernels, or whichever are fastest."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(wanted, warn_only=True)
+    # Filling fresh memory finds reads of uninitialised values; it costs time and we have none.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def open_surroundings(options: ModelOptions, progress: Progress, stop: StopRequest) -> Surroundings:
+    """Find the processes and the device that this one belongs to. Only the first process shows anything."""
+    from accelerate import Accelerator
+
+    device = choose_device(options)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    accelerator = Accelerator(cpu=device.type == "cpu")
+    shown = progress if accelerator.is_main_process else Progress()
+    return Surroundings(accelerator, choose_dtype(options, device), RunDir(Path()), progress=shown, stop=stop)

@@ -1,0 +1,140 @@
+"""What a task is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from finetune import options
+
+if TYPE_CHECKING:
+    import torch
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+    from finetune.data import Splits
+
+
+@dataclass(frozen=True)
+class Example:
+    """One encoded example."""
+
+    number: int
+    """Its row in the data set it comes from."""
+    inputs: dict[str, np.ndarray]
+    """Model inputs by name, each (tokens,)."""
+    target: Any
+    """What the loss compares with: a class number, or one label per token (-100: not learnt)."""
+    weight: float
+    """What it counts when a loss is averaged: its label tokens, or 1."""
+    reference: str
+    """The right answer in words."""
+    prompt: np.ndarray | None = None
+    """Tokens to generate from, (tokens,); None where nothing is generated."""
+
+    @property
+    def length(self) -> int:
+        return len(self.inputs["input_ids"])
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A data set as the model sees it."""
+
+    examples: list[Example]
+    facts: dict[str, Any] = field(default_factory=dict)
+    """Token counts, how many were cut or dropped, label counts: for the report's data section."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one example."""
+
+    text: str
+    loss: float
+    """Negative log-likelihood of the right answer, summed over its label tokens, in nats."""
+    probabilities: np.ndarray | None = None
+
+
+class Task:
+    """What is learnt or scored: columns, encoding, model head, loss, predictions, metrics.
+
+    A task is made from its options, then ``fit`` to the training data, which gives it the tokenizer and what it
+    learns from the data (such as the set of labels). Shapes below: N examples in a batch, T tokens.
+    """
+
+    name: ClassVar[str]
+    Options: ClassVar[type[options.Options]]
+    architecture: ClassVar[str]
+    """The transformers Auto class that has the right head."""
+    new_head: ClassVar[bool]
+    """True when the task puts a newly initialised head on the base model."""
+    example_score: ClassVar[str]
+    """The metric that gives each single example its score in the prediction store."""
+
+    tokenizer: PreTrainedTokenizerBase
+    labels: tuple[str, ...] = ()
+    """The classes in the order of the head's outputs, for tasks that have classes."""
+
+    def __init__(self, options: Any):
+        self.options = options
+
+    def inputs(self) -> list[str]:
+        """Columns that make two examples the same one, for duplicates and leaks."""
+        raise NotImplementedError
+
+    def check(self, data: Dataset, at: str) -> None:
+        """Raise :class:`InputError` when ``data``, read at recipe path ``at``, cannot serve this task."""
+        raise NotImplementedError
+
+    def fit(self, splits: Splits, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Learn from the training data what encoding needs; refuse splits that do not fit together."""
+        self.tokenizer = tokenizer
+
+    def model_config(self) -> dict[str, Any]:
+        """Overrides of the model's configuration."""
+        return {}
+
+    def encode(self, data: Dataset, at: str, training: bool) -> Encoded:
+        """Tokenise; only training examples may be dropped."""
+        raise NotImplementedError
+
+    def collate(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
+        """Pad and stack: (N, T) for each model input, and `targets`."""
+        raise NotImplementedError
+
+    def losses(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Negative log-likelihood of each example's target, summed over its label tokens: (N,), float32, nats."""
+        raise NotImplementedError
+
+    def predict(
+        self, model: torch.nn.Module, examples: Sequence[Example], device: torch.device, answers: bool
+    ) -> list[Prediction]:
+        """One prediction for each example; without ``answers`` only the losses need be filled in."""
+        raise NotImplementedError
+
+    def majority(self, data: Dataset) -> float | None:
+        """Share of ``data`` that always giving the commonest training answer gets right; None: no such thing."""
+        return None
+
+
+def pad(rows: Sequence[np.ndarray], value: int, left: bool = False) -> torch.Tensor:
+    """Stack rows of unequal length into (N, T), filled with ``value`` at the right, or at the left."""
+    import torch
+
+    width = max(len(row) for row in rows)
+    stacked = np.full((len(rows), width), value, dtype=np.int64)
+    for line, row in zip(stacked, rows, strict=True):
+        if left:
+            line[width - len(row) :] = row
+        else:
+            line[: len(row)] = row
+    return torch.from_numpy(stacked)
+
+
+def token_facts(lengths: Sequence[int]) -> dict[str, float]:
+    """Mean and largest number of tokens."""
+    return {"mean": round(float(np.mean(lengths)), 1), "max": int(np.max(lengths))} if lengths else {}

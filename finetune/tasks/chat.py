@@ -1,0 +1,272 @@
+"""Chat and causal fine-tuning: learn the answers of a conversation, or completions of prompts."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from finetune.errors import bad_input
+from finetune.options import Options
+from finetune.registry import TASKS
+from finetune.tasks.base import Encoded, Example, Prediction, Task, pad, token_facts
+from finetune.tasks.conversation import (
+    IGNORED,
+    Conversation,
+    joined,
+    mistake_in,
+    special_tokens,
+    templated,
+    tokenise,
+)
+
+if TYPE_CHECKING:
+    import torch
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+    from finetune.data import Splits
+
+
+class ChatOptions(Options):
+    """Columns, encoding and generation."""
+
+    type: Literal["chat"]
+    messages: str | None = None
+    """Column with a list of {role, content}; the assistant's turns are learnt, the last one is scored."""
+    prompt: str | None = None
+    """Column with the prompt, shown as the user's turn."""
+    completion: str | None = None
+    """Column with the answer to learn."""
+    system: str | None = None
+    """System message put before every conversation that has none."""
+    template: Literal["model", "none"] = "model"
+    """`model`: the model's own chat template. `none`: prompt and completion follow each other as they are."""
+    max_length: int = Field(1024, ge=8)
+    """Tokens a training example may have."""
+    too_long: Literal["cut", "drop", "refuse"] = "cut"
+    """What happens to longer training examples: cut at the end (those left without an answer token are refused),
+    dropped, or refused. Counted in the data facts."""
+    max_new_tokens: int = Field(64, ge=1)
+    """Longest generated answer, in tokens; decoding is greedy."""
+    metrics: list[str] = Field(["rouge_l", "chrf", "exact_match", "loss"], min_length=1)
+    """Metrics of the held-out tasks, the headline first; `hub:NAME` loads one with `evaluate.load`."""
+
+    @model_validator(mode="after")
+    def _one_form(self) -> ChatOptions:
+        if (self.messages is None) == (self.prompt is None) or (self.prompt is None) != (self.completion is None):
+            raise ValueError("give either messages, or both prompt and completion")
+        if self.messages and self.template == "none":
+            raise ValueError("messages need the model's template; give prompt and completion for template: none")
+        if self.system and self.template == "none":
+            raise ValueError("a system message needs the model's template; put its text into the prompt")
+        return self
+
+
+@TASKS.register
+class Chat(Task):
+    """Learns to answer, from messages or prompt and completion; the loss counts the answers only."""
+
+    name: ClassVar[str] = "chat"
+    Options = ChatOptions
+    architecture: ClassVar[str] = "AutoModelForCausalLM"
+    new_head: ClassVar[bool] = False
+    example_score: ClassVar[str] = "rouge_l"
+
+    options: ChatOptions
+    special: tuple[str, ...]
+    """The tokenizer's special tokens."""
+
+    def inputs(self) -> list[str]:
+        return [self.options.messages or self.options.prompt or ""]
+
+    def check(self, data: Dataset, at: str) -> None:
+        from finetune.data.columns import require_column, require_text
+
+        if self.options.messages:
+            require_column(data, self.options.messages, at, "task.messages")
+            for row, messages in enumerate(data[self.options.messages], start=1):
+                if mistake := mistake_in(messages):
+                    raise bad_input("task.messages", f"{at}, row {row}: {mistake}", "give [{role: …, content: …}, …]")
+        else:
+            require_text(data, str(self.options.prompt), at, "task.prompt")
+            require_text(data, str(self.options.completion), at, "task.completion")
+
+    def fit(self, splits: Splits, tokenizer: PreTrainedTokenizerBase) -> None:
+        super().fit(splits, tokenizer)
+        self.special = special_tokens(tokenizer)
+        if tokenizer.eos_token is None:
+            raise bad_input(
+                "model.source", "its tokenizer has no end token", "an answer could never end; set eos_token"
+            )
+        if self.options.template == "model" and not tokenizer.chat_template:
+            raise bad_input(
+                "task.template",
+                "this model's tokenizer has no chat template",
+                "use a chat model, or write task.template: none to join prompt and completion as they are",
+            )
+        if self.options.template == "none" and tokenizer("a").input_ids[-1] == tokenizer.eos_token_id:
+            raise bad_input(
+                "task.template",
+                "this tokenizer ends every text with the end token, so prompts would end before their answers",
+                "use the model's chat template, or a tokenizer without that habit",
+            )
+
+    def model_config(self) -> dict[str, Any]:
+        return {"pad_token_id": self.tokenizer.pad_token_id}
+
+    def encode(self, data: Dataset, at: str, training: bool) -> Encoded:
+        examples, cut, dropped = [], 0, 0
+        conversations = [self._conversation(row) for row in data]
+        # A chat template writes its own special tokens; plain text needs the tokenizer's (such as a first token).
+        tokenised = tokenise(conversations, self.tokenizer, add_special=self.options.template == "none")
+        for row, (number, conversation, tokens) in enumerate(
+            zip(data["example"], conversations, tokenised, strict=True), start=1
+        ):
+            ids, labels = tokens.ids, tokens.labels
+            if training and len(ids) > self.options.max_length:
+                if self.options.too_long == "drop":
+                    dropped += 1
+                    continue
+                ids, labels = self._cut(ids, labels, at, row)
+                cut += 1
+            examples.append(
+                Example(
+                    number=number,
+                    inputs={"input_ids": ids},
+                    target=labels,
+                    weight=float((labels != IGNORED).sum()),
+                    reference=conversation.last_answer(self.special),
+                    prompt=tokens.prompt,
+                )
+            )
+        if not examples:
+            raise bad_input(
+                "task.max_length",
+                f"{at}: all {dropped} examples are longer than {self.options.max_length} tokens",
+                "raise task.max_length, or write task.too_long: cut",
+            )
+        facts = {
+            "tokens": token_facts([example.length for example in examples]),
+            "cut": cut,
+            "dropped": dropped,
+            "answer_tokens": token_facts([int(example.weight) for example in examples]),
+        }
+        return Encoded(examples, facts)
+
+    def _conversation(self, row: dict[str, Any]) -> Conversation:
+        options = self.options
+        if options.messages:
+            messages = [{"role": turn["role"], "content": turn["content"]} for turn in row[options.messages]]
+        else:
+            prompt, answer = row[str(options.prompt)], row[str(options.completion)]
+            if options.template == "none":
+                return joined(prompt, answer, self.tokenizer)
+            messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
+        if options.system and messages[0]["role"] != "system":
+            messages.insert(0, {"role": "system", "content": options.system})
+        return templated(messages, self.tokenizer, self.special)
+
+    def _cut(self, ids: np.ndarray, labels: np.ndarray, at: str, row: int) -> tuple[np.ndarray, np.ndarray]:
+        limit = self.options.max_length
+        if self.options.too_long == "refuse":
+            raise bad_input(
+                "task.max_length",
+                f"{at}, row {row} has {len(ids)} tokens, more than {limit}",
+                f"raise task.max_length to {len(ids)}, or write task.too_long: cut",
+            )
+        if (labels[:limit] == IGNORED).all():
+            raise bad_input(
+                "task.max_length",
+                f"{at}, row {row} has {len(ids)} tokens, and its answer begins after the first {limit}: cut there, "
+                "nothing of it would be learnt",
+                "raise task.max_length, shorten the prompt ({body:.800} in data.columns), or write task.too_long: drop",
+            )
+        return ids[:limit], labels[:limit]
+
+    def collate(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
+        # Padding stands at the left, so that all answers end in the same column and logits are needed for the
+        # last few columns only.
+        batch = self._pad([example.inputs["input_ids"] for example in examples])
+        batch["targets"] = pad([example.target for example in examples], IGNORED, left=True)
+        return batch
+
+    def _pad(self, rows: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
+        ids = pad(rows, self.tokenizer.pad_token_id, left=True)
+        mask = pad([np.ones(len(row), dtype=np.int64) for row in rows], 0, left=True)
+        return {"input_ids": ids, "attention_mask": mask, "position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}
+
+    def losses(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        from torch.nn.functional import cross_entropy
+
+        targets = batch["targets"][:, 1:]
+        inputs: dict[str, Any] = {name: batch[name] for name in batch if name != "targets" and _accepts(model, name)}
+        learnt = (targets != IGNORED).any(0).nonzero()
+        columns = targets.shape[1] - int(learnt[0]) if len(learnt) else 1
+        if _accepts(model, "logits_to_keep"):
+            inputs["logits_to_keep"] = columns + 1
+        logits = model(**inputs).logits[:, -columns - 1 : -1].float()
+        losses = cross_entropy(logits.transpose(1, 2), targets[:, -columns:], ignore_index=IGNORED, reduction="none")
+        return losses.sum(-1)
+
+    def predict(
+        self, model: torch.nn.Module, examples: Sequence[Example], device: torch.device, answers: bool
+    ) -> list[Prediction]:
+        batch = {name: value.to(device) for name, value in self.collate(examples).items()}
+        losses = self.losses(model, batch).cpu().tolist()
+        texts = self._generate(model, examples, device) if answers else [""] * len(examples)
+        return [Prediction(text, loss) for text, loss in zip(texts, losses, strict=True)]
+
+    def _generate(self, model: torch.nn.Module, examples: Sequence[Example], device: torch.device) -> list[str]:
+        from transformers import GenerationConfig
+
+        prompts = self._pad([example.prompt for example in examples if example.prompt is not None])
+        ids, mask = prompts["input_ids"].to(device), prompts["attention_mask"].to(device)
+        greedy = GenerationConfig(
+            do_sample=False,
+            max_new_tokens=self.options.max_new_tokens,
+            eos_token_id=sorted(self._end_tokens(examples)),
+            pad_token_id=self.tokenizer.pad_token_id,
+        )
+        with _without_own_generation(model) as plain:
+            generated = plain.generate(input_ids=ids, attention_mask=mask, generation_config=greedy)
+        texts = self.tokenizer.batch_decode(generated[:, ids.shape[1] :], skip_special_tokens=True)
+        return [text.strip() for text in texts]
+
+    def _end_tokens(self, examples: Sequence[Example]) -> set[int]:
+        """The tokenizer's end token, and the token that closes the template's turns, where that is another."""
+        last = {self.tokenizer.eos_token_id, *(int(example.target[-1]) for example in examples)}
+        return last & {self.tokenizer.convert_tokens_to_ids(token) for token in self.special}
+
+
+def _plain(model: torch.nn.Module) -> Any:
+    """The model without a process group's wrapper, which hides ``generate`` and the arguments of ``forward``."""
+    from torch.nn.parallel import DistributedDataParallel
+
+    return model.module if isinstance(model, DistributedDataParallel) else model
+
+
+@contextmanager
+def _without_own_generation(model: torch.nn.Module) -> Iterator[Any]:
+    """The model without the generation settings it came with (such as a repetition penalty), which would be added
+    to those that are asked for."""
+    from transformers import GenerationConfig
+
+    plain = _plain(model)
+    owner = plain.get_base_model() if hasattr(plain, "get_base_model") else plain
+    own, owner.generation_config = owner.generation_config, GenerationConfig()
+    try:
+        yield plain
+    finally:
+        owner.generation_config = own
+
+
+def _accepts(model: torch.nn.Module, argument: str) -> bool:
+    inner = _plain(model)
+    if hasattr(inner, "get_base_model"):
+        inner = inner.get_base_model()
+    return argument in inspect.signature(inner.forward).parameters

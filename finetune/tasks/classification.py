@@ -1,0 +1,161 @@
+"""Text classification: one label for a text, or for a pair of texts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from finetune.errors import bad_input
+from finetune.options import Options
+from finetune.registry import TASKS
+from finetune.tasks.base import Encoded, Example, Prediction, Task, pad, token_facts
+
+if TYPE_CHECKING:
+    import torch
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+    from finetune.data import Splits
+
+
+class ClassificationOptions(Options):
+    """Columns and encoding."""
+
+    type: Literal["classification"]
+    text: str = "text"
+    """Column with the text."""
+    pair: str | None = None
+    """Column with the second text, for tasks over pairs."""
+    label: str = "label"
+    """Column with the label, text or whole number."""
+    max_length: int = Field(256, ge=4)
+    """Tokens an example may have; longer ones are cut at the end, and counted in the data facts."""
+    metrics: list[str] = Field(["accuracy", "macro_f1", "mcc", "nll"], min_length=1)
+    """Metrics of the held-out tasks, the headline first; `hub:NAME` loads one with `evaluate.load`."""
+
+
+@TASKS.register
+class Classification(Task):
+    """Predicts one label for each text or pair of texts, with a new linear head."""
+
+    name: ClassVar[str] = "classification"
+    Options = ClassificationOptions
+    architecture: ClassVar[str] = "AutoModelForSequenceClassification"
+    new_head: ClassVar[bool] = True
+    example_score: ClassVar[str] = "accuracy"
+
+    options: ClassificationOptions
+    commonest: str
+    """The class with the most training examples; the first of them in a tie."""
+
+    def inputs(self) -> list[str]:
+        return [self.options.text, *([self.options.pair] if self.options.pair else [])]
+
+    def check(self, data: Dataset, at: str) -> None:
+        from finetune.data.columns import require_labels, require_text
+
+        require_text(data, self.options.text, at, "task.text")
+        if self.options.pair:
+            require_text(data, self.options.pair, at, "task.pair")
+        require_labels(data, self.options.label, at, "task.label")
+
+    def fit(self, splits: Splits, tokenizer: PreTrainedTokenizerBase) -> None:
+        super().fit(splits, tokenizer)
+        counts = Counter(self._labels(splits.train))
+        self.labels = tuple(sorted(counts, key=_natural))
+        self.commonest = max(self.labels, key=lambda label: counts[label])
+        if len(self.labels) < 2:
+            raise bad_input(
+                "task.label",
+                f"column '{self.options.label}' has one class only in the training examples: '{self.labels[0]}'",
+                "classification needs two or more; check the column, the split and data.split.stratify",
+            )
+        held_out = {"validation": splits.validation, **splits.held_out}
+        for name, data in held_out.items():
+            unseen = sorted(set(self._labels(data)) - set(self.labels)) if data is not None else []
+            if unseen:
+                raise bad_input(
+                    "task.label",
+                    f"'{name}' has labels that no training example has: {', '.join(unseen[:5])}",
+                    f"no model could learn them; training has {', '.join(self.labels[:12])}. Correct the labels, "
+                    "add training examples, or, for a part of data.train, set data.split.stratify: "
+                    f"{self.options.label}",
+                )
+
+    def _labels(self, data: Dataset) -> list[str]:
+        return [str(label) for label in data[self.options.label]]
+
+    def model_config(self) -> dict[str, Any]:
+        return {
+            "num_labels": len(self.labels),
+            "id2label": dict(enumerate(self.labels)),
+            "label2id": {label: number for number, label in enumerate(self.labels)},
+            "pad_token_id": self.tokenizer.pad_token_id,
+            "problem_type": "single_label_classification",
+        }
+
+    def encode(self, data: Dataset, at: str, training: bool) -> Encoded:
+        labels = self._labels(data)
+        texts, pairs = list(data[self.options.text]), list(data[self.options.pair]) if self.options.pair else None
+        limit = min(self.options.max_length, self.tokenizer.model_max_length)
+        encoded = self.tokenizer(texts, pairs, truncation=True, max_length=limit, return_attention_mask=False)
+        numbers = {label: number for number, label in enumerate(self.labels)}
+        examples = [
+            Example(
+                number=number,
+                inputs={name: np.asarray(encoded[name][row], dtype=np.int32) for name in encoded},
+                target=numbers[label],
+                weight=1.0,
+                reference=label,
+            )
+            for row, (number, label) in enumerate(zip(data["example"], labels, strict=True))
+        ]
+        facts = {
+            "labels": dict(sorted(Counter(labels).items())),
+            "tokens": token_facts([example.length for example in examples]),
+            "cut": sum(bool(encoding.overflowing) for encoding in encoded.encodings),
+        }
+        return Encoded(examples, facts)
+
+    def collate(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
+        import torch
+
+        batch = {
+            name: pad([example.inputs[name] for example in examples], self._filler(name)) for name in examples[0].inputs
+        }
+        lengths = torch.tensor([example.length for example in examples])
+        width = batch["input_ids"].shape[1]
+        batch["attention_mask"] = (torch.arange(width)[None, :] < lengths[:, None]).long()
+        batch["targets"] = torch.tensor([example.target for example in examples])
+        return batch
+
+    def _filler(self, name: str) -> int:
+        return self.tokenizer.pad_token_id if name == "input_ids" else 0
+
+    def losses(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        from torch.nn.functional import cross_entropy
+
+        inputs = {name: value for name, value in batch.items() if name != "targets"}
+        return cross_entropy(model(**inputs).logits.float(), batch["targets"], reduction="none")
+
+    def predict(
+        self, model: torch.nn.Module, examples: Sequence[Example], device: torch.device, answers: bool
+    ) -> list[Prediction]:
+        batch = {name: value.to(device) for name, value in self.collate(examples).items() if name != "targets"}
+        log_likelihoods = model(**batch).logits.float().log_softmax(-1).cpu().numpy()
+        return [
+            Prediction(text=self.labels[int(row.argmax())], loss=float(-row[example.target]), probabilities=np.exp(row))
+            for row, example in zip(log_likelihoods, examples, strict=True)
+        ]
+
+    def majority(self, data: Dataset) -> float | None:
+        return self._labels(data).count(self.commonest) / len(data)
+
+
+def _natural(label: str) -> tuple[bool, float, str]:
+    """Whole numbers in their own order before words in alphabetical order, so that class 10 follows class 9."""
+    return (False, float(label), label) if label.lstrip("-").isdecimal() else (True, 0.0, label)
