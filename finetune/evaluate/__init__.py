@@ -1,0 +1,1 @@
+"""Held-out scoring: predictions, metrics, and the prediction store."""

@@ -1,0 +1,106 @@
+"""The prediction store: one table per run and held-out task, one row per example, from which every statistic comes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from finetune.run_dir import atomic
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What one run predicted for the ``n`` examples of one held-out task. Rows may stand in any order."""
+
+    example: np.ndarray
+    """(n,) int64: row number in the held-out set, the same for all runs; no number twice."""
+    prediction: list[str]
+    """The predicted label, or the generated text."""
+    reference: list[str]
+    """The true label, or the text that was wanted."""
+    score: np.ndarray
+    """(n,) float64: 1 or 0 for a right or wrong label, ROUGE-L in [0, 1] for a text."""
+    loss: np.ndarray | None = None
+    """(n,) float64: negative log-likelihood of the reference, summed over its label tokens, in nats."""
+    weight: np.ndarray | None = None
+    """(n,) float64: label tokens counted in `loss`; 1 for classification."""
+    probabilities: np.ndarray | None = None
+    """(n, labels) float32, classification only."""
+    labels: tuple[str, ...] = ()
+    """What the columns of `probabilities` stand for."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError when the columns do not fit together: a mistake of ours, never of a person."""
+        n = len(self.example)
+        for name in ("prediction", "reference", "score", "loss", "weight", "probabilities"):
+            column = getattr(self, name)
+            if column is not None and len(column) != n:
+                raise ValueError(f"{name} has {len(column)} rows where example has {n}")
+        if self.probabilities is not None and self.probabilities.shape != (n, len(self.labels)):
+            raise ValueError(f"probabilities are {self.probabilities.shape}, wanted ({n}, {len(self.labels)} labels)")
+        numbers, counts = np.unique(self.example, return_counts=True)
+        if len(numbers) != n:
+            raise ValueError(f"examples scored more than once: {numbers[counts > 1][:10].tolist()}")
+
+    def __len__(self) -> int:
+        return len(self.example)
+
+    def write(self, path: Path) -> None:
+        """Write the rows, in order of `example`, as parquet; a crash leaves the old file or the new one."""
+        columns = {
+            "example": pa.array(np.asarray(self.example, np.int64)),
+            "prediction": pa.array(self.prediction, pa.string()),
+            "reference": pa.array(self.reference, pa.string()),
+            "score": _floats(self.score, len(self)),
+            "probabilities": _rows(self.probabilities, len(self)),
+            "loss": _floats(self.loss, len(self)),
+            "weight": _floats(self.weight, len(self)),
+        }
+        table = pa.table(columns).sort_by("example")
+        table = table.replace_schema_metadata({"labels": json.dumps(self.labels, ensure_ascii=False)})
+        with atomic(path) as temporary:
+            pq.write_table(table, temporary)
+
+
+def read(path: Path) -> Predictions:
+    """The predictions stored in ``path``, in order of `example`; columns without any value come back as None."""
+    # Not `read_table`, which takes `key=value` folders above the file for more columns.
+    table = pq.ParquetFile(path).read()
+    labels = tuple(json.loads(table.schema.metadata[b"labels"]))
+    score, loss, weight = (_numbers(table[name]) for name in ("score", "loss", "weight"))
+    probabilities = None
+    if labels and table["probabilities"].null_count == 0:
+        flat = table["probabilities"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        probabilities = flat.reshape(len(table), len(labels))
+    return Predictions(
+        example=table["example"].to_numpy(),
+        prediction=table["prediction"].to_pylist(),
+        reference=table["reference"].to_pylist(),
+        score=np.empty(0) if score is None else score,
+        loss=loss,
+        weight=weight,
+        probabilities=probabilities,
+        labels=labels,
+    )
+
+
+def _floats(values: np.ndarray | None, n: int) -> pa.Array:
+    return pa.nulls(n, pa.float64()) if values is None else pa.array(np.asarray(values, np.float64))
+
+
+def _rows(matrix: np.ndarray | None, n: int) -> pa.Array:
+    """A (n, labels) matrix as ``list<float32>``, row by row."""
+    if matrix is None:
+        return pa.nulls(n, pa.list_(pa.float32()))
+    offsets = np.arange(n + 1, dtype=np.int32) * matrix.shape[1]
+    return pa.ListArray.from_arrays(offsets, pa.array(np.ascontiguousarray(matrix, np.float32).ravel()))
+
+
+def _numbers(column: pa.ChunkedArray) -> np.ndarray | None:
+    """A float column, or None when it holds no value at all."""
+    return None if column.null_count == len(column) else column.to_numpy()
