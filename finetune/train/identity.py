@@ -1,0 +1,54 @@
+"""The self-check of the seeds: two seeds that are secretly the same run are an error."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from finetune.errors import SameRun
+from finetune.randomness import Streams
+from finetune.strategies.base import set_training_mode, trained_parameters
+from finetune.tasks.base import Example
+from finetune.train.batching import plan_batches
+from finetune.train.options import TrainOptions
+
+
+def identity(
+    model: torch.nn.Module, examples: Sequence[Example], options: TrainOptions, streams: Streams
+) -> dict[str, Any]:
+    """What tells a run from its sisters before it begins.
+
+    Hashes of the initial trained weights and of the first batch, and the dropout seed where dropout is active.
+    """
+    weights = hashlib.sha256()
+    for name, parameter in trained_parameters(model).items():
+        weights.update(name.encode())
+        weights.update(parameter.detach().cpu().float().contiguous().numpy().tobytes())
+    numbers = [examples[index].number for index in plan_batches(examples, options, streams).batch(0)]
+    set_training_mode(model)  # which turns dropout off in frozen parts
+    return {
+        "initial_weights": weights.hexdigest()[:16],
+        "first_batch": hashlib.sha256(np.asarray(numbers).tobytes()).hexdigest()[:16],
+        "dropout": streams.seed_of("dropout") if any(map(_drops, model.modules())) else None,
+    }
+
+
+def _drops(module: torch.nn.Module) -> bool:
+    """Whether dropout is at work in this module: it is a layer of dropout, or keeps a share to pass to a function."""
+    own = [value for name, value in vars(module).items() if "dropout" in name and isinstance(value, float)]
+    shares = [module.p] if isinstance(module, torch.nn.Dropout) else own
+    return module.training and any(share > 0 for share in shares)
+
+
+def check_distinct(start: Mapping[str, Any], sisters: Mapping[int, Mapping[str, Any]]) -> None:
+    """Raise :class:`SameRun` when another seed's result, in ``sisters``, has the identity ``start``."""
+    for seed, sister in sisters.items():
+        if sister.get("identity") == start:
+            raise SameRun(
+                f"this seed starts from the same weights, batch and dropout as seed {seed}: counting both would count "
+                "one run twice. Let more streams vary (`vary: [init, order, dropout]`)"
+            )

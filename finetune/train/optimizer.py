@@ -1,0 +1,70 @@
+"""The optimizer, its schedule, and the gradient's norm, for one run or several side by side.
+
+R runs trained together keep their parameters stacked, (R, ...); a single run's parameters are its own shape. Both
+reshape to (R, everything else), so nothing here asks which it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+import torch
+
+from finetune.train.options import TrainOptions
+
+
+def make_optimizer(
+    parameters: Mapping[str, torch.nn.Parameter], options: TrainOptions, replicas: int = 1
+) -> torch.optim.AdamW:
+    """AdamW with bias correction (Kingma & Ba 2015; Loshchilov & Hutter 2019); one-dimensional parameters
+    (biases, norms) are not decayed."""
+    one = 1 if replicas == 1 else 2  # dimensions of a bias, alone or stacked
+    decayed = [parameter for parameter in parameters.values() if parameter.ndim > one]
+    plain = [parameter for parameter in parameters.values() if parameter.ndim <= one]
+    groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=options.learning_rate,
+        betas=options.betas,
+        eps=options.epsilon,
+        fused=True,
+    )
+
+
+def rate_factor(step: int, total: int, warmup: float, schedule: str) -> float:
+    """Share of the peak learning rate at ``step`` (from 0) of ``total``.
+
+    It rises along a line over the first ``warmup`` share of the steps, reaching 1 at its last, then falls to zero
+    just after the last step (linear or cosine), or stays. The first step is never wasted on a rate of zero.
+    """
+    rising = math.ceil(warmup * total)
+    if step < rising:
+        return (step + 1) / rising
+    if schedule == "constant":
+        return 1.0
+    done = (step - rising) / max(total - rising, 1)
+    return 1 - done if schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Use ``rate`` for the next step."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def gradient_norms(parameters: Iterable[torch.nn.Parameter], replicas: int) -> torch.Tensor:
+    """L2 norm of each replica's whole gradient, (R,)."""
+    squares = [
+        parameter.grad.detach().reshape(replicas, -1).float().square().sum(1)
+        for parameter in parameters
+        if parameter.grad is not None
+    ]
+    return torch.stack(squares).sum(0).sqrt()
+
+
+def scale_gradients(parameters: Iterable[torch.nn.Parameter], factors: torch.Tensor) -> None:
+    """Multiply each replica's gradient by its factor, (R,), in place."""
+    for parameter in parameters:
+        if parameter.grad is not None:
+            parameter.grad.view(len(factors), -1).mul_(factors[:, None].to(parameter.grad))

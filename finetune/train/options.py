@@ -1,0 +1,75 @@
+"""What a recipe's `train:` section may say."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from finetune.options import OPERATIONAL, Options
+
+
+class EarlyStopping(Options):
+    """Stop when the validation score has not improved for a while."""
+
+    patience: int = Field(3, ge=1)
+    """Evaluations without improvement before training stops."""
+    min_delta: float = Field(0.0, ge=0)
+    """Smallest change that counts as an improvement, in the metric's own unit."""
+
+
+class Divergence(Options):
+    """When a run is declared diverged. A loss or gradient that is not finite always is."""
+
+    explode_factor: float = Field(5.0, gt=1)
+    """The smoothed loss may reach this many times the mean of the first `window` steps."""
+    window: int = Field(20, ge=1)
+    """Steps, both for the starting level and for the moving average that is held against it."""
+
+
+class TrainOptions(Options):
+    """How the trained parameters are fitted. The defaults are the stable recipe of Mosbach et al. 2021, section 6."""
+
+    epochs: float = Field(3.0, gt=0)
+    """Passes over the training examples; raised when needed to reach `min_steps`."""
+    min_steps: int = Field(100, ge=0)
+    """Floor on optimizer steps: with few examples a few epochs are too few steps to converge (Mosbach 2021)."""
+    max_steps: int | None = Field(None, ge=1)
+    """Ceiling on optimizer steps, whatever `epochs` and `min_steps` say."""
+    learning_rate: float = Field(5.0e-5, gt=0)
+    """Peak learning rate. Full tuning wants about 1e-5 to 5e-5, LoRA 1e-4 to 1e-3, a probe 1e-3 to 1e-2."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """How the rate decays after the warmup: to zero along a line or a half cosine, or not at all."""
+    warmup: float = Field(0.1, ge=0, lt=1)
+    """Share of all steps over which the learning rate rises from zero."""
+    batch_size: int = Field(16, ge=1)
+    """Examples in one optimizer step, over all processes and accumulated micro-batches."""
+    micro_batch_size: int | None = Field(None, ge=1)
+    """Examples that pass through the model at once on one process; the batch is accumulated from such parts. The
+    loss does not depend on it. Default: the whole batch."""
+    length_window: int = Field(16, ge=1)
+    """Batches within which examples are sorted by length, so that little is padding. 1: plain shuffling."""
+    weight_decay: float = Field(0.01, ge=0)
+    """Decoupled decay of AdamW; biases, norms and other one-dimensional parameters are not decayed."""
+    betas: tuple[float, float] = Field((0.9, 0.999), strict=False)
+    """Decay rates of AdamW's two moments."""
+    epsilon: float = Field(1.0e-6, gt=0)
+    """AdamW's denominator constant."""
+    clip: float | None = Field(1.0, gt=0)
+    """Largest L2 norm of the gradient; null: no clipping."""
+    evaluations: int = Field(5, ge=0)
+    """How many times the validation split is scored during training, evenly spaced, the last at the end. Fewer when
+    there are fewer steps; 0 or no validation split: the last weights are kept."""
+    select: str = "loss"
+    """Validation metric that picks the weights to keep: `loss`, or a metric of the task."""
+    keep: Literal["best", "last"] = "best"
+    """Which weights are scored and saved: the best by `select`, or those of the last step."""
+    early_stopping: EarlyStopping | None = None
+    """Stop early on the validation split; null: never."""
+    divergence: Divergence = Divergence()
+    checkpoint_seconds: float = Field(120.0, ge=0, json_schema_extra=OPERATIONAL)
+    """Shortest time between two checkpoints; 0: after every step. A stop signal writes one at once."""
+    save_model: bool = Field(True, json_schema_extra=OPERATIONAL)
+    """Write the trained weights to the run's `model/` folder (an adapter or partial run: only what changed)."""
+    deterministic: bool = True
+    """Use only deterministic kernels, so that the same seed gives bit-identical results on the same machine."""

@@ -1,0 +1,83 @@
+"""What the loop remembers: where it stands, and of each run its best score, its patience, whether it diverged."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from finetune.train.options import TrainOptions
+
+
+@dataclass
+class Position:
+    """Where a run group stands; all of it is in the checkpoint."""
+
+    step: int = 0
+    examples: int = 0
+    tokens: int = 0
+    padded: int = 0
+    """Tokens that went through the model, padding among them."""
+    seconds: float = 0.0
+    seconds_validating: float = 0.0
+    validated: int = 0
+    """The last step after which the validation split was scored."""
+    resumed: int = 0
+
+    def count(self, examples: int, tokens: int, padded: int) -> None:
+        """Add what a step took."""
+        self.examples += examples
+        self.tokens += tokens
+        self.padded += padded
+
+
+@dataclass
+class Replica:
+    """The state of one run inside the loop; all of it is in the checkpoint."""
+
+    best_score: float | None = None
+    best_step: int | None = None
+    waited: int = 0
+    """Evaluations since the best one."""
+    stopped_early: bool = False
+    diverged: str | None = None
+    """Why training was given up; None while all is well."""
+    first_losses: list[float] = field(default_factory=list)
+    recent_losses: list[float] = field(default_factory=list)
+
+    @property
+    def active(self) -> bool:
+        return not self.stopped_early and self.diverged is None
+
+    def watch(self, step: int, loss: float, norm: float, options: TrainOptions) -> None:
+        """Hold a step's loss and gradient norm, before it is applied, against the signs of divergence."""
+        limits = options.divergence
+        if not math.isfinite(loss):
+            self.diverged = f"the loss became {loss} at step {step + 1}"
+            return
+        if not math.isfinite(norm):
+            self.diverged = f"the gradient's norm became {norm} at step {step + 1}"
+            return
+        if len(self.first_losses) < limits.window:
+            self.first_losses.append(loss)
+        self.recent_losses = [*self.recent_losses, loss][-limits.window :]
+        level = sum(self.first_losses) / len(self.first_losses)
+        recent = sum(self.recent_losses) / len(self.recent_losses)
+        # A loss that starts near zero may multiply without harm, hence the floor of one tenth of a nat.
+        if len(self.recent_losses) == limits.window and recent > limits.explode_factor * max(level, 0.1):
+            self.diverged = (
+                f"the loss exploded: {recent:.3g} over the last {limits.window} steps up to step {step + 1}, "
+                f"{level:.3g} over the first"
+            )
+
+    def judge(self, step: int, score: float, higher_is_better: bool, options: TrainOptions) -> bool:
+        """Take note of a validation score; True when it is the best so far."""
+        stopping = options.early_stopping
+        gain = math.inf if self.best_score is None else (score - self.best_score) * (1 if higher_is_better else -1)
+        # A score that is not a number is never the best: nothing could beat it.
+        better = gain > 0 and not math.isnan(score)
+        self.waited = 0 if better and gain > (stopping.min_delta if stopping else 0) else self.waited + 1
+        if stopping and self.waited >= stopping.patience:
+            self.stopped_early = True
+        if better:
+            self.best_score, self.best_step = score, step
+        return better
