@@ -1,0 +1,108 @@
+"""The recipe as a whole. Each section's options live beside the code that reads them; here they are assembled."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Union
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from finetune.data.options import DataOptions
+from finetune.evaluate.options import HeldOut, ScoringOptions
+from finetune.models import ModelOptions
+from finetune.options import Options
+from finetune.randomness import STREAMS, StreamName, Streams
+from finetune.registry import MITIGATIONS, STRATEGIES, TASKS, Registry
+from finetune.train.options import TrainOptions
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+"""Names become folders."""
+
+MOST_SEEDS = 10_000
+
+
+def _choice(registry: Registry[Any]) -> Any:
+    """The type of a section that chooses one plug-in by `type`."""
+    options = tuple(plugin.Options for plugin in registry.all().values())
+    if not options:
+
+        def refuse(value: Any) -> Any:
+            raise ValueError(f"there is no {registry.kind} to choose from in this version; leave it out")
+
+        return Annotated[dict[str, Any], BeforeValidator(refuse)]
+    return options[0] if len(options) == 1 else Annotated[Union[options], Field(discriminator="type")]  # noqa: UP007
+
+
+def _expand_seeds(value: Any) -> Any:
+    if isinstance(value, list):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError("must be a whole number (how many seeds) or a list of whole numbers (the seeds)")
+    if not 1 <= value <= MOST_SEEDS:
+        raise ValueError(f"is {value}; at least 1 and at most {MOST_SEEDS} seeds can be asked for")
+    return list(range(value))
+
+
+def _in_order(streams: list[StreamName]) -> list[StreamName]:
+    return sorted(streams, key=STREAMS.index)
+
+
+def _distinct(values: list[Any]) -> list[Any]:
+    twice = sorted({str(value) for value in values if values.count(value) > 1})
+    if twice:
+        raise ValueError(f"names {', '.join(twice)} more than once")
+    return values
+
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    TaskOptions: TypeAlias = Any
+    StrategyOptions: TypeAlias = Any
+    MitigationOptions: TypeAlias = Any
+else:
+    TaskOptions, StrategyOptions, MitigationOptions = _choice(TASKS), _choice(STRATEGIES), _choice(MITIGATIONS)
+
+Seeds = Annotated[
+    list[Annotated[int, Field(ge=0)]],
+    Field(min_length=1),
+    AfterValidator(_distinct),
+    BeforeValidator(_expand_seeds, json_schema_input_type=int | list[int]),
+]
+
+
+Vary = Annotated[list[StreamName], Field(min_length=1), AfterValidator(_distinct), AfterValidator(_in_order)]
+
+
+class Recipe(Options):
+    """What to fine-tune, on what, how, under which seeds: one variant, with every default filled in."""
+
+    name: str = Field(pattern=NAME)
+    """Name of the study, and of its folder. Default: the recipe file's name."""
+    seeds: Seeds = Field(default_factory=lambda: list(range(5)))
+    """How many seeds, which are then 0, 1, 2, ...; or a list of seeds. Default: 5."""
+    vary: Vary = Field(default_factory=lambda: [stream for stream in STREAMS if stream in Streams.vary])
+    """Streams of randomness that change with the seed; the others stay the same in all runs. Default: all but
+    `split`."""
+    model: ModelOptions
+    """The pretrained base model."""
+    data: DataOptions
+    """What is learnt from, and what is held out."""
+    task: TaskOptions
+    """What is learnt."""
+    strategy: StrategyOptions
+    """Which parameters learn, and how."""
+    mitigations: list[MitigationOptions] = Field(default_factory=list)
+    """Known cures for unstable fine-tuning."""
+    train: TrainOptions = TrainOptions()
+    """How the parameters are fitted."""
+    evaluate: list[HeldOut] = Field(default_factory=list)
+    """Further held-out tasks, such as the same task on another domain."""
+    scoring: ScoringOptions = ScoringOptions()
+    """How held-out tasks are scored."""
+
+
+PLUGIN_SECTIONS: dict[str, Registry[Any]] = {"task": TASKS, "strategy": STRATEGIES, "mitigations": MITIGATIONS}
+"""The sections that choose a plug-in, and where it is looked up."""
+
+STUDY_KEYS = ("name", "seeds", "vary")
+"""Keys that belong to the whole study and not to one variant."""

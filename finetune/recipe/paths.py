@@ -1,0 +1,55 @@
+"""Makes the paths of a recipe absolute: each starts from the file that says it, or from the current folder when it
+comes from the command line."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, TypeVar
+
+from finetune.data.options import Source
+from finetune.locations import PACKAGE
+from finetune.models import ModelOptions
+from finetune.options import Options
+from finetune.recipe.tree import Node
+
+AnyOptions = TypeVar("AnyOptions", bound=Options)
+
+
+def anchored(options: AnyOptions, node: Node | None) -> AnyOptions:
+    """The same options with absolute paths; ``node`` is where they are written (None: a default)."""
+    if node is None:
+        return options
+    changes = {name: _anchored_value(getattr(options, name), node.child(name)) for name in type(options).model_fields}
+    if isinstance(options, Source) and options.kind != "hub" and not options.path.startswith(PACKAGE):
+        changes["path"] = _absolute(options.path, node.child("path"))
+    if isinstance(options, ModelOptions):
+        for name in ("source", "tokenizer"):
+            said, at = getattr(options, name), node.child(name)
+            if said is not None and _names_a_file(said, at):
+                changes[name] = _absolute(said, at)
+    return options.model_copy(update=changes)
+
+
+def _anchored_value(value: Any, node: Node | None) -> Any:
+    if isinstance(value, Options):
+        return anchored(value, node)
+    if isinstance(value, list) and node is not None and node.is_list:
+        return [_anchored_value(item, node.child(index)) for index, item in enumerate(value)]
+    return value
+
+
+def _names_a_file(said: str, node: Node | None) -> bool:
+    """A model source is a hub id unless it looks like a path, or a folder of that name lies beside the recipe."""
+    if said.startswith(PACKAGE):
+        return False
+    if said.startswith((".", "/", "~", os.sep)) or said.lower().endswith(".gguf"):
+        return True
+    folder = node.origin.folder if node is not None else None
+    return folder is not None and (folder / said).is_dir()
+
+
+def _absolute(said: str, node: Node | None) -> str:
+    if node is None or node.origin.folder is None:
+        return said
+    return os.path.normpath(node.origin.folder / Path(said).expanduser())
