@@ -1,0 +1,127 @@
+"""What a report is made of: blocks that HTML and Markdown both show, with every number already written out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from markupsafe import Markup
+
+Tone = Literal["", "good", "bad", "muted"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a table; ``small`` stands under the text."""
+
+    text: str
+    small: str = ""
+    tone: Tone = ""
+    colour: int | None = None
+    """Number of the variant's colour in the plots."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column's heading, what hovering over it explains, and whether its cells are numbers."""
+
+    title: str
+    help: str = ""
+    numeric: bool = True
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph."""
+
+    kind: ClassVar[str] = "text"
+    text: str
+    tone: Tone = ""
+
+
+@dataclass(frozen=True)
+class Bullets:
+    """A list of sentences; the part before the colon is a term where ``terms`` gives one for each."""
+
+    kind: ClassVar[str] = "bullets"
+    items: list[tuple[str, str]]
+    """(term, sentence) pairs."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table whose first column names its rows."""
+
+    kind: ClassVar[str] = "table"
+    columns: list[Column]
+    rows: list[list[Cell]]
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One drawing in two widths, for screens and for phones."""
+
+    kind: ClassVar[str] = "figure"
+    wide: Markup
+    narrow: Markup
+    caption: str
+
+
+@dataclass(frozen=True)
+class Panels:
+    """Small drawings side by side."""
+
+    kind: ClassVar[str] = "panels"
+    drawings: list[Markup]
+    caption: str
+
+
+@dataclass(frozen=True)
+class Code:
+    """Text as it stands in a file."""
+
+    kind: ClassVar[str] = "code"
+    text: str
+    language: str = "yaml"
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Blocks that are closed until asked for."""
+
+    kind: ClassVar[str] = "fold"
+    title: str
+    blocks: list[Block]
+
+
+Block = Text | Bullets | Table | Figure | Panels | Code | Fold
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and what stands under it."""
+
+    id: str
+    title: str
+    blocks: list[Block]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The study's answer: one word, one sentence, and what one must know beside it."""
+
+    state: Literal["decided", "undecided"]
+    word: str
+    sentence: str
+    remarks: list[str]
+
+
+@dataclass(frozen=True)
+class Document:
+    """A whole report."""
+
+    title: str
+    verdict: Verdict
+    facts: list[tuple[str, str]]
+    sections: list[Section]

@@ -1,0 +1,223 @@
+"""The two drawings of a report: every seed's score, and every seed's training curve."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from markupsafe import Markup
+
+from finetune.report.reading import Run
+from finetune.report.results import FAILED
+from finetune.report.svg import Scale, cross, drawing, polyline, short, tag
+from finetune.report.units import Unit, count, fixed, unit
+from finetune.run_dir import BASE
+
+COLOURS = 8
+"""Colours that the page's style defines, c0 to c7; further variants begin again."""
+
+RADIUS = 4.5
+MAX_POINTS = 150
+"""Points drawn of one curve; longer ones are averaged over windows of steps."""
+
+Points = list[tuple[float, float]]
+
+
+def seed_plot(results: dict[str, Any], task: dict[str, Any], narrow: bool) -> Markup:
+    """One row per variant: a dot per seed, the mean as a line, its interval as a band; the base model as a dashed line.
+
+    Failed runs are crosses; those without a score stand in a column of their own at the left.
+    """
+    shown, key = unit(task["metric"]), f"{task['name']}/{task['metric']}"
+    variants = [variant for variant in results["variants"] if variant["name"] != BASE]
+    base = next((v["estimates"][key]["mean"] for v in results["variants"] if v["name"] == BASE), None)
+    width, row, top = (360, 54, 26) if narrow else (1100, 46, 26)
+    unscored = any(key not in run["scores"] and run["status"] in FAILED for v in variants for run in v["runs"])
+    names = 0.0 if narrow else min(180.0, 24 + 8.0 * max((len(variant["name"]) for variant in variants), default=0))
+    left = names + (46 if unscored else 0)
+    height = top + row * len(variants) + 40
+    low, high = _range([variant["estimates"][key] for variant in variants], base)
+    x = Scale(low * shown.scale, high * shown.scale, left + 14, width - (14 if narrow else 76))
+    parts = [_grid(x, top, height - 40), _axis_title(x, height - 6, shown)]
+    if unscored:
+        parts.append(tag("text", "no score", x=left - 23, y=height - 24, text_anchor="middle", class_="tick"))
+    for index, variant in enumerate(variants):
+        y = top + row * (index + 0.5) + (9 if narrow else 0)
+        parts.append(_row(variant, key, shown, x, y, (left - 23, width, narrow, index % COLOURS)))
+    if base is not None:
+        parts.append(_base_line(base * shown.scale, shown.value(base), x, top, height - 40))
+    label = f"Every seed's {shown.label} on {task['name']}, by variant"
+    return drawing(width, height, label, parts, "narrow" if narrow else "wide")
+
+
+def _range(estimates: list[dict[str, Any]], base: float | None) -> tuple[float, float]:
+    """Ends of the axis: all seeds; intervals and base only as far as they leave the seeds room to be told apart."""
+    seen = [value for found in estimates if found["n"] for value in (found["min"], found["max"])]
+    if not seen:
+        return 0.0, 1.0
+    low, high = min(seen), max(seen)
+    reach = (high - low) or max(abs(high) * 0.02, 1e-6)
+    wishes = [bound for found in estimates for bound in (found["ci"] or ())] + ([base] if base is not None else [])
+    wishes = [value for value in wishes if low - 0.8 * reach <= value <= high + 0.8 * reach]
+    low, high = min([low, *wishes]), max([high, *wishes])
+    return low - 0.05 * reach, high + 0.05 * reach
+
+
+def _grid(x: Scale, top: float, bottom: float) -> Markup:
+    lines = []
+    for value in x.ticks():
+        lines.append(tag("line", x1=x(value), x2=x(value), y1=top, y2=bottom, class_="grid"))
+        text = fixed(value, x.decimals())
+        lines.append(tag("text", text, x=x(value), y=bottom + 16, text_anchor="middle", class_="tick"))
+    return tag("g", *lines)
+
+
+def _axis_title(x: Scale, y: float, shown: Unit) -> Markup:
+    return tag("text", shown.heading, x=(x.start + x.end) / 2, y=y, text_anchor="middle", class_="axis")
+
+
+def _row(
+    variant: dict[str, Any], key: str, shown: Unit, x: Scale, y: float, place: tuple[float, float, bool, int]
+) -> Markup:
+    gutter, width, narrow, colour = place
+    name, found = variant["name"], variant["estimates"][key]
+    parts = [tag("line", x1=x.start, x2=x.end, y1=y, y2=y, class_="guide")]
+    label_y = y - 17 if narrow else y + 4.5
+    parts.append(tag("text", tag("title", name), _fit(name, 34 if narrow else 20), x=0, y=label_y, class_="name"))
+    if found["n"]:
+        parts.append(tag("text", shown.value(found["mean"]), x=width, y=label_y, text_anchor="end", class_="number"))
+    if found["ci"]:
+        parts.append(_interval(found, shown, name, x, y))
+    parts += _dots(variant, key, shown, x, y, room=11 if narrow else 17)
+    if found["n"] > 1:
+        mean = x(found["mean"] * shown.scale)
+        parts.append(tag("line", x1=mean, x2=mean, y1=y - 13, y2=y + 13, class_="mean"))
+    unscored = [run for run in variant["runs"] if key not in run["scores"] and run["status"] in FAILED]
+    for index, run in enumerate(unscored):
+        spread = (index - (len(unscored) - 1) / 2) * min(9, 36 / len(unscored))
+        parts.append(cross(gutter + spread, y, f"{name}, seed {run['seed']}: {run['status']}, no score"))
+    return tag("g", *parts, class_=f"c{colour}")
+
+
+def _interval(found: dict[str, Any], shown: Unit, name: str, x: Scale, y: float) -> Markup:
+    """The interval as a band, with a chevron where it goes on outside the drawing."""
+    title = f"{name}: mean {shown.value(found['mean'])}, 95 % interval {shown.interval(found['ci'])}, n = {found['n']}"
+    low, high = (bound * shown.scale for bound in found["ci"])
+    parts = [tag("rect", x=x(low), y=y - 8, width=max(x(high) - x(low), 1), height=16, rx=3, class_="band")]
+    for edge, way, cut in ((x.start, -1, low < x.low), (x.end, 1, high > x.high)):
+        if cut:
+            d = f"M{short(edge + 3 * way)} {short(y - 4)}l{4 * way} 4l{-4 * way} 4"
+            parts.append(tag("path", d=d, class_="more"))
+    return tag("g", tag("title", title), *parts)
+
+
+def _dots(variant: dict[str, Any], key: str, shown: Unit, x: Scale, y: float, room: float) -> list[Markup]:
+    """Dots, moved up and down by at most ``room`` pixels where they would hide each other."""
+    runs = sorted((run for run in variant["runs"] if key in run["scores"]), key=lambda run: run["scores"][key])
+    places = [x(run["scores"][key] * shown.scale) for run in runs]
+    levels = _levels(places)
+    gap = min(7.5, room / max(1, (max(levels, default=0) + 1) // 2))
+    marks: list[Markup] = []
+    for run, at, level in zip(runs, places, levels, strict=True):
+        # Levels 0, 1, 2, 3 ... lie on the line, above, below, further above ...
+        height = y + (level + 1) // 2 * gap * (-1 if level % 2 else 1)
+        title = f"{variant['name']}, seed {run['seed']}: {shown.value(run['scores'][key])}"
+        if run["status"] in FAILED:
+            marks.append(cross(at, height, f"{title} ({run['status']})"))
+        else:
+            marks.append(tag("circle", tag("title", title), cx=at, cy=height, r=RADIUS, class_="dot"))
+    return marks
+
+
+def _levels(places: list[float]) -> list[int]:
+    """For each dot, in order of place, the first level on which no earlier dot is nearer than 8 pixels."""
+    levels: list[int] = []
+    last: dict[int, float] = {}
+    for place in places:
+        level = 0
+        while level in last and place - last[level] <= 8:
+            level += 1
+        last[level] = place
+        levels.append(level)
+    return levels
+
+
+def _base_line(value: float, text: str, x: Scale, top: float, bottom: float) -> Markup:
+    """The base model's score; an arrow at the edge when it lies outside the drawing."""
+    label = f"untuned base {text}"
+    if value < x.low:
+        return tag("text", f"← {label}", x=x.start, y=top - 8, class_="base")
+    if value > x.high:
+        return tag("text", f"{label} →", x=x.end, y=top - 8, text_anchor="end", class_="base")
+    anchor = "middle" if 0.25 < (x(value) - x.start) / (x.end - x.start) < 0.75 else None
+    anchor = anchor or ("start" if x(value) < (x.start + x.end) / 2 else "end")
+    line = tag("line", x1=x(value), x2=x(value), y1=top - 3, y2=bottom, class_="baseline")
+    return tag("g", line, tag("text", label, x=x(value), y=top - 8, text_anchor=anchor, class_="base"))
+
+
+def curve_panels(variants: dict[str, list[Run]]) -> list[Markup]:
+    """One panel per variant: training loss of every seed, validation loss dashed, all on one vertical scale."""
+    healthy = [run for runs in variants.values() for run in runs if run.result["status"] != "diverged"]
+    every = [run for runs in variants.values() for run in runs]
+    # A loss that exploded would flatten all others; its line leaves at the top instead.
+    losses = [loss for run in healthy or every for curve in _curves(run) for _, loss in curve]
+    losses = losses or [loss for run in every for curve in _curves(run) for _, loss in curve]
+    if not losses:
+        return []
+    top = max(losses) * 1.05 or 1.0
+    return [_panel(name, runs, top, index % COLOURS) for index, (name, runs) in enumerate(variants.items())]
+
+
+def _curves(run: Run) -> tuple[Points, Points]:
+    """(step, loss) of training and of validation; steps without a finite loss are left out."""
+    train = [(r["step"], r["loss"]) for r in run.metrics if r["kind"] == "train" and r["loss"] is not None]
+    scored = [(r["step"], r["scores"].get("loss")) for r in run.metrics if r["kind"] == "evaluation"]
+    return thinned(train), [(step, loss) for step, loss in scored if loss is not None]
+
+
+def thinned(points: Points, most: int = MAX_POINTS) -> Points:
+    """At most about ``most`` points, each the mean of a window of neighbours."""
+    window = -(-len(points) // most)
+    if window <= 1:
+        return points
+    parts = [points[start : start + window] for start in range(0, len(points), window)]
+    return [(sum(x for x, _ in part) / len(part), sum(y for _, y in part) / len(part)) for part in parts]
+
+
+def _panel(name: str, runs: list[Run], top: float, colour: int) -> Markup:
+    width, height = 360, 216
+    curves = [_curves(run) for run in runs]
+    last = max((step for pair in curves for curve in pair for step, _ in curve), default=1)
+    x, y = Scale(0, max(last, 1), 40, width - 10), Scale(0, top, height - 34, 30)
+    parts = [tag("text", tag("title", name), _fit(name, 40), x=0, y=14, class_="name")]
+    for value in y.ticks(4):
+        parts.append(tag("line", x1=x.start, x2=x.end, y1=y(value), y2=y(value), class_="grid"))
+        text = fixed(value, y.decimals(4))
+        parts.append(tag("text", text, x=x.start - 6, y=y(value) + 4, text_anchor="end", class_="tick"))
+    for value in x.ticks(4):
+        text = count(value)
+        parts.append(tag("text", text, x=x(value), y=height - 18, text_anchor="middle", class_="tick"))
+    parts.append(tag("text", "step", x=(x.start + x.end) / 2, y=height - 3, text_anchor="middle", class_="axis"))
+    for run, (train, scored) in zip(runs, curves, strict=True):
+        parts.append(_run_lines(run, train, scored, x, y))
+    if not any(train or scored for train, scored in curves):
+        middle = (x.start + x.end) / 2
+        parts.append(tag("text", "no training steps", x=middle, y=height / 2, text_anchor="middle", class_="tick"))
+    label = f"Training curves of {name}: loss by step, {len(runs)} seeds"
+    return drawing(width, height, label, parts, f"panel c{colour}")
+
+
+def _run_lines(run: Run, train: Points, scored: Points, x: Scale, y: Scale) -> Markup:
+    title = f"{run.variant}, seed {run.seed}"
+    parts = [tag("title", title)]
+    for points, class_ in ((train, "curve"), (scored, "curve scored")):
+        if points:
+            parts.append(polyline([(x(step), y(loss)) for step, loss in points], class_))
+    parts += [tag("circle", cx=x(step), cy=y(loss), r=1.8, class_="scored-dot") for step, loss in scored]
+    if run.result["status"] == "diverged":
+        step, loss = train[-1] if train else (0.0, 0.0)
+        parts.append(cross(x(step), y(loss), f"{title} diverged: {run.result.get('reason')}"))
+    return tag("g", *parts)
+
+
+def _fit(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"

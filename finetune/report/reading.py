@@ -1,0 +1,106 @@
+"""What a study's folder says, read into plain values."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import yaml
+from numpy.typing import NDArray
+
+from finetune.run_dir import BASE, RunDir, StudyDir, read_json
+
+UNFINISHED = "it has no result yet; the same command again resumes it"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run's folder; ``seed`` is None for the untuned base model."""
+
+    variant: str
+    seed: int | None
+    folder: RunDir
+    result: dict[str, Any]
+    """What stands in result.json; for a run that has none, the same keys with status `interrupted`."""
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    """Lines of metrics.jsonl, in order of steps."""
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Value by "task/metric", for those that could be computed."""
+        return {name: value for name, value in (self.result.get("scores") or {}).items() if value is not None}
+
+    def example_scores(self, task: str) -> NDArray[np.float64] | None:
+        """Per-example scores of a task in order of examples, shape (examples,); None when nothing is stored."""
+        path = self.folder.predictions(task)
+        if not path.exists():
+            return None
+        # Not `read_table`, which takes `key=value` folders above the file for columns.
+        table = pq.ParquetFile(path).read(columns=["example", "score"]).sort_by("example")
+        return table["score"].to_numpy().astype(float)
+
+
+@dataclass(frozen=True)
+class Study:
+    """Everything the report is made of."""
+
+    name: str
+    digest: str
+    seeds: list[int]
+    vary: list[str]
+    variants: dict[str, list[Run]]
+    """Runs that have begun, by variant in the recipe's order, then by seed."""
+    base: Run | None
+    resolved: dict[str, Any]
+    resolved_text: str
+    recipe_text: str
+    environment: dict[str, Any]
+    data: dict[str, Any]
+
+    @property
+    def runs(self) -> list[Run]:
+        """All tuned runs."""
+        return [run for runs in self.variants.values() for run in runs]
+
+
+def read_study(path: Path) -> Study:
+    """Read the study in ``path``. Raises InputError when it is no study's folder."""
+    folder = StudyDir(path).require()
+    resolved_text = folder.resolved.read_text(encoding="utf-8")
+    resolved = yaml.safe_load(resolved_text)
+    seeds = resolved["seeds"]
+    return Study(
+        name=resolved["name"],
+        digest=resolved["digest"],
+        seeds=seeds,
+        vary=resolved.get("vary", []),
+        variants={
+            name: [_read_run(run, name, seed) for seed in seeds if (run := folder.run(name, seed)).path.is_dir()]
+            for name in resolved["variants"]
+        },
+        base=_read_run(folder.base, BASE, None) if folder.base.result.exists() else None,
+        resolved=resolved,
+        resolved_text=resolved_text,
+        recipe_text=folder.recipe.read_text(encoding="utf-8") if folder.recipe.exists() else "",
+        environment=read_json(folder.environment) if folder.environment.exists() else {},
+        data=read_json(folder.data) if folder.data.exists() else {},
+    )
+
+
+def _read_run(folder: RunDir, variant: str, seed: int | None) -> Run:
+    result = folder.read_result() or {"status": "interrupted", "reason": UNFINISHED}
+    return Run(variant, seed, folder, result, _read_metrics(folder.metrics))
+
+
+def _read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Lines of a metrics.jsonl. A killed run may leave half a last line, and a resumed one repeat some steps."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    records = [json.loads(line) for line in lines[:-1] if line.strip()]  # what follows the last newline is cut off
+    latest = {(record["kind"], record["step"]): record for record in records}
+    return sorted(latest.values(), key=lambda record: record["step"])

@@ -1,0 +1,129 @@
+"""How numbers are written: once, the same in HTML, Markdown and the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+NONE = "\N{EN DASH}"
+MINUS = "\N{MINUS SIGN}"
+THIN = "\N{NARROW NO-BREAK SPACE}"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """How a metric's values are shown: multiplied, rounded, and followed by a suffix."""
+
+    label: str
+    scale: float = 1.0
+    decimals: int = 3
+    suffix: str = ""
+    difference: str = ""
+    """Suffix of a difference of two values."""
+    point: float | None = None
+    """One point, in the metric's own unit; None where "one point" has no meaning."""
+
+    @property
+    def heading(self) -> str:
+        """The label with its unit, for a table's column whose cells have none."""
+        return f"{self.label}, {self.suffix}" if self.suffix else self.label
+
+    def number(self, value: float | None, more: int = 0, signed: bool = False) -> str:
+        """A bare number; ``more`` adds decimals, which spreads need."""
+        return NONE if value is None else fixed(value * self.scale, self.decimals + more, signed)
+
+    def value(self, value: float | None) -> str:
+        """A number with its unit."""
+        return self._with(self.number(value), self.suffix)
+
+    def gap(self, value: float | None) -> str:
+        """A signed difference with its unit."""
+        return self._with(self.number(value, signed=True), self.difference)
+
+    def interval(self, bounds: Iterable[float] | None, signed: bool = False) -> str:
+        """Two bare numbers in brackets."""
+        if bounds is None:
+            return NONE
+        low, high = bounds
+        return f"[{self.number(low, signed=signed)}, {self.number(high, signed=signed)}]"
+
+    @staticmethod
+    def _with(number: str, suffix: str) -> str:
+        return f"{number}{THIN}{suffix}" if suffix and number != NONE else number
+
+
+def _percent(label: str) -> Unit:
+    return Unit(label, scale=100, decimals=1, suffix="%", difference="points", point=0.01)
+
+
+_UNITS = {
+    "accuracy": _percent("accuracy"),
+    "macro_f1": _percent("macro-F1"),
+    "exact_match": _percent("exact match"),
+    "rouge_l": _percent("ROUGE-L"),
+    "mcc": Unit("MCC", point=0.01),
+    "chrf": Unit("chrF", decimals=1, point=1.0),
+    "nll": Unit("NLL"),
+    "loss": Unit("loss"),
+}
+
+
+def unit(metric: str) -> Unit:
+    """The unit of a metric; unknown ones are shown as they are, with three decimals."""
+    return _UNITS.get(metric) or Unit(metric)
+
+
+def fixed(value: float, decimals: int, signed: bool = False) -> str:
+    """A number with a true minus sign, thousands apart, and no negative zero."""
+    rounded = round(value, decimals) + 0.0
+    return f"{rounded:{'+' if signed else ''},.{decimals}f}".replace("-", MINUS)
+
+
+def p_value(p: float | None) -> str:
+    """A p-value with three decimals."""
+    if p is None:
+        return NONE
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def seconds(value: float | None) -> str:
+    """A duration: 8.4 s, 75 s, 12 min, 3.4 h."""
+    if value is None:
+        return NONE
+    for limit, divisor, form in ((10, 1, "{:.1f} s"), (120, 1, "{:.0f} s"), (7200, 60, "{:.0f} min")):
+        if value < limit:
+            return form.format(value / divisor)
+    return f"{value / 3600:.1f} h"
+
+
+def memory(size: float | None) -> str:
+    """Bytes as MB or GB."""
+    if size is None:
+        return NONE
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+
+
+def count(value: float | None) -> str:
+    """A whole number with thousands apart."""
+    return NONE if value is None else f"{value:,.0f}"
+
+
+def short_count(value: float | None) -> str:
+    """Parameters: 1,925, 93.2 k, 22.7 M."""
+    if value is None:
+        return NONE
+    for limit, suffix in ((1e9, "B"), (1e6, "M"), (1e4, "k")):
+        if value >= limit:
+            return f"{value / (1e3 if suffix == 'k' else limit):.1f} {suffix}"
+    return count(value)
+
+
+def share(part: float, whole: float) -> str:
+    """A percentage with enough digits to be more than zero."""
+    percent = 100 * part / whole if whole else 0.0
+    return f"{percent:.0f}{THIN}%" if percent >= 10 else f"{percent:.2g}{THIN}%"
+
+
+def listing(words: list[str]) -> str:
+    """a, b and c."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
