@@ -1,0 +1,89 @@
+"""The `finetune` command: one module per verb; this one chooses the verb and turns errors into messages and codes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from types import ModuleType
+from typing import NoReturn
+
+from finetune import __doc__ as summary
+from finetune import __version__
+from finetune.cli import check, evaluate, list_plugins, report, run, schema
+from finetune.errors import FinetuneError, InputError, Interrupted
+
+VERBS: dict[str, ModuleType] = {
+    "run": run,
+    "check": check,
+    "schema": schema,
+    "list": list_plugins,
+    "evaluate": evaluate,
+    "report": report,
+}
+
+OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+RESUME = "interrupted; run the same command again to resume"
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser that shows the whole help when it is misunderstood."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_help(sys.stderr)
+        self.exit(BAD_INPUT, f"\n{self.prog}: {message}\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit code: 0 done, 1 something failed, 2 bad input, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal without Unicode shows '?', which beats a crash
+            stream.reconfigure(errors="replace")
+    try:
+        args = _parse(sys.argv[1:] if argv is None else argv)
+        code = VERBS[args.verb].run(args)
+        sys.stdout.flush()
+        return code
+    except InputError as error:
+        from finetune.cli.output import print_problems
+
+        print_problems(error.problems)
+        return error.exit_code
+    except (KeyboardInterrupt, Interrupted) as stop:
+        print("\n".join(filter(None, (str(stop), RESUME))), file=sys.stderr)
+        return INTERRUPTED
+    except FinetuneError as error:
+        print(f"finetune: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:  # the reader has left, as in `finetune list | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except Exception:
+        traceback.print_exc()
+        return FAILED
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = _parser()
+    args, left = parser.parse_known_args(argv)
+    if args.verb is None:
+        parser.error("say what to do: " + ", ".join(VERBS))
+    if hasattr(args, "overrides"):  # argparse leaves over those which stand behind an option
+        args.overrides += [text for text in left if "=" in text and not text.startswith("-")]
+        left = [text for text in left if text not in args.overrides]
+    if left:
+        parser.error(f"not understood: {' '.join(left)}")
+    return args
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="finetune", description=summary, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"finetune {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
+    for name, module in VERBS.items():
+        about = module.run.__doc__.partition("\n")[0]
+        module.add_arguments(verbs.add_parser(name, help=about, description=about, allow_abbrev=False))
+    return parser

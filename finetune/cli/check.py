@@ -1,0 +1,101 @@
+"""`finetune check`."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from finetune.cli.arguments import add_recipe
+from finetune.cli.output import columns, wrapped
+
+if TYPE_CHECKING:
+    from finetune.recipe import ResolvedRecipe, Variant
+
+DEFAULT = "default"
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    add_recipe(parser)
+    parser.add_argument("--recipe-only", action="store_true", help="do not look at the data and the model")
+
+
+def run(args: Namespace) -> int:
+    """Validate a recipe and show what it would run, and where each value comes from; starts nothing."""
+    from finetune.recipe import load
+
+    recipe = load(args.recipe, args.overrides)
+    for line in report_lines(recipe):
+        print(line)
+    if not args.recipe_only:
+        from finetune.preflight import preflight
+
+        found = preflight(recipe).lines()
+        print("", "data and parameters", *(wrapped(line, "  ", "    ") for line in found), sep="\n")
+    return 0
+
+
+def report_lines(recipe: ResolvedRecipe) -> Iterator[str]:
+    """What would run, then every value with its origin: first what all variants share, then what is each one's own."""
+    variants, seeds = len(recipe.variants), len(recipe.seeds)
+    total = f"{_count(variants, 'variant')} x {_count(seeds, 'seed')} = {_count(variants * seeds, 'run')}"
+    yield wrapped(f"{recipe.name}: {total}", hanging="  ")
+    for variant in recipe.variants:
+        yield wrapped(
+            f"  {variant.name}: strategy {variant.recipe.strategy.type}, digest {variant.digest}", hanging="    "
+        )
+    values = {variant.name: _values(recipe, variant) for variant in recipe.variants}
+    first, *others = values.values()
+    shared = [entry for entry in first if all(entry in other for other in others)]
+    yield ""
+    yield from _listing("every run" if others else "the runs", shared)
+    for name, entries in values.items():
+        own = [entry for entry in entries if entry not in shared]
+        if own:
+            yield ""
+            yield from _listing(f"variant {name}", own)
+
+
+Entry = tuple[str, str, str]
+"""Dotted path, value, origin."""
+
+
+def _values(recipe: ResolvedRecipe, variant: Variant) -> list[Entry]:
+    """Every option of a variant; those that were written before those that are defaults."""
+    from finetune.recipe.yaml_text import one_line
+
+    entries = [
+        (path, one_line(value), recipe.locate(path, variant.name, exact=True) or DEFAULT)
+        for path, value in _leaves(variant.recipe.model_dump(mode="json"))
+    ]
+    return sorted(entries, key=lambda entry: entry[2] == DEFAULT)
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value that is not a section, with its dotted path; a list counts as one value unless it has sections."""
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from _leaves(inner, f"{path}.{key}" if path else key)
+    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        for index, inner in enumerate(value):
+            yield from _leaves(inner, f"{path}.{index}")
+    else:
+        yield path, value
+
+
+def _listing(heading: str, entries: list[Entry]) -> Iterator[str]:
+    """The entries in a column, each with its origin at the right where it fits, else on a line of its own."""
+    width = columns()
+    right = min(48, width - max(len(origin) for *_, origin in entries) - 4)
+    yield heading
+    for path, value, origin in entries:
+        line, end = f"  {path}: {value}", f"# {origin}"
+        if len(line) + len(end) + 2 <= width:
+            yield f"{line:<{max(right, 0)}}  {end}"
+        else:
+            yield wrapped(f"{path}: {value}", "  ", "      ")
+            yield wrapped(end, "      ", "      ")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -1,0 +1,26 @@
+"""`finetune evaluate`."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from finetune.cli.arguments import add_overrides
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("study", type=Path, metavar="STUDY_DIR", help="folder of a study, such as runs/topics")
+    add_overrides(
+        parser, "other held-out tasks or scoring, as in evaluate='[{name: tweets, data: {path: tweets.csv}}]'"
+    )
+
+
+def run(args: Namespace) -> int:
+    """Score the trained runs of a study again, on the same or on other held-out tasks."""
+    from rich.console import Console
+
+    from finetune.cli.output import finish
+    from finetune.progress import make_progress
+    from finetune.study import rescore
+
+    return finish(rescore(args.study, args.overrides, make_progress(Console())))

@@ -1,0 +1,74 @@
+"""How verbs print: problems, results, and text that fits the terminal."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune.run_dir import StudyDir
+
+if TYPE_CHECKING:
+    from finetune.errors import Problem
+    from finetune.study import StudyOutcome
+
+NARROWEST = 40
+PIPED = 100
+"""Columns of what is not written to a terminal."""
+
+
+def columns() -> int:
+    """How wide a line may be."""
+    terminal = shutil.get_terminal_size(fallback=(PIPED, 24)).columns
+    return max(NARROWEST, terminal)
+
+
+def wrapped(text: str, indent: str = "", hanging: str = "") -> str:
+    """``text`` in lines that fit; paths and numbers are never broken, so that they can be copied."""
+    return textwrap.fill(
+        text,
+        width=columns(),
+        initial_indent=indent,
+        subsequent_indent=hanging,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def print_problems(problems: Sequence[Problem]) -> None:
+    """Every problem on stderr, in colour only on a terminal, and how many there are."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    for problem in problems:
+        place = ": ".join(part for part in (problem.where, problem.path) if part)
+        message = wrapped(f"{place}: {problem.found}" if place else problem.found, hanging="  ")
+        line = Text(message)
+        line.stylize("bold", 0, len(place))
+        console.print(line)
+        if problem.advice:
+            console.print(Text(wrapped(problem.advice, "    ", "    "), style="green"))
+    count = f"{len(problems)} problem{'' if len(problems) == 1 else 's'}; nothing was started"
+    console.print(Text(count, style="red"))
+
+
+def print_results(study: Path, results: dict[str, Any]) -> None:
+    """Show a study's table and where its report lies."""
+    from rich.console import Console
+
+    from finetune.report.terminal import table
+
+    Console().print(table(results))
+    print(f"report: {StudyDir(study).report / 'index.html'}")
+
+
+def finish(outcome: StudyOutcome) -> int:
+    """Show what a study came to, each failed run with its reason; 1 when there is one, else 0."""
+    if outcome.speaks:
+        print_results(outcome.folder, outcome.results)
+    for run in outcome.failed if outcome.speaks else ():
+        print(wrapped(f"{run['variant']}, seed {run['seed']}: {run['status']}: {run['reason']}", hanging="  "))
+    return 1 if outcome.failed else 0

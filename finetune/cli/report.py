@@ -1,0 +1,22 @@
+"""`finetune report`."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "studies", type=Path, nargs="+", metavar="STUDY_DIR", help="folder of a study, such as runs/topics"
+    )
+
+
+def run(args: Namespace) -> int:
+    """Write a study's report again from its stored predictions, without training or scoring."""
+    from finetune.cli.output import print_results
+    from finetune.report import build
+
+    for study in args.studies:
+        print_results(study, build(study))
+    return 0

@@ -1,0 +1,27 @@
+"""`finetune run`."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from finetune.cli.arguments import add_recipe
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    add_recipe(parser)
+    parser.add_argument("--output", type=Path, default=Path("runs"), metavar="DIR", help="default: runs")
+
+
+def run(args: Namespace) -> int:
+    """Train every variant of a recipe under every seed, score, and report; run again to resume."""
+    from rich.console import Console
+
+    from finetune.cli.output import finish
+    from finetune.progress import make_progress
+    from finetune.recipe import load
+
+    recipe = load(args.recipe, args.overrides)
+    from finetune.study import run_study  # only now: it brings torch, and a recipe's mistakes should not wait for it
+
+    return finish(run_study(recipe, args.output, make_progress(Console())))

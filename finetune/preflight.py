@@ -1,0 +1,107 @@
+"""A dry run: everything that can be found wrong with a study before any of it is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from finetune import models
+from finetune.errors import InputError, Problem
+from finetune.evaluate import metrics
+from finetune.randomness import Streams
+from finetune.run import count_parameters, prepare
+from finetune.shared import Shared, TaskData
+
+if TYPE_CHECKING:
+    from finetune.recipe import ResolvedRecipe, Variant
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What a dry run found out about each variant, by its name."""
+
+    data: dict[str, TaskData]
+    parameters: dict[str, dict[str, int]]
+
+    def lines(self) -> list[str]:
+        """Data and parameters, for a person."""
+        lines = []
+        for name, split in next(iter(self.data.values())).facts["splits"].items():
+            tokens, cut = split["facts"]["tokens"]["mean"], split["facts"]["cut"]
+            lines.append(f"{name}: {split['examples']:,} examples, {tokens:g} tokens on average, {cut:,} cut")
+        for name, count in self.parameters.items():
+            share = count["trainable"] / count["total"]
+            lines.append(f"{name}: {count['trainable']:,} of {count['total']:,} parameters learn ({share:.2%})")
+        return lines
+
+
+def preflight(recipe: ResolvedRecipe, shared: Shared | None = None) -> Preflight:
+    """Find everything wrong that can be found before training: data, model files, metrics, what strategies match.
+
+    Loads the data into ``shared``, but no weights. Raises InputError with the mistakes of all variants.
+    """
+    shared = shared or Shared()
+    problems: list[Problem] = []
+    found = Preflight({}, {})
+    for variant in recipe.variants:
+        try:
+            for number, name in enumerate(variant.recipe.task.metrics):
+                metrics.load(name, f"task.metrics.{number}")
+            metrics.load(variant.recipe.train.select, "train.select")
+            models.choose_device(variant.recipe.model)
+            models.check_files(variant.recipe.model)
+            data = shared.data(variant.recipe, first_split(recipe))
+            config = data.task.model_config()
+            empty = models.skeleton(variant.recipe.model, data.task.architecture, **config)
+            model, _ = prepare(variant.recipe, empty, data)
+        except InputError as error:
+            here = error.located(partial(recipe.locate, variant=variant.name)).problems
+            problems += [problem for problem in here if problem not in problems]
+        else:
+            found.data[variant.name] = data
+            found.parameters[variant.name] = count_parameters(model)
+    if problems:
+        raise InputError(problems)
+    same_held_out(recipe, found)
+    return found
+
+
+def same_held_out(recipe: ResolvedRecipe, found: Preflight) -> None:
+    """Refuse variants that would be scored on different examples under one name: they could not be compared."""
+    first = recipe.variants[0].name
+    for name, data in found.data.items():
+        for task in data.held_out:
+            here, there = data.facts["splits"][task], found.data[first].facts["splits"].get(task)
+            if there and here["fingerprint"] != there["fingerprint"]:
+                raise InputError(
+                    Problem(
+                        f"variant '{name}' would score '{task}' on other examples than variant '{first}'",
+                        "variants are compared on the same held-out examples; change only data.split.train, or use "
+                        "another name for the task",
+                        "variants." + name,
+                        recipe.locate("data", name),
+                    )
+                )
+
+
+def first_split(recipe: ResolvedRecipe) -> int:
+    """Seed of the split of the study's first run; that of all runs, unless the recipe lets the split vary."""
+    return split_seed(recipe, recipe.variants[0], recipe.seeds[0])
+
+
+def split_seed(recipe: ResolvedRecipe, variant: Variant, seed: int) -> int:
+    """Seed of a run's split: the recipe's own, joined with the run's where `vary` has `split`."""
+    own = variant.recipe.data.split.seed
+    return Streams(seed, recipe.vary).seed_of("split", own) if "split" in recipe.vary else own
+
+
+@contextmanager
+def located(recipe: ResolvedRecipe) -> Iterator[None]:
+    """Give every InputError from inside the recipe's line that it is about."""
+    try:
+        yield
+    except InputError as error:
+        raise error.located(recipe.locate) from error

@@ -1,0 +1,164 @@
+"""What a study writes down about itself, and holds against what it finds when it is run again."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+import finetune
+from finetune import models
+from finetune import recipe as recipes
+from finetune.errors import InputError, Problem, bad_input
+from finetune.evaluate import metrics
+from finetune.preflight import Preflight
+from finetune.recipe.yaml_text import one_line
+from finetune.run_dir import FORMAT, StudyDir, read_json
+from finetune.surroundings import Surroundings
+
+if TYPE_CHECKING:
+    from finetune.recipe import ResolvedRecipe, Variant
+
+
+ADVICE = "choose another name or --output, restore what was changed, or move the old folder away"
+
+
+def claim(folder: StudyDir, recipe: ResolvedRecipe, facts: dict[str, Any]) -> None:
+    """Refuse a folder whose runs came from another recipe, or from data that have changed since.
+
+    Seeds and variants may be added: what a finished run depends on is in its variant's digest.
+    """
+    _refuse_no_folder(folder.path)
+    if not folder.path.exists():
+        return
+    if not folder.resolved.exists():
+        # A crash on the very first write leaves no more than its temporary file.
+        if any(not path.name.endswith(".tmp") for path in folder.path.iterdir()):
+            raise bad_input(None, f"{folder.path} is not empty, and is not a study's folder", ADVICE)
+        return
+    former = recipes.read_resolved(folder.resolved)
+    if former.vary != recipe.vary:
+        found = f"{folder.path} was made with vary: [{', '.join(sorted(former.vary))}]"
+        raise InputError(Problem(found, ADVICE, "vary"))
+    known = {variant.name: variant for variant in former.variants}
+    problems = [
+        problem
+        for variant in recipe.variants
+        if (problem := _changed(folder, recipe, variant, known.get(variant.name))) is not None
+    ]
+    if problems:
+        raise InputError(problems)
+    same_data(folder, facts)
+
+
+def _refuse_no_folder(path: Path) -> None:
+    """Refuse a place where no folder can be made."""
+    there = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise bad_input(None, f"{there} is a file, where a folder is needed", "choose another name or --output")
+    if not os.access(there, os.W_OK):
+        raise bad_input(None, f"{there} cannot be written to", "choose another --output, or change its permissions")
+
+
+def _changed(folder: StudyDir, recipe: ResolvedRecipe, variant: Variant, former: Variant | None) -> Problem | None:
+    """What is wrong when ``folder`` holds runs of a variant of this name that another recipe made."""
+    holds = f"{folder.path} holds runs of variant '{variant.name}' from a different recipe"
+    if former is None:
+        # The variant had been taken out of the recipe; what it has left behind must still fit.
+        left = [folder.run(variant.name, seed) for seed in recipe.seeds]
+        results = [result for run in left if (result := run.read_result())]
+        fits = all(result["digest"] == variant.digest for result in results)
+        return None if fits and not any(run.checkpoints.exists() for run in left) else Problem(holds, ADVICE)
+    if former.digest == variant.digest:
+        return None
+    changes = list(_differences(former.recipe.identifying(), variant.recipe.identifying()))
+    path = changes[0][0] if changes else None
+    shown = "".join(f"; {name} was {one_line(before)} and is now {one_line(now)}" for name, before, now in changes[:3])
+    more = f"; and {len(changes) - 3} more" if len(changes) > 3 else ""
+    return Problem(holds + shown + more, ADVICE, path, path and recipe.locate(path, variant.name))
+
+
+def _differences(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Dotted path, former and present value of every option that differs."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in (key for key in {**before, **now} if path or key not in ("name", "seeds")):
+            yield from _differences(before.get(key), now.get(key), f"{path}.{key}" if path else key)
+    elif before != now:
+        yield path, before, now
+
+
+def same_data(folder: StudyDir, facts: dict[str, Any]) -> None:
+    """Refuse data that have changed since the study began."""
+    if not folder.data.exists():
+        return
+    before, changed = read_json(folder.data)["variants"], set()
+    for variant, parts in facts["variants"].items():
+        known = before.get(variant, {})
+        changed |= {name for name, fingerprint in parts.items() if known.get(name, fingerprint) != fingerprint}
+    if changed:
+        raise InputError(
+            Problem(
+                f"the examples of '{name}' are not those that {folder.path} was made with",
+                "restore the data, or choose another name or --output",
+                "data",
+            )
+            for name in sorted(changed)
+        )
+
+
+def data_facts(recipe: ResolvedRecipe, found: Preflight) -> dict[str, Any]:
+    """The content of `data.json`: the splits of the first variant, every held-out task, and fingerprints of all."""
+    tasks: dict[str, Any] = {}
+    for variant in recipe.variants:
+        data, names = found.data[variant.name], variant.recipe.task.metrics
+        for task, encoded in data.held_out.items():
+            tasks.setdefault(
+                task,
+                {
+                    "name": task,
+                    "split": "test" if task == "test" else "evaluate",
+                    "examples": len(encoded.examples),
+                    "fingerprint": data.facts["splits"][task]["fingerprint"],
+                    "headline": names[0],
+                    "metrics": [
+                        {"name": name, "higher_is_better": metrics.load(name).higher_is_better} for name in names
+                    ],
+                    "majority": data.majority[task],
+                },
+            )
+    first = recipe.variants[0]
+    fingerprints = {
+        name: {split: facts["fingerprint"] for split, facts in data.facts["splits"].items()}
+        for name, data in found.data.items()
+    }
+    return {
+        "format": FORMAT,
+        "seed": first.recipe.data.split.seed,
+        **found.data[first.name].facts,
+        "tasks": list(tasks.values()),
+        "variants": fingerprints,
+    }
+
+
+def environment(around: Surroundings, dtype: Any) -> dict[str, Any]:
+    """What the study ran on: the content of `environment.json`."""
+    packages = ("torch", "transformers", "datasets", "peft", "accelerate", "evaluate", "numpy", "safetensors")
+    if around.device.type == "cuda":
+        device = f"cuda ({torch.cuda.get_device_name(around.device)})"
+    else:
+        device = f"{around.device.type} ({models.cpu_name()}, {torch.get_num_threads()} threads)"
+    return {
+        "format": FORMAT,
+        "finetune": finetune.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: version(name) for name in packages},
+        "device": device,
+        "dtype": str(dtype).removeprefix("torch."),
+        "processes": around.accelerator.num_processes,
+    }

@@ -1,0 +1,84 @@
+"""What the runs of a study have in common, loaded once: data, tokenizer, encoded examples, the base model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from finetune import models
+from finetune.data import Splits, load_splits
+from finetune.registry import TASKS
+from finetune.tasks.base import Encoded, Task
+
+if TYPE_CHECKING:
+    from finetune.recipe import Recipe
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """A task fitted to its data, and the data as the model sees them."""
+
+    task: Task
+    train: Encoded
+    validation: Encoded | None
+    held_out: dict[str, Encoded]
+    majority: dict[str, float | None]
+    """For each held-out set, the share that always giving the commonest training answer gets right."""
+    facts: dict[str, Any]
+    """`splits`, `duplicates_dropped` and `leaks` of the study's `data.json`."""
+
+
+class Shared:
+    """Loads on first use, and keeps what it loaded for the runs that need the same."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, Any] = {}
+
+    def data(self, recipe: Recipe, split_seed: int) -> TaskData:
+        """The recipe's data, split, checked and encoded for its task. Raises InputError for data that cannot serve."""
+        wanted = [recipe.data, *recipe.evaluate, recipe.task, recipe.model.source, recipe.model.tokenizer, split_seed]
+        return self._once("data", wanted, lambda: self._load_data(recipe, split_seed))
+
+    def base(self, recipe: Recipe, task: Task) -> models.BaseModel:
+        """The base model with the task's head, as every run starts from it."""
+        config = task.model_config()
+        return self._once(
+            "base",
+            [recipe.model, task.architecture, config],
+            lambda: models.load_base(recipe.model, task.architecture, **config),
+        )
+
+    def _load_data(self, recipe: Recipe, split_seed: int) -> TaskData:
+        task = TASKS.get(recipe.task.type)(recipe.task)
+        held_out = {entry.name: entry.data for entry in recipe.evaluate}
+        # The whole task, because it checks its own columns while the data are read.
+        wanted = [recipe.data, *recipe.evaluate, recipe.task, split_seed]
+        splits: Splits = self._once(
+            "splits", wanted, lambda: load_splits(recipe.data, held_out, task.inputs(), split_seed, task.check)
+        )
+        tokenizer = self._once(
+            "tokenizer", [recipe.model.source, recipe.model.tokenizer], lambda: models.load_tokenizer(recipe.model)
+        )
+        task.fit(splits, tokenizer)
+        encoded = {
+            name: task.encode(data, f"evaluate.{name}.data" if name in held_out else "data.test", training=False)
+            for name, data in splits.held_out.items()
+        }
+        train = task.encode(splits.train, "data.train", training=True)
+        validation = splits.validation and task.encode(splits.validation, "data.validation", training=False)
+        every = {"train": train, **({"validation": validation} if validation else {}), **encoded}
+        facts = splits.facts | {
+            "splits": {name: {**facts, "facts": every[name].facts} for name, facts in splits.facts["splits"].items()}
+        }
+        majority = {name: task.majority(data) for name, data in splits.held_out.items()}
+        return TaskData(task, train, validation, encoded, majority, facts)
+
+    def _once(self, kind: str, wanted: list[Any], load: Callable[[], T]) -> T:
+        key = json.dumps([kind, *wanted], sort_keys=True, default=lambda options: options.model_dump(mode="json"))
+        if key not in self._kept:
+            self._kept[key] = load()
+        return self._kept[key]

@@ -1,0 +1,250 @@
+"""One recipe → variants × seeds: runs what is not finished, and reports on everything."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune import models
+from finetune import recipe as recipes
+from finetune.errors import DiskFull, FinetuneError, InputError, Interrupted
+from finetune.preflight import Preflight, located, preflight, split_seed
+from finetune.progress import Progress
+from finetune.randomness import Streams
+from finetune.records import claim, data_facts, environment, same_data
+from finetune.run import build, opening, run, score_held_out, score_untuned
+from finetune.run_dir import RunDir, StudyDir, read_json, write_json, write_text
+from finetune.shared import Shared, TaskData
+from finetune.stopping import StopRequest, stop_on_signals
+from finetune.surroundings import Surroundings, make_deterministic, open_surroundings
+from finetune.train.checkpoint import told_when_full
+
+if TYPE_CHECKING:
+    from finetune.recipe import ResolvedRecipe, Variant
+
+FINAL = ("finished", "degenerate", "diverged")
+"""Statuses that running again would only repeat; an `error` may have had a cause outside, and is tried again."""
+
+
+@dataclass(frozen=True)
+class StudyOutcome:
+    """What a study came to."""
+
+    folder: Path
+    results: dict[str, Any]
+    """The content of `results.json`."""
+    speaks: bool = True
+    """True in the one process that tells the person."""
+
+    @property
+    def failed(self) -> list[dict[str, Any]]:
+        """Runs that failed, each with its variant, seed, status and reason."""
+        bad = ("degenerate", "diverged", "error")
+        return [
+            {"variant": variant["name"], **run}
+            for variant in self.results["variants"]
+            for run in variant["runs"]
+            if run["status"] in bad
+        ]
+
+
+def run_study(recipe: ResolvedRecipe, output: Path, progress: Progress | None = None) -> StudyOutcome:
+    """Run every variant under every seed, and write the report.
+
+    Finished runs are kept, interrupted ones resumed. Raises InputError before anything has started, Interrupted
+    when asked to stop, and DiskFull; what was finished by then stays.
+    """
+    with told_when_full(output):
+        with located(recipe), stop_on_signals() as stop, progress or Progress() as shown:
+            shared = Shared()
+            study = Study.open(recipe, StudyDir(output / recipe.name), shared, preflight(recipe, shared), shown, stop)
+            for seed in recipe.seeds:
+                for variant in recipe.variants:
+                    study.run(variant, seed)
+        return study.report()
+
+
+@dataclass
+class Study:
+    """A study under way: its folder, what its runs share, and the results so far."""
+
+    recipe: ResolvedRecipe
+    folder: StudyDir
+    shared: Shared
+    around: Surroundings
+    results: dict[tuple[str, int], dict[str, Any]]
+    untuned: dict[str, Any] | None = None
+
+    @classmethod
+    def open(
+        cls,
+        recipe: ResolvedRecipe,
+        folder: StudyDir,
+        shared: Shared,
+        found: Preflight,
+        progress: Progress,
+        stop: StopRequest,
+    ) -> Study:
+        """Claim the folder, write down what will be run on what, and read what is finished already."""
+        first = recipe.variants[0].recipe
+        around = open_surroundings(first.model, progress, stop)
+        facts = data_facts(recipe, found)
+        if around.accelerator.is_main_process:
+            claim(folder, recipe, facts)
+            write_text(folder.resolved, recipe.to_yaml())  # first: with it the folder is known as this study's
+            write_text(folder.recipe, recipe.text)
+            write_json(folder.data, facts)
+            write_json(folder.environment, environment(around, models.choose_dtype(first.model, around.device)))
+        around.accelerator.wait_for_everyone()
+        return cls.resume(recipe, folder, shared, progress, stop)
+
+    @classmethod
+    def resume(
+        cls, recipe: ResolvedRecipe, folder: StudyDir, shared: Shared, progress: Progress, stop: StopRequest
+    ) -> Study:
+        """Read what is finished already."""
+        around = open_surroundings(recipe.variants[0].recipe.model, progress, stop)
+        results = {}
+        for variant in recipe.variants:
+            for seed in recipe.seeds:
+                result = folder.run(variant.name, seed).read_result()
+                if result and result["status"] in FINAL:
+                    results[variant.name, seed] = result
+        return cls(recipe, folder, shared, around, results)
+
+    def run(self, variant: Variant, seed: int) -> None:
+        """Do one run, unless it is finished; an exception inside it becomes its result."""
+        if (variant.name, seed) in self.results:
+            return
+        number = f"run {len(self.results) + 1} of {len(self.recipe.variants) * len(self.recipe.seeds)}"
+        around = self._around(variant, self.folder.run(variant.name, seed), f"{number}: {variant.name}, seed {seed}")
+        streams = Streams(seed, self.recipe.vary)
+        sisters = {other: result for (name, other), result in self.results.items() if name == variant.name}
+        make_deterministic(variant.recipe.train.deterministic)
+        try:
+            data = self.shared.data(variant.recipe, split_seed(self.recipe, variant, seed))
+            base = self.shared.base(variant.recipe, data.task)
+            with told_when_full(self.folder.path):
+                untuned = self._score_untuned(variant, base, data)
+                result = run(variant, streams, data, base, around, sisters, untuned)
+        except (Interrupted, InputError, DiskFull):
+            raise
+        except Exception as error:
+            result = self._record(error, variant, seed, around)
+        self.results[variant.name, seed] = result
+        self.around.progress.say(summary(around.title, result, variant.recipe.task.metrics[0]))
+
+    def rescore(self, variant: Variant, seed: int, result: dict[str, Any]) -> None:
+        """Score one finished run's saved model, and add the scores to its result."""
+        folder = self.folder.run(variant.name, seed)
+        title = f"{variant.name}, seed {seed}"
+        if not folder.model.exists():
+            self.around.progress.say(f"{title} · no saved model (train.save_model), scores kept as they are")
+            return
+        around = self._around(variant, folder, title)
+        data = self.shared.data(variant.recipe, split_seed(self.recipe, variant, seed))
+        base = self.shared.base(variant.recipe, data.task)
+        model, strategy = build(variant.recipe, base, data, Streams(seed, self.recipe.vary), around)
+        strategy.restore(model, folder.model)
+        result["scores"] |= score_held_out(model, data, variant.recipe, around)
+        if around.accelerator.is_main_process:
+            write_json(folder.result, result)
+        self.around.progress.say(summary(title, result, variant.recipe.task.metrics[0]))
+
+    def rescore_untuned(self) -> None:
+        """Score the base model again, where the study has scored it."""
+        former = self.folder.base.read_result()
+        if former is None:
+            return
+        variant = self.recipe.variants[0]
+        data = self.shared.data(variant.recipe, split_seed(self.recipe, variant, self.recipe.seeds[0]))
+        base = self.shared.base(variant.recipe, data.task)
+        result = score_untuned(variant, base, data, self._around(variant, self.folder.base, "base model"))
+        if self.around.accelerator.is_main_process:
+            write_json(self.folder.base.result, {**result, "scores": former["scores"] | result["scores"]})
+
+    def _around(self, variant: Variant, folder: RunDir, title: str) -> Surroundings:
+        return self.around.at(folder, title, models.choose_dtype(variant.recipe.model, self.around.device))
+
+    def _score_untuned(self, variant: Variant, base: models.BaseModel, data: TaskData) -> dict[str, float] | None:
+        """Scores of the untuned base model, once for the study; None where they mean nothing.
+
+        They belong to the first variant's model: a variant with another base has none.
+        """
+        first = self.recipe.variants[0].recipe
+        if base.new or not variant.recipe.scoring.base or variant.recipe.model != first.model:
+            return None
+        if self.untuned is None:
+            self.untuned = self.folder.base.read_result()
+        if self.untuned is None:
+            around = self._around(variant, self.folder.base, "base model")
+            self.untuned = score_untuned(variant, base, data, around)
+            self.around.progress.say(summary("base model, untuned", self.untuned, variant.recipe.task.metrics[0]))
+        return dict(self.untuned["scores"])
+
+    def _record(self, error: Exception, variant: Variant, seed: int, around: Surroundings) -> dict[str, Any]:
+        """The result of a run that ended in an exception: written, and counted, like any other."""
+        reason = f"{type(error).__name__}: {error}" if not isinstance(error, FinetuneError) else str(error)
+        result = {
+            **opening(variant, seed, "error", reason),
+            "traceback": "".join(traceback.format_exception(error)),
+            "seconds": None,
+            "phases": {},
+            "peak_memory_bytes": None,
+            "parameters": None,
+            "scores": {},
+            "training": None,
+            "identity": None,
+            "streams": Streams(seed, self.recipe.vary).facts(),
+        }
+        if around.accelerator.is_main_process:
+            write_json(around.folder.result, result)
+        return result
+
+    def report(self) -> StudyOutcome:
+        """Write the report, in one process; the others wait for it."""
+        from finetune import report
+
+        accelerator = self.around.accelerator
+        if accelerator.is_main_process:
+            report.build(self.folder.path)
+        accelerator.wait_for_everyone()
+        results = read_json(self.folder.report / "results.json")
+        return StudyOutcome(self.folder.path, results, speaks=accelerator.is_main_process)
+
+
+def summary(title: str, result: dict[str, Any], headline: str) -> str:
+    """One line on a run that has ended."""
+    scores = ", ".join(
+        f"{name} {value:.4g}" for name, value in result["scores"].items() if name.endswith(f"/{headline}")
+    )
+    status = "" if result["status"] == "finished" else f" · {result['status']}: {result['reason']}"
+    seconds = f" · {result['seconds']:.1f} s" if result["seconds"] is not None else ""
+    return f"{title} · {scores or 'no scores'}{seconds}{status}"
+
+
+def rescore(folder: Path, overrides: Sequence[str] = (), progress: Progress | None = None) -> StudyOutcome:
+    """Score the saved models of a study again: on its own held-out tasks, or on those that ``overrides`` name.
+
+    Runs without a saved model keep the scores they have.
+    """
+    place = StudyDir(folder).require()
+    recipe = recipes.read_resolved(place.resolved, overrides)
+    with located(recipe), stop_on_signals() as stop, progress or Progress() as shown:
+        shared = Shared()
+        facts = data_facts(recipe, preflight(recipe, shared))
+        same_data(place, facts)
+        study = Study.resume(recipe, place, shared, shown, stop)
+        for (name, seed), result in study.results.items():
+            study.rescore(next(variant for variant in recipe.variants if variant.name == name), seed, result)
+        study.rescore_untuned()
+        if study.around.accelerator.is_main_process:
+            former = read_json(place.data)
+            tasks = {task["name"]: task for task in [*former["tasks"], *facts["tasks"]]}
+            variants = {name: former["variants"][name] | parts for name, parts in facts["variants"].items()}
+            splits = former["splits"] | facts["splits"]
+            write_json(place.data, {**former, "splits": splits, "tasks": list(tasks.values()), "variants": variants})
+    return study.report()
