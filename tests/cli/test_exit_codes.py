@@ -1,0 +1,40 @@
+"""Exit codes and messages of errors that verbs raise."""
+
+from __future__ import annotations
+
+import pytest
+
+from finetune import cli
+from finetune.errors import FinetuneError, InputError, Interrupted, Problem
+
+
+def raising(error: BaseException):
+    def run(args):
+        """Raise."""
+        raise error
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (InputError(Problem("is wrong", "do better", "a.b", "f:1")), 2, "f:1: a.b: is wrong"),
+        (InputError([Problem("x"), Problem("y")]), 2, "2 problems; nothing was started"),
+        (FinetuneError("no room on the disk"), 1, "no room on the disk"),
+        (KeyboardInterrupt(), 130, "run the same command again to resume"),
+        (Interrupted("stopped at step 3"), 130, "stopped at step 3"),
+        (RuntimeError("a bug"), 1, "RuntimeError: a bug"),
+    ],
+)
+def test_each_error_has_its_code(monkeypatch, capsys, error, code, said):
+    monkeypatch.setattr(cli.schema, "run", raising(error))
+    assert cli.main(["schema"]) == code
+    printed = capsys.readouterr()
+    assert said in printed.err
+    assert ("Traceback" in printed.err) == isinstance(error, RuntimeError)
+
+
+def test_success_is_zero(capsys):
+    assert cli.main(["list"]) == 0
+    assert "strategies" in capsys.readouterr().out

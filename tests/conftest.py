@@ -1,0 +1,68 @@
+"""No test reaches the network, in this process or in one it starts, and none touches the home folder's caches."""
+
+import atexit
+import os
+import runpy
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests import tiny
+
+OFFLINE = Path(__file__).parent / "offline"
+
+# Before anything imports a Hugging Face library, which reads these once.
+scratch = Path(tempfile.mkdtemp(prefix="finetune-tests-"))
+atexit.register(shutil.rmtree, scratch, ignore_errors=True)
+os.environ.update(
+    {name: "1" for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE", "TRANSFORMERS_OFFLINE")},
+    HF_HOME=str(scratch / "huggingface"),
+    HF_HUB_DISABLE_TELEMETRY="1",
+    OMP_NUM_THREADS="1",  # threads that wait for each other on a busy machine slow tiny models down tenfold
+    FINETUNE_TEST_NETWORK_LOG=str(scratch / "network.log"),
+    PYTHONPATH=os.pathsep.join(filter(None, [str(OFFLINE), os.environ.get("PYTHONPATH")])),
+)
+runpy.run_path(str(OFFLINE / "sitecustomize.py"))
+
+
+@pytest.fixture(autouse=True)
+def network_attempts(request):
+    """Fails a test that tried to reach the network, even where the library it used hid the error.
+
+    The fixture's value reads the attempts so far. Tests marked `tries_network` may make them.
+    """
+    log = Path(os.environ["FINETUNE_TEST_NETWORK_LOG"])
+    log.unlink(missing_ok=True)
+
+    def attempts():
+        return log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+
+    yield attempts
+    if request.node.get_closest_marker("tries_network") is None and attempts():
+        pytest.fail("the network was tried:\n" + "\n".join(attempts()))
+
+
+@pytest.fixture(scope="session")
+def encoder_folder(tmp_path_factory):
+    """A tiny BERT with its tokenizer; never written to."""
+    return tiny.save_encoder(tmp_path_factory.mktemp("encoder"))
+
+
+@pytest.fixture(scope="session")
+def decoder_folder(tmp_path_factory):
+    """A tiny Llama with a chat template; never written to."""
+    return tiny.save_decoder(tmp_path_factory.mktemp("decoder"))
+
+
+@pytest.fixture
+def topics(tmp_path, encoder_folder):
+    """A folder with a classification recipe of two variants over 90 sentences; tests change what they test."""
+    return tiny.write_topics(tmp_path, encoder_folder)
+
+
+@pytest.fixture
+def chats(tmp_path, decoder_folder):
+    """A folder with a chat recipe over 60 prompts."""
+    return tiny.write_chat_study(tmp_path, decoder_folder)

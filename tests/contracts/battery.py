@@ -1,0 +1,198 @@
+"""Trains any combination of plug-ins on tiny models as a real run does, and shows what it did.
+
+A new plug-in needs one line in EXAMPLES; what it then has to hold is in the test files beside this one.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from finetune import recipe as recipes
+from finetune.errors import Interrupted
+from finetune.progress import Progress
+from finetune.randomness import Streams
+from finetune.registry import STRATEGIES, TASKS, Registry, summary
+from finetune.run import build
+from finetune.run_dir import RunDir
+from finetune.shared import Shared
+from finetune.stopping import StopRequest
+from finetune.strategies.base import trained_parameters
+from finetune.surroundings import make_deterministic, open_surroundings
+from finetune.train.loop import train
+from finetune.train.meters import read_rows
+from tests import tiny
+
+EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
+    "strategy": {
+        "adapter": {"rank": 4},
+        "full": {},
+        "linear": {},
+        "partial": {"last": 1},
+    },
+    "mitigation": {
+        "reinit": {"layers": 1},
+    },
+    "task": {
+        "chat": {"prompt": "prompt", "completion": "completion", "max_length": 64},
+        "classification": {"max_length": 32},
+    },
+}
+"""Options of each plug-in that work on models of two blocks."""
+
+RATES = {"full": 3e-3, "linear": 3e-2}
+"""Learning rates where 1e-2 is not the one."""
+
+MODELS = {"classification": ["encoder", "decoder"], "chat": ["decoder"]}
+"""Which tiny models a task runs on; a new task runs on the decoder."""
+
+STEPS = 16
+
+
+def missing(registry: Registry) -> str:
+    """What to do about plug-ins without an example; empty when there are none."""
+    names = sorted(registry.all().keys() - EXAMPLES[registry.kind].keys())
+    return names and f"give {registry.kind} {', '.join(names)} a line of options in {__name__}.EXAMPLES"
+
+
+def combinations(registry: Registry) -> list[tuple[str, str, str, str | None]]:
+    """(strategy, task, model, mitigation): every plug-in of ``registry`` with everything it may meet."""
+    known = {kind: list(examples) for kind, examples in EXAMPLES.items()}
+    mitigations = known["mitigation"] if registry.kind == "mitigation" else [None]
+    strategies = known["strategy"] if registry.kind == "strategy" else ["full"]
+    return [
+        (strategy, task, model, mitigation)
+        for strategy in strategies
+        for task in known["task"]
+        for model in MODELS.get(task, ["decoder"])
+        for mitigation in mitigations
+        if TASKS.get(task).new_head or not STRATEGIES.get(strategy).needs_head
+    ]
+
+
+def well_documented(registry: Registry, name: str) -> None:
+    """A plug-in can be listed, found, and every option of it is explained."""
+    plugin = registry.get(name)
+    assert registry.file(name).is_file() and registry.file(name).parent.name == registry.package.rpartition(".")[2]
+    assert plugin.name == name and summary(plugin).endswith(".")
+    schema = plugin.Options.model_json_schema()
+    assert schema.get("description"), "the options have a docstring"
+    assert schema["properties"]["type"].get("const") == name
+    silent = [key for key, entry in schema["properties"].items() if key != "type" and not entry.get("description")]
+    assert silent == [], "every option has a docstring below it"
+
+
+class StopAt(Progress):
+    """Asks the run to stop once it has done so many steps."""
+
+    def __init__(self, stop: StopRequest, at: int | None):
+        self.stop, self.at = stop, at
+
+    def step(self, done: int, note: str = "") -> None:
+        self.stop.requested |= done == self.at
+
+
+@dataclass
+class Outcome:
+    """A model before and after training."""
+
+    model: torch.nn.Module
+    strategy: Any
+    initial: dict[str, torch.Tensor]
+    """Every parameter as training found it."""
+    losses: list[float]
+    """Of each step, as the log has them."""
+    first: float
+    """Mean loss of the training examples before training, without dropout."""
+    last: float
+
+    @property
+    def weights(self) -> dict[str, torch.Tensor]:
+        return {name: value.detach() for name, value in self.model.named_parameters()}
+
+    @property
+    def trained(self) -> set[str]:
+        return set(trained_parameters(self.model))
+
+    def changed(self) -> set[str]:
+        """Names of the parameters that training changed, in any bit."""
+        return {name for name, value in self.weights.items() if not torch.equal(value, self.initial[name])}
+
+
+@dataclass
+class Battery:
+    """One combination of plug-ins, with its data and base model, loaded once."""
+
+    folder: Path
+    model_folder: Path
+    strategy: str
+    task: str
+    mitigation: str | None = None
+    shared: Shared = field(default_factory=Shared)
+
+    @cached_property
+    def recipe(self) -> Any:
+        if self.task == "chat":
+            data = tiny.write_chats(self.folder / "data.jsonl", 44)
+        else:
+            data = tiny.write_csv(self.folder / "data.csv", tiny.sentences(44))
+        content = {
+            "model": {"source": str(self.model_folder), "dtype": "float32", "device": "cpu"},
+            "data": {"train": {"path": str(data)}, "split": {"test": 12}},
+            "task": {"type": self.task, **EXAMPLES["task"][self.task]},
+            "strategy": {"type": self.strategy, **EXAMPLES["strategy"][self.strategy]},
+            "train": {
+                "max_steps": STEPS,
+                "min_steps": STEPS,
+                "batch_size": 8,
+                "learning_rate": RATES.get(self.strategy, 1e-2),
+            },
+        }
+        if self.mitigation:
+            content["mitigations"] = [{"type": self.mitigation, **EXAMPLES["mitigation"][self.mitigation]}]
+        path = self.folder / "recipe.yaml"
+        path.write_text(json.dumps(content))  # JSON is YAML too
+        return recipes.load(path).variants[0].recipe
+
+    @cached_property
+    def data(self) -> Any:
+        return self.shared.data(self.recipe, split_seed=0)
+
+    def fresh(self, seed: int) -> tuple[torch.nn.Module, Any]:
+        """Model and strategy as a run starts from them."""
+        around = open_surroundings(self.recipe.model, Progress(), StopRequest())
+        base = self.shared.base(self.recipe, self.data.task)
+        return build(self.recipe, base, self.data, Streams(seed), around)
+
+    def run(self, seed: int, name: str, stop_at: int | None = None) -> Outcome:
+        """Train; a run that was stopped under the same name goes on where it was."""
+        make_deterministic(True)
+        stop = StopRequest()
+        around = open_surroundings(self.recipe.model, StopAt(stop, stop_at), stop)
+        around = around.at(RunDir(self.folder / name), name, torch.float32)
+        model, strategy = self.fresh(seed)
+        initial = {name: value.detach().clone() for name, value in model.named_parameters()}
+        task, examples = self.data.task, self.data.train.examples
+        batch = task.collate(examples)
+
+        def mean_loss() -> float:
+            with torch.no_grad():
+                return float(task.losses(model.eval(), batch).mean())
+
+        first = mean_loss()
+        try:
+            train(model, task, examples, self.recipe.train, [Streams(seed)], around, None)
+        except Interrupted:
+            assert stop_at is not None
+        losses = [row["loss"] for row in read_rows(around.folder.metrics)]
+        return Outcome(model, strategy, initial, losses, first, mean_loss())
+
+    def losses(self, model: torch.nn.Module) -> torch.Tensor:
+        """Losses of the training examples, which every output that matters goes into."""
+        with torch.no_grad():
+            return self.data.task.losses(model.eval(), self.data.task.collate(self.data.train.examples))

@@ -1,0 +1,64 @@
+"""What every mitigation holds, whoever wrote it."""
+
+import math
+
+import pytest
+import torch
+
+from finetune.registry import MITIGATIONS
+from tests.contracts.battery import STEPS, combinations, missing, well_documented
+
+every_combination = pytest.mark.parametrize(
+    "combination", combinations(MITIGATIONS), ids=lambda parts: "-".join(filter(None, parts))
+)
+
+
+def test_every_mitigation_has_an_example():
+    assert not missing(MITIGATIONS), missing(MITIGATIONS)
+
+
+@pytest.mark.parametrize("name", MITIGATIONS.all())
+def test_it_is_documented(name):
+    well_documented(MITIGATIONS, name)
+
+
+@every_combination
+def test_training_works_with_it_and_is_another_than_without(outcomes, combination):
+    treated, plain = outcomes(combination, 1), outcomes((*combination[:3], None), 1)
+    assert len(treated.losses) == STEPS and all(map(math.isfinite, treated.losses))
+    assert treated.last < treated.first
+    assert treated.losses != plain.losses
+
+
+@every_combination
+def test_the_task_head_is_left_to_its_own_draw(batteries, outcomes, combination):
+    treated, plain = outcomes(combination, 1), outcomes((*combination[:3], None), 1)
+    battery = batteries(combination)
+    for name in battery.shared.base(battery.recipe, battery.data.task).new:
+        assert torch.equal(treated.initial[name], plain.initial[name])
+
+
+@every_combination
+def test_the_seed_decides_everything(batteries, outcomes, combination):
+    one, other = outcomes(combination, 1), outcomes(combination, 2)
+    again = batteries(combination).run(1, "again")
+    assert again.losses == one.losses and other.losses != one.losses
+    assert all(torch.equal(value, one.weights[name]) for name, value in again.weights.items())
+
+
+@every_combination
+def test_saved_weights_restored_under_another_seed_give_equal_outputs(batteries, outcomes, combination, tmp_path):
+    battery, outcome = batteries(combination), outcomes(combination, 1)
+    outcome.strategy.save(outcome.model, tmp_path)
+    fresh, strategy = battery.fresh(seed=2)
+    strategy.restore(fresh, tmp_path)
+    assert torch.equal(battery.losses(fresh), battery.losses(outcome.model))
+
+
+@every_combination
+def test_an_interrupted_run_ends_where_the_other_does(batteries, outcomes, combination):
+    battery, whole = batteries(combination), outcomes(combination, 1)
+    battery.run(1, "stopped", stop_at=STEPS // 2)
+    resumed = battery.run(1, "stopped")
+    assert resumed.losses == whole.losses
+    assert all(torch.equal(value, whole.weights[name]) for name, value in resumed.weights.items())

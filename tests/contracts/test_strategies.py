@@ -1,0 +1,87 @@
+"""What every strategy holds, whoever wrote it."""
+
+import math
+
+import pytest
+import torch
+
+from finetune.registry import STRATEGIES
+from tests.contracts.battery import STEPS, combinations, missing, well_documented
+
+every_strategy = pytest.mark.parametrize("name", STRATEGIES.all())
+every_combination = pytest.mark.parametrize(
+    "combination", combinations(STRATEGIES), ids=lambda parts: "-".join(filter(None, parts))
+)
+
+
+def test_every_strategy_has_an_example():
+    assert not missing(STRATEGIES), missing(STRATEGIES)
+
+
+@every_strategy
+def test_it_is_documented(name):
+    well_documented(STRATEGIES, name)
+
+
+@every_strategy
+def test_it_is_tried_with_every_task_that_it_can_do(name):
+    assert {task for strategy, task, *_ in combinations(STRATEGIES) if strategy == name} >= {"classification"}
+
+
+@every_combination
+def test_what_should_learn_does_and_the_rest_stays_bit_for_bit(outcomes, combination):
+    outcome = outcomes(combination, 1)
+    assert outcome.trained
+    assert outcome.changed() <= outcome.trained
+    # A parameter that cannot matter (a bias before a softmax over it) may stay; most do not.
+    assert len(outcome.changed()) > 0.8 * len(outcome.trained)
+
+
+@every_combination
+def test_the_loss_is_finite_and_falls(outcomes, combination):
+    outcome = outcomes(combination, 1)
+    assert len(outcome.losses) == STEPS and all(map(math.isfinite, outcome.losses))
+    assert outcome.last < 0.95 * outcome.first
+
+
+@every_combination
+def test_saved_weights_restored_under_another_seed_give_equal_outputs(batteries, outcomes, combination, tmp_path):
+    battery, outcome = batteries(combination), outcomes(combination, 1)
+    outcome.strategy.save(outcome.model, tmp_path)
+    fresh, strategy = battery.fresh(seed=2)
+    before = battery.losses(fresh)
+    strategy.restore(fresh, tmp_path)
+    assert torch.equal(battery.losses(fresh), battery.losses(outcome.model))
+    assert not torch.equal(battery.losses(fresh), before)
+
+
+@every_combination
+def test_the_seed_decides_everything(batteries, outcomes, combination):
+    one, other = outcomes(combination, 1), outcomes(combination, 2)
+    torch.manual_seed(99)
+    again = batteries(combination).run(1, "again")
+    assert again.losses == one.losses
+    assert again.weights.keys() == one.weights.keys()
+    assert all(torch.equal(value, one.weights[name]) for name, value in again.weights.items())
+    assert other.losses != one.losses
+    assert any(not torch.equal(value, one.weights[name]) for name, value in other.weights.items())
+
+
+@every_combination
+def test_an_interrupted_run_ends_where_the_other_does(batteries, outcomes, combination):
+    battery, whole = batteries(combination), outcomes(combination, 1)
+    half = battery.run(1, "stopped", stop_at=STEPS // 2)
+    assert len(half.losses) == STEPS // 2
+    resumed = battery.run(1, "stopped")
+    assert resumed.losses == whole.losses
+    assert all(torch.equal(value, whole.weights[name]) for name, value in resumed.weights.items())
+
+
+@every_combination
+def test_weights_start_from_the_base_model(batteries, outcomes, combination):
+    """All but the head and what the method adds: nothing pretrained is lost on the way to training."""
+    battery, outcome = batteries(combination), outcomes(combination, 1)
+    base = battery.shared.base(battery.recipe, battery.data.task)
+    pretrained = [value for name, value in base.model.named_parameters() if name not in base.new]
+    found = list(outcome.initial.values())
+    assert all(any(value.shape == other.shape and torch.equal(value, other) for other in found) for value in pretrained)

@@ -1,0 +1,73 @@
+"""What every task holds, whoever wrote it."""
+
+import numpy as np
+import pytest
+import torch
+
+from finetune.evaluate import metrics
+from finetune.registry import TASKS
+from tests.contracts.battery import combinations, missing, well_documented
+
+CPU = torch.device("cpu")
+every_combination = pytest.mark.parametrize(
+    "combination", combinations(TASKS), ids=lambda parts: "-".join(filter(None, parts))
+)
+
+
+def test_every_task_has_an_example():
+    assert not missing(TASKS), missing(TASKS)
+
+
+@pytest.mark.parametrize("name", TASKS.all())
+def test_it_is_documented(name):
+    well_documented(TASKS, name)
+
+
+@every_combination
+def test_examples_are_numbered_and_have_what_metrics_need(batteries, combination):
+    data = batteries(combination).data
+    assert [example.number for example in data.train.examples] == list(range(32))
+    for example in [*data.train.examples, *data.held_out["test"].examples]:
+        assert example.length > 0 and example.weight > 0 and example.reference
+    assert data.train.facts["tokens"]["max"] == max(example.length for example in data.train.examples)
+    assert data.train.facts["cut"] == 0
+    for name in (data.task.example_score, *data.task.options.metrics):
+        metrics.load(name)
+
+
+@every_combination
+def test_losses_do_not_depend_on_the_batch(batteries, outcomes, combination):
+    battery, model = batteries(combination), outcomes(combination, 1).model
+    task, examples = battery.data.task, battery.data.train.examples
+    with torch.no_grad():
+        together = task.losses(model.eval(), task.collate(examples))
+        alone = torch.cat([task.losses(model, task.collate([example])) for example in examples])
+    assert together.shape == (len(examples),) and together.dtype == torch.float32
+    assert torch.allclose(together, alone, rtol=1e-4, atol=1e-5)
+    assert (together > 0).all()
+
+
+@every_combination
+def test_predictions_have_the_loss_that_training_sees(batteries, outcomes, combination):
+    battery, model = batteries(combination), outcomes(combination, 1).model
+    task, examples = battery.data.task, battery.data.held_out["test"].examples
+    with torch.no_grad():
+        losses = task.losses(model.eval(), task.collate(examples))
+        found = task.predict(model, examples, CPU, answers=True)
+    assert [prediction.loss for prediction in found] == pytest.approx(losses.tolist(), rel=1e-4)
+    assert all(isinstance(prediction.text, str) for prediction in found)
+    with_labels = [prediction.probabilities is not None for prediction in found]
+    assert all(with_labels) == any(with_labels) == bool(task.labels)
+
+
+@every_combination
+def test_what_was_trained_is_better_on_held_out_examples(batteries, outcomes, combination):
+    battery, outcome = batteries(combination), outcomes(combination, 1)
+    task, examples = battery.data.task, battery.data.held_out["test"].examples
+    untrained, _ = battery.fresh(1)
+    with torch.no_grad():
+        before, after = (
+            np.mean([found.loss for found in task.predict(model.eval(), examples, CPU, answers=False)])
+            for model in (untrained, outcome.model)
+        )
+    assert after < before

@@ -1,0 +1,173 @@
+"""results.json: its keys are the contract of DESIGN.md, and its numbers are those of finetune.stats."""
+
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import yaml
+
+from finetune import stats
+from finetune.errors import InputError
+from finetune.report import build
+
+VARIANT = {"name", "strategy", "parameters", "runs", "estimates", "failures", "stability"}
+RUN = {"seed", "status", "reason", "seconds", "peak_memory_bytes", "scores"}
+ESTIMATE = {"n", "mean", "sd", "sd_floor", "sd_corrected", "median", "min", "max", "ci", "level", "method", "reason"}
+COMPARISON = {"task", "metric", "left", "right", "difference", "ci", "p_value", "p_value_adjusted",
+              "probability_of_improvement", "verdict", "method"}  # fmt: skip
+
+
+def variant(results, name):
+    return next(variant for variant in results["variants"] if variant["name"] == name)
+
+
+def comparison(results, left, right, metric="accuracy"):
+    return next(row for row in results["comparisons"]
+                if (row["left"], row["right"], row["metric"]) == (left, right, metric))  # fmt: skip
+
+
+def test_keys_are_the_contract(study):
+    build(study.path)
+    results = json.loads((study.path / "report/results.json").read_text())
+    assert {"format", "study", "digest", "environment", "tasks", "variants", "comparisons"} <= results.keys()
+    assert results["format"] == 1 and results["study"] == "topics"
+    assert {"name", "split", "metric", "higher_is_better", "examples"} <= results["tasks"][0].keys()
+    for entry in results["variants"]:
+        assert entry.keys() >= VARIANT
+        assert all(set(run) == RUN for run in entry["runs"])
+        assert set(entry["estimates"]) == {"test/accuracy", "test/macro_f1", "test/nll"}
+        assert all(estimate.keys() >= ESTIMATE for estimate in entry["estimates"].values())
+        assert set(entry["failures"]) == {"count", "n", "rate", "ci"}
+    assert all(row.keys() >= COMPARISON for row in results["comparisons"])
+
+
+def test_returns_what_it_writes(study):
+    returned = build(study.path)
+    assert json.loads(json.dumps(returned)) == json.loads((study.path / "report/results.json").read_text())
+
+
+def test_numbers_are_those_of_stats(study):
+    results = build(study.path)
+    lora, full = (
+        {run["seed"]: run["scores"]["test/accuracy"] for run in variant(results, name)["runs"]}
+        for name in ("lora", "full")
+    )
+    found = variant(results, "lora")["estimates"]["test/accuracy"]
+    expected = asdict(stats.estimate(list(lora.values())))
+    assert {key: found[key] for key in expected} == expected
+    row, expected = comparison(results, "lora", "full"), asdict(stats.compare(lora, full))
+    assert {key: row[key] for key in expected} == expected
+
+
+def test_spread_comes_from_the_predictions_of_every_run(study):
+    results = build(study.path)
+    import pyarrow.parquet as pq
+
+    rows = []
+    for seed in study.seeds:
+        table = pq.ParquetFile(study.path / f"full/seed-{seed}/predictions/test.parquet").read().sort_by("example")
+        rows.append(table["score"].to_numpy())
+    found = variant(results, "full")["estimates"]
+    assert found["test/accuracy"]["sd_floor"] == stats.spread(np.stack(rows)).sd_floor
+    assert found["test/accuracy"]["sd_corrected"] == stats.spread(np.stack(rows)).sd_corrected
+    assert found["test/macro_f1"]["sd_floor"] is None  # not a mean of the stored scores
+
+
+def test_base_is_a_variant_with_one_fixed_score(study):
+    results = build(study.path)
+    base = variant(results, "base")
+    assert base["strategy"] == "none" and base["runs"][0]["seed"] is None
+    assert base["estimates"]["test/accuracy"]["ci"] is None
+    assert "no seed" in base["estimates"]["test/accuracy"]["reason"]
+    assert comparison(results, "lora", "base")["verdict"] == "better"
+    assert comparison(results, "lora", "base", "nll")["verdict"] == "better"  # lower is better, and it is lower
+
+
+def test_without_a_base(make):
+    results = build(make(base=None).path)
+    assert [entry["name"] for entry in results["variants"]] == ["linear", "lora", "full"]
+    assert {(row["left"], row["right"]) for row in results["comparisons"]} == {
+        ("linear", "lora"), ("linear", "full"), ("lora", "full")}  # fmt: skip
+
+
+def test_holm_runs_over_the_headline_family_alone(study):
+    rows = build(study.path)["comparisons"]
+    headline = [row for row in rows if row["metric"] == "accuracy"]
+    assert [row["p_value_adjusted"] for row in headline] == stats.holm([row["p_value"] for row in headline])
+    other = [row for row in rows if row["metric"] != "accuracy"]
+    assert [row["p_value_adjusted"] for row in other] == stats.holm([row["p_value"] for row in other])
+
+
+def test_one_seed_gives_no_interval_and_says_why(make):
+    results = build(make(seeds=1, base=None).path)
+    found = variant(results, "lora")["estimates"]["test/accuracy"]
+    assert found["mean"] is not None and found["sd"] is None and found["ci"] is None
+    assert "at least two" in found["reason"]
+    row = comparison(results, "linear", "lora")
+    assert row["p_value"] is None and row["verdict"] == "undecided" and row["reason"]
+
+
+def test_failed_runs_are_counted_and_scored_ones_stay_in_the_mean(fabricator):
+    made = fabricator([1, 2, 3, 4, 5], {"full": "full"})
+    made.run("full", 1, 0.9)
+    made.run("full", 2, 0.2, "degenerate", "at the majority class")
+    made.run("full", 3, 0.3, "diverged", "loss is not finite at step 70")
+    made.run("full", 4, None, "error", "CUDA out of memory")
+    (made.path / "full/seed-5").mkdir()
+    full = variant(build(made.path), "full")
+    assert (full["failures"]["count"], full["failures"]["n"]) == (3, 4)
+    assert full["failures"]["ci"] == stats.failure_rate(3, 4).ci
+    assert full["estimates"]["test/accuracy"]["n"] == 3
+    assert full["stability"] == "unstable"
+    assert [run["status"] for run in full["runs"]] == ["finished", "degenerate", "diverged", "error", "interrupted"]
+    assert "resumes" in full["runs"][-1]["reason"]
+
+
+def test_runs_that_have_not_begun_are_left_out(fabricator):
+    made = fabricator([1, 2, 3], {"full": "full", "linear": "linear"})
+    made.run("full", 1, 0.9)
+    results = build(made.path)
+    assert len(variant(results, "full")["runs"]) == 1 and variant(results, "linear")["runs"] == []
+    assert variant(results, "linear")["estimates"]["test/accuracy"]["n"] == 0
+    assert variant(results, "linear")["failures"] == {"count": 0, "n": 0, "rate": None, "ci": None}
+
+
+def test_a_study_that_has_only_just_begun_has_a_report(fabricator):
+    made = fabricator([1, 2], {"full": "full"})
+    (made.path / "data.json").unlink()
+    results = build(made.path)
+    assert results["tasks"] == [] and (made.path / "report/index.html").exists()
+
+
+def test_half_a_line_and_repeated_steps_of_a_killed_run(study):
+    path = study.path / "full/seed-1/metrics.jsonl"
+    lines = path.read_text()
+    path.write_text(lines + lines.splitlines()[0] + "\n" + '{"kind": "train", "st')
+    build(study.path)
+    from finetune.report.reading import read_study
+
+    steps = [line["step"] for line in read_study(study.path).variants["full"][0].metrics if line["kind"] == "train"]
+    assert steps == sorted(set(steps))
+
+
+def test_null_scores_are_not_counted(study):
+    path = study.path / "full/seed-1/result.json"
+    result = json.loads(path.read_text())
+    result["scores"]["test/nll"] = None
+    path.write_text(json.dumps(result))
+    found = variant(build(study.path), "full")["estimates"]
+    assert found["test/nll"]["n"] == 4 and found["test/accuracy"]["n"] == 5
+
+
+def test_order_on_disk_does_not_matter(study):
+    """Seeds come in the recipe's order, whatever the folder's is, and others' folders do not count."""
+    resolved = yaml.safe_load((study.path / "resolved.yaml").read_text())
+    resolved["seeds"] = [5, 3, 1]
+    (study.path / "resolved.yaml").write_text(yaml.safe_dump(resolved))
+    assert [run["seed"] for run in variant(build(study.path), "full")["runs"]] == [5, 3, 1]
+
+
+def test_a_folder_that_is_no_study(tmp_path):
+    with pytest.raises(InputError, match="is not a study"):
+        build(tmp_path)

@@ -1,0 +1,121 @@
+"""The dry run before a study."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from finetune import models, recipe
+from finetune.errors import InputError
+from finetune.preflight import first_split, located, preflight, split_seed
+from finetune.shared import Shared
+from tests import tiny
+
+
+def load(path, *overrides):
+    return recipe.load(path, overrides)
+
+
+def test_it_says_what_would_be_trained_on_what(topics):
+    lines = preflight(load(topics)).lines()
+    assert [line.partition(":")[0] for line in lines] == ["train", "validation", "test", "linear", "full"]
+    assert lines[0].startswith("train: 48 examples, ") and lines[0].endswith("tokens on average, 0 cut")
+    assert lines[3] == "linear: 99 of 35,267 parameters learn (0.28%)"
+    assert lines[4] == "full: 35,267 of 35,267 parameters learn (100.00%)"
+
+
+def test_it_loads_no_weights(topics, monkeypatch):
+    monkeypatch.setattr(models, "load_base", lambda *_, **__: pytest.fail("weights were loaded"))
+    model = models.skeleton(load(topics).variants[0].recipe.model, "AutoModelForSequenceClassification")
+    assert {parameter.device for parameter in model.parameters()} == {torch.device("meta")}
+    preflight(load(topics))
+
+
+def test_it_counts_what_the_run_will_count(topics):
+    text = (
+        topics.read_text()
+        + "  lora: {strategy: {type: adapter, rank: 2}}\n  top: {strategy: {type: partial, last: 1}}\n"
+    )
+    topics.write_text(text)
+    resolved, shared = load(topics), Shared()
+    found = preflight(resolved, shared)
+    from finetune.run import count_parameters, prepare
+
+    for variant in resolved.variants:
+        data = found.data[variant.name]
+        base = shared.base(variant.recipe, data.task)
+        model, _ = prepare(variant.recipe, base.model, data, base.new) if variant.name == "lora" else (None, None)
+        if model is not None:
+            assert count_parameters(model) == found.parameters[variant.name]
+    assert found.parameters["linear"]["trainable"] < found.parameters["lora"]["trainable"]
+    assert found.parameters["lora"]["trainable"] < found.parameters["top"]["trainable"]
+
+
+def test_the_problems_of_all_variants_come_together_each_once(topics):
+    topics.write_text(
+        topics.read_text()
+        .replace("type: linear", "type: partial, last: 7")
+        .replace("type: full", "type: partial, last: 8")
+        + "  more: {strategy: {type: partial, last: 8}}\n"
+    )
+    with pytest.raises(InputError) as caught:
+        preflight(load(topics))
+    problems = caught.value.problems
+    assert [problem.found for problem in problems] == [
+        "is 7, but this model has 2 blocks",
+        "is 8, but this model has 2 blocks",
+        "is 8, but this model has 2 blocks",
+    ]
+    assert [problem.where.rpartition(":")[2] for problem in problems] == ["10", "11", "12"]
+
+
+def test_a_problem_of_all_variants_is_one(topics):
+    with pytest.raises(InputError) as caught:
+        preflight(load(topics, "data.train.path=gone.csv"))
+    assert len(caught.value.problems) == 1
+
+
+def test_variants_must_be_scored_on_the_same_examples(topics):
+    other = tiny.write_csv(topics.parent / "other.csv", tiny.sentences(90, seed=3))
+    topics.write_text(
+        topics.read_text() + f"  elsewhere: {{strategy: {{type: full}}, data: {{train: {{path: {other}}}}}}}\n"
+    )
+    with pytest.raises(
+        InputError, match="variant 'elsewhere' would score 'test' on other examples than variant 'linear'"
+    ):
+        preflight(load(topics))
+
+
+def test_variants_may_learn_from_fewer_examples(topics):
+    topics.write_text(topics.read_text() + "  few: {strategy: {type: full}, data: {split: {train: 12}}}\n")
+    found = preflight(load(topics))
+    assert {name: len(data.train.examples) for name, data in found.data.items()} == {
+        "linear": 48,
+        "full": 48,
+        "few": 12,
+    }
+
+
+def test_no_held_out_example_is_in_training(topics):
+    data = preflight(load(topics)).data["full"]
+    texts = {
+        name: {tuple(example.inputs["input_ids"]) for example in encoded.examples}
+        for name, encoded in {"train": data.train, "validation": data.validation, **data.held_out}.items()
+    }
+    assert {name: len(found) for name, found in texts.items()} == {"train": 48, "validation": 12, "test": 30}
+    assert len(set.union(*texts.values())) == 90
+
+
+def test_the_split_is_the_recipes_unless_it_varies(topics):
+    fixed, varying = load(topics, "data.split.seed=4"), load(topics, "vary=[split, init]")
+    assert [split_seed(fixed, fixed.variants[0], seed) for seed in (0, 1)] == [4, 4]
+    seeds = [split_seed(varying, varying.variants[0], seed) for seed in (0, 1)]
+    assert seeds[0] != seeds[1] and first_split(varying) == seeds[0]
+
+
+def test_errors_get_their_line(topics):
+    from finetune.errors import bad_input
+
+    with pytest.raises(InputError) as caught, located(load(topics)):
+        raise bad_input("train.epochs", "is wrong")
+    assert caught.value.problems[0].where.endswith("topics.yaml:8")

@@ -1,0 +1,156 @@
+"""What a study writes down about itself."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from finetune import recipe
+from finetune.errors import InputError
+from finetune.preflight import preflight
+from finetune.progress import Progress
+from finetune.records import claim, data_facts, environment, same_data
+from finetune.run_dir import StudyDir, write_json, write_text
+from finetune.stopping import StopRequest
+from finetune.surroundings import open_surroundings
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return StudyDir(tmp_path / "runs" / "topics")
+
+
+FACTS = {"variants": {"linear": {"train": "a", "test": "b"}, "full": {"train": "c", "test": "b"}}}
+
+
+def claimed(folder, path, *overrides, facts=FACTS):
+    """Claim the folder for the recipe, and write what a study writes."""
+    resolved = recipe.load(path, overrides)
+    claim(folder, resolved, facts)
+    write_text(folder.resolved, resolved.to_yaml())
+    write_json(folder.data, facts)
+
+
+def problems(folder, path, *overrides, facts=FACTS):
+    with pytest.raises(InputError) as caught:
+        claim(folder, recipe.load(path, overrides), facts)
+    return caught.value.problems
+
+
+def test_a_new_folder_and_a_known_one_are_claimed(topics, folder):
+    claimed(folder, topics)
+    claimed(folder, topics)
+    claimed(folder, topics, "seeds=9", "train.checkpoint_seconds=1", "train.save_model=false")
+
+
+@pytest.mark.parametrize("left", [[], [".resolved.yaml.tmp"]])
+def test_a_folder_without_anything_of_ours_or_yours_is_claimed(topics, folder, left):
+    folder.path.mkdir(parents=True)
+    for name in left:
+        (folder.path / name).touch()
+    claimed(folder, topics)
+
+
+def test_a_folder_of_yours_is_refused(topics, folder):
+    folder.path.mkdir(parents=True)
+    (folder.path / "thesis.docx").touch()
+    [problem] = problems(folder, topics)
+    assert problem.found == f"{folder.path} is not empty, and is not a study's folder"
+
+
+def test_no_folder_can_be_made_inside_a_file(topics, folder):
+    folder.path.parent.mkdir()
+    folder.path.touch()
+    [problem] = problems(folder, topics)
+    assert problem.found == f"{folder.path} is a file, where a folder is needed"
+    [problem] = problems(StudyDir(folder.path / "deeper" / "still"), topics)
+    assert problem.found == f"{folder.path} is a file, where a folder is needed"
+
+
+def test_every_changed_variant_is_named_with_what_changed(topics, folder):
+    claimed(folder, topics)
+    first, second = problems(
+        folder, topics, "train.epochs=2", "train.clip=2", "train.warmup=0", "train.schedule=cosine"
+    )
+    assert "'linear'" in first.found and "'full'" in second.found
+    assert first.found.endswith(
+        "; train.epochs was 1.0 and is now 2.0; train.schedule was linear and is now cosine; "
+        "train.warmup was 0.1 and is now 0.0; and 1 more"
+    )
+    assert (first.path, first.where) == ("train.epochs", "command line")
+    [only] = problems(folder, topics, "variants.full.strategy={type: partial, last: 1}")
+    assert "strategy.type was full and is now partial; strategy.last was null and is now 1" in only.found
+
+
+def test_other_streams_are_refused(topics, folder):
+    claimed(folder, topics)
+    [problem] = problems(folder, topics, "vary=[init]")
+    assert problem.found.endswith("was made with vary: [dropout, init, noise, order]")
+
+
+def test_a_variant_that_comes_back_must_be_what_it_was(topics, folder):
+    whole = topics.read_text()
+    claimed(folder, topics)
+    digest = recipe.load(topics).variants[1].digest
+    write_json(folder.run("full", 0).result, {"digest": digest})
+    topics.write_text(whole.replace("  full: {strategy: {type: full}}\n", ""))
+    claimed(folder, topics)
+    topics.write_text(whole)
+    [problem] = problems(folder, topics, "variants.full.train.epochs=7")
+    assert "'full'" in problem.found
+    folder.run("full", 1).checkpoints.mkdir(parents=True)  # of whom, nothing says
+    assert len(problems(folder, topics)) == 1
+    folder.run("full", 1).checkpoints.rmdir()
+    claimed(folder, topics)
+
+
+@pytest.mark.parametrize("variant", ["linear", "full"])
+def test_data_that_have_changed_are_refused(topics, folder, variant):
+    claimed(folder, topics)
+    changed = {"variants": {**FACTS["variants"], variant: {"train": "x", "test": "b", "new": "d"}}}
+    [problem] = problems(folder, topics, facts=changed)
+    assert problem.found == f"the examples of 'train' are not those that {folder.path} was made with"
+    with pytest.raises(InputError):
+        same_data(folder, changed)
+    same_data(StudyDir(folder.path.parent / "new"), changed)
+
+
+def test_further_sets_and_variants_are_no_change(topics, folder):
+    claimed(folder, topics)
+    more = {"variants": {"new": {"train": "x"}, "full": {"train": "c", "test": "b", "new": "d"}}}
+    claimed(folder, topics, facts=more)
+
+
+def test_the_data_are_described(topics):
+    resolved = recipe.load(topics)
+    facts = data_facts(resolved, preflight(resolved))
+    assert facts["format"] == 1 and facts["seed"] == 0
+    assert {name: split["examples"] for name, split in facts["splits"].items()} == {
+        "train": 48,
+        "validation": 12,
+        "test": 30,
+    }
+    assert facts["splits"]["train"]["facts"]["labels"] == {"money": 16, "space": 16, "sport": 16}
+    assert facts["leaks"] == {"checked": 42, "found": 0, "action": "refuse", "dropped": 0, "validation_held_out": 0}
+    assert facts["variants"]["full"] == {name: split["fingerprint"] for name, split in facts["splits"].items()}
+    [task] = facts["tasks"]
+    assert (task["name"], task["split"], task["headline"], task["examples"]) == ("test", "test", "accuracy", 30)
+    assert task["majority"] == pytest.approx(1 / 3)
+    assert {metric["name"]: metric["higher_is_better"] for metric in task["metrics"]} == {
+        "accuracy": True,
+        "macro_f1": True,
+        "mcc": True,
+        "nll": False,
+    }
+    json.dumps(facts, allow_nan=False)
+
+
+def test_the_environment_is_described(topics):
+    options = recipe.load(topics).variants[0].recipe.model
+    around = open_surroundings(options, Progress(), StopRequest())
+    found = environment(around, around.dtype)
+    assert found["dtype"] == "float32" and found["processes"] == 1
+    assert {"torch", "transformers", "peft", "datasets"} <= set(found["packages"])
+    assert found["device"].startswith(around.device.type)
+    json.dumps(found, allow_nan=False)

@@ -1,0 +1,214 @@
+"""One run: how it is built, judged, scored and written down."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from finetune import models, recipe
+from finetune.errors import InputError
+from finetune.evaluate.store import Predictions
+from finetune.evaluate.store import read as read_predictions
+from finetune.preflight import first_split
+from finetune.progress import Progress
+from finetune.randomness import Streams
+from finetune.run import build, count_parameters, judge, run, save_model, score_held_out, settle, validate_with
+from finetune.run_dir import RunDir
+from finetune.shared import Shared
+from finetune.stopping import StopRequest
+from finetune.strategies.base import trained_parameters
+from finetune.surroundings import open_surroundings
+from finetune.train.loop import Trained
+
+
+class Bench:
+    """Everything that a run of a recipe is given."""
+
+    def __init__(self, path, folder, *overrides):
+        self.resolved = recipe.load(path, overrides)
+        self.variant = self.resolved.variants[-1]
+        self.recipe = self.variant.recipe
+        shared = Shared()
+        self.data = shared.data(self.recipe, first_split(self.resolved))
+        self.base = shared.base(self.recipe, self.data.task)
+        around = open_surroundings(self.recipe.model, Progress(), StopRequest())
+        self.around = around.at(RunDir(folder), "a run", models.choose_dtype(self.recipe.model, around.device))
+
+    def build(self, seed=0):
+        return build(self.recipe, self.base, self.data, Streams(seed), self.around)
+
+    def run(self, seed=0, sisters=None, untuned=None):
+        return run(self.variant, Streams(seed), self.data, self.base, self.around, sisters or {}, untuned)
+
+
+@pytest.fixture
+def bench(topics, tmp_path):
+    """bench('train.epochs=2') -> what a run of the last variant, full tuning, is given."""
+    return lambda *overrides: Bench(topics, tmp_path / "run", *overrides)
+
+
+def test_a_run_writes_its_result_last_and_leaves_no_checkpoint(bench):
+    made = bench("train.checkpoint_seconds=0")
+    result = made.run()
+    folder = made.around.folder
+    assert folder.read_result() == result
+    assert result["status"] == "finished"
+    assert (result["variant"], result["seed"], result["strategy"]) == ("full", 0, "full")
+    assert result["digest"] == made.variant.digest
+    assert not folder.checkpoints.exists()
+    newest = max((path for path in folder.path.rglob("*") if path.is_file()), key=lambda path: path.stat().st_mtime_ns)
+    assert newest == folder.result
+
+
+def test_scores_come_from_the_prediction_store(bench):
+    made = bench()
+    result = made.run()
+    stored = read_predictions(made.around.folder.predictions("test"))
+    assert result["scores"]["test/accuracy"] == pytest.approx(stored.score.mean())
+    assert result["scores"]["test/nll"] == pytest.approx(stored.loss.mean())
+    assert stored.prediction == [stored.labels[row] for row in stored.probabilities.argmax(1)]
+    assert stored.example.tolist() == list(range(30))
+
+
+def test_the_saved_model_is_the_one_that_was_scored(bench, tmp_path):
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    made = bench()
+    made.run()
+    folder = made.around.folder.model
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    stored = read_predictions(made.around.folder.predictions("test"))
+    examples = made.data.held_out["test"].examples
+    text = tokenizer.decode(examples[0].inputs["input_ids"], skip_special_tokens=True)
+    with torch.inference_mode():
+        found = model(**tokenizer(text, return_tensors="pt")).logits.softmax(-1)[0]
+    assert np.allclose(found, stored.probabilities[0], atol=1e-5)
+    assert [model.config.id2label[number] for number in range(3)] == list(stored.labels) == ["money", "space", "sport"]
+
+
+def test_validation_picks_the_weights(bench):
+    """With a rate that ruins the end of training, the kept weights are those of the best evaluation."""
+    made = bench("train={min_steps: 30, evaluations: 15, learning_rate: 0.03, schedule: constant, batch_size: 16}")
+    best = made.run()
+    assert best["training"]["best_step"] % 2 == 0
+    last = bench("train={min_steps: 30, evaluations: 15, learning_rate: 0.03, schedule: constant, keep: last}").run()
+    assert last["training"]["best_step"] is None
+
+
+def test_a_task_without_validation_keeps_the_last_weights(bench):
+    made = bench("data.split.validation=0")
+    assert validate_with(torch.nn.Linear(1, 1), made.data, made.recipe, made.around) is None
+    assert made.run()["training"]["best_step"] is None
+    made = bench("train.evaluations=0")
+    assert validate_with(torch.nn.Linear(1, 1), made.data, made.recipe, made.around) is None
+
+
+def test_seeds_differ_in_their_heads_and_share_their_base(bench):
+    made = bench()
+    first, second, again = (dict(made.build(seed)[0].named_parameters()) for seed in (0, 1, 0))
+    differing = {name for name in first if not torch.equal(first[name], second[name])}
+    assert "classifier.weight" in differing
+    assert all(name.startswith(("classifier.", "bert.pooler.")) for name in differing)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_what_is_frozen_is_held_in_the_compute_dtype(bench):
+    made = bench("variants.full.strategy={type: partial, last: 1}", "model.dtype=bfloat16")
+    model, _ = made.build()
+    dtypes = {parameter.requires_grad: parameter.dtype for parameter in model.parameters()}
+    assert dtypes == {True: torch.float32, False: torch.bfloat16}
+    assert all(buffer.dtype != torch.bfloat16 for buffer in model.buffers())
+    assert next(settle(torch.nn.Linear(2, 2), made.around).parameters()).dtype == torch.float32
+
+
+def test_mitigations_come_before_the_strategy(bench):
+    plain = bench().build()[0]
+    made = bench("mitigations=[{type: reinit, layers: 1}]", "variants.full.strategy={type: partial, last: 1}")
+    model, _ = made.build()
+    changed = {
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.dim() > 1 and not torch.equal(parameter, plain.get_parameter(name))
+    }
+    assert any(".layer.1." in name for name in changed) and not any(".layer.0." in name for name in changed)
+    assert not any(".layer.0." in name for name in trained_parameters(model))
+    counts = count_parameters(model)
+    assert counts["trainable"] == sum(p.numel() for p in trained_parameters(model).values()) < counts["total"]
+
+
+@pytest.mark.parametrize("strategy", ["linear", "adapter", "partial, last: 1"])
+def test_a_mitigation_whose_changes_would_stay_frozen_is_refused(bench, strategy):
+    made = bench("mitigations=[{type: reinit, layers: 2}]", f"variants.full.strategy={{type: {strategy}}}")
+    with pytest.raises(InputError, match="leaves frozen") as caught:
+        made.build()
+    assert caught.value.problems[0].path == "mitigations"
+
+
+def judged(scores, *, majority=None, untuned=None, metrics=("accuracy",), diverged=None):
+    data = SimpleNamespace(held_out={"test": None}, majority={"test": majority})
+    made = SimpleNamespace(task=SimpleNamespace(metrics=list(metrics)))
+    return judge(Trained(diverged, {}), scores, data, made, untuned)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        ({"scores": {"test/accuracy": 0.34}, "majority": 1 / 3}, "finished", None),
+        ({"scores": {"test/accuracy": 1 / 3}, "majority": 1 / 3}, "degenerate", "accuracy 0.333 on 'test'; always"),
+        (
+            {"scores": {"test/accuracy": 0.9}, "majority": 0.3, "diverged": "the loss became nan"},
+            "diverged",
+            "the loss",
+        ),
+        ({"scores": {}, "majority": 0.3}, "finished", None),
+        ({"scores": {"test/rouge_l": 0.3}, "metrics": ["rouge_l"], "untuned": {"test/rouge_l": 0.2}}, "finished", None),
+        (
+            {"scores": {"test/rouge_l": 0.2}, "metrics": ["rouge_l"], "untuned": {"test/rouge_l": 0.2}},
+            "degenerate",
+            "rouge_l 0.2 on 'test'; the untuned base model has 0.2",
+        ),
+        ({"scores": {"test/loss": 1.0}, "metrics": ["loss"], "untuned": {"test/loss": 2.0}}, "finished", None),
+        ({"scores": {"test/loss": 2.5}, "metrics": ["loss"], "untuned": {"test/loss": 2.0}}, "degenerate", "loss 2.5"),
+    ],
+)
+def test_how_a_run_is_judged(arguments, status, said):
+    found, reason = judged(**arguments)
+    assert found == status
+    assert reason is None if said is None else reason.startswith(said)
+
+
+def test_a_score_that_is_no_number_is_left_out(bench, monkeypatch):
+    made = bench()
+    model, _ = made.build()
+    ordinary = made.data.task.predict
+
+    def predict(*arguments):
+        found = ordinary(*arguments)
+        return [SimpleNamespace(text=p.text, loss=math.nan, probabilities=p.probabilities) for p in found]
+
+    monkeypatch.setattr(made.data.task, "predict", predict)
+    scores = score_held_out(model, made.data, made.recipe, made.around)
+    assert set(scores) == {"test/accuracy", "test/macro_f1", "test/mcc"}
+    assert isinstance(read_predictions(made.around.folder.predictions("test")), Predictions)
+
+
+def test_a_model_is_saved_whole_or_not_at_all(bench):
+    made = bench()
+    model, strategy = made.build()
+    folder = made.around.folder.model
+    save_model(strategy, model, made.data, folder)
+    before = (folder / "model.safetensors").read_bytes()
+
+    def save(model, place):
+        place.mkdir(parents=True)
+        (place / "model.safetensors").write_bytes(b"half")
+        raise OSError("the disk went away")
+
+    with pytest.raises(OSError, match="went away"):
+        save_model(SimpleNamespace(save=save), model, made.data, folder)
+    assert (folder / "model.safetensors").read_bytes() == before

@@ -1,0 +1,99 @@
+"""What a run runs in: arithmetic, requests to stop over processes, determinism."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from finetune.errors import InputError
+from finetune.models import ModelOptions
+from finetune.progress import Progress
+from finetune.run_dir import RunDir
+from finetune.stopping import StopRequest
+from finetune.surroundings import Surroundings, make_deterministic, open_surroundings
+
+
+class Loud(Progress):
+    """Told apart from the silent one by its type."""
+
+
+@pytest.fixture
+def around():
+    options = ModelOptions(source="anywhere", device="cpu", dtype="float32")
+    return open_surroundings(options, Loud(), StopRequest())
+
+
+def test_the_machine_is_found(around):
+    assert around.device == torch.device("cpu") and around.dtype == torch.float32
+    assert around.accelerator.num_processes == 1 and isinstance(around.progress, Loud)
+
+
+def test_a_device_that_is_not_there_is_bad_input():
+    with pytest.raises(InputError, match=r"model\.device: there is no device 'gpu'"):
+        open_surroundings(ModelOptions(source="anywhere", device="gpu"), Progress(), StopRequest())
+
+
+def test_another_run_has_its_own_folder_title_and_arithmetic(around, tmp_path):
+    other = around.at(RunDir(tmp_path), "lora, seed 3", torch.bfloat16)
+    assert (other.folder.path, other.title, other.dtype) == (tmp_path, "lora, seed 3", torch.bfloat16)
+    assert other.stop is around.stop and other.accelerator is around.accelerator
+    assert type(other.quietly().progress) is Progress and other.quietly().title == other.title
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_arithmetic_is_of_the_computing_type_and_weights_are_not(around, dtype):
+    layer = torch.nn.Linear(4, 4)
+    with replace(around, dtype=dtype).arithmetic():
+        result = layer(torch.ones(2, 4))
+    result.float().sum().backward()
+    assert result.dtype == dtype and layer.weight.dtype == layer.weight.grad.dtype == torch.float32
+
+
+def test_a_request_to_stop_is_passed_on(around):
+    assert not around.must_stop()
+    around.stop.requested = True
+    assert around.must_stop()
+
+
+def test_if_any_process_is_asked_to_stop_all_must(around):
+    """Of three processes, only another one was asked: its request arrives in the sum."""
+    summed = []
+
+    def reduce(value, how):
+        summed.append((value.item(), how))
+        return value + 1
+
+    several = SimpleNamespace(num_processes=3, reduce=reduce, device=torch.device("cpu"))
+    elsewhere = replace(around, accelerator=several)
+    assert elsewhere.must_stop() and elsewhere.total(2**31 + 1) == 2**31 + 2
+    assert summed == [(0.0, "sum"), (2**31 + 1, "sum")], "exact beyond what float32 counts"
+
+
+def test_only_the_first_process_shows_anything(monkeypatch):
+    import accelerate
+
+    monkeypatch.setattr(
+        accelerate,
+        "Accelerator",
+        lambda cpu: SimpleNamespace(is_main_process=False, device=torch.device("cpu"), num_processes=2),
+    )
+    around = open_surroundings(ModelOptions(source="anywhere", device="cpu"), Loud(), StopRequest())
+    assert type(around.progress) is Progress
+
+
+def test_determinism_can_be_turned_on_and_off():
+    try:
+        make_deterministic(True)
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.is_deterministic_algorithms_warn_only_enabled(), "a kernel without a twin must not end a run"
+        assert not torch.utils.deterministic.fill_uninitialized_memory
+    finally:
+        make_deterministic(False)
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_surroundings_do_not_change(around):
+    with pytest.raises(AttributeError):
+        around.title = "another"
+    assert isinstance(around, Surroundings)

@@ -1,0 +1,54 @@
+"""One process of a training run, for tests that start processes: trains, then writes what it came to.
+
+``python -m tests.train.worker MODEL RUN OPTIONS``: a tiny model's folder, the run's folder, and as JSON options of
+training, `chat` for the other task, and `stop: [rank, step]` to ask one process to stop.
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from finetune.errors import Interrupted
+from finetune.stopping import stop_on_signals
+from finetune.surroundings import make_deterministic
+from finetune.train import loop
+from tests.train import workbench
+
+
+def main(model: str, run: str, changes: str) -> int:
+    """Returns the exit code that the command line would."""
+    make_deterministic(True)
+    options, folder, rank = json.loads(changes), Path(run), int(os.environ.get("RANK", 0))
+    bench = (workbench.chat if options.pop("chat", False) else workbench.classification)(Path(model))
+    stop_rank, stop_step = options.pop("stop", (None, 0))
+    if stop_rank == rank:
+        stop_itself(stop_step)
+    with stop_on_signals() as stop:
+        try:
+            fitted = workbench.fit(bench, folder, stop=stop, **options)
+        except Interrupted as interrupted:
+            print(interrupted, flush=True)
+            return interrupted.exit_code
+    save_file(fitted.weights, folder / f"weights-{rank}.safetensors")
+    (folder / f"facts-{rank}.json").write_text(json.dumps(fitted.trained.facts))
+    return 0
+
+
+def stop_itself(step: int) -> None:
+    """Send this process SIGTERM in the middle of step ``step`` (from 0)."""
+    run = loop.Passes.run
+
+    def signalled(self, at):
+        if at == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return run(self, at)
+
+    loop.Passes.run = signalled
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
