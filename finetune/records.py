@@ -80,7 +80,10 @@ def _changed(folder: StudyDir, recipe: ResolvedRecipe, variant: Variant, former:
     path = changes[0][0] if changes else None
     shown = "".join(f"; {name} was {one_line(before)} and is now {one_line(now)}" for name, before, now in changes[:3])
     more = f"; and {len(changes) - 3} more" if len(changes) > 3 else ""
-    return Problem(holds + shown + more, ADVICE, path, path and recipe.locate(path, variant.name))
+    advice = ADVICE
+    if changes and all(name.split(".")[0] == "evaluate" for name, _, _ in changes):
+        advice = f"to score runs that are finished on other tasks: finetune evaluate {folder.path} evaluate='[...]'"
+    return Problem(holds + shown + more, advice, path, path and recipe.locate(path, variant.name))
 
 
 def _differences(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -142,6 +145,21 @@ def data_facts(recipe: ResolvedRecipe, found: Preflight) -> dict[str, Any]:
         **found.data[first.name].facts,
         "tasks": list(tasks.values()),
         "variants": fingerprints,
+    }
+
+
+def with_former(folder: StudyDir, facts: dict[str, Any]) -> dict[str, Any]:
+    """``facts`` together with what `data.json` has of held-out tasks that were scored in another call."""
+    if not folder.data.exists():
+        return facts
+    former = read_json(folder.data)
+    tasks = {task["name"]: task for task in [*former["tasks"], *facts["tasks"]]}
+    variants = {name: former["variants"].get(name, {}) | parts for name, parts in facts["variants"].items()}
+    return {
+        **facts,
+        "splits": former["splits"] | facts["splits"],
+        "tasks": list(tasks.values()),
+        "variants": former["variants"] | variants,
     }
 
 

@@ -92,6 +92,7 @@ def prepare(
     recipe: Recipe, model: Any, data: TaskData, new: frozenset[str] = frozenset()
 ) -> tuple[torch.nn.Module, Strategy]:
     """Apply the recipe's mitigations and strategy to a fresh model. Works on weightless models too."""
+    data.task.check_model(model)
     head = models.head_parameters(model, new) if data.task.new_head else set(new)
     changed: dict[str, torch.nn.Parameter] = {}
     for number, options in enumerate(recipe.mitigations):

@@ -14,7 +14,7 @@ from finetune.errors import DiskFull, FinetuneError, InputError, Interrupted
 from finetune.preflight import Preflight, located, preflight, split_seed
 from finetune.progress import Progress
 from finetune.randomness import Streams
-from finetune.records import claim, data_facts, environment, same_data
+from finetune.records import claim, data_facts, environment, same_data, with_former
 from finetune.run import build, opening, run, score_held_out, score_untuned
 from finetune.run_dir import RunDir, StudyDir, read_json, write_json, write_text
 from finetune.shared import Shared, TaskData
@@ -61,6 +61,8 @@ def run_study(recipe: ResolvedRecipe, output: Path, progress: Progress | None = 
         with located(recipe), stop_on_signals() as stop, progress or Progress() as shown:
             shared = Shared()
             study = Study.open(recipe, StudyDir(output / recipe.name), shared, preflight(recipe, shared), shown, stop)
+            if len(study.results) == len(recipe.seeds) * len(recipe.variants):
+                study.around.progress.say("every run is finished already; writing the report again")
             for seed in recipe.seeds:
                 for variant in recipe.variants:
                     study.run(variant, seed)
@@ -96,7 +98,7 @@ class Study:
             claim(folder, recipe, facts)
             write_text(folder.resolved, recipe.to_yaml())  # first: with it the folder is known as this study's
             write_text(folder.recipe, recipe.text)
-            write_json(folder.data, facts)
+            write_json(folder.data, with_former(folder, facts))
             write_json(folder.environment, environment(around, models.choose_dtype(first.model, around.device)))
         around.accelerator.wait_for_everyone()
         return cls.resume(recipe, folder, shared, progress, stop)
@@ -242,9 +244,5 @@ def rescore(folder: Path, overrides: Sequence[str] = (), progress: Progress | No
             study.rescore(next(variant for variant in recipe.variants if variant.name == name), seed, result)
         study.rescore_untuned()
         if study.around.accelerator.is_main_process:
-            former = read_json(place.data)
-            tasks = {task["name"]: task for task in [*former["tasks"], *facts["tasks"]]}
-            variants = {name: former["variants"][name] | parts for name, parts in facts["variants"].items()}
-            splits = former["splits"] | facts["splits"]
-            write_json(place.data, {**former, "splits": splits, "tasks": list(tasks.values()), "variants": variants})
+            write_json(place.data, with_former(place, facts))
     return study.report()

@@ -94,6 +94,9 @@ class Task:
         """Learn from the training data what encoding needs; refuse splits that do not fit together."""
         self.tokenizer = tokenizer
 
+    def check_model(self, model: Any) -> None:
+        """Raise :class:`InputError` when ``model``, which may be without weights, cannot learn this task."""
+
     def model_config(self) -> dict[str, Any]:
         """Overrides of the model's configuration."""
         return {}

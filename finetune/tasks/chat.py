@@ -116,6 +116,17 @@ class Chat(Task):
                 "use the model's chat template, or a tokenizer without that habit",
             )
 
+    def check_model(self, model: Any) -> None:
+        from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+        # transformers gives such models an output layer on request, but their attention runs both ways.
+        if model.config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not model.config.is_decoder:
+            raise bad_input(
+                "model.source",
+                f"is a {model.config.model_type} model, which sees the words after the one that it is to predict",
+                "use a model that was trained to continue text, or task type classification",
+            )
+
     def model_config(self) -> dict[str, Any]:
         return {"pad_token_id": self.tokenizer.pad_token_id}
 

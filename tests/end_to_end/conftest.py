@@ -37,7 +37,6 @@ def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
             env=environment_with(**environment),
             capture_output=True,
             text=True,
-            timeout=280,
         )
 
     return run

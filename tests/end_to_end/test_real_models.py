@@ -42,6 +42,7 @@ def test_the_recipes_that_ship_are_valid(finetune, tmp_path, recipe):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_minilm_learns_the_topics_of_news(command, tmp_path):
     (tmp_path / "news.yaml").write_text(NEWS)
     done = command("run", "news.yaml", **THREADS)
@@ -53,6 +54,7 @@ def test_minilm_learns_the_topics_of_news(command, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_smollm2_learns_to_write_headlines(command, tmp_path):
     shutil.copy(ROOT / "recipes" / "smollm2-headlines.yaml", tmp_path)
     less = ["seeds=1", "data.split.train=80", "data.split.validation=8", "data.split.test=16"]
@@ -62,5 +64,5 @@ def test_smollm2_learns_to_write_headlines(command, tmp_path):
     tuned, base = results(tmp_path / "runs" / "smollm2-headlines")["variants"]
     assert base["name"] == "base"
     after, before = (variant["runs"][0]["scores"] for variant in (tuned, base))
-    assert after["test/rouge_l"] > before["test/rouge_l"] + 0.03
-    assert after["test/loss"] < before["test/loss"]
+    assert after["test/rouge_l"] > before["test/rouge_l"] + 0.02
+    assert after["test/loss"] < before["test/loss"] - 0.5

@@ -98,3 +98,12 @@ def test_the_base_model_is_scored_again_too(chats, finetune, tmp_path):
         assert before[run].items() <= found.items()
         assert "other/rouge_l" in found
     assert json.loads((study / "base" / "result.json").read_text())["seed"] is None
+
+
+def test_running_again_keeps_what_was_scored_in_between(study, finetune, tmp_path):
+    tiny.write_csv(tmp_path / "other.csv", tiny.sentences(40, seed=5))
+    assert finetune("evaluate", "runs/topics", OTHER, "evaluate.0.data.limit=20").code == 0
+    done = finetune("run", "topics.yaml", "seeds=1")
+    assert done.code == 0, done.text
+    assert "every run is finished already" in done.text
+    assert [task["name"] for task in results(study)["tasks"]] == ["test", "other"]

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from tokenizers import processors
 from torch.nn.functional import log_softmax
 
-from finetune.models import ModelOptions, load_base, load_tokenizer
+from finetune.models import ModelOptions, load_base, load_tokenizer, skeleton
 from finetune.randomness import Streams
 from finetune.tasks.chat import Chat
 from finetune.tasks.conversation import IGNORED
@@ -373,3 +373,12 @@ def test_an_answer_ends_at_the_token_that_closes_its_turn(tmp_path):
     with torch.no_grad():
         found = task.predict(model, encoded.examples, CPU, answers=True)
     assert [prediction.text for prediction in found] == [example.reference for example in encoded.examples]
+
+
+def test_a_model_that_sees_the_answer_is_refused(encoder_folder, decoder_folder, refusal):
+    """transformers puts an output layer on a BERT when asked for a causal model, but its attention runs both ways."""
+    task = task_of()
+    task.check_model(skeleton(ModelOptions(source=str(decoder_folder)), task.architecture))
+    both_ways = skeleton(ModelOptions(source=str(encoder_folder)), task.architecture)
+    problem = refusal(task.check_model, both_ways)
+    assert problem.path == "model.source" and "sees the words after" in problem.found
