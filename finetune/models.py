@@ -136,7 +136,7 @@ class BaseModel:
 
     model: PreTrainedModel
     new: frozenset[str]
-    """Parameters that the checkpoint does not have: the task's head, drawn from each run's `init` stream."""
+    """Parameters drawn from each run's `init` stream: the task's head, and what else the checkpoint does not have."""
 
     def copy(self, streams: Streams) -> PreTrainedModel:
         """A copy whose new parameters are drawn from ``streams``' `init` stream."""
@@ -166,8 +166,12 @@ def initialise(model: PreTrainedModel, names: Iterable[str]) -> None:
             model._init_weights(module)
 
 
-def load_base(options: ModelOptions, architecture: str, **config: Any) -> BaseModel:
-    """Load weights into ``architecture`` (a transformers Auto class); ``config`` overrides its configuration."""
+def load_base(options: ModelOptions, architecture: str, new_head: bool = False, **config: Any) -> BaseModel:
+    """Load weights into ``architecture`` (a transformers Auto class); ``config`` overrides its configuration.
+
+    With ``new_head`` a head that the checkpoint brings is drawn afresh like one that it lacks: its outputs may stand
+    for other labels, or for the same ones in another order.
+    """
     import torch
     import transformers
 
@@ -192,7 +196,8 @@ def load_base(options: ModelOptions, architecture: str, **config: Any) -> BaseMo
         # The weights are plain now; saved with this entry they could not be loaded again.
         del model.config.quantization_config
     mismatched = {key[0] if isinstance(key, tuple) else key for key in report["mismatched_keys"]}
-    return BaseModel(model, frozenset(report["missing_keys"]) | mismatched)
+    new = frozenset(report["missing_keys"]) | mismatched
+    return BaseModel(model, new | head_parameters(model) if new_head else new)
 
 
 def skeleton(options: ModelOptions, architecture: str, **config: Any) -> PreTrainedModel:
@@ -271,6 +276,8 @@ def choose_device(options: ModelOptions) -> torch.device:
         raise bad_input("model.device", f"is '{options.device}', which runs cannot use", advice)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise bad_input("model.device", f"is {options.device}, but torch sees no CUDA device here", "write auto or cpu")
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count()
         raise bad_input("model.device", f"is {options.device}, but there are {count} CUDA devices", "they count from 0")

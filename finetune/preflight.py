@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from finetune import models
-from finetune.errors import InputError, Problem
+from finetune.errors import InputError, Problem, bad_input
 from finetune.evaluate import metrics
 from finetune.randomness import Streams
 from finetune.run import count_parameters, prepare
@@ -53,9 +53,14 @@ def preflight(recipe: ResolvedRecipe, shared: Shared | None = None) -> Preflight
             metrics.load(variant.recipe.train.select, "train.select")
             models.choose_device(variant.recipe.model)
             models.check_files(variant.recipe.model)
-            data = shared.data(variant.recipe, first_split(recipe))
+            if variant.recipe.model.device != recipe.variants[0].recipe.model.device:
+                found_device = f"is {variant.recipe.model.device}, unlike that of variant '{recipe.variants[0].name}'"
+                raise bad_input("model.device", found_device, "a study runs on one device; set it for the whole recipe")
+            splits = dict.fromkeys(split_seed(recipe, variant, seed) for seed in recipe.seeds)
+            data, *_ = [shared.data(variant.recipe, seed) for seed in splits]
             config = data.task.model_config()
             empty = models.skeleton(variant.recipe.model, data.task.architecture, **config)
+            check_lengths(empty, data)
             model, _ = prepare(variant.recipe, empty, data)
         except InputError as error:
             here = error.located(partial(recipe.locate, variant=variant.name)).problems
@@ -87,9 +92,19 @@ def same_held_out(recipe: ResolvedRecipe, found: Preflight) -> None:
                 )
 
 
-def first_split(recipe: ResolvedRecipe) -> int:
-    """Seed of the split of the study's first run; that of all runs, unless the recipe lets the split vary."""
-    return split_seed(recipe, recipe.variants[0], recipe.seeds[0])
+def check_lengths(model: Any, data: TaskData) -> None:
+    """Refuse examples that are longer than the model's positions: it would fail on them, or worse, not fail."""
+    limit = getattr(model.config, "max_position_embeddings", None)
+    sets = {"train": data.train, "validation": data.validation, **data.held_out}
+    for name, encoded in sets.items():
+        longest = max((data.task.positions(example) for example in encoded.examples), default=0) if encoded else 0
+        if limit is not None and longest > limit:
+            raise bad_input(
+                "task.max_length",
+                f"'{name}' has an example that needs {longest} tokens, and the model has room for {limit}",
+                f"write at most {limit} here for training examples; shorten held-out ones in data.columns, as in "
+                "{body:.800}, or lower task.max_new_tokens where there is one",
+            )
 
 
 def split_seed(recipe: ResolvedRecipe, variant: Variant, seed: int) -> int:

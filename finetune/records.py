@@ -97,7 +97,8 @@ def _differences(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, A
 
 def same_data(folder: StudyDir, facts: dict[str, Any]) -> None:
     """Refuse data that have changed since the study began."""
-    if not folder.data.exists():
+    if not folder.data.exists() or facts["split_varies"]:
+        # Where each seed has its own split, that of the first seed says nothing about the others'.
         return
     before, changed = read_json(folder.data)["variants"], set()
     for variant, parts in facts["variants"].items():
@@ -142,6 +143,7 @@ def data_facts(recipe: ResolvedRecipe, found: Preflight) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "seed": first.recipe.data.split.seed,
+        "split_varies": "split" in recipe.vary,
         **found.data[first.name].facts,
         "tasks": list(tasks.values()),
         "variants": fingerprints,

@@ -51,10 +51,10 @@ def run(
     phases.end("load")
     validation = validate_with(model, data, recipe, around)
     [trained] = train(model, data.task, data.train.examples, recipe.train, [streams], around, validation)
-    phases.end("train")
-    scores = score_held_out(model, data, recipe, around)
+    phases.end("train", trained.facts["seconds"])
+    scores, right = score_held_out(model, data, recipe, around)
     phases.end("evaluate")
-    status, reason = judge(trained, scores, data, recipe, untuned)
+    status, reason = judge(trained, scores, right, data, recipe, untuned)
     result = {
         **opening(variant, streams.seed, status, reason),
         **phases.facts(),
@@ -122,9 +122,15 @@ def validate_with(model: torch.nn.Module, data: TaskData, recipe: Recipe, around
     return Validation(score_now, select, metrics.load(select, "train.select").higher_is_better)
 
 
-def score_held_out(model: torch.nn.Module, data: TaskData, recipe: Recipe, around: Surroundings) -> Scores:
-    """Score every held-out task, and write the prediction store."""
+def score_held_out(
+    model: torch.nn.Module, data: TaskData, recipe: Recipe, around: Surroundings
+) -> tuple[Scores, dict[str, float]]:
+    """Score every held-out task, and write the prediction store.
+
+    Returns the scores, and by task the mean over examples of the store's `score` column.
+    """
     scores: Scores = {}
+    means = {}
     for task, encoded in data.held_out.items():
         batches = -(-len(encoded.examples) // recipe.scoring.batch_size)
         around.progress.start(f"scoring {task}", batches)
@@ -134,30 +140,32 @@ def score_held_out(model: torch.nn.Module, data: TaskData, recipe: Recipe, aroun
         found = score(predictions, recipe.task.metrics)
         # A diverged model's likelihoods may not be numbers; its other scores still count.
         scores |= {f"{task}/{name}": value for name, value in found.items() if math.isfinite(value)}
-    return scores
+        means[task] = float(predictions.score.mean())
+    return scores, means
 
 
 def judge(
-    trained: Trained, scores: Scores, data: TaskData, recipe: Recipe, untuned: Scores | None
+    trained: Trained,
+    scores: Scores,
+    means: dict[str, float],
+    data: TaskData,
+    recipe: Recipe,
+    untuned: Scores | None,
 ) -> tuple[str, str | None]:
     """Status and reason: `diverged`; `degenerate`, when training has not beaten what needs none; or `finished`."""
     if trained.diverged:
         return "diverged", trained.diverged
     task = next(iter(data.held_out))
-    majority, accuracy = data.majority[task], scores.get(f"{task}/accuracy")
-    if majority is not None and accuracy is not None and accuracy <= majority:
-        return (
-            "degenerate",
-            f"accuracy {accuracy:.3f} on '{task}'; always giving the commonest label gets {majority:.3f}",
-        )
+    majority = data.majority[task]
+    if majority is not None and means[task] <= majority:
+        found = f"accuracy {means[task]:.3f} on '{task}'"
+        return "degenerate", f"{found}; always giving the commonest label gets {majority:.3f}"
     headline = recipe.task.metrics[0]
     if untuned and (key := f"{task}/{headline}") in untuned and key in scores:
         gain = scores[key] - untuned[key]
         if (gain if metrics.load(headline).higher_is_better else -gain) <= 0:
-            return (
-                "degenerate",
-                f"{headline} {scores[key]:.4g} on '{task}'; the untuned base model has {untuned[key]:.4g}",
-            )
+            found = f"{headline} {scores[key]:.4g} on '{task}'"
+            return "degenerate", f"{found}; the untuned base model has {untuned[key]:.4g}"
     return "finished", None
 
 
@@ -205,18 +213,23 @@ def save_model(strategy: Strategy, model: torch.nn.Module, data: TaskData, folde
     temporary.rename(folder)
 
 
-def score_untuned(variant: Variant, base: models.BaseModel, data: TaskData, around: Surroundings) -> dict[str, Any]:
-    """Score the base model as it is, and write its `result.json`. Means nothing when it has a new head."""
+def score_untuned(
+    variant: Variant, base: models.BaseModel, data: TaskData, around: Surroundings, known: Scores | None = None
+) -> dict[str, Any]:
+    """Score the base model as it is, and write its `result.json`, with the scores that are ``known`` already.
+
+    Means nothing when the model has a new head.
+    """
     phases = Phases(around.device)
     model = settle(base.copy(Streams(0)).requires_grad_(False), around)
     phases.end("load")
-    scores = score_held_out(model, data, variant.recipe, around)
+    scores, _ = score_held_out(model, data, variant.recipe, around)
     phases.end("evaluate")
     result = {
         **opening(variant, None, "finished", None),
         **phases.facts(),
         "parameters": count_parameters(model),
-        "scores": scores,
+        "scores": {**(known or {}), **scores},
         "training": None,
         "identity": None,
         "streams": None,

@@ -49,7 +49,7 @@ class Shared:
         return self._once(
             "base",
             [recipe.model, task.architecture, config],
-            lambda: models.load_base(recipe.model, task.architecture, **config),
+            lambda: models.load_base(recipe.model, task.architecture, task.new_head, **config),
         )
 
     def _load_data(self, recipe: Recipe, split_seed: int) -> TaskData:

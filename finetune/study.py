@@ -94,8 +94,9 @@ class Study:
         first = recipe.variants[0].recipe
         around = open_surroundings(first.model, progress, stop)
         facts = data_facts(recipe, found)
+        claim(folder, recipe, facts)  # in every process, so that a refusal ends them all
+        around.accelerator.wait_for_everyone()
         if around.accelerator.is_main_process:
-            claim(folder, recipe, facts)
             write_text(folder.resolved, recipe.to_yaml())  # first: with it the folder is known as this study's
             write_text(folder.recipe, recipe.text)
             write_json(folder.data, with_former(folder, facts))
@@ -126,6 +127,8 @@ class Study:
         streams = Streams(seed, self.recipe.vary)
         sisters = {other: result for (name, other), result in self.results.items() if name == variant.name}
         make_deterministic(variant.recipe.train.deterministic)
+        if around.accelerator.is_main_process:
+            around.folder.result.unlink(missing_ok=True)  # of an error that is tried again
         try:
             data = self.shared.data(variant.recipe, split_seed(self.recipe, variant, seed))
             base = self.shared.base(variant.recipe, data.task)
@@ -136,6 +139,11 @@ class Study:
             raise
         except Exception as error:
             result = self._record(error, variant, seed, around)
+            # What the run had prepared would stay in memory, and might push the next one out of it.
+            around.accelerator.free_memory()
+            if around.accelerator.num_processes > 1:
+                # The other processes may be waiting for this one inside the run; their launcher ends them.
+                raise
         self.results[variant.name, seed] = result
         self.around.progress.say(summary(around.title, result, variant.recipe.task.metrics[0]))
 
@@ -147,11 +155,13 @@ class Study:
             self.around.progress.say(f"{title} · no saved model (train.save_model), scores kept as they are")
             return
         around = self._around(variant, folder, title)
+        make_deterministic(variant.recipe.train.deterministic)
         data = self.shared.data(variant.recipe, split_seed(self.recipe, variant, seed))
         base = self.shared.base(variant.recipe, data.task)
         model, strategy = build(variant.recipe, base, data, Streams(seed, self.recipe.vary), around)
         strategy.restore(model, folder.model)
-        result["scores"] |= score_held_out(model, data, variant.recipe, around)
+        scores, _ = score_held_out(model, data, variant.recipe, around)
+        result["scores"] |= scores
         if around.accelerator.is_main_process:
             write_json(folder.result, result)
         self.around.progress.say(summary(title, result, variant.recipe.task.metrics[0]))
@@ -164,9 +174,7 @@ class Study:
         variant = self.recipe.variants[0]
         data = self.shared.data(variant.recipe, split_seed(self.recipe, variant, self.recipe.seeds[0]))
         base = self.shared.base(variant.recipe, data.task)
-        result = score_untuned(variant, base, data, self._around(variant, self.folder.base, "base model"))
-        if self.around.accelerator.is_main_process:
-            write_json(self.folder.base.result, {**result, "scores": former["scores"] | result["scores"]})
+        score_untuned(variant, base, data, self._around(variant, self.folder.base, "base model"), former["scores"])
 
     def _around(self, variant: Variant, folder: RunDir, title: str) -> Surroundings:
         return self.around.at(folder, title, models.choose_dtype(variant.recipe.model, self.around.device))
@@ -178,6 +186,9 @@ class Study:
         """
         first = self.recipe.variants[0].recipe
         if base.new or not variant.recipe.scoring.base or variant.recipe.model != first.model:
+            return None
+        if "split" in self.recipe.vary:
+            # Every seed is scored on other examples then, and one score of the base could stand beside none of them.
             return None
         if self.untuned is None:
             self.untuned = self.folder.base.read_result()
@@ -235,7 +246,7 @@ def rescore(folder: Path, overrides: Sequence[str] = (), progress: Progress | No
     """
     place = StudyDir(folder).require()
     recipe = recipes.read_resolved(place.resolved, overrides)
-    with located(recipe), stop_on_signals() as stop, progress or Progress() as shown:
+    with told_when_full(folder), located(recipe), stop_on_signals() as stop, progress or Progress() as shown:
         shared = Shared()
         facts = data_facts(recipe, preflight(recipe, shared))
         same_data(place, facts)

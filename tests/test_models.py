@@ -325,3 +325,23 @@ def test_auto_is_bfloat16_where_the_processor_has_it(monkeypatch, flag, dtype):
     assert models.choose_dtype(options("x"), cpu) == (dtype or torch.float32)
     assert models.choose_dtype(options("x", dtype="float32"), cpu) == torch.float32
     assert models.choose_dtype(options("x", dtype="bfloat16"), cpu) == torch.bfloat16
+
+
+def test_a_head_that_the_checkpoint_brings_is_drawn_afresh_where_the_task_wants_its_own(encoder_folder, tmp_path):
+    """Its outputs may stand for the same labels in another order."""
+    trained = tmp_path / "trained"
+    base = load_base(options(encoder_folder), CLASSIFIER, num_labels=3)
+    base.copy(Streams(5)).save_pretrained(trained)
+    for file in encoder_folder.glob("tokenizer*"):
+        (trained / file.name).write_bytes(file.read_bytes())
+    assert load_base(options(trained), CLASSIFIER, num_labels=3).new == frozenset()
+    again = load_base(options(trained), CLASSIFIER, new_head=True, num_labels=3)
+    assert again.new == {"classifier.weight", "classifier.bias"}
+    one, other = again.copy(Streams(1)), again.copy(Streams(2))
+    assert not torch.equal(one.classifier.weight, other.classifier.weight)
+
+
+def test_a_cuda_device_has_a_number(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert models.choose_device(ModelOptions(source="x", device="cuda")) == torch.device("cuda", 3)

@@ -51,7 +51,7 @@ def test_a_hidden_attempt_fails_the_test_that_made_it(tmp_path, request):
     arguments = ["-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), f"--confcutdir={tmp_path}"]
     plugin = tmp_path / "offline_conftest.py"
     plugin.write_text(f"import runpy\nglobals().update(runpy.run_path({str(conftest)!r}))\n")
-    paths = os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]])
+    paths = os.pathsep.join([str(tmp_path), str(request.config.rootpath), os.environ["PYTHONPATH"]])
     result = subprocess.run(
         [sys.executable, "-m", "pytest", *arguments, "-p", "offline_conftest", str(hidden)],
         capture_output=True,

@@ -7,7 +7,7 @@ import torch
 
 from finetune import models, recipe
 from finetune.errors import InputError
-from finetune.preflight import first_split, located, preflight, split_seed
+from finetune.preflight import located, preflight, split_seed
 from finetune.shared import Shared
 from tests import tiny
 
@@ -110,7 +110,7 @@ def test_the_split_is_the_recipes_unless_it_varies(topics):
     fixed, varying = load(topics, "data.split.seed=4"), load(topics, "vary=[split, init]")
     assert [split_seed(fixed, fixed.variants[0], seed) for seed in (0, 1)] == [4, 4]
     seeds = [split_seed(varying, varying.variants[0], seed) for seed in (0, 1)]
-    assert seeds[0] != seeds[1] and first_split(varying) == seeds[0]
+    assert seeds[0] != seeds[1]
 
 
 def test_errors_get_their_line(topics):
@@ -119,3 +119,34 @@ def test_errors_get_their_line(topics):
     with pytest.raises(InputError) as caught, located(load(topics)):
         raise bad_input("train.epochs", "is wrong")
     assert caught.value.problems[0].where.endswith("topics.yaml:8")
+
+
+def test_examples_longer_than_the_model_are_refused(topics, chats):
+    long = "task.max_length=512"
+    with pytest.raises(InputError, match=r"needs 3\d\d tokens, and the model has room for 128") as caught:
+        preflight(load(chats, "task.max_new_tokens=300"))
+    assert {problem.path for problem in caught.value.problems} == {"task.max_length"}
+    preflight(load(topics, long))  # the tokenizer cuts at the model's 128
+
+
+def test_variants_cannot_run_on_different_devices(topics):
+    with pytest.raises(InputError, match="a study runs on one device") as caught:
+        preflight(load(topics, "variants.full.model.device=cpu"))
+    assert caught.value.problems[0].path == "model.device"
+
+
+def test_every_seeds_own_split_is_checked(topics):
+    """The rare label is in the training part of some splits, and held out in others."""
+    news = topics.parent / "news.csv"
+    news.write_text(news.read_text() + "a label of one example,rare\n")
+
+    def unseen(seeds):
+        try:
+            preflight(load(topics, "vary=[split]", "data.split.stratify=null", f"seeds={seeds}"))
+        except InputError as error:
+            return "no training example has: rare" in str(error)
+        return False
+
+    alone = {seed: unseen([seed]) for seed in range(8)}
+    fine, bad = (next(seed for seed, wrong in alone.items() if wrong == wanted) for wanted in (False, True))
+    assert unseen([fine, bad])

@@ -21,7 +21,10 @@ def folder(tmp_path):
     return StudyDir(tmp_path / "runs" / "topics")
 
 
-FACTS = {"variants": {"linear": {"train": "a", "test": "b"}, "full": {"train": "c", "test": "b"}}}
+FACTS = {
+    "split_varies": False,
+    "variants": {"linear": {"train": "a", "test": "b"}, "full": {"train": "c", "test": "b"}},
+}
 
 
 def claimed(folder, path, *overrides, facts=FACTS):
@@ -108,7 +111,7 @@ def test_a_variant_that_comes_back_must_be_what_it_was(topics, folder):
 @pytest.mark.parametrize("variant", ["linear", "full"])
 def test_data_that_have_changed_are_refused(topics, folder, variant):
     claimed(folder, topics)
-    changed = {"variants": {**FACTS["variants"], variant: {"train": "x", "test": "b", "new": "d"}}}
+    changed = {**FACTS, "variants": {**FACTS["variants"], variant: {"train": "x", "test": "b", "new": "d"}}}
     [problem] = problems(folder, topics, facts=changed)
     assert problem.found == f"the examples of 'train' are not those that {folder.path} was made with"
     with pytest.raises(InputError):
@@ -118,7 +121,7 @@ def test_data_that_have_changed_are_refused(topics, folder, variant):
 
 def test_further_sets_and_variants_are_no_change(topics, folder):
     claimed(folder, topics)
-    more = {"variants": {"new": {"train": "x"}, "full": {"train": "c", "test": "b", "new": "d"}}}
+    more = {**FACTS, "variants": {"new": {"train": "x"}, "full": {"train": "c", "test": "b", "new": "d"}}}
     claimed(folder, topics, facts=more)
 
 

@@ -13,7 +13,7 @@ from finetune import models, recipe
 from finetune.errors import InputError
 from finetune.evaluate.store import Predictions
 from finetune.evaluate.store import read as read_predictions
-from finetune.preflight import first_split
+from finetune.preflight import split_seed
 from finetune.progress import Progress
 from finetune.randomness import Streams
 from finetune.run import build, count_parameters, judge, run, save_model, score_held_out, settle, validate_with
@@ -33,7 +33,9 @@ class Bench:
         self.variant = self.resolved.variants[-1]
         self.recipe = self.variant.recipe
         shared = Shared()
-        self.data = shared.data(self.recipe, first_split(self.resolved))
+        self.data = shared.data(
+            self.recipe, split_seed(self.resolved, self.resolved.variants[0], self.resolved.seeds[0])
+        )
         self.base = shared.base(self.recipe, self.data.task)
         around = open_surroundings(self.recipe.model, Progress(), StopRequest())
         self.around = around.at(RunDir(folder), "a run", models.choose_dtype(self.recipe.model, around.device))
@@ -149,23 +151,23 @@ def test_a_mitigation_whose_changes_would_stay_frozen_is_refused(bench, strategy
     assert caught.value.problems[0].path == "mitigations"
 
 
-def judged(scores, *, majority=None, untuned=None, metrics=("accuracy",), diverged=None):
+def judged(scores, *, mean=1.0, majority=None, untuned=None, metrics=("accuracy",), diverged=None):
     data = SimpleNamespace(held_out={"test": None}, majority={"test": majority})
     made = SimpleNamespace(task=SimpleNamespace(metrics=list(metrics)))
-    return judge(Trained(diverged, {}), scores, data, made, untuned)
+    return judge(Trained(diverged, {}), scores, {"test": mean}, data, made, untuned)
 
 
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
-        ({"scores": {"test/accuracy": 0.34}, "majority": 1 / 3}, "finished", None),
-        ({"scores": {"test/accuracy": 1 / 3}, "majority": 1 / 3}, "degenerate", "accuracy 0.333 on 'test'; always"),
+        ({"scores": {"test/accuracy": 0.34}, "mean": 0.34, "majority": 1 / 3}, "finished", None),
+        ({"scores": {}, "mean": 1 / 3, "majority": 1 / 3}, "degenerate", "accuracy 0.333 on 'test'; always"),
+        ({"scores": {"test/mcc": 0.0}, "metrics": ["mcc"], "mean": 0.2, "majority": 0.3}, "degenerate", "accuracy 0.2"),
         (
-            {"scores": {"test/accuracy": 0.9}, "majority": 0.3, "diverged": "the loss became nan"},
+            {"scores": {"test/accuracy": 0.9}, "mean": 0.9, "majority": 0.3, "diverged": "the loss became nan"},
             "diverged",
             "the loss",
         ),
-        ({"scores": {}, "majority": 0.3}, "finished", None),
         ({"scores": {"test/rouge_l": 0.3}, "metrics": ["rouge_l"], "untuned": {"test/rouge_l": 0.2}}, "finished", None),
         (
             {"scores": {"test/rouge_l": 0.2}, "metrics": ["rouge_l"], "untuned": {"test/rouge_l": 0.2}},
@@ -192,7 +194,8 @@ def test_a_score_that_is_no_number_is_left_out(bench, monkeypatch):
         return [SimpleNamespace(text=p.text, loss=math.nan, probabilities=p.probabilities) for p in found]
 
     monkeypatch.setattr(made.data.task, "predict", predict)
-    scores = score_held_out(model, made.data, made.recipe, made.around)
+    scores, means = score_held_out(model, made.data, made.recipe, made.around)
+    assert set(means) == {"test"} and 0 <= means["test"] <= 1
     assert set(scores) == {"test/accuracy", "test/macro_f1", "test/mcc"}
     assert isinstance(read_predictions(made.around.folder.predictions("test")), Predictions)
 

@@ -11,6 +11,10 @@ INTERVAL = (
     "Student t interval of the mean over seeds, 95 %. It says where the mean of endless seeds would lie on these "
     "held-out examples; it does not cover the choice of the examples."
 )
+INTERVAL_OVER_SPLITS = (
+    "Student t interval of the mean over seeds, 95 %. Each seed has its own split, so it covers the choice of the "
+    "examples too, as far as splits of one data set can: they overlap, so it is somewhat too narrow."
+)
 SD = (
     f"Standard deviation over seeds, with n {MINUS} 1. “Test-set noise” is the part that a test set of this size "
     "causes alone; “SD without it” is what would remain on endless examples (Jordan, ICLR 2024, Theorem 2). Both need "
@@ -36,7 +40,7 @@ def method_section(study: Study) -> Section:
     varied = ", ".join(study.vary) or "nothing"
     items = [
         ("What varies", f"Between seeds: {varied}. All other random draws are the same in every run."),
-        ("Interval", INTERVAL),
+        ("Interval", INTERVAL_OVER_SPLITS if "split" in study.vary else INTERVAL),
         ("SD", SD),
         ("Difference", DIFFERENCE),
         ("p (Holm)", HOLM),

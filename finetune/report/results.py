@@ -54,7 +54,9 @@ def _task(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def _variant(study: Study, name: str, runs: list[Run], tasks: list[dict[str, Any]]) -> dict[str, Any]:
-    spreads = {key: spread for task in tasks for key, spread in _spreads(runs, task).items()}
+    # Where each seed has its own split, row i is another example in each run.
+    comparable = [] if "split" in study.vary else tasks
+    spreads = {key: spread for task in comparable for key, spread in _spreads(runs, task).items()}
     keys = [f"{task['name']}/{metric['name']}" for task in tasks for metric in task["metrics"]]
     ended = [run.result["status"] for run in runs if run.result["status"] != "interrupted"]
     failures = stats.failure_rate(sum(status in FAILED for status in ended), len(ended), LEVEL)

@@ -94,6 +94,10 @@ class Task:
         """Learn from the training data what encoding needs; refuse splits that do not fit together."""
         self.tokenizer = tokenizer
 
+    def positions(self, example: Example) -> int:
+        """How many tokens the model has to have room for to learn or to score ``example``."""
+        return example.length
+
     def check_model(self, model: Any) -> None:
         """Raise :class:`InputError` when ``model``, which may be without weights, cannot learn this task."""
 

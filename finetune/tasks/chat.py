@@ -116,6 +116,10 @@ class Chat(Task):
                 "use the model's chat template, or a tokenizer without that habit",
             )
 
+    def positions(self, example: Example) -> int:
+        asked = 0 if example.prompt is None else len(example.prompt) + self.options.max_new_tokens
+        return max(example.length, asked)
+
     def check_model(self, model: Any) -> None:
         from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from finetune.errors import SameRun
@@ -28,11 +27,14 @@ def identity(
     for name, parameter in trained_parameters(model).items():
         weights.update(name.encode())
         weights.update(parameter.detach().cpu().float().contiguous().numpy().tobytes())
-    numbers = [examples[index].number for index in plan_batches(examples, options, streams).batch(0)]
+    batch = hashlib.sha256()
+    for index in plan_batches(examples, options, streams).batch(0):
+        # What the model will see, not the example's number: another split numbers other examples alike.
+        batch.update(examples[index].inputs["input_ids"].tobytes() + b"|")
     set_training_mode(model)  # which turns dropout off in frozen parts
     return {
         "initial_weights": weights.hexdigest()[:16],
-        "first_batch": hashlib.sha256(np.asarray(numbers).tobytes()).hexdigest()[:16],
+        "first_batch": batch.hexdigest()[:16],
         "dropout": streams.seed_of("dropout") if any(map(_drops, model.modules())) else None,
     }
 

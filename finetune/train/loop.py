@@ -283,6 +283,7 @@ class _Group:
                 "best_step": replica.best_step if kept else None,
                 "stopped_early": replica.stopped_early,
                 "resumed": self.at.resumed,
+                "seconds": round(self.at.seconds, 3),
             }
             outcomes.append(Trained(replica.diverged, facts))
         # The accelerator holds on to everything it has prepared, and a study trains many models.

@@ -85,10 +85,10 @@ class Phases:
         reset_peak_memory(device)
         self._last = time.perf_counter()
 
-    def end(self, phase: str) -> None:
-        """``phase`` ends here, and the next begins."""
+    def end(self, phase: str, seconds: float | None = None) -> None:
+        """``phase`` ends here, and the next begins; ``seconds`` where it had begun in another process."""
         now = time.perf_counter()
-        self.seconds[phase], self._last = round(now - self._last, 3), now
+        self.seconds[phase], self._last = round(now - self._last if seconds is None else seconds, 3), now
 
     def facts(self) -> dict[str, Any]:
         """For the run's result."""

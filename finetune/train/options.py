@@ -72,4 +72,5 @@ class TrainOptions(Options):
     save_model: bool = Field(True, json_schema_extra=OPERATIONAL)
     """Write the trained weights to the run's `model/` folder (an adapter or partial run: only what changed)."""
     deterministic: bool = True
-    """Use only deterministic kernels, so that the same seed gives bit-identical results on the same machine."""
+    """Use deterministic kernels, so that the same seed gives bit-identical results on the same machine; torch warns
+    of the rare one that has no such form."""

@@ -74,6 +74,15 @@ def test_spread_comes_from_the_predictions_of_every_run(study):
     assert found["test/macro_f1"]["sd_floor"] is None  # not a mean of the stored scores
 
 
+def test_there_is_no_spread_over_examples_that_differ_between_seeds(study):
+    resolved = study.path / "resolved.yaml"
+    resolved.write_text(resolved.read_text().replace("- init\n", "- init\n- split\n", 1))
+    found = variant(build(study.path), "full")["estimates"]["test/accuracy"]
+    assert found["sd"] is not None
+    assert found["sd_floor"] is None and found["sd_corrected"] is None
+    assert "Each seed has its own split" in (study.path / "report" / "index.html").read_text(encoding="utf-8")
+
+
 def test_base_is_a_variant_with_one_fixed_score(study):
     results = build(study.path)
     base = variant(results, "base")

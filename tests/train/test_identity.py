@@ -1,6 +1,8 @@
 """Two seeds that are secretly the same run are found out, and two that differ in anything at all are not accused."""
 
 import json
+from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -82,3 +84,14 @@ def test_frozen_weights_do_not_tell_runs_apart(topics_bench):
     model.classifier.requires_grad_(True)
     assert of(topics_bench, 1, [], model)["initial_weights"] != before["initial_weights"]
     assert len(before["initial_weights"]) == len(before["first_batch"]) == 16
+
+
+def test_the_first_batch_is_known_by_what_is_in_it(topics_bench):
+    """With another split, other examples have the same numbers."""
+    streams, model = Streams(0), topics_bench.model(streams=Streams(0))
+    before = identity(model, topics_bench.examples, options(), streams)
+    circle = pairwise([*topics_bench.examples, topics_bench.examples[0]])
+    moved = [replace(one, inputs=other.inputs) for one, other in circle]
+    after = identity(model, moved, options(), streams)
+    assert before["initial_weights"] == after["initial_weights"]
+    assert before["first_batch"] != after["first_batch"]

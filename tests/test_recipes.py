@@ -1,0 +1,40 @@
+"""The recipes that ship promise what the README says of them."""
+
+from pathlib import Path
+
+import pytest
+
+from finetune import recipe, study
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_each_begins_with_what_it_shows_and_how_long_it_takes(path):
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith("# Shows: ") and lines[1].startswith("# Takes: ")
+
+
+def test_the_quickstart_is_an_honest_small_study():
+    quickstart = recipe.load(RECIPES / "quickstart.yaml")
+    assert quickstart.seeds == [0, 1, 2, 3, 4]
+    assert {variant.name: variant.recipe.strategy.type for variant in quickstart.variants} == {
+        "linear": "linear",
+        "lora": "adapter",
+        "full": "full",
+    }
+    assert all(variant.recipe.data.split.test >= 500 for variant in quickstart.variants)
+
+
+def test_the_headlines_stand_beside_the_untuned_model():
+    [only] = recipe.load(RECIPES / "smollm2-headlines.yaml").variants
+    assert only.recipe.scoring.base and only.recipe.strategy.type == "adapter"
+
+
+@pytest.mark.slow
+def test_the_quickstart_ends_with_every_run_finished(tmp_path):
+    outcome = study.run_study(recipe.load(RECIPES / "quickstart.yaml"), tmp_path)
+    assert outcome.failed == []
+    means = {variant["name"]: variant["estimates"]["test/accuracy"] for variant in outcome.results["variants"]}
+    assert {name: found["n"] for name, found in means.items()} == {"linear": 5, "lora": 5, "full": 5}
+    assert min(means["lora"]["mean"], means["full"]["mean"]) > 0.85 > means["linear"]["mean"] > 0.6
