@@ -121,7 +121,8 @@ def load_tokenizer(options: ModelOptions) -> PreTrainedTokenizerBase:
     if not tokenizer.is_fast:
         raise bad_input(at, "this tokenizer has no tokenizer.json", "convert it to a fast tokenizer first")
     if tokenizer.pad_token is None:
-        # Safe because padding is masked by position, never by comparing ids: the end token is still learnt.
+        # Our losses and masks tell padding by position, so an end token that doubles as padding is still learnt.
+        # transformers' decoder classifiers do compare ids: there a text's own trailing end token counts as padding.
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     return tokenizer
 

@@ -25,6 +25,9 @@ from finetune.errors import bad_input
 FORMAT = 1
 """Version of every JSON file written here."""
 
+FAILED = ("degenerate", "diverged", "error")
+"""Statuses of a run that count as failures."""
+
 BASE = "base"
 """The folder, and the variant name, of the untuned base model."""
 

@@ -16,7 +16,7 @@ from finetune.progress import Progress
 from finetune.randomness import Streams
 from finetune.records import claim, data_facts, environment, same_data, with_former
 from finetune.run import build, opening, run, score_held_out, score_untuned
-from finetune.run_dir import RunDir, StudyDir, read_json, write_json, write_text
+from finetune.run_dir import FAILED, RunDir, StudyDir, read_json, write_json, write_text
 from finetune.shared import Shared, TaskData
 from finetune.stopping import StopRequest, stop_on_signals
 from finetune.surroundings import Surroundings, make_deterministic, open_surroundings
@@ -42,12 +42,11 @@ class StudyOutcome:
     @property
     def failed(self) -> list[dict[str, Any]]:
         """Runs that failed, each with its variant, seed, status and reason."""
-        bad = ("degenerate", "diverged", "error")
         return [
             {"variant": variant["name"], **run}
             for variant in self.results["variants"]
             for run in variant["runs"]
-            if run["status"] in bad
+            if run["status"] in FAILED
         ]
 
 
@@ -102,14 +101,11 @@ class Study:
             write_json(folder.data, with_former(folder, facts))
             write_json(folder.environment, environment(around, models.choose_dtype(first.model, around.device)))
         around.accelerator.wait_for_everyone()
-        return cls.resume(recipe, folder, shared, progress, stop)
+        return cls.resume(recipe, folder, shared, around)
 
     @classmethod
-    def resume(
-        cls, recipe: ResolvedRecipe, folder: StudyDir, shared: Shared, progress: Progress, stop: StopRequest
-    ) -> Study:
+    def resume(cls, recipe: ResolvedRecipe, folder: StudyDir, shared: Shared, around: Surroundings) -> Study:
         """Read what is finished already."""
-        around = open_surroundings(recipe.variants[0].recipe.model, progress, stop)
         results = {}
         for variant in recipe.variants:
             for seed in recipe.seeds:
@@ -250,7 +246,8 @@ def rescore(folder: Path, overrides: Sequence[str] = (), progress: Progress | No
         shared = Shared()
         facts = data_facts(recipe, preflight(recipe, shared))
         same_data(place, facts)
-        study = Study.resume(recipe, place, shared, shown, stop)
+        around = open_surroundings(recipe.variants[0].recipe.model, shown, stop)
+        study = Study.resume(recipe, place, shared, around)
         for (name, seed), result in study.results.items():
             study.rescore(next(variant for variant in recipe.variants if variant.name == name), seed, result)
         study.rescore_untuned()

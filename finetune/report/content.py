@@ -7,10 +7,10 @@ from typing import Any
 from finetune.report import appendix, methods, plots
 from finetune.report.blocks import Block, Cell, Column, Document, Figure, Fold, Panels, Section, Table, Text
 from finetune.report.reading import Study
-from finetune.report.results import BASE_REASON, FAILED
+from finetune.report.results import BASE_REASON
 from finetune.report.units import MINUS, NONE, count, p_value, seconds, unit
 from finetune.report.verdict import verdict_of
-from finetune.run_dir import BASE
+from finetune.run_dir import BASE, FAILED
 
 Results = dict[str, Any]
 

@@ -7,10 +7,9 @@ from typing import Any
 from markupsafe import Markup
 
 from finetune.report.reading import Run
-from finetune.report.results import FAILED
 from finetune.report.svg import Scale, cross, drawing, polyline, short, tag
 from finetune.report.units import Unit, count, fixed, unit
-from finetune.run_dir import BASE
+from finetune.run_dir import BASE, FAILED
 
 COLOURS = 8
 """Colours that the page's style defines, c0 to c7; further variants begin again."""

@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from finetune import stats
 from finetune.report.reading import Run, Study
 from finetune.report.units import unit
-from finetune.run_dir import BASE, FORMAT
+from finetune.run_dir import BASE, FAILED, FORMAT
 
 LEVEL = 0.95
 """Level of every interval in a report."""
 
-FAILED = ("degenerate", "diverged", "error")
 BASE_REASON = "the untuned base model has no seed: one fixed score"
 
 
