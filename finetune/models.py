@@ -8,11 +8,13 @@ import platform
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stderr
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from finetune.digests import weights_digest
 from finetune.errors import bad_input
 from finetune.locations import resolve_package_path
 from finetune.options import Options
@@ -138,6 +140,13 @@ class BaseModel:
     model: PreTrainedModel
     new: frozenset[str]
     """Parameters drawn from each run's `init` stream: the task's head, and what else the checkpoint does not have."""
+    kept: dict[Any, Any] = field(default_factory=dict, repr=False)
+    """What others have computed from these weights, kept as long as they are."""
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of the pretrained weights."""
+        return weights_digest({name: value for name, value in self.model.named_parameters() if name not in self.new})
 
     def copy(self, streams: Streams) -> PreTrainedModel:
         """A copy whose new parameters are drawn from ``streams``' `init` stream."""

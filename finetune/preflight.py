@@ -9,10 +9,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from finetune import models
+from finetune.assemble import count_parameters, prepare
 from finetune.errors import InputError, Problem, bad_input
 from finetune.evaluate import metrics
 from finetune.randomness import Streams
-from finetune.run import count_parameters, prepare
 from finetune.shared import Shared, TaskData
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
 
 StreamName = Literal["split", "init", "order", "dropout", "noise"]
 STREAMS: tuple[StreamName, ...] = get_args(StreamName)
@@ -78,3 +79,12 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+def seed_torch(seed: int, device: torch.device) -> None:
+    """Seed torch's global generators of the CPU and of ``device``: much faster than looking for every device."""
+    import torch
+
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)

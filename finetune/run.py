@@ -1,147 +1,75 @@
-"""THE MAIN PATH: one variant under one seed, from a recipe's options to a result on disk."""
+"""THE MAIN PATH: one variant under one seed, or a group of seeds, from a recipe's options to results on disk."""
 
 from __future__ import annotations
 
-import math
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from finetune import models
-from finetune.errors import bad_input
+from finetune.assemble import assemble, count_parameters, open_prefix, settle
 from finetune.evaluate import metrics
-from finetune.evaluate.predict import predict, score
+from finetune.group.group import Group, Member
 from finetune.randomness import Streams
-from finetune.registry import MITIGATIONS, STRATEGIES
-from finetune.run_dir import FORMAT, write_json
+from finetune.run_dir import FORMAT, RunDir, write_json
+from finetune.scoring import Scores, score_held_out, validate_with
 from finetune.shared import TaskData
-from finetune.strategies.base import Strategy, trained_parameters
+from finetune.strategies.base import Strategy
 from finetune.surroundings import Surroundings
-from finetune.train.identity import check_distinct, identity
-from finetune.train.loop import Trained, Validation, train
+from finetune.train.loop import Trained, train
 from finetune.train.meters import Phases
 
 if TYPE_CHECKING:
     from finetune.recipe import Recipe, Variant
 
-Scores = dict[str, float]
-"""By `task/metric`."""
-
 
 def run(
     variant: Variant,
-    streams: Streams,
+    members: Sequence[Member],
     data: TaskData,
     base: models.BaseModel,
     around: Surroundings,
     sisters: dict[int, dict[str, Any]],
     untuned: Scores | None,
-) -> dict[str, Any]:
-    """Train and score one run; write its `result.json`, last, and return it.
+    compiled: bool = False,
+) -> list[dict[str, Any]]:
+    """Train and score one run, or several side by side; write each `result.json`, last, and return them.
 
     ``sisters`` are the results of the variant's other seeds, ``untuned`` the base model's scores where they mean
-    something. A run that was interrupted resumes from its checkpoint.
+    something; ``compiled``: whether to compile the model. Runs that were interrupted resume from their checkpoints.
     """
-    recipe, phases = variant.recipe, Phases(around.device)
-    model, strategy = build(recipe, base, data, streams, around)
-    start = identity(model, data.train.examples, recipe.train, streams)
-    check_distinct(start, sisters)
+    recipe, phases = variant.recipe, Phases(around.device, len(members))
+    group, strategy, starts = assemble(recipe, base, data, members, around, sisters)
+    open_prefix(group, recipe, base, data, around)
+    if compiled:
+        group.compile()
     phases.end("load")
-    validation = validate_with(model, data, recipe, around)
-    [trained] = train(model, data.task, data.train.examples, recipe.train, [streams], around, validation)
-    phases.end("train", trained.facts["seconds"])
-    scores, right = score_held_out(model, data, recipe, around)
+    validation = validate_with(group, data, recipe, around)
+    trained = train(group, data.task, data.train.examples, recipe.train, members, around, validation)
+    phases.end("train", sum(each.facts["seconds"] for each in trained))
+    folders = [member.folder for member in members]
+    found = score_held_out(group, data, recipe, around, folders, base.digest)
     phases.end("evaluate")
-    status, reason = judge(trained, scores, right, data, recipe, untuned)
-    result = {
-        **opening(variant, streams.seed, status, reason),
-        **phases.facts(),
-        "parameters": count_parameters(model),
-        "scores": scores,
-        "training": trained.facts,
-        "identity": start,
-        "streams": streams.facts(),
-    }
-    return finish(result, strategy if recipe.train.save_model else None, model, data, around)
-
-
-def build(
-    recipe: Recipe, base: models.BaseModel, data: TaskData, streams: Streams, around: Surroundings
-) -> tuple[torch.nn.Module, Strategy]:
-    """The model as training starts from it: new parameters drawn, mitigations applied, what learns marked."""
-    fresh = base.copy(streams)
-    with streams.globally("init", 1):
-        model, strategy = prepare(recipe, fresh, data, base.new)
-    return settle(model, around), strategy
-
-
-def settle(model: torch.nn.Module, around: Surroundings) -> torch.nn.Module:
-    """Move the model to its device, frozen weights in the compute dtype.
-
-    Weights that learn need float32's small steps; frozen ones are only multiplied with. Buffers stay as they are:
-    rotary frequencies lose far positions in bfloat16.
-    """
-    for parameter in model.parameters():
-        parameter.data = parameter.data.to(torch.float32 if parameter.requires_grad else around.dtype)
-    return model.to(around.device)
-
-
-def prepare(
-    recipe: Recipe, model: Any, data: TaskData, new: frozenset[str] = frozenset()
-) -> tuple[torch.nn.Module, Strategy]:
-    """Apply the recipe's mitigations and strategy to a fresh model. Works on weightless models too."""
-    data.task.check_model(model)
-    head = models.head_parameters(model, new) if data.task.new_head else set(new)
-    changed: dict[str, torch.nn.Parameter] = {}
-    for number, options in enumerate(recipe.mitigations):
-        names = MITIGATIONS.get(options.type)(options).prepare(model, head, f"mitigations.{number}")
-        changed |= {name: model.get_parameter(name) for name in names}
-    strategy: Strategy = STRATEGIES.get(recipe.strategy.type)(recipe.strategy)
-    prepared = strategy.prepare(model, head)
-    if frozen := [name for name, parameter in changed.items() if not parameter.requires_grad]:
-        found = f"changes weights that strategy '{recipe.strategy.type}' leaves frozen, such as {frozen[0]}"
-        raise bad_input("mitigations", found, "use strategy full, or a partial one that trains them")
-    return prepared, strategy
-
-
-def validate_with(model: torch.nn.Module, data: TaskData, recipe: Recipe, around: Surroundings) -> Validation | None:
-    """How the validation split is scored during training; None without one."""
-    if data.validation is None or recipe.train.evaluations == 0:
-        return None
-    examples, select = data.validation.examples, recipe.train.select
-    wanted = list(dict.fromkeys(["loss", select, *(["accuracy"] if data.task.labels else [])]))
-    # Generating answers at every evaluation would cost more than training does; only a metric that needs them asks.
-    answers = bool(data.task.labels) or metrics.load(select).needs == "text"
-
-    def score_now() -> list[dict[str, float]]:
-        found = predict(model, data.task, examples, recipe.scoring.batch_size, around.quietly(), answers)
-        return [score(found, wanted)]
-
-    return Validation(score_now, select, metrics.load(select, "train.select").higher_is_better)
-
-
-def score_held_out(
-    model: torch.nn.Module, data: TaskData, recipe: Recipe, around: Surroundings
-) -> tuple[Scores, dict[str, float]]:
-    """Score every held-out task, and write the prediction store.
-
-    Returns the scores, and by task the mean over examples of the store's `score` column.
-    """
-    scores: Scores = {}
-    means = {}
-    for task, encoded in data.held_out.items():
-        batches = -(-len(encoded.examples) // recipe.scoring.batch_size)
-        around.progress.start(f"scoring {task}", batches)
-        predictions = predict(model, data.task, encoded.examples, recipe.scoring.batch_size, around)
-        if around.accelerator.is_main_process:
-            predictions.write(around.folder.predictions(task))
-        found = score(predictions, recipe.task.metrics)
-        # A diverged model's likelihoods may not be numbers; its other scores still count.
-        scores |= {f"{task}/{name}": value for name, value in found.items() if math.isfinite(value)}
-        means[task] = float(predictions.score.mean())
-    return scores, means
+    results = []
+    for number, (member, how, (scores, right)) in enumerate(zip(members, trained, found, strict=True)):
+        status, reason = judge(how, scores, right, data, recipe, untuned)
+        with group.alone(number) as model:
+            result = {
+                **opening(variant, member.streams.seed, status, reason),
+                **phases.facts(),
+                "parameters": count_parameters(model),
+                "scores": scores,
+                "training": how.facts,
+                "identity": starts[number],
+                "streams": member.streams.facts(),
+            }
+            results.append(
+                finish(result, strategy if recipe.train.save_model else None, model, data, around, member.folder)
+            )
+    return results
 
 
 def judge(
@@ -169,12 +97,6 @@ def judge(
     return "finished", None
 
 
-def count_parameters(model: torch.nn.Module) -> dict[str, int]:
-    """How many there are, and how many learn."""
-    total = sum(parameter.numel() for parameter in model.parameters())
-    return {"total": total, "trainable": sum(value.numel() for value in trained_parameters(model).values())}
-
-
 def opening(variant: Variant, seed: int | None, status: str, reason: str | None) -> dict[str, Any]:
     """The first keys of every `result.json`."""
     strategy = variant.recipe.strategy.type if seed is not None else "none"
@@ -190,11 +112,15 @@ def opening(variant: Variant, seed: int | None, status: str, reason: str | None)
 
 
 def finish(
-    result: dict[str, Any], strategy: Strategy | None, model: torch.nn.Module, data: TaskData, around: Surroundings
+    result: dict[str, Any],
+    strategy: Strategy | None,
+    model: torch.nn.Module,
+    data: TaskData,
+    around: Surroundings,
+    folder: RunDir,
 ) -> dict[str, Any]:
     """Save the model where wanted, drop the checkpoints that are no longer needed, and write the result, last."""
     if around.accelerator.is_main_process:
-        folder = around.folder
         if strategy is not None:
             save_model(strategy, model, data, folder.model)
         write_json(folder.result, result)
@@ -214,7 +140,12 @@ def save_model(strategy: Strategy, model: torch.nn.Module, data: TaskData, folde
 
 
 def score_untuned(
-    variant: Variant, base: models.BaseModel, data: TaskData, around: Surroundings, known: Scores | None = None
+    variant: Variant,
+    base: models.BaseModel,
+    data: TaskData,
+    around: Surroundings,
+    folder: RunDir,
+    known: Scores | None = None,
 ) -> dict[str, Any]:
     """Score the base model as it is, and write its `result.json`, with the scores that are ``known`` already.
 
@@ -223,7 +154,7 @@ def score_untuned(
     phases = Phases(around.device)
     model = settle(base.copy(Streams(0)).requires_grad_(False), around)
     phases.end("load")
-    scores, _ = score_held_out(model, data, variant.recipe, around)
+    [(scores, _)] = score_held_out(Group(model), data, variant.recipe, around, [folder], base.digest)
     phases.end("evaluate")
     result = {
         **opening(variant, None, "finished", None),
@@ -234,4 +165,4 @@ def score_untuned(
         "identity": None,
         "streams": None,
     }
-    return finish(result, None, model, data, around)
+    return finish(result, None, model, data, around, folder)

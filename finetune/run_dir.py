@@ -2,6 +2,7 @@
 
 runs/<study>/
   recipe.yaml  resolved.yaml  environment.json  data.json
+  speed.json                               how many seeds are trained side by side, as measured
   <variant>/seed-<n>/result.json           written last: its presence means done
                      metrics.jsonl
                      predictions/<task>.parquet
@@ -113,6 +114,10 @@ class StudyDir:
     @property
     def data(self) -> Path:
         return self.path / "data.json"
+
+    @property
+    def speed(self) -> Path:
+        return self.path / "speed.json"
 
     @property
     def report(self) -> Path:

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune import models
 from finetune import recipe as recipes
+from finetune.assemble import build
 from finetune.errors import DiskFull, FinetuneError, InputError, Interrupted
+from finetune.group.group import Group, Member
 from finetune.preflight import Preflight, located, preflight, split_seed
 from finetune.progress import Progress
 from finetune.randomness import Streams
 from finetune.records import claim, data_facts, environment, same_data, with_former
-from finetune.run import build, opening, run, score_held_out, score_untuned
-from finetune.run_dir import FAILED, RunDir, StudyDir, read_json, write_json, write_text
+from finetune.run import opening, run, score_untuned
+from finetune.run_dir import FAILED, StudyDir, read_json, write_json, write_text
+from finetune.scoring import score_held_out
 from finetune.shared import Shared, TaskData
+from finetune.sizing import Speed, choose_speed
 from finetune.stopping import StopRequest, stop_on_signals
 from finetune.surroundings import Surroundings, make_deterministic, open_surroundings
+from finetune.train import checkpoint
 from finetune.train.checkpoint import told_when_full
 
 if TYPE_CHECKING:
@@ -62,9 +67,9 @@ def run_study(recipe: ResolvedRecipe, output: Path, progress: Progress | None = 
             study = Study.open(recipe, StudyDir(output / recipe.name), shared, preflight(recipe, shared), shown, stop)
             if len(study.results) == len(recipe.seeds) * len(recipe.variants):
                 study.around.progress.say("every run is finished already; writing the report again")
-            for seed in recipe.seeds:
-                for variant in recipe.variants:
-                    study.run(variant, seed)
+            for variant in recipe.variants:
+                for seeds in study.groups(variant):
+                    study.run(variant, seeds)
         return study.report()
 
 
@@ -91,7 +96,7 @@ class Study:
     ) -> Study:
         """Claim the folder, write down what will be run on what, and read what is finished already."""
         first = recipe.variants[0].recipe
-        around = open_surroundings(first.model, progress, stop)
+        around = open_surroundings(first.model, progress, stop, folder.path)
         facts = data_facts(recipe, found)
         claim(folder, recipe, facts)  # in every process, so that a refusal ends them all
         around.accelerator.wait_for_everyone()
@@ -114,34 +119,78 @@ class Study:
                     results[variant.name, seed] = result
         return cls(recipe, folder, shared, around, results)
 
-    def run(self, variant: Variant, seed: int) -> None:
-        """Do one run, unless it is finished; an exception inside it becomes its result."""
-        if (variant.name, seed) in self.results:
+    def groups(self, variant: Variant) -> Iterator[list[int]]:
+        """The variant's seeds that are not finished, in groups that are trained side by side."""
+        seeds = [seed for seed in self.recipe.seeds if (variant.name, seed) not in self.results]
+        if not seeds:
             return
-        number = f"run {len(self.results) + 1} of {len(self.recipe.variants) * len(self.recipe.seeds)}"
-        around = self._around(variant, self.folder.run(variant.name, seed), f"{number}: {variant.name}, seed {seed}")
-        streams = Streams(seed, self.recipe.vary)
+        size = self._speed(variant, seeds).replicas
+        at_step: dict[int | None, list[int]] = {}  # those that were interrupted go on beside others at the same step
+        for seed in seeds:
+            at_step.setdefault(checkpoint.step_of(self.folder.run(variant.name, seed).checkpoints), []).append(seed)
+        for alike in at_step.values():
+            for start in range(0, len(alike), size):
+                yield alike[start : start + size]
+
+    def _speed(self, variant: Variant, seeds: Sequence[int]) -> Speed:
+        """How to train this variant's seeds; what had to be measured is, once for the study."""
+        known = read_json(self.folder.speed) if self.folder.speed.exists() else {}
+        asked = [variant.recipe.train.replicas, variant.recipe.train.compile]
+        if variant.name not in known or known[variant.name]["asked"] != asked:
+            around = self._around(variant, variant.name)
+            make_deterministic(variant.recipe.train.deterministic)
+            data = self.shared.data(variant.recipe, split_seed(self.recipe, variant, seeds[0]))
+            base = self.shared.base(variant.recipe, data.task)
+            # Runs on other examples have nothing in common.
+            together = seeds[:1] if "split" in self.recipe.vary else seeds
+            streams = [Streams(seed, self.recipe.vary) for seed in together]
+            speed = choose_speed(variant.recipe, base, data, streams, around)
+            known[variant.name] = {"asked": asked, **vars(speed)}
+            if around.accelerator.is_main_process:
+                write_json(self.folder.speed, known)
+            if speed.measured:
+                self.around.progress.say(f"{variant.name} · {speed.reason}")
+        return Speed(**{name: known[variant.name][name] for name in Speed.__annotations__})
+
+    def run(self, variant: Variant, seeds: Sequence[int]) -> None:
+        """Do some seeds' runs side by side; an exception inside becomes their result, each one's own if it can."""
+        members = [Member(Streams(seed, self.recipe.vary), self.folder.run(variant.name, seed)) for seed in seeds]
+        done, every = len(self.results), len(self.recipe.variants) * len(self.recipe.seeds)
+        which = (
+            f"run {done + 1} of {every}" if len(seeds) == 1 else f"runs {done + 1} to {done + len(seeds)} of {every}"
+        )
+        title = f"{which}: {variant.name}, seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+        around = self._around(variant, title)
         sisters = {other: result for (name, other), result in self.results.items() if name == variant.name}
         make_deterministic(variant.recipe.train.deterministic)
         if around.accelerator.is_main_process:
-            around.folder.result.unlink(missing_ok=True)  # of an error that is tried again
+            for member in members:
+                member.folder.result.unlink(missing_ok=True)  # of an error that is tried again
         try:
-            data = self.shared.data(variant.recipe, split_seed(self.recipe, variant, seed))
+            data = self.shared.data(variant.recipe, split_seed(self.recipe, variant, seeds[0]))
             base = self.shared.base(variant.recipe, data.task)
             with told_when_full(self.folder.path):
                 untuned = self._score_untuned(variant, base, data)
-                result = run(variant, streams, data, base, around, sisters, untuned)
+                compiled = self._speed(variant, seeds).compiled
+                results = run(variant, members, data, base, around, sisters, untuned, compiled)
         except (Interrupted, InputError, DiskFull):
             raise
         except Exception as error:
-            result = self._record(error, variant, seed, around)
             # What the run had prepared would stay in memory, and might push the next one out of it.
             around.accelerator.free_memory()
+            if len(seeds) > 1:
+                self.around.progress.say(f"{title} · {error}; trying one by one")
+                for seed in seeds:
+                    self.run(variant, [seed])
+                return
+            results = [self._record(error, variant, members[0], around)]
             if around.accelerator.num_processes > 1:
                 # The other processes may be waiting for this one inside the run; their launcher ends them.
                 raise
-        self.results[variant.name, seed] = result
-        self.around.progress.say(summary(around.title, result, variant.recipe.task.metrics[0]))
+        for seed, result in zip(seeds, results, strict=True):
+            self.results[variant.name, seed] = result
+            line = f"run {len(self.results)} of {every}: {variant.name}, seed {seed}"
+            self.around.progress.say(summary(line, result, variant.recipe.task.metrics[0]))
 
     def rescore(self, variant: Variant, seed: int, result: dict[str, Any]) -> None:
         """Score one finished run's saved model, and add the scores to its result."""
@@ -150,13 +199,13 @@ class Study:
         if not folder.model.exists():
             self.around.progress.say(f"{title} · no saved model (train.save_model), scores kept as they are")
             return
-        around = self._around(variant, folder, title)
+        around = self._around(variant, title)
         make_deterministic(variant.recipe.train.deterministic)
         data = self.shared.data(variant.recipe, split_seed(self.recipe, variant, seed))
         base = self.shared.base(variant.recipe, data.task)
         model, strategy = build(variant.recipe, base, data, Streams(seed, self.recipe.vary), around)
         strategy.restore(model, folder.model)
-        scores, _ = score_held_out(model, data, variant.recipe, around)
+        [(scores, _)] = score_held_out(Group(model), data, variant.recipe, around, [folder], base.digest)
         result["scores"] |= scores
         if around.accelerator.is_main_process:
             write_json(folder.result, result)
@@ -170,10 +219,11 @@ class Study:
         variant = self.recipe.variants[0]
         data = self.shared.data(variant.recipe, split_seed(self.recipe, variant, self.recipe.seeds[0]))
         base = self.shared.base(variant.recipe, data.task)
-        score_untuned(variant, base, data, self._around(variant, self.folder.base, "base model"), former["scores"])
+        around = self._around(variant, "base model")
+        score_untuned(variant, base, data, around, self.folder.base, former["scores"])
 
-    def _around(self, variant: Variant, folder: RunDir, title: str) -> Surroundings:
-        return self.around.at(folder, title, models.choose_dtype(variant.recipe.model, self.around.device))
+    def _around(self, variant: Variant, title: str) -> Surroundings:
+        return self.around.at(title, models.choose_dtype(variant.recipe.model, self.around.device))
 
     def _score_untuned(self, variant: Variant, base: models.BaseModel, data: TaskData) -> dict[str, float] | None:
         """Scores of the untuned base model, once for the study; None where they mean nothing.
@@ -189,16 +239,16 @@ class Study:
         if self.untuned is None:
             self.untuned = self.folder.base.read_result()
         if self.untuned is None:
-            around = self._around(variant, self.folder.base, "base model")
-            self.untuned = score_untuned(variant, base, data, around)
+            around = self._around(variant, "base model")
+            self.untuned = score_untuned(variant, base, data, around, self.folder.base)
             self.around.progress.say(summary("base model, untuned", self.untuned, variant.recipe.task.metrics[0]))
         return dict(self.untuned["scores"])
 
-    def _record(self, error: Exception, variant: Variant, seed: int, around: Surroundings) -> dict[str, Any]:
+    def _record(self, error: Exception, variant: Variant, member: Member, around: Surroundings) -> dict[str, Any]:
         """The result of a run that ended in an exception: written, and counted, like any other."""
         reason = f"{type(error).__name__}: {error}" if not isinstance(error, FinetuneError) else str(error)
         result = {
-            **opening(variant, seed, "error", reason),
+            **opening(variant, member.streams.seed, "error", reason),
             "traceback": "".join(traceback.format_exception(error)),
             "seconds": None,
             "phases": {},
@@ -207,10 +257,10 @@ class Study:
             "scores": {},
             "training": None,
             "identity": None,
-            "streams": Streams(seed, self.recipe.vary).facts(),
+            "streams": member.streams.facts(),
         }
         if around.accelerator.is_main_process:
-            write_json(around.folder.result, result)
+            write_json(member.folder.result, result)
         return result
 
     def report(self) -> StudyOutcome:
@@ -246,7 +296,7 @@ def rescore(folder: Path, overrides: Sequence[str] = (), progress: Progress | No
         shared = Shared()
         facts = data_facts(recipe, preflight(recipe, shared))
         same_data(place, facts)
-        around = open_surroundings(recipe.variants[0].recipe.model, shown, stop)
+        around = open_surroundings(recipe.variants[0].recipe.model, shown, stop, folder)
         study = Study.resume(recipe, place, shared, around)
         for (name, seed), result in study.results.items():
             study.rescore(next(variant for variant in recipe.variants if variant.name == name), seed, result)

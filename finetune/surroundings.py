@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from finetune.memory import keep_memory
 from finetune.models import ModelOptions, choose_device, choose_dtype
 from finetune.progress import Progress
-from finetune.run_dir import RunDir
 from finetune.stopping import StopRequest
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ class Surroundings:
     accelerator: Accelerator
     dtype: torch.dtype
     """Of the forward and backward pass."""
-    folder: RunDir
+    cache: Path
+    """Folder for what is too large for memory, and not needed afterwards."""
     title: str = ""
     """What the progress line calls the run."""
     progress: Progress = field(default_factory=Progress)
@@ -35,9 +36,9 @@ class Surroundings:
     def device(self) -> torch.device:
         return self.accelerator.device
 
-    def at(self, folder: RunDir, title: str, dtype: torch.dtype) -> Surroundings:
+    def at(self, title: str, dtype: torch.dtype) -> Surroundings:
         """The same for another run."""
-        return replace(self, folder=folder, title=title, dtype=dtype)
+        return replace(self, title=title, dtype=dtype)
 
     def quietly(self) -> Surroundings:
         """The same, showing nothing: for work inside a phase that is already shown."""
@@ -70,7 +71,7 @@ def make_deterministic(wanted: bool) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-def open_surroundings(options: ModelOptions, progress: Progress, stop: StopRequest) -> Surroundings:
+def open_surroundings(options: ModelOptions, progress: Progress, stop: StopRequest, cache: Path) -> Surroundings:
     """Find the processes and the device that this one belongs to. Only the first process shows anything."""
     from accelerate import Accelerator
 
@@ -79,4 +80,5 @@ def open_surroundings(options: ModelOptions, progress: Progress, stop: StopReque
         torch.cuda.set_device(device)
     accelerator = Accelerator(cpu=device.type == "cpu")
     shown = progress if accelerator.is_main_process else Progress()
-    return Surroundings(accelerator, choose_dtype(options, device), RunDir(Path()), progress=shown, stop=stop)
+    keep_memory()
+    return Surroundings(accelerator, choose_dtype(options, device), cache, progress=shown, stop=stop)

@@ -20,6 +20,7 @@ os.environ.update(
     {name: "1" for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE", "TRANSFORMERS_OFFLINE")},
     HF_HOME=str(scratch / "huggingface"),
     HF_HUB_DISABLE_TELEMETRY="1",
+    FINETUNE_CACHE=str(scratch / "finetune"),
     OMP_NUM_THREADS="1",  # threads that wait for each other on a busy machine slow tiny models down tenfold
     FINETUNE_TEST_NETWORK_LOG=str(scratch / "network.log"),
     PYTHONPATH=os.pathsep.join(filter(None, [str(OFFLINE), os.environ.get("PYTHONPATH")])),

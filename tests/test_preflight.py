@@ -39,7 +39,7 @@ def test_it_counts_what_the_run_will_count(topics):
     topics.write_text(text)
     resolved, shared = load(topics), Shared()
     found = preflight(resolved, shared)
-    from finetune.run import count_parameters, prepare
+    from finetune.assemble import count_parameters, prepare
 
     for variant in resolved.variants:
         data = found.data[variant.name]

@@ -151,7 +151,7 @@ def test_the_data_are_described(topics):
 
 def test_the_environment_is_described(topics):
     options = recipe.load(topics).variants[0].recipe.model
-    around = open_surroundings(options, Progress(), StopRequest())
+    around = open_surroundings(options, Progress(), StopRequest(), topics.parent)
     found = environment(around, around.dtype)
     assert found["dtype"] == "float32" and found["processes"] == 1
     assert {"torch", "transformers", "peft", "datasets"} <= set(found["packages"])

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from finetune import models, recipe
+from finetune.assemble import build, count_parameters, settle
 from finetune.errors import InputError
 from finetune.evaluate.store import Predictions
 from finetune.evaluate.store import read as read_predictions
+from finetune.group.group import Group, Member
 from finetune.preflight import split_seed
 from finetune.progress import Progress
 from finetune.randomness import Streams
-from finetune.run import build, count_parameters, judge, run, save_model, score_held_out, settle, validate_with
+from finetune.run import judge, run, save_model
 from finetune.run_dir import RunDir
+from finetune.scoring import score_held_out, validate_with
 from finetune.shared import Shared
 from finetune.stopping import StopRequest
 from finetune.strategies.base import trained_parameters
@@ -37,14 +42,17 @@ class Bench:
             self.recipe, split_seed(self.resolved, self.resolved.variants[0], self.resolved.seeds[0])
         )
         self.base = shared.base(self.recipe, self.data.task)
-        around = open_surroundings(self.recipe.model, Progress(), StopRequest())
-        self.around = around.at(RunDir(folder), "a run", models.choose_dtype(self.recipe.model, around.device))
+        self.folder = RunDir(folder)
+        around = open_surroundings(self.recipe.model, Progress(), StopRequest(), folder.parent)
+        self.around = around.at("a run", models.choose_dtype(self.recipe.model, around.device))
 
     def build(self, seed=0):
         return build(self.recipe, self.base, self.data, Streams(seed), self.around)
 
     def run(self, seed=0, sisters=None, untuned=None):
-        return run(self.variant, Streams(seed), self.data, self.base, self.around, sisters or {}, untuned)
+        members = [Member(Streams(seed), self.folder)]
+        [result] = run(self.variant, members, self.data, self.base, self.around, sisters or {}, untuned)
+        return result
 
 
 @pytest.fixture
@@ -56,7 +64,7 @@ def bench(topics, tmp_path):
 def test_a_run_writes_its_result_last_and_leaves_no_checkpoint(bench):
     made = bench("train.checkpoint_seconds=0")
     result = made.run()
-    folder = made.around.folder
+    folder = made.folder
     assert folder.read_result() == result
     assert result["status"] == "finished"
     assert (result["variant"], result["seed"], result["strategy"]) == ("full", 0, "full")
@@ -66,10 +74,33 @@ def test_a_run_writes_its_result_last_and_leaves_no_checkpoint(bench):
     assert newest == folder.result
 
 
+def test_runs_side_by_side_are_the_runs_that_each_would_be_alone(bench, topics, tmp_path):
+    made = bench("train.checkpoint_seconds=0")
+    members = [Member(Streams(seed), RunDir(tmp_path / f"together-{seed}")) for seed in (0, 1)]
+    found = run(made.variant, members, made.data, made.base, made.around, {}, None)
+    for member, result in zip(members, found, strict=True):
+        alone = made.run(member.streams.seed)
+        assert member.folder.read_result() == result and not member.folder.checkpoints.exists()
+        same = ("variant", "seed", "status", "digest", "parameters", "identity", "streams")
+        assert {name: result[name] for name in same} == {name: alone[name] for name in same}
+        assert result["scores"] == pytest.approx(alone["scores"], abs=1e-4)
+        counted = ("steps", "examples", "tokens", "best_step", "stopped_early")
+        assert {name: result["training"][name] for name in counted} == {
+            name: alone["training"][name] for name in counted
+        }
+        assert (result["training"]["replicas"], alone["training"]["replicas"]) == (2, 1)
+        one, other = (read_predictions(folder.predictions("test")) for folder in (member.folder, made.folder))
+        assert one.prediction == other.prediction and np.allclose(one.loss, other.loss, atol=1e-4)
+        weights, others = (load_file(folder.model / "model.safetensors") for folder in (member.folder, made.folder))
+        assert weights.keys() == others.keys()
+        assert all(torch.allclose(weights[name], others[name], atol=1e-4) for name in weights)
+    assert found[0]["scores"] != found[1]["scores"]
+
+
 def test_scores_come_from_the_prediction_store(bench):
     made = bench()
     result = made.run()
-    stored = read_predictions(made.around.folder.predictions("test"))
+    stored = read_predictions(made.folder.predictions("test"))
     assert result["scores"]["test/accuracy"] == pytest.approx(stored.score.mean())
     assert result["scores"]["test/nll"] == pytest.approx(stored.loss.mean())
     assert stored.prediction == [stored.labels[row] for row in stored.probabilities.argmax(1)]
@@ -81,10 +112,10 @@ def test_the_saved_model_is_the_one_that_was_scored(bench, tmp_path):
 
     made = bench()
     made.run()
-    folder = made.around.folder.model
+    folder = made.folder.model
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    stored = read_predictions(made.around.folder.predictions("test"))
+    stored = read_predictions(made.folder.predictions("test"))
     examples = made.data.held_out["test"].examples
     text = tokenizer.decode(examples[0].inputs["input_ids"], skip_special_tokens=True)
     with torch.inference_mode():
@@ -104,10 +135,10 @@ def test_validation_picks_the_weights(bench):
 
 def test_a_task_without_validation_keeps_the_last_weights(bench):
     made = bench("data.split.validation=0")
-    assert validate_with(torch.nn.Linear(1, 1), made.data, made.recipe, made.around) is None
+    assert validate_with(Group(torch.nn.Linear(1, 1)), made.data, made.recipe, made.around) is None
     assert made.run()["training"]["best_step"] is None
     made = bench("train.evaluations=0")
-    assert validate_with(torch.nn.Linear(1, 1), made.data, made.recipe, made.around) is None
+    assert validate_with(Group(torch.nn.Linear(1, 1)), made.data, made.recipe, made.around) is None
 
 
 def test_seeds_differ_in_their_heads_and_share_their_base(bench):
@@ -191,19 +222,21 @@ def test_a_score_that_is_no_number_is_left_out(bench, monkeypatch):
 
     def predict(*arguments):
         found = ordinary(*arguments)
-        return [SimpleNamespace(text=p.text, loss=math.nan, probabilities=p.probabilities) for p in found]
+        return [replace(one, loss=math.nan) for one in found]
 
     monkeypatch.setattr(made.data.task, "predict", predict)
-    scores, means = score_held_out(model, made.data, made.recipe, made.around)
+    [(scores, means)] = score_held_out(
+        Group(model), made.data, made.recipe, made.around, [made.folder], made.base.digest
+    )
     assert set(means) == {"test"} and 0 <= means["test"] <= 1
     assert set(scores) == {"test/accuracy", "test/macro_f1", "test/mcc"}
-    assert isinstance(read_predictions(made.around.folder.predictions("test")), Predictions)
+    assert isinstance(read_predictions(made.folder.predictions("test")), Predictions)
 
 
 def test_a_model_is_saved_whole_or_not_at_all(bench):
     made = bench()
     model, strategy = made.build()
-    folder = made.around.folder.model
+    folder = made.folder.model
     save_model(strategy, model, made.data, folder)
     before = (folder / "model.safetensors").read_bytes()
 

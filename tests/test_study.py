@@ -7,11 +7,16 @@ import shutil
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from finetune import recipe, study
 from finetune.errors import DiskFull
+from finetune.run_dir import StudyDir
+from finetune.shared import Shared
 from finetune.study import run_study, summary
+from finetune.surroundings import Surroundings
 from finetune.tasks.classification import Classification
+from finetune.train import checkpoint
 
 
 @pytest.fixture
@@ -105,9 +110,10 @@ def test_an_exception_ends_its_run_and_no_other(topics, start, monkeypatch):
 
     original = study.run
 
-    def run(variant, streams, *rest):
-        monkeypatch.setattr(Classification, "losses", break_second if streams.seed == 1 else losses)
-        return original(variant, streams, *rest)
+    def run(variant, members, *rest):
+        broken = any(member.streams.seed == 1 for member in members)
+        monkeypatch.setattr(Classification, "losses", break_second if broken else losses)
+        return original(variant, members, *rest)
 
     monkeypatch.setattr(study, "run", run)
     outcome = start(only_full(topics), "seeds=3")
@@ -129,6 +135,52 @@ def test_an_exception_ends_its_run_and_no_other(topics, start, monkeypatch):
     assert finished.stat().st_mtime_ns == before
 
 
+def test_an_exception_in_a_group_is_that_of_the_run_it_comes_from(topics, start, monkeypatch):
+    """Its neighbours are trained again, each alone."""
+    original, groups = study.run, []
+
+    def run(variant, members, *rest):
+        groups.append([member.streams.seed for member in members])
+        if any(member.streams.seed == 1 for member in members):
+            raise RuntimeError("a cosmic ray")
+        return original(variant, members, *rest)
+
+    monkeypatch.setattr(study, "run", run)
+    outcome = start(only_full(topics), "seeds=3", "train.replicas=3")
+    assert groups == [[0, 1, 2], [0], [1], [2]]
+    assert [run["status"] for run in variant_of(outcome, "full")["runs"]] == ["finished", "error", "finished"]
+
+
+def test_seeds_are_trained_in_groups_and_those_that_are_missing_later(topics, start, monkeypatch):
+    original, groups = study.run, []
+
+    def run(variant, members, *rest):
+        groups.append([variant.name, *(member.streams.seed for member in members)])
+        return original(variant, members, *rest)
+
+    monkeypatch.setattr(study, "run", run)
+    outcome = start(topics, "seeds=3", "train.replicas=2")
+    assert groups == [["linear", 0, 1], ["linear", 2], ["full", 0, 1], ["full", 2]]
+    assert outcome.failed == []
+    shutil.rmtree(outcome.folder / "full" / "seed-1")
+    groups.clear()
+    start(topics, "seeds=5", "train.replicas=8")
+    assert groups == [["linear", 3, 4], ["full", 1, 3, 4]], "how many at once is no part of what a run is"
+
+
+@pytest.mark.parametrize(("processes", "groups"), [(1, [[0, 4], [1], [2]]), (2, [[0], [4], [1], [2]])])
+def test_interrupted_runs_go_on_beside_others_at_the_same_step(topics, tmp_path, processes, groups, monkeypatch):
+    monkeypatch.setattr("finetune.sizing.choose_compiled", lambda *_: (False, "not here"))
+    resolved = recipe.load(topics, ["seeds=5", "train.replicas=2"])
+    folder = StudyDir(tmp_path / "runs")
+    for seed, step in ((0, 6), (2, 4), (4, 6)):
+        checkpoint.save(folder.run("full", seed).checkpoints, step, {}, {"weights": {"w": torch.ones(1)}})
+    accelerator = SimpleNamespace(num_processes=processes, is_main_process=True, device=torch.device("cpu"))
+    around = Surroundings(accelerator, torch.float32, tmp_path)
+    found = study.Study(resolved, folder, Shared(), around, {("full", 3): {"status": "finished"}})
+    assert list(found.groups(resolved.variants[1])) == groups
+
+
 @pytest.mark.parametrize(("rate", "status"), [("1.0e-12", "degenerate"), ("1.0e-2", "finished")])
 def test_what_would_only_repeat_itself_is_not_run_again(topics, start, monkeypatch, rate, status):
     arguments = (only_full(topics), f"train.learning_rate={rate}", "seeds=1")
@@ -141,10 +193,10 @@ def test_what_would_only_repeat_itself_is_not_run_again(topics, start, monkeypat
 def test_a_full_disk_ends_the_study_and_keeps_what_was_finished(topics, start, monkeypatch):
     original = study.run
 
-    def run(variant, streams, *rest):
-        if streams.seed == 1:
+    def run(variant, members, *rest):
+        if any(member.streams.seed == 1 for member in members):
             raise OSError(28, "No space left on device")
-        return original(variant, streams, *rest)
+        return original(variant, members, *rest)
 
     monkeypatch.setattr(study, "run", run)
     with pytest.raises(DiskFull, match=r"is full; what was saved before is intact"):

@@ -9,7 +9,6 @@ import torch
 from finetune.errors import InputError
 from finetune.models import ModelOptions
 from finetune.progress import Progress
-from finetune.run_dir import RunDir
 from finetune.stopping import StopRequest
 from finetune.surroundings import Surroundings, make_deterministic, open_surroundings
 
@@ -19,9 +18,9 @@ class Loud(Progress):
 
 
 @pytest.fixture
-def around():
+def around(tmp_path):
     options = ModelOptions(source="anywhere", device="cpu", dtype="float32")
-    return open_surroundings(options, Loud(), StopRequest())
+    return open_surroundings(options, Loud(), StopRequest(), tmp_path)
 
 
 def test_the_machine_is_found(around):
@@ -29,14 +28,14 @@ def test_the_machine_is_found(around):
     assert around.accelerator.num_processes == 1 and isinstance(around.progress, Loud)
 
 
-def test_a_device_that_is_not_there_is_bad_input():
+def test_a_device_that_is_not_there_is_bad_input(tmp_path):
     with pytest.raises(InputError, match=r"model\.device: there is no device 'gpu'"):
-        open_surroundings(ModelOptions(source="anywhere", device="gpu"), Progress(), StopRequest())
+        open_surroundings(ModelOptions(source="anywhere", device="gpu"), Progress(), StopRequest(), tmp_path)
 
 
-def test_another_run_has_its_own_folder_title_and_arithmetic(around, tmp_path):
-    other = around.at(RunDir(tmp_path), "lora, seed 3", torch.bfloat16)
-    assert (other.folder.path, other.title, other.dtype) == (tmp_path, "lora, seed 3", torch.bfloat16)
+def test_another_run_has_its_own_title_and_arithmetic(around, tmp_path):
+    other = around.at("lora, seed 3", torch.bfloat16)
+    assert (other.cache, other.title, other.dtype) == (tmp_path, "lora, seed 3", torch.bfloat16)
     assert other.stop is around.stop and other.accelerator is around.accelerator
     assert type(other.quietly().progress) is Progress and other.quietly().title == other.title
 
@@ -70,7 +69,7 @@ def test_if_any_process_is_asked_to_stop_all_must(around):
     assert summed == [(0.0, "sum"), (2**31 + 1, "sum")], "exact beyond what float32 counts"
 
 
-def test_only_the_first_process_shows_anything(monkeypatch):
+def test_only_the_first_process_shows_anything(monkeypatch, tmp_path):
     import accelerate
 
     monkeypatch.setattr(
@@ -78,7 +77,7 @@ def test_only_the_first_process_shows_anything(monkeypatch):
         "Accelerator",
         lambda cpu: SimpleNamespace(is_main_process=False, device=torch.device("cpu"), num_processes=2),
     )
-    around = open_surroundings(ModelOptions(source="anywhere", device="cpu"), Loud(), StopRequest())
+    around = open_surroundings(ModelOptions(source="anywhere", device="cpu"), Loud(), StopRequest(), tmp_path)
     assert type(around.progress) is Progress
 
 

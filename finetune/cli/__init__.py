@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import atexit
+import gc
 import os
 import sys
 import traceback
@@ -42,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal without Unicode shows '?', which beats a crash
             stream.reconfigure(errors="replace")
+    # Python ends by searching all that torch and transformers made for garbage, which would take it a second or two.
+    atexit.register(gc.freeze)
     try:
         args = _parse(sys.argv[1:] if argv is None else argv)
         code = VERBS[args.verb].run(args)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from finetune.cli.arguments import add_recipe
+from finetune.cli.collecting import uncollected
 from finetune.cli.output import columns, wrapped
 
 if TYPE_CHECKING:
@@ -18,21 +19,39 @@ DEFAULT = "default"
 def add_arguments(parser: ArgumentParser) -> None:
     add_recipe(parser)
     parser.add_argument("--recipe-only", action="store_true", help="do not look at the data and the model")
+    parser.add_argument("--fresh", action="store_true", help="check again although nothing has changed since")
 
 
 def run(args: Namespace) -> int:
     """Validate a recipe and show what it would run, and where each value comes from; starts nothing."""
-    from finetune.recipe import load
+    with uncollected():
+        from finetune.recipe import load
 
-    recipe = load(args.recipe, args.overrides)
-    for line in report_lines(recipe):
-        print(line)
-    if not args.recipe_only:
-        from finetune.preflight import preflight
-
-        found = preflight(recipe).lines()
-        print("", "data and parameters", *(wrapped(line, "  ", "    ") for line in found), sep="\n")
+        recipe = load(args.recipe, args.overrides)
+        for line in report_lines(recipe):
+            print(line)
+        if not args.recipe_only:
+            found, note = data_and_parameters(recipe, args.fresh)
+            print("", "data and parameters", *(wrapped(line, "  ", "    ") for line in found), sep="\n")
+            if note:
+                print("", wrapped(note), sep="\n")
     return 0
+
+
+def data_and_parameters(recipe: ResolvedRecipe, fresh: bool) -> tuple[list[str], str]:
+    """What a dry run finds, and a note when a former one answers because nothing has changed since."""
+    from finetune import remembered
+
+    key = remembered.key_of(recipe)
+    if key and not fresh and (former := remembered.recall(key)):
+        when = f"{former.checked.astimezone():%Y-%m-%d %H:%M}"
+        return former.lines, f"nothing has changed since it was checked at {when}; --fresh checks it again"
+    from finetune.preflight import preflight
+
+    lines = preflight(recipe).lines()
+    if key and key == remembered.key_of(recipe):  # else something changed while it was read
+        remembered.remember(key, lines)
+    return lines, ""
 
 
 def report_lines(recipe: ResolvedRecipe) -> Iterator[str]:

@@ -19,8 +19,11 @@ def run(args: Namespace) -> int:
     """Score the trained runs of a study again, on the same or on other held-out tasks."""
     from rich.console import Console
 
+    from finetune.cli.collecting import uncollected
     from finetune.cli.output import finish
     from finetune.progress import make_progress
-    from finetune.study import rescore
+
+    with uncollected():
+        from finetune.study import rescore
 
     return finish(rescore(args.study, args.overrides, make_progress(Console())))

@@ -17,11 +17,15 @@ def run(args: Namespace) -> int:
     """Train every variant of a recipe under every seed, score, and report; run again to resume."""
     from rich.console import Console
 
+    from finetune.cli.collecting import uncollected
     from finetune.cli.output import finish
     from finetune.progress import make_progress
-    from finetune.recipe import load
 
-    recipe = load(args.recipe, args.overrides)
-    from finetune.study import run_study  # only now: it brings torch, and a recipe's mistakes should not wait for it
+    with uncollected():
+        from finetune.recipe import load
+
+        recipe = load(args.recipe, args.overrides)
+        # Only now: it brings torch, and a recipe's mistakes should not wait for it.
+        from finetune.study import run_study
 
     return finish(run_study(recipe, args.output, make_progress(Console())))

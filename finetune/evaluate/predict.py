@@ -1,8 +1,9 @@
-"""Scores a model on a held-out set: predictions for every example, then metrics over them."""
+"""Scores a group of runs on a held-out set: predictions for every example, then metrics over them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -10,44 +11,75 @@ import torch
 from finetune.errors import Interrupted
 from finetune.evaluate import metrics
 from finetune.evaluate.store import Predictions
+from finetune.group.group import Group
+from finetune.memory import out_of_memory
 from finetune.surroundings import Surroundings
 from finetune.tasks.base import Example, Prediction, Task
 
 
 def predict(
-    model: torch.nn.Module,
+    group: Group,
     task: Task,
     examples: Sequence[Example],
     batch_size: int,
     around: Surroundings,
     answers: bool = True,
-) -> Predictions:
-    """What ``model`` says of every example. Processes share the work, and all of them get the whole table.
+) -> list[Predictions]:
+    """What each run of ``group`` says of every example. Processes share the work, and all get the whole tables.
 
-    Without ``answers`` nothing is generated, and only the losses mean anything.
+    Without ``answers`` nothing is generated, and only the losses mean anything. A batch of which memory runs out is
+    halved.
     """
     accelerator = around.accelerator
     # Alike in length, so that little is padded; the longest first, so that memory runs out at once if it does.
     order = sorted(range(len(examples)), key=lambda index: -examples[index].length)
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    mine: list[tuple[int, Prediction]] = []
-    model.eval()
+    mine: list[tuple[int, list[Prediction]]] = []
+    group.model.eval()
+    if group.prefix:
+        group.prefix.store.announce(examples)
     for number, batch in enumerate(batches[accelerator.process_index :: accelerator.num_processes]):
         if around.stop.requested and accelerator.num_processes == 1:
             raise Interrupted("stopped while scoring")
-        with torch.inference_mode(), around.arithmetic():
-            found = task.predict(model, [examples[index] for index in batch], around.device, answers)
-        mine += zip(batch, found, strict=True)
+        mine += zip(batch, _predict(group, task, [examples[index] for index in batch], around, answers), strict=True)
         around.progress.step(number + 1)
     if accelerator.num_processes > 1:
         from accelerate.utils import gather_object
 
         mine = gather_object(mine)
-    return _table(task, examples, dict(mine))
+    found = dict(mine)
+    return [
+        _table(task, examples, [found[index][replica] for index in range(len(examples))])
+        for replica in range(group.count)
+    ]
 
 
-def _table(task: Task, examples: Sequence[Example], found: dict[int, Prediction]) -> Predictions:
-    predictions = [found[index] for index in range(len(examples))]
+def _predict(
+    group: Group, task: Task, examples: Sequence[Example], around: Surroundings, answers: bool
+) -> list[list[Prediction]]:
+    """For each example what each run says of it, (N, R)."""
+    every = [*examples] * group.count  # replica by replica
+    try:
+        with torch.inference_mode(), around.arithmetic():
+            task.way(group.model, group.count)  # which may try the model out, and is not to be taken for a batch
+            batch = {name: value.to(around.device) for name, value in task.collate(every, group.count).items()}
+            batch = task.arranged(group.model, batch)
+            with group.on(every, batch):
+                found = task.predict(group.model, every, batch)
+            texts = task.generate(group.model, every, around.device) if answers else None
+        if texts is not None:
+            found = [replace(one, text=text) for one, text in zip(found, texts, strict=True)]
+    except RuntimeError as error:
+        if not out_of_memory(error) or len(examples) == 1:
+            raise
+        half = len(examples) // 2
+    else:
+        return [list(found[number :: len(examples)]) for number in range(len(examples))]
+    parts = (examples[:half], examples[half:])
+    return [row for part in parts for row in _predict(group, task, part, around, answers)]
+
+
+def _table(task: Task, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Predictions:
     texts, references = [p.text for p in predictions], [example.reference for example in examples]
     probabilities = [p.probabilities for p in predictions if p.probabilities is not None]
     return Predictions(

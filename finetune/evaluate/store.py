@@ -50,8 +50,11 @@ class Predictions:
     def __len__(self) -> int:
         return len(self.example)
 
-    def write(self, path: Path) -> None:
-        """Write the rows, in order of `example`, as parquet; a crash leaves the old file or the new one."""
+    def write(self, path: Path, key: str = "") -> None:
+        """Write the rows, in order of `example`, as parquet; a crash leaves the old file or the new one.
+
+        ``key`` identifies the weights, data and options that they come from, for :func:`read_if`.
+        """
         columns = {
             "example": pa.array(np.asarray(self.example, np.int64)),
             "prediction": pa.array(self.prediction, pa.string()),
@@ -62,9 +65,16 @@ class Predictions:
             "weight": _floats(self.weight, len(self)),
         }
         table = pa.table(columns).sort_by("example")
-        table = table.replace_schema_metadata({"labels": json.dumps(self.labels, ensure_ascii=False)})
+        table = table.replace_schema_metadata({"labels": json.dumps(self.labels, ensure_ascii=False), "key": key})
         with atomic(path) as temporary:
             pq.write_table(table, temporary)
+
+
+def read_if(path: Path, key: str) -> Predictions | None:
+    """The predictions stored in ``path``, if they come from the weights, data and options that ``key`` stands for."""
+    if not path.exists() or pq.read_schema(path).metadata.get(b"key", b"").decode() != key:
+        return None
+    return read(path)
 
 
 def read(path: Path) -> Predictions:

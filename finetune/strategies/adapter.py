@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -57,7 +58,11 @@ class Adapter(Strategy):
         with warnings.catch_warnings():
             # peft asks transformers for a property by a name that is going away: nothing a person can act on.
             warnings.simplefilter("ignore", FutureWarning)
-            return peft.get_peft_model(model, config)
+            adapted = peft.get_peft_model(model, config)
+        for module in adapted.modules():
+            if isinstance(module, peft.tuners.lora.Linear) and not module.lora_variant:
+                vars(module)["forward"] = _lean(module, module.forward)
+        return adapted
 
     def _targets(self, model: PreTrainedModel, heads: list[str]) -> list[str]:
         """Full names of the layers to adapt: never the head, which learns as a whole, nor the output layer."""
@@ -94,6 +99,21 @@ class Adapter(Strategy):
         from safetensors.torch import load_file
 
         peft.set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
+
+
+def _lean(layer: Any, own: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """What the layer does, in another order: scaled where it is narrow (alpha / r on A x instead of on B A x), and its
+    input not cast to the adapter's float32 and back again. On two CPU cores that was a fifth of a step."""
+
+    def forward(values: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        if layer.disable_adapters or layer.merged or len(layer.active_adapters) != 1 or "adapter_names" in kwargs:
+            return own(values, *args, **kwargs)
+        [name] = layer.active_adapters
+        result = layer.base_layer(values, *args, **kwargs)
+        narrow = layer.lora_A[name](layer.lora_dropout[name](values)) * layer.scaling[name]
+        return (result + layer.lora_B[name](narrow)).to(result.dtype)
+
+    return forward
 
 
 def _is_linear(module: torch.nn.Module) -> bool:

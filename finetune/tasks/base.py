@@ -63,7 +63,7 @@ class Task:
     """What is learnt or scored: columns, encoding, model head, loss, predictions, metrics.
 
     A task is made from its options, then ``fit`` to the training data, which gives it the tokenizer and what it
-    learns from the data (such as the set of labels). Shapes below: N examples in a batch, T tokens.
+    learns from the data (such as the set of labels). Shapes below: N examples in a batch, T columns of tokens.
     """
 
     name: ClassVar[str]
@@ -109,23 +109,49 @@ class Task:
         """Tokenise; only training examples may be dropped."""
         raise NotImplementedError
 
-    def collate(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
-        """Pad and stack: (N, T) for each model input, and `targets`."""
+    def collate(self, examples: Sequence[Example], replicas: int = 1) -> dict[str, torch.Tensor]:
+        """Pad and stack: (rows, T) for each model input, `targets`, and `example`.
+
+        ``examples`` come replica by replica, equally many each; in the batch the rows of each replica stand together
+        and are equally many. `example` (rows, T) says which of ``examples`` each position belongs to, -1: padding.
+        """
         raise NotImplementedError
+
+    def way(self, model: torch.nn.Module, replicas: int = 1) -> str | None:
+        """In words, for the log: how this task runs ``model``, found out by trying where that is necessary.
+
+        To be asked before the first losses of a model of R ``replicas`` side by side, under the arithmetic (autocast)
+        that they are computed in; a model of one finds out by itself.
+        """
+        return None
+
+    def arranged(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """A collated batch as ``model`` can take it, which :meth:`losses` does by itself: for who has to know where
+        each example stands while the model runs."""
+        return batch
 
     def losses(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Negative log-likelihood of each example's target, summed over its label tokens: (N,), float32, nats."""
         raise NotImplementedError
 
     def predict(
-        self, model: torch.nn.Module, examples: Sequence[Example], device: torch.device, answers: bool
+        self, model: torch.nn.Module, examples: Sequence[Example], batch: dict[str, torch.Tensor]
     ) -> list[Prediction]:
-        """One prediction for each example; without ``answers`` only the losses need be filled in."""
+        """One prediction for each of ``examples``, which ``batch`` holds; the text is empty where it is generated."""
         raise NotImplementedError
+
+    def generate(self, model: torch.nn.Module, examples: Sequence[Example], device: torch.device) -> list[str] | None:
+        """What ``model`` answers to the prompts of ``examples``; None for tasks whose predictions say it already."""
+        return None
 
     def majority(self, data: Dataset) -> float | None:
         """Share of ``data`` that always giving the commonest training answer gets right; None: no such thing."""
         return None
+
+
+def model_inputs(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What of a collated batch is meant for the model."""
+    return {name: value for name, value in batch.items() if name not in ("targets", "example")}
 
 
 def pad(rows: Sequence[np.ndarray], value: int, left: bool = False) -> torch.Tensor:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from finetune.errors import bad_input
-from finetune.options import Options
+from finetune.options import OPERATIONAL, Options
 from finetune.registry import TASKS
 from finetune.tasks.base import Encoded, Example, Prediction, Task, pad, token_facts
 from finetune.tasks.conversation import (
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from finetune.data import Splits
+    from finetune.tasks.causal.ways import Way
 
 
 class ChatOptions(Options):
@@ -51,6 +52,9 @@ class ChatOptions(Options):
     too_long: Literal["cut", "drop", "refuse"] = "cut"
     """What happens to longer training examples: cut at the end (those left without an answer token are refused),
     dropped, or refused. Counted in the data facts."""
+    packing: bool = Field(True, json_schema_extra=OPERATIONAL)
+    """Put several examples into one row, as long as the longest, without their seeing each other, so that little is
+    padding. A model that cannot keep them apart (one with a recurrent state, say) is noticed, and gets one a row."""
     max_new_tokens: int = Field(64, ge=1)
     """Longest generated answer, in tokens; decoding is greedy."""
     metrics: list[str] = Field(["rouge_l", "chrf", "exact_match", "loss"], min_length=1)
@@ -203,44 +207,47 @@ class Chat(Task):
             )
         return ids[:limit], labels[:limit]
 
-    def collate(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
-        # Padding stands at the left, so that all answers end in the same column and logits are needed for the
-        # last few columns only.
-        batch = self._pad([example.inputs["input_ids"] for example in examples])
-        batch["targets"] = pad([example.target for example in examples], IGNORED, left=True)
-        return batch
+    def collate(self, examples: Sequence[Example], replicas: int = 1) -> dict[str, torch.Tensor]:
+        from finetune.tasks.causal.packing import lay_out, packed_rows, with_mask
 
-    def _pad(self, rows: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
-        ids = pad(rows, self.tokenizer.pad_token_id, left=True)
-        mask = pad([np.ones(len(row), dtype=np.int64) for row in rows], 0, left=True)
-        return {"input_ids": ids, "attention_mask": mask, "position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}
+        ids, targets = [example.inputs["input_ids"] for example in examples], [example.target for example in examples]
+        filler = self.tokenizer.pad_token_id
+        if self.options.packing:
+            return lay_out(packed_rows([len(own) for own in ids], replicas), ids, targets, filler)
+        return with_mask(lay_out([[index] for index in range(len(ids))], ids, targets, filler))
+
+    def way(self, model: torch.nn.Module, replicas: int = 1) -> str:
+        found = self._way(model, replicas)
+        return str(replace(found, packed=found.packed and self.options.packing))
+
+    def _way(self, model: torch.nn.Module, replicas: int = 1) -> Way:
+        from finetune.tasks.causal.ways import way_of
+
+        tokens = np.linspace(0, len(self.tokenizer), 18, dtype=int)[1:-1]
+        return way_of(model, tokens.tolist(), replicas)
+
+    def arranged(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        from finetune.tasks.causal.packing import unpacked
+
+        return batch if self._way(model).packed else unpacked(batch)
 
     def losses(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        from torch.nn.functional import cross_entropy
+        from finetune.tasks.causal.ways import losses_of
 
-        targets = batch["targets"][:, 1:]
-        inputs: dict[str, Any] = {name: batch[name] for name in batch if name != "targets" and _accepts(model, name)}
-        learnt = (targets != IGNORED).any(0).nonzero()
-        columns = targets.shape[1] - int(learnt[0]) if len(learnt) else 1
-        if _accepts(model, "logits_to_keep"):
-            inputs["logits_to_keep"] = columns + 1
-        logits = model(**inputs).logits[:, -columns - 1 : -1].float()
-        losses = cross_entropy(logits.transpose(1, 2), targets[:, -columns:], ignore_index=IGNORED, reduction="none")
-        return losses.sum(-1)
+        return losses_of(model, self.arranged(model, batch), self._way(model).head)
 
     def predict(
-        self, model: torch.nn.Module, examples: Sequence[Example], device: torch.device, answers: bool
+        self, model: torch.nn.Module, examples: Sequence[Example], batch: dict[str, torch.Tensor]
     ) -> list[Prediction]:
-        batch = {name: value.to(device) for name, value in self.collate(examples).items()}
-        losses = self.losses(model, batch).cpu().tolist()
-        texts = self._generate(model, examples, device) if answers else [""] * len(examples)
-        return [Prediction(text, loss) for text, loss in zip(texts, losses, strict=True)]
+        return [Prediction("", loss) for loss in self.losses(model, batch).cpu().tolist()]
 
-    def _generate(self, model: torch.nn.Module, examples: Sequence[Example], device: torch.device) -> list[str]:
+    def generate(self, model: torch.nn.Module, examples: Sequence[Example], device: torch.device) -> list[str]:
         from transformers import GenerationConfig
 
-        prompts = self._pad([example.prompt for example in examples if example.prompt is not None])
-        ids, mask = prompts["input_ids"].to(device), prompts["attention_mask"].to(device)
+        prompts = [example.prompt for example in examples if example.prompt is not None]
+        # Padding stands at the left, so that answers go on where prompts end.
+        ids = pad(prompts, self.tokenizer.pad_token_id, left=True).to(device)
+        mask = pad([np.ones_like(prompt) for prompt in prompts], 0, left=True).to(device)
         greedy = GenerationConfig(
             do_sample=False,
             max_new_tokens=self.options.max_new_tokens,
@@ -258,30 +265,17 @@ class Chat(Task):
         return last & {self.tokenizer.convert_tokens_to_ids(token) for token in self.special}
 
 
-def _plain(model: torch.nn.Module) -> Any:
-    """The model without a process group's wrapper, which hides ``generate`` and the arguments of ``forward``."""
-    from torch.nn.parallel import DistributedDataParallel
-
-    return model.module if isinstance(model, DistributedDataParallel) else model
-
-
 @contextmanager
 def _without_own_generation(model: torch.nn.Module) -> Iterator[Any]:
     """The model without the generation settings it came with (such as a repetition penalty), which would be added
     to those that are asked for."""
     from transformers import GenerationConfig
 
-    plain = _plain(model)
-    owner = plain.get_base_model() if hasattr(plain, "get_base_model") else plain
+    from finetune.tasks.causal.ways import bare, without_adapter
+
+    owner = without_adapter(model)
     own, owner.generation_config = owner.generation_config, GenerationConfig()
     try:
-        yield plain
+        yield bare(model)
     finally:
         owner.generation_config = own
-
-
-def _accepts(model: torch.nn.Module, argument: str) -> bool:
-    inner = _plain(model)
-    if hasattr(inner, "get_base_model"):
-        inner = inner.get_base_model()
-    return argument in inspect.signature(inner.forward).parameters

@@ -12,7 +12,7 @@ from pydantic import Field
 from finetune.errors import bad_input
 from finetune.options import Options
 from finetune.registry import TASKS
-from finetune.tasks.base import Encoded, Example, Prediction, Task, pad, token_facts
+from finetune.tasks.base import Encoded, Example, Prediction, Task, model_inputs, pad, token_facts
 
 if TYPE_CHECKING:
     import torch
@@ -121,15 +121,16 @@ class Classification(Task):
         }
         return Encoded(examples, facts)
 
-    def collate(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
+    def collate(self, examples: Sequence[Example], replicas: int = 1) -> dict[str, torch.Tensor]:
         import torch
 
         batch = {
             name: pad([example.inputs[name] for example in examples], self._filler(name)) for name in examples[0].inputs
         }
         lengths = torch.tensor([example.length for example in examples])
-        width = batch["input_ids"].shape[1]
-        batch["attention_mask"] = (torch.arange(width)[None, :] < lengths[:, None]).long()
+        real = torch.arange(batch["input_ids"].shape[1])[None, :] < lengths[:, None]
+        batch["attention_mask"] = real.long()
+        batch["example"] = torch.arange(len(examples))[:, None].where(real, -1)
         batch["targets"] = torch.tensor([example.target for example in examples])
         return batch
 
@@ -139,14 +140,12 @@ class Classification(Task):
     def losses(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         from torch.nn.functional import cross_entropy
 
-        inputs = {name: value for name, value in batch.items() if name != "targets"}
-        return cross_entropy(model(**inputs).logits.float(), batch["targets"], reduction="none")
+        return cross_entropy(model(**model_inputs(batch)).logits.float(), batch["targets"], reduction="none")
 
     def predict(
-        self, model: torch.nn.Module, examples: Sequence[Example], device: torch.device, answers: bool
+        self, model: torch.nn.Module, examples: Sequence[Example], batch: dict[str, torch.Tensor]
     ) -> list[Prediction]:
-        batch = {name: value.to(device) for name, value in self.collate(examples).items() if name != "targets"}
-        log_likelihoods = model(**batch).logits.float().log_softmax(-1).cpu().numpy()
+        log_likelihoods = model(**model_inputs(batch)).logits.float().log_softmax(-1).cpu().numpy()
         return [
             Prediction(text=self.labels[int(row.argmax())], loss=float(-row[example.target]), probabilities=np.exp(row))
             for row, example in zip(log_likelihoods, examples, strict=True)

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from itertools import accumulate, chain, pairwise
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from finetune.errors import bad_input
 
 if TYPE_CHECKING:
+    import numpy as np
     from transformers import PreTrainedTokenizerBase
 
 IGNORED = -100
@@ -135,6 +134,8 @@ def tokenise(
     each token would not do: many leave spaces out of them.
     """
 
+    import numpy as np
+
     def encode(texts: list[str], add: bool) -> list[list[int]]:
         return tokenizer(texts, add_special_tokens=add, return_attention_mask=False)["input_ids"] if texts else []
 
@@ -158,6 +159,8 @@ def tokenise(
 
 def _label(ids: np.ndarray, cuts: list[int]) -> Tokens:
     """``cuts``: the first token of each answer and the one after its last, in turn."""
+    import numpy as np
+
     labels = np.full(len(ids), IGNORED, dtype=np.int64)
     for begin, end in zip(cuts[::2], cuts[1::2], strict=True):
         labels[begin:end] = ids[begin:end]

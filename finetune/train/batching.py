@@ -22,24 +22,43 @@ class BatchPlan:
 
     lengths: np.ndarray
     """(examples,) tokens of each training example."""
+    weights: np.ndarray
+    """(examples,) what each counts when the loss is averaged."""
     batch_size: int
     window: int
     """Batches within which examples are sorted by length; 1: plain shuffling."""
     streams: Streams
+    tokens: int | None = None
+    """About so many tokens in a batch, instead of ``batch_size`` examples."""
     _drawn: dict[int, list[np.ndarray]] = field(default_factory=dict, init=False, repr=False, compare=False)
-    """The epoch that was asked for last: drawing one takes a while where there are many examples."""
+    """The epochs that were asked for last: drawing one takes a while where there are many examples."""
 
     @property
     def steps_per_epoch(self) -> int:
-        return math.ceil(len(self.lengths) / self.batch_size)
+        if self.tokens is None:
+            return math.ceil(len(self.lengths) / self.batch_size)
+        return min(math.ceil(self.lengths.sum() / self.tokens), len(self.lengths))
 
     def batch(self, step: int) -> np.ndarray:
         """Indices of the examples of optimizer step ``step`` (from 0), in the order in which they were drawn."""
         epoch, position = divmod(step, self.steps_per_epoch)
-        if epoch not in self._drawn:
-            self._drawn.clear()
-            self._drawn[epoch] = self.epoch(epoch)
-        return self._drawn[epoch][position]
+        drawn = self._drawn.get(epoch)
+        if drawn is None:
+            drawn = self._drawn[epoch] = self.epoch(epoch)
+            # The next batch is prepared in a thread of its own, which may be in the epoch after.
+            self._drawn.pop(epoch - 2, None)
+        return drawn[position]
+
+    def total(self, step: int) -> float:
+        """What the losses of optimizer step ``step`` are divided by.
+
+        Batches of a fixed number of examples are divided by their own weight. With a token budget, short examples
+        come in large batches, and would count less there; divided by the mean weight of all batches, every example
+        counts the same, and the expected gradient is that of plain shuffling.
+        """
+        if self.tokens is None:
+            return float(self.weights[self.batch(step)].sum())
+        return float(self.weights.sum()) / self.steps_per_epoch
 
     def epoch(self, epoch: int) -> list[np.ndarray]:
         """All batches of an epoch; together they hold every example once, the last batch may be smaller.
@@ -50,35 +69,53 @@ class BatchPlan:
         rng = self.streams.numpy("order", epoch)
         order = rng.permutation(len(self.lengths))
         noisy = self.lengths * rng.uniform(1 - LENGTH_JITTER, 1 + LENGTH_JITTER, len(order))
+        size = self.batch_size if self.tokens is None else math.ceil(len(order) / self.steps_per_epoch)
         # What does not fill a batch is left out of the sort: cut out of sorted examples, the one smaller batch, whose
         # examples weigh more, would favour some lengths.
-        full = len(order) - len(order) % self.batch_size
-        reach = self.window * self.batch_size
-        for start in range(0, full if self.window > 1 else 0, reach):
-            window = order[start : min(start + reach, full)]
-            window[:] = window[np.argsort(noisy[window], kind="stable")]
-        batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+        full = len(order) - (len(order) % size if self.tokens is None else 0)
+        for number, start in enumerate(range(0, full if self.window > 1 else 0, self.window * size)):
+            window = order[start : min(start + self.window * size, full)]
+            # Up and down in turn: a batch of about so many tokens may reach from one window into the next.
+            window[:] = window[np.argsort(noisy[window] * (-1) ** number, kind="stable")]
+        batches = self._cut(order)
         return [batches[number] for number in rng.permutation(len(batches))]
+
+    def _cut(self, order: np.ndarray) -> list[np.ndarray]:
+        """Batches of equally many examples, or of about equally many tokens, one example at least."""
+        if self.tokens is None:
+            return [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+        count, ends = self.steps_per_epoch, np.cumsum(self.lengths[order])
+        cuts = np.searchsorted(ends, ends[-1] * np.arange(1, count) / count) + 1
+        cuts = np.maximum.accumulate(cuts - np.arange(count - 1)) + np.arange(count - 1)
+        return np.split(order, np.minimum(cuts, len(order) - count + np.arange(1, count)))
 
 
 def plan_batches(examples: Sequence[Example], options: TrainOptions, streams: Streams) -> BatchPlan:
     """The order in which a run sees its examples."""
     lengths = np.asarray([example.length for example in examples])
-    return BatchPlan(lengths, options.batch_size, options.length_window, streams)
+    weights = np.asarray([example.weight for example in examples])
+    return BatchPlan(lengths, weights, options.batch_size, options.length_window, streams, options.batch_tokens)
 
 
 def micro_batches(
-    batch: np.ndarray, lengths: np.ndarray, size: int, process: int = 0, processes: int = 1
+    batch: np.ndarray, lengths: np.ndarray, size: int, process: int = 0, processes: int = 1, tokens: int | None = None
 ) -> list[np.ndarray]:
-    """This process's parts of an optimizer batch, each of at most ``size`` examples, alike in length.
+    """This process's parts of an optimizer batch, alike in length: places in ``batch``, at most ``size`` a part.
 
-    Every process gets the same number of parts, because each part is a synchronised forward and backward pass;
-    some may be empty.
+    With ``tokens`` no part has more tokens than that, padding among them, unless one example has. Every process gets
+    the same number of parts, because each part is a synchronised forward and backward pass; some may be empty.
     """
-    by_length = batch[np.argsort(lengths[batch], kind="stable")]
-    parts = math.ceil(math.ceil(len(batch) / processes) / size)
-    mine = by_length[process::processes]
-    return np.array_split(mine, parts)
+    by_length = np.argsort(lengths[batch], kind="stable")
+    shares = [by_length[rank::processes] for rank in range(processes)]
+    parts = math.ceil(len(shares[0]) / size)
+    while tokens and parts < len(shares[0]) and any(_widest(share, parts, lengths[batch]) > tokens for share in shares):
+        parts += 1
+    return np.array_split(shares[process], parts)
+
+
+def _widest(share: np.ndarray, parts: int, lengths: np.ndarray) -> int:
+    """Tokens, with padding, of the largest of so many parts."""
+    return max((len(part) * int(lengths[part].max()) for part in np.array_split(share, parts) if len(part)), default=0)
 
 
 def total_steps(steps_per_epoch: int, epochs: float, floor: int, ceiling: int | None) -> int:

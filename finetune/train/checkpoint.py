@@ -54,6 +54,12 @@ def load(folder: Path) -> tuple[dict[str, Any], dict[str, Any]] | None:
     return state, _unflatten({name: value.clone() for name, value in load_file(newest / TENSORS).items()})
 
 
+def step_of(folder: Path) -> int | None:
+    """The step of the newest checkpoint, or None when there is none."""
+    complete = _complete(folder)
+    return int(complete[-1].name.removeprefix("step-").rstrip("+")) if complete else None
+
+
 @contextmanager
 def told_when_full(folder: Path) -> Iterator[None]:
     """Turns the error of a full disk, whoever met it, into :class:`DiskFull`."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from finetune.digests import weights_digest
 from finetune.errors import SameRun
 from finetune.randomness import Streams
 from finetune.strategies.base import set_training_mode, trained_parameters
@@ -23,20 +24,21 @@ def identity(
 
     Hashes of the initial trained weights and of the first batch, and the dropout seed where dropout is active.
     """
-    weights = hashlib.sha256()
-    for name, parameter in trained_parameters(model).items():
-        weights.update(name.encode())
-        weights.update(parameter.detach().cpu().float().contiguous().numpy().tobytes())
     batch = hashlib.sha256()
     for index in plan_batches(examples, options, streams).batch(0):
         # What the model will see, not the example's number: another split numbers other examples alike.
         batch.update(examples[index].inputs["input_ids"].tobytes() + b"|")
     set_training_mode(model)  # which turns dropout off in frozen parts
     return {
-        "initial_weights": weights.hexdigest()[:16],
+        "initial_weights": weights_digest(trained_parameters(model))[:16],
         "first_batch": batch.hexdigest()[:16],
-        "dropout": streams.seed_of("dropout") if any(map(_drops, model.modules())) else None,
+        "dropout": streams.seed_of("dropout") if drops(model) else None,
     }
+
+
+def drops(model: torch.nn.Module) -> bool:
+    """Whether dropout is at work anywhere in a model in training mode."""
+    return any(map(_drops, model.modules()))
 
 
 def _drops(module: torch.nn.Module) -> bool:

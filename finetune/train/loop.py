@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -10,14 +12,24 @@ import numpy as np
 import torch
 
 from finetune.errors import Interrupted
-from finetune.randomness import Streams
+from finetune.group.group import Group, Member
 from finetune.strategies.base import set_training_mode, trained_parameters
 from finetune.surroundings import Surroundings
 from finetune.tasks.base import Example, Task
 from finetune.train import checkpoint
 from finetune.train.batching import plan_batches, total_steps
-from finetune.train.meters import Clock, MetricsLog
-from finetune.train.optimizer import gradient_norms, make_optimizer, rate_factor, scale_gradients, set_rate
+from finetune.train.facts import speed, training_facts
+from finetune.train.meters import Clock, Meter, MetricsLog
+from finetune.train.optimizer import (
+    Moments,
+    gradient_norms,
+    make_optimizer,
+    moments_of,
+    rate_factor,
+    restore_moments,
+    scale_gradients,
+    set_rate,
+)
 from finetune.train.options import TrainOptions
 from finetune.train.passes import Passes
 from finetune.train.state import Position, Replica
@@ -42,41 +54,41 @@ class Trained:
 
 
 def train(
-    model: torch.nn.Module,
+    group: Group,
     task: Task,
     examples: Sequence[Example],
     options: TrainOptions,
-    runs: Sequence[Streams],
+    members: Sequence[Member],
     around: Surroundings,
     validation: Validation | None,
 ) -> list[Trained]:
-    """Fit ``model``'s trained parameters to ``examples``; the weights that are kept are in it afterwards.
+    """Fit the trained parameters of each member's run to ``examples``; the weights that are kept are in the group's
+    model afterwards.
 
-    Resumes from the newest checkpoint in ``around.folder``. Raises :class:`Interrupted` after saving one when asked
-    to stop, and leaves diverged replicas with the weights they had before the step that broke them.
+    Resumes from the members' checkpoints, which have to be of one step. Raises :class:`Interrupted` after saving when
+    asked to stop, and leaves diverged replicas with the weights they had before the step that broke them.
     """
-    group = _Group.prepare(model, task, examples, options, runs, around)
-    while True:
-        if validation and group.evaluation_is_due:
-            group.validate(validation)
-        if group.at.step == group.steps or not group.active:
-            return group.finish()
-        losses, norms = group.forward_backward()
-        for replica, loss, norm in zip(group.replicas, losses.tolist(), norms.tolist(), strict=True):
-            if replica.active:
-                replica.watch(group.at.step, loss, norm, options)
-        group.log_step(losses, norms)
-        if group.active:
-            group.update(norms)
-            group.save_if_due()
+    training = _Training.prepare(group, task, examples, options, members, around)
+    with closing(training.passes):
+        while True:
+            if validation and training.evaluation_is_due:
+                training.validate(validation)
+            if training.at.step == training.steps or not training.active:
+                return training.finish()
+            losses, norms = training.forward_backward()
+            training.watch(losses.tolist(), norms.tolist())
+            if training.active:
+                training.update(norms)
+                training.save_if_due()
 
 
 @dataclass
-class _Group:
+class _Training:
     """One run group in training: the model, where it stands, and the few verbs of the loop above."""
 
     options: TrainOptions
     around: Surroundings
+    members: Sequence[Member]
     passes: Passes
     parameters: dict[str, torch.nn.Parameter]
     optimizer: Any
@@ -84,61 +96,70 @@ class _Group:
     steps_per_epoch: int
     replicas: list[Replica]
     best: list[dict[str, torch.Tensor]]
+    way: str | None
+    """How the task runs the model."""
     at: Position = field(default_factory=Position)
-    log: MetricsLog = field(init=False)
+    logs: list[MetricsLog] = field(init=False)
     clock: Clock = field(init=False)
     saved_at: float = field(init=False)
-    """When the newest checkpoint was written, on the clock."""
+    """When the newest checkpoints were written, on the clock."""
 
     @classmethod
     def prepare(
         cls,
-        model: torch.nn.Module,
+        group: Group,
         task: Task,
         examples: Sequence[Example],
         options: TrainOptions,
-        runs: Sequence[Streams],
+        members: Sequence[Member],
         around: Surroundings,
-    ) -> _Group:
-        """Put everything in place, from the newest checkpoint where there is one."""
-        parameters = trained_parameters(model)
+    ) -> _Training:
+        """Put everything in place."""
+        parameters = trained_parameters(group.model)
         for parameter in parameters.values():
             # Each replica's row is read and written through views, which a transposed weight has none of.
             parameter.data = parameter.data.contiguous()
-        plans = [plan_batches(examples, options, streams) for streams in runs]
+        plans = [plan_batches(examples, options, member.streams) for member in members]
         epoch = plans[0].steps_per_epoch
         steps = total_steps(epoch, options.epochs, options.min_steps, options.max_steps)
-        model, optimizer = around.accelerator.prepare(model, make_optimizer(parameters, options, len(runs)))
-        set_training_mode(model)
-        passes = Passes(model, task, examples, plans, options.micro_batch_size or options.batch_size, around)
-        replicas, best = [Replica() for _ in runs], [dict[str, torch.Tensor]() for _ in runs]
-        group = cls(options, around, passes, parameters, optimizer, steps, epoch, replicas, best)
-        group._resume()
-        group._announce()
-        return group
+        optimizer = make_optimizer(parameters, options, len(members))
+        # The group keeps the model itself: scoring runs it as often as each process has batches, not in step.
+        model, optimizer = around.accelerator.prepare(group.model, optimizer)
+        set_training_mode(group.model)
+        with around.arithmetic():
+            way = task.way(group.model, group.count)
+        size, meter = options.micro_batch_size or len(examples), Meter(around.device)
+        passes = Passes(group, model, task, examples, plans, size, options.micro_batch_tokens, around, meter)
+        replicas, best = [Replica() for _ in members], [dict[str, torch.Tensor]() for _ in members]
+        training = cls(options, around, members, passes, parameters, optimizer, steps, epoch, replicas, best, way)
+        training._resume()
+        around.progress.start(around.title, steps)
+        around.progress.step(training.at.step)
+        return training
 
     def _resume(self) -> None:
-        """Go on from the newest checkpoint, where there is one."""
-        found = checkpoint.load(self.around.folder.checkpoints)
-        if found:
-            state, tensors = found
-            self.replicas = [Replica(**replica) for replica in state["replicas"]]
-            self.at = Position(**state["position"])
-            self.at.resumed += 1
-            self.best = [tensors.get("best", {}).get(str(number), {}) for number in range(len(self.replicas))]
-            with torch.no_grad():
+        """Go on from the members' newest checkpoints, where there are any."""
+        moments: list[Moments] = []
+        for number, member in enumerate(self.members):
+            found = checkpoint.load(member.folder.checkpoints)
+            if found:
+                state, tensors = found
+                self.replicas[number] = Replica(**state["replica"])
+                self.at = Position(**state["position"]).scaled(len(self.members))
+                self.best[number] = tensors.get("best", {})
+                moments.append(tensors.get("optimizer", {}))
                 for name, parameter in self.parameters.items():
-                    parameter.copy_(tensors["weights"][name])
-            moments = {int(number): entry for number, entry in tensors.get("optimizer", {}).items()}
-            self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+                    self._rows(parameter)[number] = tensors["weights"][name].flatten().to(parameter.device)
+        if moments:
+            self.at.resumed += 1
+            restore_moments(self.optimizer, moments)
+            self.passes.size = min(self.passes.size, self.at.part or self.passes.size)
+            self.passes.flops_per_token = self.at.flops_per_token
+            self.passes.meter = Meter(self.around.device, self.at.phases)
         main = self.around.accelerator.is_main_process
-        self.log = MetricsLog(self.around.folder.metrics, self.at.step, self.at.validated, main)
+        self.logs = [MetricsLog(m.folder.metrics, self.at.step, self.at.validated, main) for m in self.members]
         self.clock = Clock(self.at.seconds)
         self.saved_at = self.clock.seconds
-
-    def _announce(self) -> None:
-        self.around.progress.start(self.around.title, self.steps)
-        self.around.progress.step(self.at.step)
 
     @property
     def active(self) -> bool:
@@ -155,51 +176,64 @@ class _Group:
     def forward_backward(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Gradients of the next optimizer batch; its losses and gradient norms, both (R,)."""
         losses, counted = self.passes.run(self.at.step)
-        self.at.count(**counted)
-        return losses, gradient_norms(self.parameters.values(), len(self.replicas))
+        for replica, taken in zip(self.replicas, counted, strict=True):
+            if replica.active:
+                replica.count(taken)
+        with self.passes.meter("optimizer"):
+            return losses, gradient_norms(self.parameters.values(), len(self.replicas))
+
+    def watch(self, losses: Sequence[float], norms: Sequence[float]) -> None:
+        """Hold the step against the signs of divergence, log it, and show it."""
+        self.at.seconds = self.clock.seconds
+        step = self.at.step + 1
+        regular = step % max(1, self.steps // 1000) == 0 or step in (1, self.steps)
+        for replica, log, loss, norm in zip(self.replicas, self.logs, losses, norms, strict=True):
+            if replica.active:
+                replica.watch(self.at.step, loss, norm, self.options)
+                if regular or not replica.active:  # a thousand or so in a long run
+                    log.write(
+                        kind="train",
+                        step=step,
+                        epoch=self._epoch(step),
+                        loss=_finite(loss),
+                        learning_rate=self.rate_at(self.at.step),
+                        gradient_norm=_finite(norm),
+                        tokens=replica.tokens,
+                        seconds=round(self.at.seconds, 5),
+                    )
+        self.around.progress.step(step, f"loss {np.mean(losses):.3f} · {speed(self.replicas, self.at):,.0f} tokens/s")
 
     def update(self, norms: torch.Tensor) -> None:
         """Clip each replica's gradient by its own norm, and take the step."""
-        # Without a gradient too, momentum and decay would move the weights of a replica that has ended.
-        ended = [number for number, replica in enumerate(self.replicas) if not replica.active]
-        final = {name: self._rows(parameter)[ended] for name, parameter in self.parameters.items()} if ended else {}
-        if self.options.clip is not None:
-            factors = (self.options.clip / (norms + 1e-6)).clamp(max=1.0)
-            scale_gradients(self.parameters.values(), factors)
-        set_rate(self.optimizer, self.rate)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        for name, weights in final.items():
-            self._rows(self.parameters[name])[ended] = weights
+        with self.passes.meter("optimizer"):
+            # Without a gradient too, momentum and decay would move the weights of a replica that has ended.
+            ended = [number for number, replica in enumerate(self.replicas) if not replica.active]
+            final = {name: self._rows(value)[ended] for name, value in self.parameters.items()} if ended else {}
+            if self.options.clip is not None:
+                factors = (self.options.clip / (norms + 1e-6)).clamp(max=1.0)
+                scale_gradients(self.parameters.values(), factors)
+            set_rate(self.optimizer, self.rate_at(self.at.step))
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+            for name, weights in final.items():
+                self._rows(self.parameters[name])[ended] = weights
         self.at.step += 1
+        for replica in self.replicas:
+            replica.steps = self.at.step if replica.active else replica.steps
+
+    def _decay(self, number: int, steps: int) -> None:
+        """Make up for the decay, over so many steps, of what only decays."""
+        left = (1 - self.rate_at(step) * self.options.weight_decay for step in range(steps))
+        self.passes.group.decayed(number, math.prod(left))
 
     def _rows(self, parameter: torch.nn.Parameter) -> torch.Tensor:
         """Each replica's weights in ``parameter``, (R, its size): a view."""
         return parameter.detach().view(len(self.replicas), -1)
 
-    @property
-    def rate(self) -> float:
+    def rate_at(self, step: int) -> float:
+        """The learning rate of a step."""
         options = self.options
-        return options.learning_rate * rate_factor(self.at.step, self.steps, options.warmup, options.schedule)
-
-    def log_step(self, losses: torch.Tensor, norms: torch.Tensor) -> None:
-        """One row in `metrics.jsonl` (a thousand or so in a long run), and the live line."""
-        self.at.seconds = self.clock.seconds
-        step, loss, norm = self.at.step + 1, float(losses[0]), float(norms[0])
-        speed = self.at.tokens / max(self.at.seconds - self.at.seconds_validating, 1e-9)
-        self.around.progress.step(step, f"loss {loss:.3f} · {speed:,.0f} tokens/s")
-        diverged = self.replicas[0].diverged is not None
-        if step % max(1, self.steps // 1000) == 0 or step in (1, self.steps) or diverged:
-            self.log.write(
-                kind="train",
-                step=step,
-                epoch=self._epoch(step),
-                loss=_finite(loss),
-                learning_rate=self.rate,
-                gradient_norm=_finite(norm),
-                tokens=self.at.tokens,
-                seconds=round(self.at.seconds, 3),
-            )
+        return options.learning_rate * rate_factor(step, self.steps, options.warmup, options.schedule)
 
     def _epoch(self, step: int) -> float:
         return round(step / self.steps_per_epoch, 4)
@@ -207,19 +241,22 @@ class _Group:
     def validate(self, validation: Validation) -> None:
         """Score the validation split, remember the best weights, stop replicas that no longer improve."""
         begun = self.clock.seconds
+        for number, replica in enumerate(self.replicas):
+            self._decay(number, replica.steps)
         try:
-            found = validation.score()
+            with self.passes.meter("evaluation"):
+                found = validation.score()
         except Interrupted:
             self.save()
             raise
         for number, (replica, scores) in enumerate(zip(self.replicas, found, strict=True)):
-            if replica.active and replica.judge(
-                self.at.step, scores[validation.select], validation.higher_is_better, self.options
-            ):
+            if not replica.active:
+                continue
+            if replica.judge(self.at.step, scores[validation.select], validation.higher_is_better, self.options):
                 self.best[number] = {
                     name: self._rows(parameter)[number].clone() for name, parameter in self.parameters.items()
                 }
-            self.log.write(
+            self.logs[number].write(
                 kind="evaluation",
                 step=self.at.step,
                 epoch=self._epoch(self.at.step),
@@ -228,10 +265,10 @@ class _Group:
             )
         self.at.validated = self.at.step
         self.at.seconds_validating += self.clock.seconds - begun
-        set_training_mode(self.passes.model)
+        set_training_mode(self.passes.group.model)
 
     def save_if_due(self) -> None:
-        """Write a checkpoint when the last is old enough, or when asked to stop, which then happens."""
+        """Write checkpoints when the last are old enough, or when asked to stop, which then happens."""
         stopping = self.around.must_stop()
         if stopping or self._is_over(self.clock.seconds - self.saved_at):
             self.save()
@@ -243,49 +280,46 @@ class _Group:
         return self.around.total(seconds >= self.options.checkpoint_seconds) > 0
 
     def save(self) -> None:
-        """Write a checkpoint."""
-        self.at.seconds = self.clock.seconds
-        if self.around.accelerator.is_main_process:
-            moments = self.optimizer.state_dict()["state"]
-            checkpoint.save(
-                self.around.folder.checkpoints,
-                self.at.step,
-                {"position": vars(self.at), "replicas": [asdict(replica) for replica in self.replicas]},
-                {
-                    "weights": dict(self.parameters),
-                    "optimizer": {str(key): entry for key, entry in moments.items()},
-                    "best": {str(number): weights for number, weights in enumerate(self.best)},
-                },
-            )
-        self.around.accelerator.wait_for_everyone()
+        """Write each member's checkpoint, from which it could also go on alone, or beside others at the same step."""
+        self.at.seconds, self.at.part = self.clock.seconds, self.passes.size
+        self.at.flops_per_token = self.passes.flops_per_token
+        with self.passes.meter("writing"):
+            if self.around.accelerator.is_main_process:
+                for number, member in enumerate(self.members):
+                    self._save(number, member)
+            self.around.accelerator.wait_for_everyone()
         self.saved_at = self.clock.seconds
+
+    def _save(self, number: int, member: Member) -> None:
+        self.at.phases = self.passes.meter.seconds
+        share = self.at.scaled(1 / len(self.members))  # it may go on alone, or in another group
+        checkpoint.save(
+            member.folder.checkpoints,
+            self.at.step,
+            {"position": vars(share), "replica": asdict(self.replicas[number])},
+            {
+                "weights": {name: self._rows(parameter)[number] for name, parameter in self.parameters.items()},
+                "optimizer": moments_of(self.optimizer, number, len(self.members)),
+                "best": self.best[number],
+            },
+        )
 
     def finish(self) -> list[Trained]:
         """Put the weights that are kept into the model, and say how it went."""
-        outcomes = []
         self.at.seconds = self.clock.seconds
         if self._is_over(self.at.seconds):
             # What follows takes time too; an interruption there must not cost the training.
             self.save()
+        outcomes = []
         for number, replica in enumerate(self.replicas):
-            kept = self.options.keep == "best" and self.best[number] and replica.diverged is None
+            kept = bool(self.options.keep == "best" and self.best[number] and replica.diverged is None)
             if kept:
                 for name, parameter in self.parameters.items():
-                    self._rows(parameter)[number] = self.best[number][name]
-            training = self.at.seconds - self.at.seconds_validating
-            facts = {
-                "steps": self.at.step,
-                "epochs": self._epoch(self.at.step),
-                "examples": self.at.examples,
-                "tokens": self.at.tokens,
-                "tokens_per_second": round(self.at.tokens / max(training, 1e-9), 1),
-                "padding": round(1 - self.at.tokens / max(self.at.padded, 1), 4),
-                "best_step": replica.best_step if kept else None,
-                "stopped_early": replica.stopped_early,
-                "resumed": self.at.resumed,
-                "seconds": round(self.at.seconds, 3),
-            }
-            outcomes.append(Trained(replica.diverged, facts))
+                    self._rows(parameter)[number] = self.best[number][name].flatten()
+            self._decay(number, replica.best_step or 0 if kept else replica.steps)
+            about = training_facts(replica, self.at, self.passes, self.replicas, self.steps_per_epoch)
+            how = {"way": self.way, "best_step": replica.best_step if kept else None}
+            outcomes.append(Trained(replica.diverged, {**about, **how}))
         # The accelerator holds on to everything it has prepared, and a study trains many models.
         self.around.accelerator.free_memory()
         return outcomes

@@ -7,7 +7,7 @@ reshape to (R, everything else), so nothing here asks which it is.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
@@ -55,16 +55,48 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 def gradient_norms(parameters: Iterable[torch.nn.Parameter], replicas: int) -> torch.Tensor:
     """L2 norm of each replica's whole gradient, (R,)."""
-    squares = [
-        parameter.grad.detach().reshape(replicas, -1).float().square().sum(1)
+    norms = [
+        torch.linalg.vector_norm(parameter.grad.detach().reshape(replicas, -1), dim=1, dtype=torch.float32)
         for parameter in parameters
         if parameter.grad is not None
     ]
-    return torch.stack(squares).sum(0).sqrt()
+    return torch.linalg.vector_norm(torch.stack(norms), dim=0)
 
 
 def scale_gradients(parameters: Iterable[torch.nn.Parameter], factors: torch.Tensor) -> None:
     """Multiply each replica's gradient by its factor, (R,), in place."""
+    if bool((factors == 1).all()):
+        return
     for parameter in parameters:
         if parameter.grad is not None:
             parameter.grad.view(len(factors), -1).mul_(factors[:, None].to(parameter.grad))
+
+
+Moments = dict[str, dict[str, torch.Tensor]]
+"""What the optimizer remembers of each parameter, by the parameter's number."""
+
+
+def moments_of(optimizer: torch.optim.Optimizer, replica: int, replicas: int) -> Moments:
+    """What ``optimizer`` remembers for one replica; counters are the same for all."""
+    found = optimizer.state_dict()["state"]
+    return {
+        str(number): {
+            name: value.reshape(replicas, -1)[replica] if value.ndim else value for name, value in entry.items()
+        }
+        for number, entry in found.items()
+    }
+
+
+def restore_moments(optimizer: torch.optim.Optimizer, moments: Sequence[Moments]) -> None:
+    """Give ``optimizer`` what was remembered for each of its replicas."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state = {
+        int(number): {
+            name: torch.stack([own[number][name] for own in moments]).view_as(parameters[int(number)])
+            if value.ndim
+            else value
+            for name, value in entry.items()
+        }
+        for number, entry in moments[0].items()
+    }
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

@@ -44,11 +44,24 @@ class TrainOptions(Options):
     """Share of all steps over which the learning rate rises from zero."""
     batch_size: int = Field(16, ge=1)
     """Examples in one optimizer step, over all processes and accumulated micro-batches."""
-    micro_batch_size: int | None = Field(None, ge=1)
+    batch_tokens: int | None = Field(None, ge=1)
+    """About so many tokens in one optimizer step, instead of `batch_size` examples. Losses are divided by the mean
+    batch's weight, so that every example counts the same, whatever its length."""
+    micro_batch_size: int | None = Field(None, ge=1, json_schema_extra=OPERATIONAL)
     """Examples that pass through the model at once on one process; the batch is accumulated from such parts. The
-    loss does not depend on it. Default: the whole batch."""
+    loss does not depend on it. Default: the whole batch, halved as often as memory runs out."""
+    micro_batch_tokens: int | None = Field(None, ge=1, json_schema_extra=OPERATIONAL)
+    """Tokens that pass through the model at once on one process, padding among them. Default: no limit."""
+    replicas: int | Literal["auto"] = Field("auto", json_schema_extra=OPERATIONAL)
+    """Seeds of a variant that are trained side by side in one process, as one batched computation. `auto` measures
+    what is fastest here; 1: one after the other."""
     length_window: int = Field(16, ge=1)
     """Batches within which examples are sorted by length, so that little is padding. 1: plain shuffling."""
+    compile: bool | Literal["auto"] = Field("auto", json_schema_extra=OPERATIONAL)
+    """Run the model's blocks through `torch.compile`. `auto`: in long training, where measuring shows that it pays for
+    the time that compiling takes. Never where dropout is at work, whose masks the compiler would draw otherwise."""
+    prefix_cache: bool = Field(True, json_schema_extra=OPERATIONAL)
+    """Compute once, for all steps, seeds and evaluations, what the frozen bottom of a model makes of an example."""
     weight_decay: float = Field(0.01, ge=0)
     """Decoupled decay of AdamW; biases, norms and other one-dimensional parameters are not decayed."""
     betas: tuple[float, float] = Field((0.9, 0.999), strict=False)

@@ -1,83 +1,179 @@
 """The forward and backward passes of one optimizer step, in parts and over processes, for R runs side by side.
 
-Shapes: R replicas; N rows in a part, those of all replicas together; losses (R,).
+Shapes: R replicas; N examples in a part, those of all replicas together; losses (R,).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import zip_longest
 
 import numpy as np
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from finetune.randomness import seed_everything
+from finetune.group.group import Group
+from finetune.memory import out_of_memory
+from finetune.randomness import seed_torch
 from finetune.surroundings import Surroundings
 from finetune.tasks.base import Example, Task
 from finetune.train.batching import BatchPlan, micro_batches
+from finetune.train.dropout import Masks
+from finetune.train.kernels import Kernels
+from finetune.train.meters import Meter
+from finetune.train.state import Taken
 
 
 @dataclass(frozen=True)
+class Part:
+    """What passes through the model at once: as many examples of each replica, some to fill up."""
+
+    examples: list[Example]
+    """(N,) replica by replica."""
+    counts: torch.Tensor
+    """(N,) 1.0 for an example that counts, 0.0 for one that fills up."""
+    seeds: torch.Tensor
+    """(N,) of each example's dropout."""
+    batch: dict[str, torch.Tensor]
+    """What the task made of them."""
+
+
+@dataclass
 class Passes:
     """Leaves the gradient of a whole optimizer batch in the model's parameters."""
 
+    group: Group
     model: torch.nn.Module
+    """The group's model, wrapped where processes share its gradient."""
     task: Task
     examples: Sequence[Example]
     plans: Sequence[BatchPlan]
     """One for each replica."""
-    micro_batch: int
-    """Examples of one replica in a part, at most."""
+    size: int
+    """Examples of one replica in a part, at most; halved when memory runs out."""
+    tokens: int | None
+    """Tokens in a part, at most."""
     around: Surroundings
+    meter: Meter
+    flops_per_token: float | None = None
+    """Floating-point operations for one token, padding or not, forward and backward, as the first step took them."""
+    _ahead: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "batches"))
+    _next: tuple[tuple[int, int], Future[list[Part]]] | None = None
 
-    def run(self, step: int) -> tuple[torch.Tensor, dict[str, int]]:
-        """Losses (R,) of optimizer step ``step`` (from 0), and how many examples, tokens, tokens with padding it took.
+    def run(self, step: int) -> tuple[torch.Tensor, list[Taken]]:
+        """Losses (R,) of optimizer step ``step`` (from 0), and what it took of each replica.
 
-        The loss is the sum over the whole batch (all parts and processes) divided by the whole batch's label tokens
-        or examples, which are known before any of it has run: accumulation changes nothing.
+        The loss is the sum over the whole batch (all parts and processes) divided by a weight that is known before
+        any of it has run: accumulation changes nothing. When memory runs out the step is done again in smaller parts.
         """
-        around, accelerator = self.around, self.around.accelerator
-        batches = [[self.examples[index] for index in plan.batch(step)] for plan in self.plans]
-        total = torch.tensor([sum(example.weight for example in batch) for batch in batches], device=around.device)
-        parts, padded, losses = self._parts(step), 0, torch.zeros_like(total)
+        while True:
+            try:
+                if self.flops_per_token is not None:
+                    return self._run(step)
+                with FlopCounterMode(display=False) as counter:
+                    losses, taken = self._run(step)
+                padded = sum(own.padded for own in taken) / self.around.accelerator.num_processes
+                self.flops_per_token = counter.get_total_flops() / max(padded, 1)
+                return losses, taken
+            except RuntimeError as error:
+                largest = max(len(plan.batch(step)) for plan in self.plans)
+                smaller = min(self.size, largest) // 2
+                if not out_of_memory(error) or smaller < 1 or self.around.accelerator.num_processes > 1:
+                    raise
+                self.size = smaller
+            self.model.zero_grad(set_to_none=True)
+            if self.around.device.type == "cuda":
+                torch.cuda.empty_cache()
+            self.around.progress.say(f"out of memory: going on with parts of {self.size} examples")
+
+    def _run(self, step: int) -> tuple[torch.Tensor, list[Taken]]:
+        around, accelerator, meter = self.around, self.around.accelerator, self.meter
+        total = torch.tensor([plan.total(step) for plan in self.plans], device=around.device)
+        losses, padded = torch.zeros_like(total), 0
+        # Masks are addressed; what a model draws besides (a layer to leave out, say) is at least the step's own.
+        seed_torch(self.plans[0].streams.seed_of("dropout", step), around.device)
+        with meter("data"):
+            parts = self._prepared(step)
         for number, part in enumerate(parts):
-            # Position-addressed: resuming needs no random state, and evaluation cannot shift the masks.
-            place = (step, number, accelerator.process_index)
-            seed_everything(self.plans[0].streams.seed_of("dropout", *place))
-            last = number == len(parts) - 1
-            with nullcontext() if last else accelerator.no_sync(self.model):
-                shares, size = self._shares(part, total)
-                # DDP averages gradients over processes; the loss is already divided by the whole batch.
-                accelerator.backward(shares.sum() * accelerator.num_processes)
-            losses, padded = losses + shares.detach(), padded + size
-        counted = {
-            "examples": sum(map(len, batches)),
-            "tokens": sum(example.length for batch in batches for example in batch),
-            "padded": round(around.total(padded)),
-        }
-        return accelerator.reduce(losses, "sum"), counted
+            with nullcontext() if number == len(parts) - 1 else accelerator.no_sync(self.model):
+                with meter("forward"):
+                    shares = self._shares(part) / total
+                with meter("backward"):
+                    # DDP averages gradients over processes; the loss is already divided by the whole batch.
+                    accelerator.backward(shares.sum() * accelerator.num_processes)
+            losses = losses + shares.detach()
+            padded += part.batch["input_ids"].numel() if part.counts.any() else 0
+        share = round(around.total(padded) / len(self.plans))
+        batches = [plan.lengths[plan.batch(step)] for plan in self.plans]
+        taken = [Taken(len(batch), int(batch.sum()), share) for batch in batches]
+        return accelerator.reduce(losses, "sum"), taken
 
-    def _parts(self, step: int) -> list[tuple[np.ndarray, ...]]:
-        """This process's parts of the batch, each with the indices of every replica's examples."""
-        accelerator = self.around.accelerator
-        share = (self.micro_batch, accelerator.process_index, accelerator.num_processes)
-        by_replica = [micro_batches(plan.batch(step), plan.lengths, *share) for plan in self.plans]
-        return list(zip_longest(*by_replica, fillvalue=np.empty(0, dtype=int)))
+    def _shares(self, part: Part) -> torch.Tensor:
+        """The summed losses of each replica's examples in a part, (R,), with their graph."""
+        device = self.around.device
+        batch = {name: value.to(device, non_blocking=True) for name, value in part.batch.items()}
+        batch = self.task.arranged(self.model, batch)
+        # torch does not compile what runs inside a mode of ours.
+        kernels = nullcontext() if self.group.compiled else Kernels(self._masks(part, batch))
+        with self.around.arithmetic(), self.group.on(part.examples, batch), kernels:
+            losses = self.task.losses(self.model, batch)
+        # A product would not do: what fills up may be anything, and zero times infinity is no number.
+        counted = torch.where(part.counts.to(device) > 0, losses, 0.0)
+        return counted.reshape(len(self.plans), -1).sum(1)
 
-    def _shares(self, part: Sequence[np.ndarray], total: torch.Tensor) -> tuple[torch.Tensor, int]:
-        """What a part adds to each replica's loss, (R,), with its graph, and the part's tokens with padding."""
-        indices = np.concatenate(part)
-        owner = np.repeat(np.arange(len(part)), [len(rows) for rows in part])
-        weight = 1.0
-        if len(indices) == 0:
-            # Every process has to take part in every synchronised pass, even with nothing to add.
-            indices, owner, weight = np.array([0]), np.array([0]), 0.0
-        rows = [self.examples[index] for index in indices]
-        batch = {name: value.to(self.around.device) for name, value in self.task.collate(rows).items()}
-        with self.around.arithmetic():
-            losses = self.task.losses(self.model, batch) * weight
-        owners = torch.as_tensor(owner, device=losses.device)
-        shares = torch.zeros_like(total).index_add(0, owners, losses) / total
-        return shares, batch["input_ids"].numel() if weight else 0
+    @staticmethod
+    def _masks(part: Part, batch: dict[str, torch.Tensor]) -> Masks:
+        example = batch["example"]
+        positions = batch.get("position_ids", torch.arange(example.shape[1], device=example.device))
+        return Masks(part.seeds.to(example.device)[example.clamp(min=0)], positions.expand_as(example))
+
+    def _prepared(self, step: int) -> list[Part]:
+        """The step's parts, made while the step before was under way; and the next step's begun."""
+        ready = self._next[1].result() if self._next and self._next[0] == (step, self.size) else None
+        parts = list(self._parts(step)) if ready is None else ready
+        self._next = (step + 1, self.size), self._ahead.submit(lambda: list(self._parts(step + 1)))
+        return parts
+
+    def _parts(self, step: int) -> Iterator[Part]:
+        """This process's parts of the batch."""
+        rank, processes = self.around.accelerator.process_index, self.around.accelerator.num_processes
+        budget = self.tokens and max(1, self.tokens // len(self.plans))
+        cut = [micro_batches(plan.batch(step), plan.lengths, self.size, rank, processes, budget) for plan in self.plans]
+        while budget and self._overfull(step, cut):
+            budget = max(1, budget * 3 // 4)
+            cut = [micro_batches(plan.batch(step), plan.lengths, self.size, tokens=budget) for plan in self.plans]
+        for number in range(max(map(len, cut))):
+            # A replica whose last batch is smaller may have fewer parts.
+            yield self._part(step, [own[number] if number < len(own) else np.empty(0, int) for own in cut])
+
+    def _overfull(self, step: int, cut: Sequence[Sequence[np.ndarray]]) -> bool:
+        """Whether parts of several runs are too large together: all rows are as wide as the widest run's, and each run
+        has as many as the one with most."""
+        for beside in zip_longest(*cut, fillvalue=np.empty(0, int)) if len(cut) > 1 else ():
+            rows = max(map(len, beside))
+            own = [plan.lengths[plan.batch(step)[places]] for plan, places in zip(self.plans, beside, strict=True)]
+            if rows > 1 and len(cut) * rows * max(int(lengths.max(initial=0)) for lengths in own) > (self.tokens or 0):
+                return True
+        return False
+
+    def _part(self, step: int, places: Sequence[np.ndarray]) -> Part:
+        """One part, from the places that each replica's examples have in its batch of the step."""
+        # Every process has to take part in every synchronised pass, even with nothing to add: one row at least.
+        each = max(1, *map(len, places))
+        examples, counts, seeds = [], [], []
+        for plan, own in zip(self.plans, places, strict=True):
+            filled = [*own, *[0] * (each - len(own))]
+            drawn = plan.batch(step)
+            examples += [self.examples[drawn[place]] for place in filled]
+            counts += [1.0] * len(own) + [0.0] * (each - len(own))
+            # By place in the whole batch: how it is cut into parts and padded cannot change what is dropped.
+            seeds += [plan.streams.seed_of("dropout", step, int(place)) for place in filled]
+        batch = self.task.collate(examples, replicas=len(self.plans))
+        return Part(examples, torch.tensor(counts), torch.tensor(seeds), batch)
+
+    def close(self) -> None:
+        """Let go of the thread that prepares batches."""
+        self._ahead.shutdown(wait=True, cancel_futures=True)

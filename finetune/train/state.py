@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from finetune.train.options import TrainOptions
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What one step took of one run."""
+
+    examples: int
+    tokens: int
+    padded: int
+    """Tokens with padding."""
 
 
 @dataclass
@@ -13,27 +23,33 @@ class Position:
     """Where a run group stands; all of it is in the checkpoint."""
 
     step: int = 0
-    examples: int = 0
-    tokens: int = 0
-    padded: int = 0
-    """Tokens that went through the model, padding among them."""
     seconds: float = 0.0
     seconds_validating: float = 0.0
     validated: int = 0
     """The last step after which the validation split was scored."""
     resumed: int = 0
+    part: int | None = None
+    """Examples of one replica that pass through the model at once, where memory has had a say."""
+    flops_per_token: float | None = None
+    """As the first step took them."""
+    phases: dict[str, float] = field(default_factory=dict)
+    """Seconds by phase."""
 
-    def count(self, examples: int, tokens: int, padded: int) -> None:
-        """Add what a step took."""
-        self.examples += examples
-        self.tokens += tokens
-        self.padded += padded
+    def scaled(self, by: float) -> Position:
+        """With so many times the seconds: from a group's to each run's share, and back."""
+        phases = {phase: seconds * by for phase, seconds in self.phases.items()}
+        return replace(self, seconds=self.seconds * by, seconds_validating=self.seconds_validating * by, phases=phases)
 
 
 @dataclass
 class Replica:
     """The state of one run inside the loop; all of it is in the checkpoint."""
 
+    steps: int = 0
+    examples: int = 0
+    tokens: int = 0
+    padded: int = 0
+    """Tokens that went through the model, padding among them."""
     best_score: float | None = None
     best_step: int | None = None
     waited: int = 0
@@ -47,6 +63,12 @@ class Replica:
     @property
     def active(self) -> bool:
         return not self.stopped_early and self.diverged is None
+
+    def count(self, taken: Taken) -> None:
+        """Add what a step took."""
+        self.examples += taken.examples
+        self.tokens += taken.tokens
+        self.padded += taken.padded
 
     def watch(self, step: int, loss: float, norm: float, options: TrainOptions) -> None:
         """Hold a step's loss and gradient norm, before it is applied, against the signs of divergence."""

@@ -14,11 +14,12 @@ from typing import Any
 import torch
 
 from finetune import recipe as recipes
+from finetune.assemble import build
 from finetune.errors import Interrupted
+from finetune.group.group import Group, Member
 from finetune.progress import Progress
 from finetune.randomness import Streams
 from finetune.registry import STRATEGIES, TASKS, Registry, summary
-from finetune.run import build
 from finetune.run_dir import RunDir
 from finetune.shared import Shared
 from finetune.stopping import StopRequest
@@ -165,7 +166,7 @@ class Battery:
 
     def fresh(self, seed: int) -> tuple[torch.nn.Module, Any]:
         """Model and strategy as a run starts from them."""
-        around = open_surroundings(self.recipe.model, Progress(), StopRequest())
+        around = open_surroundings(self.recipe.model, Progress(), StopRequest(), self.folder)
         base = self.shared.base(self.recipe, self.data.task)
         return build(self.recipe, base, self.data, Streams(seed), around)
 
@@ -173,8 +174,8 @@ class Battery:
         """Train; a run that was stopped under the same name goes on where it was."""
         make_deterministic(True)
         stop = StopRequest()
-        around = open_surroundings(self.recipe.model, StopAt(stop, stop_at), stop)
-        around = around.at(RunDir(self.folder / name), name, torch.float32)
+        around = open_surroundings(self.recipe.model, StopAt(stop, stop_at), stop, self.folder)
+        around, member = around.at(name, torch.float32), Member(Streams(seed), RunDir(self.folder / name))
         model, strategy = self.fresh(seed)
         initial = {name: value.detach().clone() for name, value in model.named_parameters()}
         task, examples = self.data.task, self.data.train.examples
@@ -186,10 +187,10 @@ class Battery:
 
         first = mean_loss()
         try:
-            train(model, task, examples, self.recipe.train, [Streams(seed)], around, None)
+            train(Group(model), task, examples, self.recipe.train, [member], around, None)
         except Interrupted:
             assert stop_at is not None
-        losses = [row["loss"] for row in read_rows(around.folder.metrics)]
+        losses = [row["loss"] for row in read_rows(member.folder.metrics)]
         return Outcome(model, strategy, initial, losses, first, mean_loss())
 
     def losses(self, model: torch.nn.Module) -> torch.Tensor:

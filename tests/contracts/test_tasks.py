@@ -48,14 +48,31 @@ def test_losses_do_not_depend_on_the_batch(batteries, outcomes, combination):
 
 
 @every_combination
+def test_a_batch_says_where_each_replicas_examples_stand(batteries, combination):
+    data = batteries(combination).data
+    examples = [data.train.examples[number] for number in (3, 1, 4, 1, 5, 9)]
+    batch = data.task.collate(examples, replicas=2)
+    for half, (ids, owners) in enumerate(zip(batch["input_ids"].chunk(2), batch["example"].chunk(2), strict=True)):
+        assert len(ids) == len(batch["input_ids"]) / 2
+        assert set(owners[owners >= 0].tolist()) == {3 * half, 3 * half + 1, 3 * half + 2}
+        for number in range(3 * half, 3 * half + 3):
+            assert ids[owners == number].tolist() == examples[number].inputs["input_ids"].tolist()
+
+
+@every_combination
 def test_predictions_have_the_loss_that_training_sees(batteries, outcomes, combination):
     battery, model = batteries(combination), outcomes(combination, 1).model
     task, examples = battery.data.task, battery.data.held_out["test"].examples
     with torch.no_grad():
         losses = task.losses(model.eval(), task.collate(examples))
-        found = task.predict(model, examples, CPU, answers=True)
+        found = task.predict(model, examples, task.collate(examples))
+        texts = task.generate(model, examples, CPU)
     assert [prediction.loss for prediction in found] == pytest.approx(losses.tolist(), rel=1e-4)
-    assert all(isinstance(prediction.text, str) for prediction in found)
+    assert (texts is None) == bool(task.labels)
+    texts = [prediction.text for prediction in found] if texts is None else texts
+    assert len(texts) == len(examples) and all(isinstance(text, str) for text in texts)
+    if task.labels:
+        assert set(texts) <= set(task.labels)
     with_labels = [prediction.probabilities is not None for prediction in found]
     assert all(with_labels) == any(with_labels) == bool(task.labels)
 
@@ -67,7 +84,7 @@ def test_what_was_trained_is_better_on_held_out_examples(batteries, outcomes, co
     untrained, _ = battery.fresh(1)
     with torch.no_grad():
         before, after = (
-            np.mean([found.loss for found in task.predict(model.eval(), examples, CPU, answers=False)])
+            np.mean([found.loss for found in task.predict(model.eval(), examples, task.collate(examples))])
             for model in (untrained, outcome.model)
         )
     assert after < before

@@ -17,7 +17,7 @@ from tests.end_to_end.reading import files, predictions, scores
 from tests.end_to_end.warm import environment_with
 
 RUN = ("run", "topics.yaml", "seeds=1", "train.min_steps=8", "train.checkpoint_seconds=0")
-TIMES = {"seconds", "tokens_per_second", "resumed"}
+TIMES = {"seconds", "tokens_per_second", "phases", "utilisation", "resumed"}
 
 # Each ends the process as a power cut would, the moment it is reached.
 DIE = "import os, signal\ndef die(*_): os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -138,11 +138,11 @@ def test_a_killed_chat_study_scores_its_base_model_once(chats, finetune, tmp_pat
 
 STOPPED = """
 import os, signal
-from finetune.train.loop import _Group
+from finetune.train.loop import _Training
 def update(self, norms):
     whole(self, norms)
     if self.at.step == 3: os.kill(os.getpid(), {signal})
-whole, _Group.update = _Group.update, update
+whole, _Training.update = _Training.update, update
 """
 STOPPED_SCORING = """
 import os, signal

@@ -17,7 +17,7 @@ def study(topics, finetune, tmp_path):
     """The folder of a finished study with every kind of saved weights."""
     topics.write_text(
         topics.read_text()
-        + "  lora: {strategy: {type: adapter, rank: 4}, train: {learning_rate: 0.05}}\n"
+        + "  lora: {strategy: {type: adapter, rank: 4}, train: {learning_rate: 0.03}}\n"
         + "  fresh: {strategy: {type: partial, last: 1}, mitigations: [{type: reinit, layers: 1}]}\n"
     )
     done = finetune("run", "topics.yaml", "seeds=1")

@@ -6,6 +6,7 @@ import torch
 
 from finetune.errors import Interrupted
 from finetune.evaluate.predict import predict, score
+from finetune.group.group import Group
 from finetune.progress import Progress
 from finetune.stopping import StopRequest
 from tests.train import workbench
@@ -31,12 +32,18 @@ def around(tmp_path):
     return workbench.surroundings(tmp_path)
 
 
+def table(model, *arguments, **named):
+    """What one run says."""
+    [found] = predict(Group(model), *arguments, **named)
+    return found
+
+
 @pytest.mark.parametrize("bench", ["topics", "chat"])
 def test_batch_size_does_not_change_scores(request, around, bench):
     """Padding, and with it the other examples of a batch, must not reach an example's row."""
     bench = request.getfixturevalue(bench)
     model = bench.model()
-    one, *others = [predict(model, bench.task, bench.examples, size, around) for size in (1, 3, 64)]
+    one, *others = [table(model, bench.task, bench.examples, size, around) for size in (1, 3, 64)]
     for other in others:
         assert other.prediction == one.prediction and other.score.tolist() == one.score.tolist()
         np.testing.assert_allclose(other.loss, one.loss, rtol=1e-5, atol=1e-5)
@@ -53,28 +60,28 @@ def test_every_row_belongs_to_its_example(request, around, bench):
     bench = request.getfixturevalue(bench)
     model = bench.model()
     shuffled = [bench.examples[index] for index in np.random.default_rng(0).permutation(len(bench.examples))]
-    table = predict(model, bench.task, shuffled, 4, around)
-    assert table.example.tolist() == [example.number for example in shuffled]
-    assert table.reference == [example.reference for example in shuffled]
-    assert table.weight.tolist() == [example.weight for example in shuffled]
+    found = table(model, bench.task, shuffled, 4, around)
+    assert found.example.tolist() == [example.number for example in shuffled]
+    assert found.reference == [example.reference for example in shuffled]
+    assert found.weight.tolist() == [example.weight for example in shuffled]
     for row, example in enumerate(shuffled[:6]):
-        alone = predict(model, bench.task, [example], 1, around)
-        assert alone.prediction == [table.prediction[row]] and alone.score[0] == table.score[row]
-        assert alone.loss[0] == pytest.approx(table.loss[row], rel=1e-5)
+        alone = table(model, bench.task, [example], 1, around)
+        assert alone.prediction == [found.prediction[row]] and alone.score[0] == found.score[row]
+        assert alone.loss[0] == pytest.approx(found.loss[row], rel=1e-5)
 
 
 def test_losses_are_those_that_training_minimises(chat, around):
     model = chat.model().eval()
     with torch.no_grad():
         expected = chat.task.losses(model, chat.task.collate(chat.examples))
-    found = predict(model, chat.task, chat.examples, 5, around, answers=False)
+    found = table(model, chat.task, chat.examples, 5, around, answers=False)
     np.testing.assert_allclose(found.loss, expected, rtol=1e-5)
     total = sum(example.weight for example in chat.examples)
     assert score(found, ["loss"])["loss"] == pytest.approx(float(expected.sum()) / total, rel=1e-5)
 
 
 def test_probabilities_and_scores_of_classes(topics, around):
-    found = predict(topics.model(), topics.task, topics.examples, 8, around)
+    found = table(topics.model(), topics.task, topics.examples, 8, around)
     assert found.labels == topics.task.labels == ("money", "space", "sport")
     np.testing.assert_allclose(found.probabilities.sum(1), 1, atol=1e-6)
     best = found.probabilities.argmax(1)
@@ -91,7 +98,7 @@ def test_probabilities_and_scores_of_classes(topics, around):
 
 def test_dropout_is_off_and_no_gradient_is_kept(topics, around):
     model = topics.model().train()
-    first, second = (predict(model, topics.task, topics.examples, 8, around).loss.tolist() for _ in range(2))
+    first, second = (table(model, topics.task, topics.examples, 8, around).loss.tolist() for _ in range(2))
     assert first == second and not model.training
     assert all(parameter.grad is None for parameter in model.parameters())
 
@@ -105,23 +112,23 @@ def test_the_longest_come_first_and_alike_in_length(topics, around, monkeypatch)
         return original(model, examples, *arguments)
 
     monkeypatch.setattr(topics.task, "predict", watch)
-    predict(topics.model(), topics.task, topics.examples, 7, around)
+    table(topics.model(), topics.task, topics.examples, 7, around)
     flat = [length for batch in seen for length in batch]
     assert flat == sorted(flat, reverse=True) and [len(batch) for batch in seen] == [7] * 6 + [6]
 
 
 def test_without_answers_nothing_is_generated(chat, around, monkeypatch):
     model = chat.model()
-    with_answers = predict(model, chat.task, chat.examples, 8, around)
+    with_answers = table(model, chat.task, chat.examples, 8, around)
     monkeypatch.setattr(model, "generate", lambda **_: pytest.fail("generated"))
-    without = predict(model, chat.task, chat.examples, 8, around, answers=False)
+    without = table(model, chat.task, chat.examples, 8, around, answers=False)
     assert without.loss.tolist() == with_answers.loss.tolist()
 
 
 def test_bfloat16_is_used_where_asked_for(topics, tmp_path):
     model = topics.model()
     exact, rough = (
-        predict(model, topics.task, topics.examples, 8, workbench.surroundings(tmp_path, dtype)).loss
+        table(model, topics.task, topics.examples, 8, workbench.surroundings(tmp_path, dtype)).loss
         for dtype in (torch.float32, torch.bfloat16)
     )
     assert not np.array_equal(exact, rough)
@@ -139,7 +146,7 @@ def test_a_request_to_stop_is_heard_between_batches(topics, tmp_path, monkeypatc
 
     around = workbench.surroundings(tmp_path, stop=stop, progress=Told())
     with pytest.raises(Interrupted, match="stopped while scoring"):
-        predict(topics.model(), topics.task, topics.examples, 8, around)
+        table(topics.model(), topics.task, topics.examples, 8, around)
     assert batches == [1, 2]
 
 
@@ -148,6 +155,6 @@ def test_a_model_whose_likelihoods_are_no_numbers_is_still_scored(topics, around
     model = topics.model()
     with torch.no_grad():
         model.classifier.weight.fill_(float("nan"))
-    found = predict(model, topics.task, topics.examples, 8, around)
+    found = table(model, topics.task, topics.examples, 8, around)
     assert np.isnan(found.loss).all() and set(found.prediction) <= set(topics.task.labels)
     assert 0 <= score(found, ["accuracy"])["accuracy"] <= 1

@@ -6,6 +6,7 @@ import torch
 from pydantic import ValidationError
 from tokenizers import processors
 from torch.nn.functional import log_softmax
+from transformers import LlamaForCausalLM
 
 from finetune.models import ModelOptions, load_base, load_tokenizer, skeleton
 from finetune.randomness import Streams
@@ -284,24 +285,84 @@ def test_losses_equal_a_full_computation_of_each_example_alone(any_folder, talks
     assert alone.tolist() == pytest.approx(wanted, rel=1e-5)
 
 
-def test_only_the_logits_that_answers_need_are_computed(decoder_folder, monkeypatch):
-    task, encoded = fitted(decoder_folder, prompts(8))
+def mixed(count):
+    """Every third prompt is much longer than the others."""
+    texts, topics = zip(*tiny.sentences(count), strict=True)
+    longer = [" ".join([text] * (1 if number % 3 else 4)) for number, text in enumerate(texts)]
+    return tiny.dataset(prompt=longer, completion=list(topics))
+
+
+def losses_and_gradients(task, model, batch):
+    model.zero_grad()
+    losses = task.losses(model, batch)
+    (losses * torch.linspace(1, 2, len(losses))).sum().backward()
+    return losses, torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+
+
+def test_packing_changes_rows_but_neither_losses_nor_gradients(any_folder):
+    (together, encoded), (apart, _) = (fitted(any_folder, mixed(8), packing=packing) for packing in (True, False))
+    model = model_for(any_folder, together)
+    packed, padded = together.collate(encoded.examples), apart.collate(encoded.examples)
+    longest = max(example.length for example in encoded.examples)
+    assert packed["input_ids"].shape[0] < 8 and packed["input_ids"].shape[1] == longest
+    assert padded["input_ids"].shape == (8, longest) and "attention_mask" not in packed
+    for batch in (packed, padded):
+        assert batch["position_ids"].shape == batch["example"].shape == batch["input_ids"].shape
+        for number, example in enumerate(encoded.examples):
+            assert batch["input_ids"][batch["example"] == number].tolist() == example.inputs["input_ids"].tolist()
+    found, wanted = losses_and_gradients(together, model, packed), losses_and_gradients(apart, model, padded)
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+    assert together.way(model) == "packed, labels only, in chunks"
+    assert apart.way(model) == "one example a row, labels only, in chunks"
+
+
+def test_replicas_have_rows_of_their_own(decoder_folder):
+    task, encoded = fitted(decoder_folder, mixed(8))
+    examples = [encoded.examples[number] for number in (1, 2, 4, 5, 0, 1, 3, 2)]  # 0 and 3 are long
+    batch = task.collate(examples, replicas=2)
+    first, second = batch["example"].chunk(2)
+    assert set(first[first >= 0].tolist()) == set(range(4)) and set(second[second >= 0].tolist()) == set(range(4, 8))
+    assert len(first) < 4 and (first == -1).all(1).any(), "short examples need fewer rows, and get as many"
     model = model_for(decoder_folder, task)
-    seen = []
-    model.lm_head.register_forward_hook(lambda module, inputs, output: seen.append(output.shape[1]))
-    task.losses(model, task.collate(encoded.examples))
-    assert seen == [max(int(example.weight) for example in encoded.examples) + 1]
+    with torch.no_grad():
+        losses = task.losses(model, batch)
+        found = task.predict(model, examples, batch)
+    assert losses.tolist() == pytest.approx([by_hand(model, example) for example in examples], rel=1e-5)
+    assert [prediction.loss for prediction in found] == losses.tolist()
 
 
-def test_a_prediction_has_the_same_loss_with_and_without_its_text(decoder_folder):
+def test_a_model_that_cannot_keep_examples_apart_gets_one_a_row(decoder_folder):
+    class Across(LlamaForCausalLM):
+        def forward(self, input_ids, attention_mask=None, **keywords):
+            return super().forward(input_ids, attention_mask=attention_mask, **keywords)
+
+    task, encoded = fitted(decoder_folder, mixed(8))
+    model = Across.from_pretrained(decoder_folder).eval()
+    batch = task.collate(encoded.examples)
+    arranged = task.arranged(model, batch)
+    assert task.way(model) == "one example a row, labels only, in chunks"
+    assert len(batch["input_ids"]) < len(arranged["input_ids"]) == 8
+    with torch.no_grad():
+        wanted = [by_hand(model, example) for example in encoded.examples]
+        for one in (batch, arranged):
+            assert task.losses(model, one).tolist() == pytest.approx(wanted, rel=1e-5)
+
+
+def test_packing_may_change_on_resuming():
+    assert task_of(packing=False).options.identifying() == task_of(packing=True).options.identifying()
+
+
+def test_a_prediction_has_its_loss_and_its_text_is_generated_apart(decoder_folder):
     task, encoded = fitted(decoder_folder, prompts(4), max_new_tokens=3)
     model = model_for(decoder_folder, task)
     train(task, model, encoded.examples, 30)
+    batch = task.collate(encoded.examples)
     with torch.no_grad():
-        quick = task.predict(model, encoded.examples, CPU, answers=False)
-        full = task.predict(model, encoded.examples, CPU, answers=True)
-    assert [found.loss for found in quick] == [found.loss for found in full]
-    assert {found.text for found in quick} == {""} and all(found.text for found in full)
+        before = task.predict(model, encoded.examples, batch)
+        texts = task.generate(model, encoded.examples, CPU)
+        after = task.predict(model, encoded.examples, batch)
+    assert [found.loss for found in before] == [found.loss for found in after]
+    assert {found.text for found in before} == {""} and len(texts) == 4 and all(texts)
 
 
 # Answers
@@ -325,7 +386,7 @@ def test_answers_are_the_likeliest_tokens_whatever_the_model_came_with(any_folde
     settings.do_sample, settings.temperature, settings.repetition_penalty = True, 5.0, 3.0
     settings.suppress_tokens, settings.num_beams = [*range(100)], 3
     with torch.no_grad():
-        together = [found.text for found in task.predict(model, encoded.examples, CPU, answers=True)]
+        together = task.generate(model, encoded.examples, CPU)
     for example, text in zip(encoded.examples, together, strict=True):
         tokens = greedy(model, example.prompt, 7, {task.tokenizer.eos_token_id})
         assert text == task.tokenizer.decode(tokens, skip_special_tokens=True).strip()
@@ -354,8 +415,8 @@ def test_what_was_learnt_by_heart_is_answered_word_for_word_and_ends(decoder_fol
     model = model_for(decoder_folder, task)
     train(task, model, encoded.examples, 150)
     with torch.no_grad():
-        found = task.predict(model, encoded.examples, CPU, answers=True)
-    assert [prediction.text for prediction in found] == words
+        found = task.predict(model, encoded.examples, task.collate(encoded.examples))
+        assert task.generate(model, encoded.examples, CPU) == words
     assert max(prediction.loss for prediction in found) < 0.5
     for example in encoded.examples:
         answer = greedy(model, example.prompt, 40, {tokenizer.eos_token_id})
@@ -371,8 +432,8 @@ def test_an_answer_ends_at_the_token_that_closes_its_turn(tmp_path):
     model.resize_token_embeddings(len(tokenizer))
     train(task, model, encoded.examples, 150)
     with torch.no_grad():
-        found = task.predict(model, encoded.examples, CPU, answers=True)
-    assert [prediction.text for prediction in found] == [example.reference for example in encoded.examples]
+        found = task.generate(model, encoded.examples, CPU)
+    assert found == [example.reference for example in encoded.examples]
 
 
 def test_a_model_that_sees_the_answer_is_refused(encoder_folder, decoder_folder, refusal):

@@ -76,6 +76,7 @@ def test_a_pair_is_told_apart_by_token_types():
     batch = task.collate([first, second])
     assert batch["token_type_ids"][1].tolist() == [0] * 4 + [1] * 3 + [0] * 5
     assert batch["attention_mask"][1].tolist() == [1] * 7 + [0] * 5
+    assert batch["example"].tolist() == [[0] * 12, [1] * 7 + [-1] * 5]
 
 
 @pytest.mark.parametrize(
@@ -180,10 +181,11 @@ def test_predictions_do_not_depend_on_the_batch(any_folder):
     task, encoded = fitted(any_folder, topics(9))
     model = model_for(any_folder, task)
     with torch.no_grad():
-        together = task.predict(model, encoded.examples, CPU, answers=True)
+        together = task.predict(model, encoded.examples, task.collate(encoded.examples))
+        assert task.generate(model, encoded.examples, CPU) is None, "the likeliest class is all there is to say"
         losses = task.losses(model, task.collate(encoded.examples))
         for example, found, loss in zip(encoded.examples, together, losses, strict=True):
-            [alone] = task.predict(model, [example], CPU, answers=True)
+            [alone] = task.predict(model, [example], task.collate([example]))
             assert alone.probabilities == pytest.approx(found.probabilities, abs=1e-5)
             assert found.probabilities.sum() == pytest.approx(1, abs=1e-5)
             assert found.text == task.labels[int(found.probabilities.argmax())]

@@ -10,9 +10,15 @@ from finetune.randomness import Streams
 from finetune.train.batching import BatchPlan, micro_batches, plan_batches, total_steps
 from tests.train.workbench import example, options
 
+
+def plan_of(lengths, batch_size, window, streams):
+    """A plan of examples that all count the same."""
+    return BatchPlan(lengths, np.ones(len(lengths)), batch_size, window, streams)
+
+
 LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=70).map(np.array)
 PLANS = st.builds(
-    BatchPlan,
+    plan_of,
     lengths=LENGTHS,
     batch_size=st.integers(1, 12),
     window=st.integers(1, 5),
@@ -42,7 +48,7 @@ def test_an_epoch_holds_each_example_once_in_batches_of_the_right_size(plan, epo
 
 @given(PLANS, st.integers(0, 40))
 def test_a_batch_is_a_function_of_seed_and_step_alone(plan, step):
-    fresh = BatchPlan(plan.lengths.copy(), plan.batch_size, plan.window, Streams(plan.streams.seed))
+    fresh = plan_of(plan.lengths.copy(), plan.batch_size, plan.window, Streams(plan.streams.seed))
     for other in range(step):
         fresh.batch(other)  # what was asked before does not matter
     np.testing.assert_array_equal(plan.batch(step), fresh.batch(step))
@@ -53,7 +59,7 @@ def test_a_batch_is_a_function_of_seed_and_step_alone(plan, step):
 def test_seeds_and_epochs_have_orders_of_their_own():
     lengths = skewed(40)
     orders = {
-        tuple(np.concatenate(BatchPlan(lengths, 8, 2, Streams(seed)).epoch(epoch)))
+        tuple(np.concatenate(plan_of(lengths, 8, 2, Streams(seed)).epoch(epoch)))
         for seed in range(5)
         for epoch in range(5)
     }
@@ -62,14 +68,14 @@ def test_seeds_and_epochs_have_orders_of_their_own():
 
 def test_only_the_order_stream_matters():
     fixed = frozenset({"init", "dropout", "noise", "split"})
-    first, second = (BatchPlan(skewed(40), 8, 2, Streams(seed, fixed)).epoch(0) for seed in (0, 1))
+    first, second = (plan_of(skewed(40), 8, 2, Streams(seed, fixed)).epoch(0) for seed in (0, 1))
     assert [list(batch) for batch in first] == [list(batch) for batch in second]
 
 
 @pytest.mark.parametrize("window", [1, 2, 16])
 def test_every_example_is_as_likely_in_every_batch_of_an_epoch(window):
     """Chi-square over 2,000 epochs of 22 examples in batches of 4: 6 places, one of them in a smaller batch."""
-    plan, epochs = BatchPlan(np.arange(1, 23), 4, window, Streams(0)), 2000
+    plan, epochs = plan_of(np.arange(1, 23), 4, window, Streams(0)), 2000
     places, smaller = np.zeros((22, 6)), np.zeros(22)
     for epoch in range(epochs):
         for place, batch in enumerate(plan.epoch(epoch)):
@@ -83,7 +89,7 @@ def test_every_example_is_as_likely_in_every_batch_of_an_epoch(window):
 
 def test_sorting_within_windows_saves_padding():
     lengths = skewed(512)
-    plain, sorted_ = (padding(BatchPlan(lengths, 16, window, Streams(0))) for window in (1, 16))
+    plain, sorted_ = (padding(plan_of(lengths, 16, window, Streams(0))) for window in (1, 16))
     assert plain > 0.6 and sorted_ < 0.3
 
 
@@ -91,7 +97,7 @@ def test_sorting_leaves_the_expected_batch_alone():
     """An example's share of an epoch's updates, its part in the mean of each batch, is the same however long it is."""
     lengths = skewed(43)
     for window in (1, 3):
-        plan, share = BatchPlan(lengths, 8, window, Streams(1)), np.zeros(43)
+        plan, share = plan_of(lengths, 8, window, Streams(1)), np.zeros(43)
         for epoch in range(3000):
             for batch in plan.epoch(epoch):
                 share[batch] += 1 / len(batch) / 3000
@@ -101,7 +107,7 @@ def test_sorting_leaves_the_expected_batch_alone():
 
 
 def test_neighbours_in_length_do_not_always_meet():
-    plan = BatchPlan(np.full(64, 10), 8, 16, Streams(0))
+    plan = plan_of(np.full(64, 10), 8, 16, Streams(0))
     partners = set()
     for epoch in range(30):
         partners |= {tuple(batch) for batch in plan.epoch(epoch)}
@@ -114,20 +120,23 @@ def test_micro_batches_share_the_batch_out_among_processes(lengths, size, proces
     parts = [micro_batches(batch, lengths, size, process, processes) for process in range(processes)]
     assert len({len(mine) for mine in parts}) == 1, "each part is a pass that all processes take together"
     assert all(len(part) <= size for mine in parts for part in mine)
-    assert sorted(np.concatenate([part for mine in parts for part in mine])) == sorted(batch)
+    places = np.concatenate([part for mine in parts for part in mine])
+    assert sorted(places) == list(range(len(batch))), "places in the batch, not examples"
     held = [sum(map(len, mine)) for mine in parts]
     assert max(held) - min(held) <= 1
 
 
 def test_a_part_holds_examples_alike_in_length():
     lengths = np.array([9, 1, 8, 2, 7, 3])
-    parts = micro_batches(np.arange(6), lengths, 2)
-    assert [sorted(lengths[part]) for part in parts] == [[1, 2], [3, 7], [8, 9]]
+    batch = np.array([5, 3, 1, 0, 2, 4])
+    parts = micro_batches(batch, lengths, 2)
+    assert [sorted(lengths[batch[part]]) for part in parts] == [[1, 2], [3, 7], [8, 9]]
 
 
 def test_a_plan_takes_its_settings_from_the_recipe():
-    plan = plan_batches([example(3), example(5)], options(batch_size=2, length_window=7), Streams(4))
-    assert (plan.lengths.tolist(), plan.batch_size, plan.window, plan.streams) == ([3, 5], 2, 7, Streams(4))
+    plan = plan_batches([example(3), example(5, 2.0)], options(batch_size=2, length_window=7), Streams(4))
+    assert (plan.lengths.tolist(), plan.weights.tolist()) == ([3, 5], [1.0, 2.0])
+    assert (plan.batch_size, plan.window, plan.streams, plan.tokens) == (2, 7, Streams(4), None)
 
 
 @pytest.mark.parametrize(

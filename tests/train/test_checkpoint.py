@@ -16,7 +16,7 @@ from finetune.train import checkpoint
 TENSORS = {
     "weights": {"layer.0.weight": torch.randn(3, 4), "bias": torch.randn(3).to(torch.bfloat16)},
     "optimizer": {"0": {"step": torch.tensor(7.0), "exp_avg": torch.randn(3, 4).T}, "11": {"step": 3}},
-    "best": {"0": {}},
+    "best": {},
 }
 
 
@@ -36,7 +36,7 @@ def newest(folder):
 
 
 def test_what_was_saved_comes_back_bit_by_bit(folder):
-    state = {"position": {"step": 3, "seconds": 0.1 + 0.2}, "replicas": [{"best_score": None, "waited": 2}]}
+    state = {"position": {"step": 3, "seconds": 0.1 + 0.2}, "replica": {"best_score": None, "waited": 2}}
     checkpoint.save(folder, 3, state, TENSORS)
     back, tensors = checkpoint.load(folder)
     assert back == state

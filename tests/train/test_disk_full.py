@@ -39,7 +39,7 @@ def result(output):
     "size, every, step",
     [
         (1.0, 0.0, None),  # no room for the first checkpoint
-        (7.3, 0.0, 7),  # after the evaluation at step 6 the best weights are in checkpoints too: two no longer fit
+        (5.5, 0.0, 7),  # after the evaluation at step 6 the best weights are in checkpoints too: two no longer fit
         (1.0, 1000.0, None),  # no checkpoint was asked for, and the model does not fit
     ],
     ids=["first checkpoint", "a later checkpoint", "model"],

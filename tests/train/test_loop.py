@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 import torch
 
+from finetune.group.group import Group
 from finetune.progress import Progress
 from finetune.randomness import Streams
 from finetune.train import loop, passes
 from finetune.train.batching import plan_batches
+from finetune.train.dropout import Masks
 from finetune.train.loop import Validation, train
 from finetune.train.meters import read_rows
 from finetune.train.optimizer import rate_factor
-from tests.train.workbench import fit, furthest, options, same, scores, surroundings, without_seconds
+from tests.train.workbench import fit, furthest, member, options, same, scores, surroundings, without_seconds
 
 
 class Witness(torch.optim.AdamW):
@@ -100,11 +102,22 @@ def test_without_any_stream_that_varies_seeds_are_one_run(dropout_bench, tmp_pat
     assert same(first.weights, second.weights)
 
 
-def test_dropout_is_drawn_anew_for_every_step_and_part(dropout_bench, tmp_path, monkeypatch):
+def test_dropout_is_drawn_anew_for_every_step_and_example(dropout_bench, tmp_path, monkeypatch):
+    """One seed for each of a batch's examples, in every step; how the batch is cut into parts has no say in them."""
     drawn = []
-    monkeypatch.setattr(passes, "seed_everything", drawn.append)
-    fit(dropout_bench, tmp_path, max_steps=3, micro_batch_size=4)
-    assert len(set(drawn)) == 3 * 2
+
+    class Watched(Masks):
+        def __init__(self, seeds, positions):
+            drawn.extend(seeds[:, 0].tolist())
+            super().__init__(seeds, positions)
+
+    monkeypatch.setattr(passes, "Masks", Watched)
+    fit(dropout_bench, tmp_path / "parts", max_steps=3, micro_batch_size=4)
+    in_parts = set(drawn)
+    assert len(in_parts) == len(drawn) == 3 * 8
+    drawn.clear()
+    fit(dropout_bench, tmp_path / "whole", max_steps=3)
+    assert set(drawn) == in_parts and len(drawn) == 3 * 8
 
 
 # Arithmetic, schedule, clipping
@@ -200,13 +213,13 @@ def test_the_weights_that_are_kept_are_those_that_scored_best(topics_bench, tmp_
     best = int(np.argmin(losses))
     assert best < len(losses) - 1, "otherwise best and last are the same"
     assert fitted.trained.facts["best_step"] == fitted.column("step", "evaluation")[best]
-    assert scores(topics_bench, fitted.model, surroundings(tmp_path))["loss"] == losses[best]
+    assert scores(topics_bench, Group(fitted.model), surroundings(tmp_path))[0]["loss"] == losses[best]
 
 
 def test_the_last_weights_are_kept_when_asked_for(topics_bench, tmp_path):
     fitted = overfitting(topics_bench, tmp_path, keep="last")
     last = fitted.column("scores", "evaluation")[-1]["loss"]
-    assert scores(topics_bench, fitted.model, surroundings(tmp_path))["loss"] == last
+    assert scores(topics_bench, Group(fitted.model), surroundings(tmp_path))[0]["loss"] == last
     assert fitted.trained.facts["best_step"] is None and fitted.trained.facts["steps"] == 30
 
 
@@ -214,7 +227,7 @@ def test_the_metric_that_selects_decides(topics_bench, tmp_path):
     fitted = overfitting(topics_bench, tmp_path, select="accuracy")
     accuracies = [row["accuracy"] for row in fitted.column("scores", "evaluation")]
     assert fitted.trained.facts["best_step"] == fitted.column("step", "evaluation")[int(np.argmax(accuracies))]
-    assert scores(topics_bench, fitted.model, surroundings(tmp_path))["accuracy"] == max(accuracies)
+    assert scores(topics_bench, Group(fitted.model), surroundings(tmp_path))[0]["accuracy"] == max(accuracies)
 
 
 def test_early_stopping_stops_and_keeps_the_best(topics_bench, tmp_path):
@@ -223,7 +236,7 @@ def test_early_stopping_stops_and_keeps_the_best(topics_bench, tmp_path):
     facts = fitted.trained.facts
     assert facts["stopped_early"] and facts["steps"] < 30
     assert len(losses) == int(np.argmin(losses)) + 3, "two evaluations after the best one"
-    assert scores(topics_bench, fitted.model, surroundings(tmp_path))["loss"] == min(losses)
+    assert scores(topics_bench, Group(fitted.model), surroundings(tmp_path))[0]["loss"] == min(losses)
 
 
 # Divergence
@@ -233,7 +246,10 @@ class Breaking:
     """A task whose loss is no number in one forward pass."""
 
     def __init__(self, task, forward):
-        self.task, self.collate, self.left = task, task.collate, forward
+        self.task, self.left = task, forward
+
+    def __getattr__(self, name):
+        return getattr(self.task, name)
 
     def losses(self, model, batch):
         self.left -= 1
@@ -244,7 +260,7 @@ def test_a_loss_that_is_no_number_ends_training_before_it_reaches_the_weights(to
     """The third batch brings it; the second step's weights are kept."""
     fine, model = fit(topics_bench, tmp_path / "fine"), topics_bench.model()
     around, task = surroundings(tmp_path / "broken"), Breaking(topics_bench.task, 3)
-    [trained] = train(model, task, topics_bench.examples, options(), [Streams(0)], around, None)
+    [trained] = train(Group(model), task, topics_bench.examples, options(), [member(tmp_path / "broken")], around, None)
     assert trained.diverged == "the loss became nan at step 3" and trained.facts["steps"] == 2
     assert all(bool(torch.isfinite(value).all()) for value in model.state_dict().values())
     assert not same(model.state_dict(), topics_bench.model().state_dict()), "two steps were taken"
@@ -280,7 +296,9 @@ def test_a_diverged_run_is_not_given_its_best_weights_back(topics_bench, tmp_pat
         validation = Validation(lambda scores=scripted: [{"loss": next(scores)}], "loss", False)
         model, task = topics_bench.model(), Breaking(topics_bench.task, 6)
         chosen, around = options(evaluations=6, keep=keep), surroundings(tmp_path / keep)
-        [trained] = train(model, task, topics_bench.examples, chosen, [Streams(0)], around, validation)
+        [trained] = train(
+            Group(model), task, topics_bench.examples, chosen, [member(tmp_path / keep)], around, validation
+        )
         assert trained.diverged and trained.facts["best_step"] is None
         outcomes.append(model.state_dict())
     assert same(*outcomes)
@@ -344,7 +362,13 @@ def test_the_progress_line_is_told_every_step(topics_bench, tmp_path):
 
     around = surroundings(tmp_path, progress=Told(), title="full, seed 0")
     train(
-        topics_bench.model(), topics_bench.task, topics_bench.examples, options(max_steps=3), [Streams(0)], around, None
+        Group(topics_bench.model()),
+        topics_bench.task,
+        topics_bench.examples,
+        options(max_steps=3),
+        [member(tmp_path)],
+        around,
+        None,
     )
     assert Told.phases == [("full, seed 0", 3)] and Told.steps == [0, 1, 2, 3]
     assert Told.notes[-1].startswith("loss ") and Told.notes[-1].endswith(" tokens/s")
@@ -354,7 +378,9 @@ def test_a_trained_model_is_let_go(topics_bench, tmp_path):
     """The accelerator, which serves all runs of a study, must not keep each run's model and optimizer."""
     around = surroundings(tmp_path)
     model = topics_bench.model()
-    train(model, topics_bench.task, topics_bench.examples, options(max_steps=1), [Streams(0)], around, None)
+    train(
+        Group(model), topics_bench.task, topics_bench.examples, options(max_steps=1), [member(tmp_path)], around, None
+    )
     left = weakref.ref(model)
     del model
     gc.collect()
@@ -364,7 +390,9 @@ def test_a_trained_model_is_let_go(topics_bench, tmp_path):
 def test_without_validation_nothing_is_selected(topics_bench, tmp_path):
     around = surroundings(tmp_path)
     few = options(evaluations=3, max_steps=3)
-    [trained] = train(topics_bench.model(), topics_bench.task, topics_bench.examples, few, [Streams(0)], around, None)
+    [trained] = train(
+        Group(topics_bench.model()), topics_bench.task, topics_bench.examples, few, [member(tmp_path)], around, None
+    )
     assert trained.facts["best_step"] is None and trained.diverged is None
 
 
@@ -372,9 +400,9 @@ def test_a_validation_that_never_gives_a_number_keeps_the_last_weights(topics_be
     validation = Validation(lambda: [{"loss": float("nan")}], "loss", False)
     around = surroundings(tmp_path)
     few = options(evaluations=3, max_steps=3)
-    arguments = (topics_bench.task, topics_bench.examples, few, [Streams(0)], around)
+    arguments = (topics_bench.task, topics_bench.examples, few, [member(tmp_path)], around)
     model = topics_bench.model()
-    [trained] = train(model, *arguments, validation)
+    [trained] = train(Group(model), *arguments, validation)
     assert trained.facts["best_step"] is None
     assert same(model.state_dict(), fit(topics_bench, tmp_path / "b", max_steps=3).weights)
 
@@ -382,11 +410,11 @@ def test_a_validation_that_never_gives_a_number_keeps_the_last_weights(topics_be
 def test_one_example_is_enough(topics_bench, tmp_path):
     around = surroundings(tmp_path)
     [trained] = train(
-        topics_bench.model(),
+        Group(topics_bench.model()),
         topics_bench.task,
         topics_bench.examples[:1],
         options(max_steps=2),
-        [Streams(0)],
+        [member(tmp_path)],
         around,
         None,
     )

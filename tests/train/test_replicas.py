@@ -8,13 +8,13 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from finetune.errors import Interrupted
-from finetune.randomness import Streams
+from finetune.group.group import Group
 from finetune.stopping import StopRequest
 from finetune.tasks.base import Example, pad
 from finetune.train.loop import Validation, train
 from finetune.train.meters import read_rows
 from finetune.train.passes import Passes
-from tests.train.workbench import furthest, options, same, surroundings
+from tests.train.workbench import furthest, member, options, same, surroundings
 
 WORDS, WIDTH, CLASSES = 30, 8, 3
 
@@ -49,9 +49,17 @@ class ToyTask:
     def __init__(self, poison=None):
         self.poison, self.passes = poison, 0
 
-    def collate(self, examples):
+    def way(self, model, replicas=1):
+        return None
+
+    def arranged(self, model, batch):
+        return batch
+
+    def collate(self, examples, replicas=1):
+        ids = pad([example.inputs["input_ids"] for example in examples], 0)
         return {
-            "input_ids": pad([example.inputs["input_ids"] for example in examples], 0),
+            "input_ids": ids,
+            "example": torch.arange(len(examples))[:, None].expand_as(ids),
             "targets": torch.tensor([example.target for example in examples]),
         }
 
@@ -91,13 +99,13 @@ def side_by_side(seeds, folder, seen, task=None, validation=None, stop=None, **c
     model = Toy(seeds)
     around = surroundings(folder, stop=stop or StopRequest())
     chosen = options(**{"learning_rate": 0.05, "weight_decay": 0.1, "length_window": 1, **changes})
-    runs = [Streams(seed) for seed in seeds]
-    trained = train(model, task or ToyTask(), examples(), chosen, runs, around, validation)
+    members = [member(folder / f"seed-{seed}", seed) for seed in seeds]
+    trained = train(Group(model, len(seeds)), task or ToyTask(), examples(), chosen, members, around, validation)
     return trained, model, [list(step) for step in seen]
 
 
 def alone(seed, folder, seen, **arguments):
-    [trained], model, losses = side_by_side([seed], folder / f"seed-{seed}", seen, **arguments)
+    [trained], model, losses = side_by_side([seed], folder / f"alone-{seed}", seen, **arguments)
     return trained, {name: value.detach() for name, value in model.named_parameters()}, [loss for [loss] in losses]
 
 
@@ -164,14 +172,43 @@ def test_a_replica_that_diverges_leaves_its_neighbour_alone(tmp_path, seen):
     assert furthest(model.of(0), four) < 1e-5
 
 
+class AfterFive(StopRequest):
+    """Asks to stop after five steps."""
+
+    def __init__(self, seen):
+        self.seen = seen
+
+    @property
+    def requested(self):
+        return len(self.seen) == 5
+
+
 def test_a_group_resumes(tmp_path, seen):
     whole = side_by_side([0, 1], tmp_path / "whole", seen)[1]
-
-    class AfterFive(StopRequest):
-        requested = property(lambda self: len(seen) == 5, lambda self, value: None)
-
     with pytest.raises(Interrupted):
-        side_by_side([0, 1], tmp_path / "parts", seen, stop=AfterFive())
+        side_by_side([0, 1], tmp_path / "parts", seen, stop=AfterFive(seen))
     resumed = side_by_side([0, 1], tmp_path / "parts", seen)[1]
     assert same(whole.state_dict(), resumed.state_dict())
-    assert len(read_rows(tmp_path / "parts" / "metrics.jsonl")) == 12
+    for seed in (0, 1):
+        steps = [row["step"] for row in read_rows(tmp_path / "parts" / f"seed-{seed}" / "metrics.jsonl")]
+        assert steps == [*range(1, 13)]
+
+
+def test_what_a_group_left_can_go_on_alone(tmp_path, seen):
+    whole = side_by_side([0, 1], tmp_path / "whole", seen)[1]
+    with pytest.raises(Interrupted):
+        side_by_side([0, 1], tmp_path / "parts", seen, stop=AfterFive(seen))
+    for number in (1, 0):
+        [trained], model, losses = side_by_side([number], tmp_path / "parts", seen)
+        assert len(losses) == 7 and trained.facts["resumed"] == 1 and trained.facts["examples"] == 12 * 8
+        own = {name: value.detach() for name, value in model.named_parameters()}
+        assert furthest(whole.of(number), own) < 1e-5
+
+
+def test_runs_that_were_stopped_alone_can_go_on_side_by_side(tmp_path, seen):
+    whole = side_by_side([0, 1], tmp_path / "whole", seen)[1]
+    for number in (0, 1):
+        with pytest.raises(Interrupted):
+            side_by_side([number], tmp_path / "parts", seen, stop=AfterFive(seen))
+    _, model, losses = side_by_side([0, 1], tmp_path / "parts", seen)
+    assert len(losses) == 7 and furthest(whole.state_dict(), model.state_dict()) < 1e-5

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from datasets import Dataset
 
 from finetune.evaluate.predict import predict, score
+from finetune.group.group import Group, Member
 from finetune.models import BaseModel, ModelOptions, load_base, load_tokenizer
 from finetune.randomness import Streams
 from finetune.run_dir import RunDir
@@ -75,7 +76,12 @@ def _bench(task: Task, columns: dict[str, list[str]], count: int, folder: Path, 
 
 def surroundings(folder: Path, dtype: torch.dtype = torch.float32, **changes) -> Surroundings:
     """This process on the CPU."""
-    return Surroundings(Accelerator(cpu=True), dtype, RunDir(folder), **changes)
+    return Surroundings(Accelerator(cpu=True), dtype, folder, **changes)
+
+
+def member(folder: Path, seed: int = 0) -> Member:
+    """A run under ``seed``, which writes to ``folder``."""
+    return Member(Streams(seed), RunDir(folder))
 
 
 def options(**changes) -> TrainOptions:
@@ -115,18 +121,19 @@ def fit(
     """Train on the bench's examples; ``changes`` are training options."""
     chosen, streams = options(**changes), streams or Streams(seed)
     model = model if model is not None else bench.model(streams=streams)
-    around = surroundings(folder, dtype, stop=stop or StopRequest())
+    around, group = surroundings(folder, dtype, stop=stop or StopRequest()), Group(model)
     validation = None
     if chosen.evaluations:
-        validation = Validation(lambda: [scores(bench, model, around)], select, select != "loss")
-    [trained] = train(model, bench.task, bench.examples, chosen, [streams], around, validation)
+        validation = Validation(lambda: scores(bench, group, around), select, select != "loss")
+    members = [Member(streams, RunDir(folder))]
+    [trained] = train(group, bench.task, bench.examples, chosen, members, around, validation)
     return Fitted(trained, model, read_rows(folder / "metrics.jsonl"))
 
 
-def scores(bench: Bench, model: torch.nn.Module, around: Surroundings) -> dict[str, float]:
-    """Of the held-out examples: the loss, and where there are classes the accuracy."""
-    found = predict(model, bench.task, bench.held_out, 8, around, answers=False)
-    return score(found, ["loss", "accuracy"] if bench.task.labels else ["loss"])
+def scores(bench: Bench, group: Group, around: Surroundings) -> list[dict[str, float]]:
+    """Of the held-out examples, for each run: the loss, and where there are classes the accuracy."""
+    found = predict(group, bench.task, bench.held_out, 8, around, answers=False)
+    return [score(each, ["loss", "accuracy"] if bench.task.labels else ["loss"]) for each in found]
 
 
 def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:

@@ -1,0 +1,129 @@
+"""From a recipe's options to the model that is trained: mitigations, strategy, device, and R runs side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from finetune import models
+from finetune.errors import bad_input
+from finetune.group.group import Group, Member
+from finetune.group.prefix import Activations, Prefix, find_prefix
+from finetune.randomness import Streams
+from finetune.registry import MITIGATIONS, STRATEGIES
+from finetune.shared import TaskData
+from finetune.strategies.base import Strategy, set_training_mode, trained_parameters
+from finetune.surroundings import Surroundings
+from finetune.train.batching import plan_batches, total_steps
+from finetune.train.identity import check_distinct, identity
+
+if TYPE_CHECKING:
+    from finetune.recipe import Recipe
+
+
+def assemble(
+    recipe: Recipe,
+    base: models.BaseModel,
+    data: TaskData,
+    members: Sequence[Member],
+    around: Surroundings,
+    sisters: dict[int, dict[str, Any]],
+) -> tuple[Group, Strategy, list[dict[str, Any]]]:
+    """The members' runs as one model, the strategy that saves it, and each run's identity.
+
+    ``sisters`` are results of the variant's other seeds; a member that would repeat one is refused.
+    """
+    starts: list[dict[str, Any]] = []
+    weights = []
+    for member in reversed(members):  # the first member's model is the one that stays
+        model, strategy = build(recipe, base, data, member.streams, around)
+        start = identity(model, data.train.examples, recipe.train, member.streams)
+        others = {
+            other.streams.seed: {"identity": known} for other, known in zip(reversed(members), starts, strict=False)
+        }
+        check_distinct(start, {**sisters, **others})
+        starts.append(start)
+        weights.append({name: value.detach() for name, value in trained_parameters(model).items()})
+    return Group.stack(model, weights[::-1], _seen(data)), strategy, starts[::-1]
+
+
+def _seen(data: TaskData) -> torch.Tensor:
+    """The tokens that training meets, sorted: those of the examples, and padding."""
+    ids = [example.inputs["input_ids"] for example in data.train.examples]
+    padding = data.task.tokenizer.pad_token_id
+    return torch.from_numpy(np.unique(np.concatenate([*ids, [0 if padding is None else padding]])).astype(np.int64))
+
+
+def build(
+    recipe: Recipe, base: models.BaseModel, data: TaskData, streams: Streams, around: Surroundings
+) -> tuple[torch.nn.Module, Strategy]:
+    """The model as training starts from it: new parameters drawn, mitigations applied, what learns marked."""
+    fresh = base.copy(streams)
+    with streams.globally("init", 1):
+        model, strategy = prepare(recipe, fresh, data, base.new)
+    return settle(model, around), strategy
+
+
+def settle(model: torch.nn.Module, around: Surroundings) -> torch.nn.Module:
+    """Move the model to its device, frozen weights in the compute dtype.
+
+    Weights that learn need float32's small steps; frozen ones are only multiplied with. Buffers stay as they are:
+    rotary frequencies lose far positions in bfloat16.
+    """
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(torch.float32 if parameter.requires_grad else around.dtype)
+    return model.to(around.device)
+
+
+def prepare(
+    recipe: Recipe, model: Any, data: TaskData, new: frozenset[str] = frozenset()
+) -> tuple[torch.nn.Module, Strategy]:
+    """Apply the recipe's mitigations and strategy to a fresh model. Works on weightless models too."""
+    data.task.check_model(model)
+    head = models.head_parameters(model, new) if data.task.new_head else set(new)
+    changed: dict[str, torch.nn.Parameter] = {}
+    for number, options in enumerate(recipe.mitigations):
+        names = MITIGATIONS.get(options.type)(options).prepare(model, head, f"mitigations.{number}")
+        changed |= {name: model.get_parameter(name) for name in names}
+    strategy: Strategy = STRATEGIES.get(recipe.strategy.type)(recipe.strategy)
+    prepared = strategy.prepare(model, head)
+    if frozen := [name for name, parameter in changed.items() if not parameter.requires_grad]:
+        found = f"changes weights that strategy '{recipe.strategy.type}' leaves frozen, such as {frozen[0]}"
+        raise bad_input("mitigations", found, "use strategy full, or a partial one that trains them")
+    return prepared, strategy
+
+
+def count_parameters(model: torch.nn.Module) -> dict[str, int]:
+    """How many there are, and how many learn."""
+    total = sum(parameter.numel() for parameter in model.parameters())
+    return {"total": total, "trainable": sum(value.numel() for value in trained_parameters(model).values())}
+
+
+def open_prefix(group: Group, recipe: Recipe, base: models.BaseModel, data: TaskData, around: Surroundings) -> None:
+    """Remember what the frozen bottom of the model makes of the examples, where there is one and it pays.
+
+    Not used where it could change the result: where dropout is at work below, which one batch shows.
+    """
+    options, examples = recipe.train, data.train.examples
+    each = plan_batches(examples, options, Streams(0)).steps_per_epoch
+    steps = total_steps(each, options.epochs, options.min_steps, options.max_steps)
+    set_training_mode(group.model)
+    names = find_prefix(group.model)
+    if not names or not options.prefix_cache or steps * group.count < each:
+        return
+    key = ("activations", *names, str(around.dtype), str(around.device))
+    store = base.kept.setdefault(key, Activations(around.cache))
+    with around.arithmetic():
+        data.task.way(group.model, group.count)  # which tries the model out, and would be mistaken for a batch
+    with group.alone(0) as model:
+        prefix = Prefix(model, names, store)
+        prefix.fill(model.eval(), data.task, examples, around, recipe.scoring.batch_size)
+        set_training_mode(model)
+        if not prefix.holds(model, data.task, examples[:2], around):
+            prefix.close()
+            around.progress.say("dropout is at work below what learns: its activations are not remembered")
+            return
+    group.prefix = prefix

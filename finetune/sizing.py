@@ -1,0 +1,178 @@
+"""How many seeds of a variant to train side by side, and whether to compile the model: found out by measuring a few
+steps of each."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finetune import models
+from finetune.assemble import assemble, build, open_prefix
+from finetune.errors import DiskFull, FinetuneError, InputError, Interrupted
+from finetune.group.group import Member
+from finetune.group.stacked import CannotStack
+from finetune.memory import out_of_memory
+from finetune.randomness import Streams
+from finetune.run_dir import RunDir
+from finetune.shared import TaskData
+from finetune.strategies.base import set_training_mode
+from finetune.surroundings import Surroundings
+from finetune.train.batching import plan_batches, total_steps
+from finetune.train.identity import drops
+from finetune.train.loop import train
+from finetune.train.meters import read_rows
+
+if TYPE_CHECKING:
+    from finetune.recipe import Recipe
+
+STEPS, WARM = 5, 2
+"""Steps taken, and how many of them warm up."""
+WORTH = 30
+"""A variant's steps, of all its runs, have to be so many times the steps taken here."""
+BUSY = 1.0
+"""Seconds of a step beyond which one run alone keeps the processor busy, and measuring others would take too long."""
+COMPILING = 1000
+"""Steps below which compiling is not even tried: it takes from half a minute to minutes."""
+GAIN = 0.97
+"""A larger group has to need at most this share of a smaller one's time for each run."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How a variant's runs are trained."""
+
+    replicas: int
+    """How many side by side."""
+    compiled: bool
+    measured: bool
+    """False when nothing had to be."""
+    reason: str
+    """Why, in words."""
+
+
+def choose_speed(
+    recipe: Recipe, base: models.BaseModel, data: TaskData, runs: Sequence[Streams], around: Surroundings
+) -> Speed:
+    """How to train ``runs``: as the recipe says, or as measuring a few steps shows."""
+    asked = recipe.train.replicas
+    if asked == "auto":
+        replicas, why = choose_replicas(recipe, base, data, runs, around)
+    else:
+        single = around.accelerator.num_processes > 1  # which share each run
+        replicas, why = 1 if single else min(asked, len(runs)), "the recipe says so"
+    compiled, why_not = choose_compiled(recipe, base, data, runs, replicas, around)
+    measured = " ms " in why + why_not
+    return Speed(
+        replicas,
+        compiled,
+        measured,
+        f"seeds side by side: {replicas} ({why}); {'compiled' if compiled else 'not compiled'} ({why_not})",
+    )
+
+
+def choose_replicas(
+    recipe: Recipe,
+    base: models.BaseModel,
+    data: TaskData,
+    runs: Sequence[Streams],
+    around: Surroundings,
+) -> tuple[int, str]:
+    """How many of ``runs`` to train side by side, and why, in words for the log."""
+    if around.accelerator.num_processes > 1:
+        return 1, "several processes share each run"
+    steps = steps_of(recipe, data)
+    if len(runs) == 1:
+        return 1, "one run"
+    if steps * len(runs) < WORTH * STEPS:
+        return 1, f"{steps} steps a run are too few to measure"
+    measured: dict[int, float] = {}
+    reason = ""
+    for count in _candidates(len(runs)):
+        try:
+            measured[count] = _seconds(recipe, base, data, runs[:count], around)
+        except (Interrupted, InputError, DiskFull):
+            raise
+        except Exception as error:  # which the run itself will meet too, and record as its result
+            around.accelerator.free_memory()
+            why = f"{count} do not fit into memory" if out_of_memory(error) else f"{count}: {error}"
+            if not measured:
+                return 1, f"cannot be measured; {why}"
+            reason = f"; no more, because {error}" if isinstance(error, CannotStack) else f"; {why}"
+            break
+        if measured[1] > BUSY or measured[count] > GAIN * min([*measured.values()][:-1], default=math.inf):
+            break
+    best = min(measured, key=lambda count: measured[count])
+    spent = ", ".join(f"{seconds * 1000:.0f} ms with {count}" for count, seconds in measured.items())
+    return best, f"each run's step takes {spent} side by side{reason}"
+
+
+def choose_compiled(
+    recipe: Recipe, base: models.BaseModel, data: TaskData, runs: Sequence[Streams], size: int, around: Surroundings
+) -> tuple[bool, str]:
+    """Whether to compile the model of groups of ``size``, and why, in words for the log."""
+    steps = steps_of(recipe, data) * math.ceil(len(runs) / size)
+    if recipe.train.compile is False or (recipe.train.compile == "auto" and steps < COMPILING):
+        return False, "the recipe says so" if recipe.train.compile is False else f"{steps} steps are too few"
+    model, _ = build(recipe, base, data, runs[0], around)
+    set_training_mode(model)
+    if drops(model):
+        return False, "dropout is at work"
+    if recipe.train.compile is True:
+        return True, "the recipe says so"
+    plain, begun = _seconds(recipe, base, data, runs[:size], around) * size, time.perf_counter()
+    try:
+        compiled = _seconds(recipe, base, data, runs[:size], around, compiled=True) * size
+    except (Interrupted, InputError, DiskFull):
+        raise
+    except Exception as error:  # a machine without a compiler, or a model that it cannot take
+        around.accelerator.free_memory()
+        return False, f"torch.compile does not work here: {str(error).strip().splitlines()[0]}"
+    spent = time.perf_counter() - begun
+    said = f"a step takes {compiled * 1000:.0f} ms compiled, {plain * 1000:.0f} ms plain; compiling took {spent:.0f} s"
+    return (plain - compiled) * steps > spent, said
+
+
+def steps_of(recipe: Recipe, data: TaskData) -> int:
+    """Optimizer steps of one run."""
+    options = recipe.train
+    each = plan_batches(data.train.examples, options, Streams(0)).steps_per_epoch
+    return total_steps(each, options.epochs, options.min_steps, options.max_steps)
+
+
+def _candidates(runs: int) -> Iterator[int]:
+    """Group sizes to try, each at least twice the one before: such that all groups are about equally large."""
+    last = 0
+    for groups in range(runs, 0, -1):
+        count = -(-runs // groups)
+        if count >= 2 * last or count == runs:
+            yield count
+            last = count
+
+
+def _seconds(
+    recipe: Recipe,
+    base: models.BaseModel,
+    data: TaskData,
+    runs: Sequence[Streams],
+    around: Surroundings,
+    compiled: bool = False,
+) -> float:
+    """Seconds that a step takes of each run in a group of ``runs``, which is thrown away afterwards."""
+    few = {"max_steps": STEPS, "min_steps": STEPS, "evaluations": 0, "checkpoint_seconds": math.inf}
+    options = recipe.train.model_copy(update=few)
+    with tempfile.TemporaryDirectory() as folder:
+        members = [Member(streams, RunDir(Path(folder) / str(number))) for number, streams in enumerate(runs)]
+        group, _, _ = assemble(recipe, base, data, members, around, {})
+        open_prefix(group, recipe, base, data, around)
+        if compiled:
+            group.compile()
+        train(group, data.task, data.train.examples, options, members, around.quietly(), None)
+        rows = read_rows(members[0].folder.metrics)
+    if len(rows) < STEPS:
+        raise FinetuneError(f"a run ended after {len(rows)} of {STEPS} steps")
+    return (rows[-1]["seconds"] - rows[WARM - 1]["seconds"]) / (STEPS - WARM) / len(runs)

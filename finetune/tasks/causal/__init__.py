@@ -1,0 +1,1 @@
+"""How causal language models compute their losses fast. Its modules need torch, and the chat task imports them late."""

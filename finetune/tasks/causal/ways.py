@@ -1,0 +1,227 @@
+"""Ways to compute the losses of a causal language model, from fast ones that some models cannot go to the plainest.
+
+Which of them give the same as the plainest is found out by trying. Shapes: N examples; rows and T columns of a
+batch; C columns that carry a label; V tokens in the vocabulary.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
+
+import torch
+from torch.nn.functional import cross_entropy, pad
+
+from finetune.tasks.base import model_inputs
+from finetune.tasks.causal.label_loss import label_losses
+from finetune.tasks.causal.packing import unpacked
+from finetune.tasks.conversation import IGNORED
+
+Batch = dict[str, torch.Tensor]
+Head = Literal["chunks", "labels", "everywhere"]
+HEADS: dict[Head, str] = {
+    "chunks": "labels only, in chunks",
+    "labels": "labels only",
+    "everywhere": "all positions",
+}
+"""Where logits are computed, in words. `chunks` takes the output layer's work over; the others leave it to it."""
+
+_PLAINEST: Head = "everywhere"
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a model is run."""
+
+    packed: bool
+    """Several examples in a row."""
+    head: Head
+
+    def __str__(self) -> str:
+        return f"{'packed' if self.packed else 'one example a row'}, {HEADS[self.head]}"
+
+
+def losses_of(model: torch.nn.Module, batch: Batch, head: Head) -> torch.Tensor:
+    """Negative log-likelihood of each example's labels, summed: (N,), float32, nats."""
+    # What each position has to predict. The first token of an example is no label: none predicts another's.
+    targets = pad(batch["targets"][:, 1:], (0, 1), value=IGNORED)
+    way = {"chunks": _in_chunks, "labels": _at_labels, "everywhere": _everywhere}[head]
+    found, owners = way(model, batch, targets)
+    examples = int(batch["example"].max()) + 1
+    return found.new_zeros(examples).index_add(0, owners.clamp(min=0), found)
+
+
+def _in_chunks(model: torch.nn.Module, batch: Batch, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Losses of the labels, and the example that each belongs to, without the output layer's own work."""
+    output, place = output_layer(model), (targets != IGNORED).nonzero(as_tuple=True)
+    with _standing_in(output, lambda hidden: hidden[place][None]):
+        hidden = _logits(model, batch)[0]
+    return label_losses(hidden, output.weight, output.bias, targets[place]), batch["example"][place]
+
+
+def _at_labels(model: torch.nn.Module, batch: Batch, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same from the model's logits (rows, C, V): of each row the columns with a label, filled up with others
+    where another row has more."""
+    learnt = targets != IGNORED
+    width = max(int(learnt.sum(1).max()), 1)
+    columns = (~learnt).int().argsort(dim=1, stable=True)[:, :width]
+    place = torch.arange(len(columns), device=columns.device)[:, None], columns
+    output = output_layer(model)
+    own = output.forward
+    with _standing_in(output, lambda hidden: own(hidden[place])):
+        logits = _logits(model, batch)
+    return _cross_entropies(logits, targets[place]), batch["example"][place].flatten()
+
+
+def _everywhere(model: torch.nn.Module, batch: Batch, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same from logits of every position: (rows, T, V)."""
+    return _cross_entropies(_logits(model, batch), targets), batch["example"].flatten()
+
+
+def _logits(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+    inputs: dict[str, Any] = {name: value for name, value in model_inputs(batch).items() if _accepts(model, name)}
+    if _accepts(model, "use_cache"):
+        inputs["use_cache"] = False  # a cache costs memory, and transformers does not look for packed rows beside one
+    return model(**inputs).logits
+
+
+def _cross_entropies(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="none")
+
+
+_found: WeakKeyDictionary[torch.nn.Module, Way] = WeakKeyDictionary()
+
+
+def way_of(model: torch.nn.Module, tokens: Sequence[int], rows: int) -> Way:
+    """The fastest way that agrees with the plainest: found out when a model is first asked for, then remembered.
+
+    It is tried with ``tokens``, any that differ, on ``rows`` rows (a stack of R replicas takes no fewer than R).
+    No random number is drawn.
+    """
+    model = bare(model)
+    if model not in _found:
+        with torch.no_grad(), _evaluating(model):
+            _found[model] = _try(model, tokens, rows)
+    return _found[model]
+
+
+def _try(model: torch.nn.Module, tokens: Sequence[int], rows: int) -> Way:
+    text = torch.tensor(tokens, device=next(model.parameters()).device)
+    # An example beside a copy of itself: a model that looks across finds all answers there.
+    beside_itself, beside_another = _pairs(text, text, rows), _pairs(text.flip(0), text, rows)
+    apart = unpacked(beside_itself)
+    wanted, tolerance = losses_of(model, apart, _PLAINEST), _tolerance(model)
+    agreeing = (
+        head for head in _possible_heads(model, apart) if _agree(losses_of(model, apart, head), wanted, tolerance)
+    )
+    head = next(agreeing, _PLAINEST)
+    logging.getLogger("transformers.modeling_utils").addFilter(_not_about_masks)
+    packed, other = losses_of(model, beside_itself, head), losses_of(model, beside_another, head)
+    # The second of a pair has the same loss, to the last bit, whatever the first one is; and, as attention may round
+    # otherwise in longer rows, nearly the same as alone.
+    alone = torch.equal(packed[1::2], other[1::2])
+    return Way(alone and _agree(packed, wanted, 4 * tolerance), head)
+
+
+def _possible_heads(model: torch.nn.Module, inputs: Batch) -> list[Head]:
+    """What the structure of ``model`` allows, the fastest first."""
+    output = output_layer(model)
+    if output is None:
+        return []
+    own, said = output.forward, []
+
+    def shout(hidden: torch.Tensor) -> torch.Tensor:
+        logits = own(hidden)
+        said.append(torch.linspace(-100, 100, logits.shape[-1], device=logits.device).expand_as(logits).to(logits))
+        return said[-1]
+
+    with _standing_in(output, shout):
+        heard = _logits(model, inputs)
+    if len(said) != 1:
+        return []
+    # Small logits would hide a model that caps or scales them afterwards, and training can make them large.
+    untouched = torch.equal(heard.float(), said[0].float())
+    plain = type(output) is torch.nn.Linear and output.weight.ndim == 2
+    return ["chunks", "labels"] if plain and untouched else ["labels"]
+
+
+def _pairs(first: torch.Tensor, second: torch.Tensor, rows: int) -> Batch:
+    """``rows`` rows, each with two examples, whose every token is a label."""
+    ids = torch.cat([first, second]).expand(rows, -1)
+    lengths = torch.tensor([len(first), len(second)], device=ids.device)
+    positions = torch.cat([torch.arange(len(first)), torch.arange(len(second))]).to(ids.device)
+    example = torch.arange(2 * rows, device=ids.device).view(rows, 2).repeat_interleave(lengths, dim=1)
+    targets = ids.where(positions > 0, IGNORED)
+    return {"input_ids": ids, "position_ids": positions.expand(rows, -1), "example": example, "targets": targets}
+
+
+def _agree(found: torch.Tensor, wanted: torch.Tensor, tolerance: float) -> bool:
+    return torch.allclose(found, wanted, rtol=tolerance, atol=0)
+
+
+def _tolerance(model: torch.nn.Module) -> float:
+    """Relative, of sums over tokens, which round less than each of them."""
+    parameter = next(model.parameters())
+    kind = parameter.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else parameter.dtype
+    return max(1e-5, torch.finfo(dtype).eps / 4)
+
+
+def _not_about_masks(record: logging.LogRecord) -> bool:
+    """Drops transformers' advice to pass a mask, which would keep it from separating packed examples."""
+    return "passing in an `attention_mask`" not in record.getMessage()
+
+
+# Hold of a model
+
+
+def bare(model: torch.nn.Module) -> Any:
+    """The model without a process group's wrapper, which hides ``generate`` and the arguments of ``forward``."""
+    from torch.nn.parallel import DistributedDataParallel
+
+    return model.module if isinstance(model, DistributedDataParallel) else model
+
+
+def without_adapter(model: torch.nn.Module) -> Any:
+    """The transformers model inside peft's wrapper, if there is one."""
+    inner = bare(model)
+    return inner.get_base_model() if hasattr(inner, "get_base_model") else inner
+
+
+def output_layer(model: torch.nn.Module) -> Any:
+    """The layer that turns hidden states into logits; None where the model does not tell."""
+    return without_adapter(model).get_output_embeddings()
+
+
+def _accepts(model: torch.nn.Module, argument: str) -> bool:
+    return argument in inspect.signature(without_adapter(model).forward).parameters
+
+
+@contextmanager
+def _standing_in(layer: Any, forward: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
+    """``forward`` does the work of ``layer``, whose weights, hooks and place in the model stay as they are."""
+    before = vars(layer).get("forward")
+    vars(layer)["forward"] = forward
+    try:
+        yield
+    finally:
+        del vars(layer)["forward"]
+        if before is not None:
+            vars(layer)["forward"] = before
+
+
+@contextmanager
+def _evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Nothing random for a while; every module gets its own mode back."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

@@ -1,0 +1,50 @@
+"""What a run's result says of how its training went."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from finetune.train.meters import peak_flops
+from finetune.train.passes import Passes
+from finetune.train.state import Position, Replica
+
+
+def training_facts(
+    replica: Replica, at: Position, passes: Passes, group: Sequence[Replica], steps_per_epoch: int
+) -> dict[str, Any]:
+    """The facts of one run. Its seconds are its share of those of its ``group``; the speed is the group's."""
+    return {
+        "steps": replica.steps,
+        "epochs": round(replica.steps / steps_per_epoch, 4),
+        "examples": replica.examples,
+        "tokens": replica.tokens,
+        "tokens_per_second": round(speed(group, at), 1),
+        "padding": round(1 - replica.tokens / max(replica.padded, 1), 4),
+        "utilisation": utilisation(group, at, passes),
+        "phases": {phase: round(seconds / len(group), 3) for phase, seconds in passes.meter.seconds.items()},
+        "replicas": len(group),
+        "part": passes.size if passes.size < len(passes.examples) else None,
+        "stopped_early": replica.stopped_early,
+        "resumed": at.resumed,
+        "seconds": round(at.seconds / len(group), 3),
+    }
+
+
+def speed(group: Sequence[Replica], at: Position) -> float:
+    """Tokens per second of training, of all runs together."""
+    return sum(replica.tokens for replica in group) / _training_seconds(at)
+
+
+def utilisation(group: Sequence[Replica], at: Position, passes: Passes) -> float | None:
+    """Model FLOPs utilisation (Chowdhery et al. 2022, appendix B): the share that training reached of this machine's
+    own fastest matrix product. Padding counts as work."""
+    if passes.flops_per_token is None:
+        return None
+    around = passes.around
+    padded = sum(replica.padded for replica in group) / around.accelerator.num_processes
+    return round(passes.flops_per_token * padded / _training_seconds(at) / peak_flops(around.device, around.dtype), 4)
+
+
+def _training_seconds(at: Position) -> float:
+    return max(at.seconds - at.seconds_validating, 1e-9)

@@ -1,0 +1,108 @@
+"""What every strategy holds when its seeds are trained side by side, and on remembered activations.
+
+Dropout is on wherever a model or strategy has it: each run has to have its own masks.
+"""
+
+import gc
+
+import pytest
+
+from finetune.group.stacked import CannotStack
+from finetune.registry import STRATEGIES
+from tests import tiny
+from tests.contracts.battery import EXAMPLES, RATES, combinations
+from tests.group.groups import Variant, far
+
+SEEDS = (0, 1, 2)
+FAR = 1e-4
+"""In float32, over weights of about 0.1, and relative in losses: another seed's batch or mask changes 1 % and more."""
+REMEMBERING = {("linear", "classification"), ("partial", "classification"), ("partial", "chat")}
+"""Strategies and tasks under which the lowest block is frozen."""
+
+every_combination = pytest.mark.parametrize(
+    "combination", combinations(STRATEGIES), ids=lambda parts: "-".join(filter(None, parts))
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_collection():
+    """Training ends with a garbage collection, which need not look at all that was imported."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(scope="module")
+def variants(tmp_path_factory, encoder_folder):
+    """A variant for each combination, with dropout."""
+    folder = tmp_path_factory.mktemp("replicas")
+    models = {"encoder": encoder_folder, "decoder": tiny.save_decoder(folder / "model", attention_dropout=0.1)}
+    made = {}
+
+    def make(combination):
+        if combination not in made:
+            strategy, task, model, _ = combination
+            options = {"type": strategy, **EXAMPLES["strategy"][strategy]}
+            if "dropout" in STRATEGIES.get(strategy).Options.model_fields:
+                options["dropout"] = 0.1
+            rate = RATES.get(strategy, 1e-2)
+            made[combination] = Variant.of(folder / str(len(made)), models[model], task, options, learning_rate=rate)
+        return made[combination]
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def alone(variants):
+    """Each combination's three runs, one after the other."""
+    made = {}
+
+    def train(combination):
+        if combination not in made:
+            variant = variants(combination)
+            made[combination] = [came for seed in SEEDS for came in variant.run([seed], "alone")]
+        return made[combination]
+
+    return train
+
+
+@every_combination
+def test_seeds_side_by_side_are_the_runs_they_would_be_alone(variants, alone, combination):
+    """Or the strategy says that they cannot stand side by side; then they are trained one by one."""
+    try:
+        together = variants(combination).run(SEEDS, "together")
+    except CannotStack as error:
+        assert str(error)
+        return
+    apart = alone(combination)
+    assert [far(one, other) for one, other in zip(together, apart, strict=True)] == pytest.approx([0] * 3, abs=FAR)
+    assert {came.facts["replicas"] for came in together} == {3}
+
+
+@every_combination
+def test_the_seeds_are_different_runs(alone, combination):
+    """Without which the test above would show little."""
+    first, second, _ = alone(combination)
+    assert first.batches != second.batches
+    assert max(abs(one / other - 1) for one, other in zip(first.losses, second.losses, strict=True)) > 50 * FAR
+    assert max(float((first.weights[name] - second.weights[name]).abs().max()) for name in first.weights) > 50 * FAR
+
+
+@every_combination
+def test_what_is_remembered_is_what_would_be_computed(variants, alone, combination):
+    """For single runs and for groups; and nothing is remembered where everything learns."""
+    plain = variants(combination).like(prefix_cache=False)
+    remembers = variants(combination).assembled().prefix is not None
+    assert remembers == (combination[:2] in REMEMBERING)
+    assert plain.assembled().prefix is None
+    if remembers:
+        apart, together = alone(combination)[0], plain.run(SEEDS, "computed")
+        assert far(plain.run([0], "computed, alone")[0], apart) < FAR
+        assert far(together[0], apart) < FAR
+
+
+def test_every_strategy_that_is_here_stacks(variants):
+    """None of today's may fall back to one by one unnoticed."""
+    for combination in combinations(STRATEGIES):
+        assert variants(combination).assembled(SEEDS).count == 3

@@ -1,0 +1,171 @@
+"""Groups of runs on tiny models, made and trained the way a study does it, and what came of each run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+
+from finetune import recipe as recipes
+from finetune.assemble import assemble, open_prefix
+from finetune.evaluate.predict import predict
+from finetune.evaluate.store import Predictions
+from finetune.group.group import Group, Member
+from finetune.models import BaseModel
+from finetune.progress import Progress
+from finetune.randomness import Streams
+from finetune.run_dir import RunDir
+from finetune.scoring import validate_with
+from finetune.shared import Shared, TaskData
+from finetune.stopping import StopRequest
+from finetune.strategies.base import trained_parameters
+from finetune.surroundings import Surroundings, make_deterministic, open_surroundings
+from finetune.train.loop import train
+from finetune.train.meters import read_rows
+from finetune.train.passes import Passes
+from tests import tiny
+
+TASKS: dict[str, dict[str, Any]] = {
+    "classification": {"type": "classification", "max_length": 32},
+    "chat": {"type": "chat", "prompt": "prompt", "completion": "completion", "max_length": 64, "max_new_tokens": 4},
+}
+TRAIN = {"max_steps": 6, "min_steps": 6, "batch_size": 8, "learning_rate": 3e-3, "evaluations": 0}
+
+
+@dataclass(frozen=True)
+class Came:
+    """What came of one run."""
+
+    losses: list[float]
+    norms: list[float]
+    weights: dict[str, torch.Tensor]
+    """What was trained."""
+    batches: list[list[int]]
+    """Numbers of the examples of each step."""
+    facts: dict[str, Any]
+    predictions: Predictions
+    """Of the test split, in order."""
+    rows: list[dict[str, Any]]
+
+
+@dataclass
+class Variant:
+    """One variant of a study: its recipe, and what is loaded for it once."""
+
+    recipe: Any
+    folder: Path
+    shared: Shared = field(default_factory=Shared)
+
+    @classmethod
+    def of(cls, folder: Path, model: Path, task: str, strategy: dict[str, Any], **train: Any) -> Variant:
+        """44 examples of a task, 12 of them for testing; ``train`` changes options of training."""
+        folder.mkdir(parents=True, exist_ok=True)
+        chat = task == "chat"
+        data = (
+            tiny.write_chats(folder / "data.jsonl", 44)
+            if chat
+            else tiny.write_csv(folder / "data.csv", tiny.sentences(44))
+        )
+        content = {
+            "model": {"source": str(model), "dtype": "float32", "device": "cpu"},
+            "data": {"train": {"path": str(data)}, "split": {"test": 8, "validation": 4}},
+            "task": TASKS[task],
+            "strategy": strategy,
+            "train": {**TRAIN, **train},
+        }
+        path = folder / "recipe.yaml"
+        path.write_text(json.dumps(content))  # JSON is YAML too
+        return cls(recipes.load(path).variants[0].recipe, folder)
+
+    @cached_property
+    def data(self) -> TaskData:
+        return self.shared.data(self.recipe, split_seed=0)
+
+    @property
+    def base(self) -> BaseModel:
+        return self.shared.base(self.recipe, self.data.task)
+
+    def like(self, strategy: Any = None, **train: Any) -> Variant:
+        """Another variant, with the same data and base model."""
+        changes: dict[str, Any] = {"train": self.recipe.train.model_copy(update=train)}
+        if strategy is not None:
+            changes["strategy"] = strategy
+        return Variant(self.recipe.model_copy(update=changes), self.folder, self.shared)
+
+    def around(self, stop: StopRequest | None = None, dtype: torch.dtype = torch.float32) -> Surroundings:
+        return open_surroundings(self.recipe.model, Progress(), stop or StopRequest(), self.folder).at("", dtype)
+
+    def members(self, name: str, seeds: Sequence[int]) -> list[Member]:
+        return [Member(Streams(seed), RunDir(self.folder / name / str(seed))) for seed in seeds]
+
+    def assembled(self, seeds: Sequence[int] = (0,), dtype: torch.dtype = torch.float32) -> Group:
+        """The group as training starts from it, with its prefix."""
+        around = self.around(dtype=dtype)
+        group, _, _ = assemble(self.recipe, self.base, self.data, self.members("unused", seeds), around, {})
+        open_prefix(group, self.recipe, self.base, self.data, around)
+        return group
+
+    def run(
+        self,
+        seeds: Sequence[int],
+        name: str,
+        stop: StopRequest | None = None,
+        dtype: torch.dtype = torch.float32,
+        compiled: bool = False,
+    ) -> list[Came]:
+        """Train ``seeds`` side by side; under the same name, interrupted ones go on."""
+        make_deterministic(True)
+        around, members = self.around(stop, dtype), self.members(name, seeds)
+        group, _, _ = assemble(self.recipe, self.base, self.data, members, around, {})
+        open_prefix(group, self.recipe, self.base, self.data, around)
+        if compiled:
+            group.compile()
+        validation = validate_with(group, self.data, self.recipe, around)
+        batches: list[dict[int, list[int]]] = [{} for _ in seeds]
+        plain = Passes._part
+
+        def watched(passes: Passes, step: int, places: Sequence[Any]) -> Any:
+            for own, plan, seen in zip(places, passes.plans, batches, strict=True):
+                seen.setdefault(step, []).extend(plan.batch(step)[place] for place in own)
+            return plain(passes, step, places)
+
+        with patch.object(Passes, "_part", watched):
+            trained = train(
+                group, self.data.task, self.data.train.examples, self.recipe.train, members, around, validation
+            )
+        found = predict(group, self.data.task, self.data.held_out["test"].examples, 5, around)
+        came = []
+        for number, member in enumerate(members):
+            with group.alone(number) as model:
+                weights = {key: value.detach().clone() for key, value in trained_parameters(model).items()}
+            rows = read_rows(member.folder.metrics)
+            steps = [row for row in rows if row["kind"] == "train"]
+            came.append(
+                Came(
+                    losses=[row["loss"] for row in steps],
+                    norms=[row["gradient_norm"] for row in steps],
+                    weights=weights,
+                    batches=[sorted(batches[number][step]) for step in sorted(batches[number]) if step < len(steps)],
+                    facts=trained[number].facts,
+                    predictions=found[number],
+                    rows=rows,
+                )
+            )
+        return came
+
+
+def far(one: Came, other: Came) -> float:
+    """How far two runs are apart: the largest difference between weights, losses (relative), norms and predictions."""
+    assert one.weights.keys() == other.weights.keys() and one.batches == other.batches
+    assert len(one.losses) == len(other.losses)
+    gaps = [float((one.weights[name] - other.weights[name]).abs().max()) for name in one.weights]
+    for ours, theirs in ((one.losses, other.losses), (one.norms, other.norms)):
+        gaps += [abs(left - right) / max(abs(right), 1e-3) for left, right in zip(ours, theirs, strict=True)]
+    gaps += [float(abs(one.predictions.loss - other.predictions.loss).max())]
+    return max(gaps)

@@ -1,0 +1,73 @@
+"""Examples in rows: each once, no row overfull, replicas apart, and back again."""
+
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finetune.tasks.causal.packing import fill_rows, lay_out, packed_rows, unpacked, with_mask
+from finetune.tasks.conversation import IGNORED
+
+LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=24)
+
+
+@st.composite
+def replicas(draw):
+    """Lengths of examples of one to four replicas, equally many each, and how many replicas."""
+    count, each = draw(st.integers(1, 4)), draw(st.integers(1, 8))
+    return draw(st.lists(st.integers(1, 40), min_size=count * each, max_size=count * each)), count
+
+
+def examples(lengths):
+    """Tokens that tell which example they belong to and where; every second one is a label."""
+    ids = [100 * number + np.arange(1, length + 1) for number, length in enumerate(lengths)]
+    return ids, [np.where(np.arange(len(own)) % 2, own, IGNORED) for own in ids]
+
+
+@given(LENGTHS, st.integers(0, 30))
+def test_every_example_stands_in_one_row_and_no_row_is_overfull(lengths, spare):
+    width = max(lengths) + spare
+    rows = fill_rows(lengths, width)
+    assert sorted(index for row in rows for index in row) == list(range(len(lengths)))
+    filled = [sum(lengths[index] for index in row) for row in rows]
+    assert max(filled) <= width
+    assert all(one + other > width for number, one in enumerate(filled) for other in filled[:number]), "two fit in one"
+
+
+def test_rows_are_filled_the_longest_first():
+    assert fill_rows([3, 7, 2, 5, 3], 10) == [[1, 0], [3, 4, 2]]
+
+
+@given(replicas())
+def test_replicas_have_rows_of_their_own_and_equally_many(drawn):
+    lengths, count = drawn
+    rows, each = packed_rows(lengths, count), len(lengths) // count
+    assert sorted(index for row in rows for index in row) == list(range(len(lengths)))
+    assert len(rows) % count == 0
+    own = len(rows) // count
+    for number, row in enumerate(rows):
+        assert {index // each for index in row} <= {number // own}
+        assert sum(lengths[index] for index in row) <= max(lengths)
+    assert any(all(rows[start : start + own]) for start in range(0, len(rows), own)), "a row that no replica needs"
+
+
+@given(replicas())
+def test_what_is_laid_out_is_all_there_and_comes_apart_again(drawn):
+    lengths, count = drawn
+    ids, targets = examples(lengths)
+    batch = lay_out(packed_rows(lengths, count), ids, targets, filler=7)
+    assert batch["input_ids"].shape[1] == max(lengths)
+    for index, (own, labels) in enumerate(zip(ids, targets, strict=True)):
+        place = batch["example"] == index
+        assert place.any(1).sum() == 1, "an example stands in one row"
+        assert batch["input_ids"][place].tolist() == own.tolist()
+        assert batch["targets"][place].tolist() == labels.tolist()
+        assert batch["position_ids"][place].tolist() == list(range(len(own)))
+    padding = batch["example"] == -1
+    assert (batch["input_ids"][padding] == 7).all() and (batch["targets"][padding] == IGNORED).all()
+    assert ((batch["position_ids"] >= 0) & (batch["position_ids"] < max(lengths))).all()
+    apart, wanted = unpacked(batch), with_mask(lay_out([[index] for index in range(len(ids))], ids, targets, filler=0))
+    assert apart.keys() == wanted.keys()
+    assert all(torch.equal(apart[name], wanted[name]) and apart[name].dtype == wanted[name].dtype for name in wanted)
+    assert unpacked(apart) is apart
+    assert apart["attention_mask"].sum(1).tolist() == lengths
