@@ -58,6 +58,24 @@ def test_what_changed_is_installed_again(checkout):
     assert not installs(run("quickstart")[1])
 
 
+def test_the_benchmark_runs_the_checkouts_own_code(checkout):
+    folder, run = checkout
+    done, calls = run("benchmark", "--quick")
+    assert done.returncode == 0, done.stderr
+    assert any(f"-e {folder}[benchmark]" in call for call in installs(calls))
+    assert calls[-1] == "-m scripts._benchmark --quick"
+
+
+def test_extras_are_kept_together(checkout):
+    folder, run = checkout
+    run("quickstart")
+    assert any(f"-e {folder}[benchmark] " in call for call in installs(run("benchmark")[1]))
+    assert any(f"-e {folder}[benchmark,test] " in call for call in installs(run("test")[1]))
+    assert [installs(run(script)[1]) for script in ("quickstart", "benchmark", "test")] == [[], [], []]
+    (folder / "scripts" / "constraints.txt").write_text("torch==2.13.0\n")
+    assert any(f"-e {folder}[benchmark,test] " in call for call in installs(run("quickstart")[1]))
+
+
 def test_a_python_that_is_too_old_is_refused(checkout):
     folder, run = checkout
     (folder / "stub").write_text('#!/bin/sh\nif [ "$1" = --version ]; then echo Python 3.8.1; else exit 1; fi\n')
