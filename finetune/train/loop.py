@@ -156,8 +156,8 @@ class _Training:
             self.passes.size = min(self.passes.size, self.at.part or self.passes.size)
             self.passes.flops_per_token = self.at.flops_per_token
             self.passes.meter = Meter(self.around.device, self.at.phases)
-        main = self.around.accelerator.is_main_process
-        self.logs = [MetricsLog(m.folder.metrics, self.at.step, self.at.validated, main) for m in self.members]
+        main, pairs = self.around.accelerator.is_main_process, zip(self.members, self.replicas, strict=True)
+        self.logs = [MetricsLog(one.folder.metrics, self.at.step, own.validated, main) for one, own in pairs]
         self.clock = Clock(self.at.seconds)
         self.saved_at = self.clock.seconds
 
@@ -171,7 +171,7 @@ class _Training:
         """Whether this is one of the steps, evenly spaced, the last at the end, after which validation is scored."""
         count = min(self.options.evaluations, self.steps)
         due = {round(number * self.steps / count) for number in range(1, count + 1)}
-        return self.active and self.at.step in due and self.at.step > self.at.validated
+        return self.at.step in due and any(replica.awaits(self.at.step) for replica in self.replicas)
 
     def forward_backward(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Gradients of the next optimizer batch; its losses and gradient norms, both (R,)."""
@@ -250,8 +250,9 @@ class _Training:
             self.save()
             raise
         for number, (replica, scores) in enumerate(zip(self.replicas, found, strict=True)):
-            if not replica.active:
+            if not replica.awaits(self.at.step):
                 continue
+            replica.validated = self.at.step
             if replica.judge(self.at.step, scores[validation.select], validation.higher_is_better, self.options):
                 self.best[number] = {
                     name: self._rows(parameter)[number].clone() for name, parameter in self.parameters.items()
@@ -263,7 +264,6 @@ class _Training:
                 scores={name: _finite(value) for name, value in scores.items()},
                 seconds=round(self.clock.seconds, 3),
             )
-        self.at.validated = self.at.step
         self.at.seconds_validating += self.clock.seconds - begun
         set_training_mode(self.passes.group.model)
 

@@ -25,8 +25,6 @@ class Position:
     step: int = 0
     seconds: float = 0.0
     seconds_validating: float = 0.0
-    validated: int = 0
-    """The last step after which the validation split was scored."""
     resumed: int = 0
     part: int | None = None
     """Examples of one replica that pass through the model at once, where memory has had a say."""
@@ -50,6 +48,8 @@ class Replica:
     tokens: int = 0
     padded: int = 0
     """Tokens that went through the model, padding among them."""
+    validated: int = 0
+    """The last step after which the validation split was scored."""
     best_score: float | None = None
     best_step: int | None = None
     waited: int = 0
@@ -63,6 +63,10 @@ class Replica:
     @property
     def active(self) -> bool:
         return not self.stopped_early and self.diverged is None
+
+    def awaits(self, step: int) -> bool:
+        """Whether a score of the validation split after ``step`` would be news."""
+        return self.active and step > self.validated
 
     def count(self, taken: Taken) -> None:
         """Add what a step took."""

@@ -106,7 +106,7 @@ def test_stopped_while_validating_the_evaluation_is_made_again(dropout_bench, tm
     with pytest.raises(Interrupted, match="while scoring"):
         fit(dropout_bench, tmp_path, seed=7, stop=StopWhileScoring(), **SETTINGS)
     state, _ = checkpoint.load(tmp_path / "checkpoints")
-    assert state["position"]["step"] == 3 and state["position"]["validated"] == 0
+    assert state["position"]["step"] == 3 and state["replica"]["validated"] == 0
     resumed = fit(dropout_bench, tmp_path, seed=7, **SETTINGS)
     assert same(resumed.weights, whole.weights) and without_seconds(resumed.rows) == without_seconds(whole.rows)
 
