@@ -17,7 +17,7 @@ from finetune.registry import MITIGATIONS, STRATEGIES
 from finetune.shared import TaskData
 from finetune.strategies.base import Strategy, set_training_mode, trained_parameters
 from finetune.surroundings import Surroundings
-from finetune.train.batching import plan_batches, total_steps
+from finetune.train.batching import steps_of
 from finetune.train.identity import check_distinct, identity
 
 if TYPE_CHECKING:
@@ -108,8 +108,7 @@ def open_prefix(group: Group, recipe: Recipe, base: models.BaseModel, data: Task
     Not used where it could change the result: where dropout is at work below, which one batch shows.
     """
     options, examples = recipe.train, data.train.examples
-    each = plan_batches(examples, options, Streams(0)).steps_per_epoch
-    steps = total_steps(each, options.epochs, options.min_steps, options.max_steps)
+    each, steps = steps_of(examples, options)
     set_training_mode(group.model)
     names = find_prefix(group.model)
     if not names or not options.prefix_cache or steps * group.count < each:

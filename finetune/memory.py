@@ -15,7 +15,7 @@ def keep_memory() -> bool:
     """Have the C allocator keep what is freed; False where it is not glibc's, and nothing changes.
 
     A training step frees and takes the same large blocks as the one before. glibc gives them back to the system in
-    between, which has to clear every page of them anew; that was nearly half of the time of small models on a CPU.
+    between, which has to clear every page of them anew.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

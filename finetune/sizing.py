@@ -22,7 +22,7 @@ from finetune.run_dir import RunDir
 from finetune.shared import TaskData
 from finetune.strategies.base import set_training_mode
 from finetune.surroundings import Surroundings
-from finetune.train.batching import plan_batches, total_steps
+from finetune.train.batching import steps_of
 from finetune.train.identity import drops
 from finetune.train.loop import train
 from finetune.train.meters import read_rows
@@ -49,10 +49,10 @@ class Speed:
     replicas: int
     """How many side by side."""
     compiled: bool
-    measured: bool
-    """False when nothing had to be."""
     reason: str
     """Why, in words."""
+    telling: bool
+    """Whether that is news: something was measured, or is not as the recipe says."""
 
 
 def choose_speed(
@@ -66,13 +66,9 @@ def choose_speed(
         single = around.accelerator.num_processes > 1  # which share each run
         replicas, why = 1 if single else min(asked, len(runs)), "the recipe says so"
     compiled, why_not = choose_compiled(recipe, base, data, runs, replicas, around)
-    measured = " ms " in why + why_not
-    return Speed(
-        replicas,
-        compiled,
-        measured,
-        f"seeds side by side: {replicas} ({why}); {'compiled' if compiled else 'not compiled'} ({why_not})",
-    )
+    reason = f"seeds side by side: {replicas} ({why}); {'compiled' if compiled else 'not compiled'} ({why_not})"
+    denied = (asked != "auto" and replicas < min(asked, len(runs))) or (recipe.train.compile is True and not compiled)
+    return Speed(replicas, compiled, reason, " ms " in reason or denied)
 
 
 def choose_replicas(
@@ -85,7 +81,7 @@ def choose_replicas(
     """How many of ``runs`` to train side by side, and why, in words for the log."""
     if around.accelerator.num_processes > 1:
         return 1, "several processes share each run"
-    steps = steps_of(recipe, data)
+    _, steps = steps_of(data.train.examples, recipe.train)
     if len(runs) == 1:
         return 1, "one run"
     if steps * len(runs) < WORTH * STEPS:
@@ -115,7 +111,8 @@ def choose_compiled(
     recipe: Recipe, base: models.BaseModel, data: TaskData, runs: Sequence[Streams], size: int, around: Surroundings
 ) -> tuple[bool, str]:
     """Whether to compile the model of groups of ``size``, and why, in words for the log."""
-    steps = steps_of(recipe, data) * math.ceil(len(runs) / size)
+    _, each = steps_of(data.train.examples, recipe.train)
+    steps = each * math.ceil(len(runs) / size)
     if recipe.train.compile is False or (recipe.train.compile == "auto" and steps < COMPILING):
         return False, "the recipe says so" if recipe.train.compile is False else f"{steps} steps are too few"
     model, _ = build(recipe, base, data, runs[0], around)
@@ -135,13 +132,6 @@ def choose_compiled(
     spent = time.perf_counter() - begun
     said = f"a step takes {compiled * 1000:.0f} ms compiled, {plain * 1000:.0f} ms plain; compiling took {spent:.0f} s"
     return (plain - compiled) * steps > spent, said
-
-
-def steps_of(recipe: Recipe, data: TaskData) -> int:
-    """Optimizer steps of one run."""
-    options = recipe.train
-    each = plan_batches(data.train.examples, options, Streams(0)).steps_per_epoch
-    return total_steps(each, options.epochs, options.min_steps, options.max_steps)
 
 
 def _candidates(runs: int) -> Iterator[int]:

@@ -82,6 +82,8 @@ class Study:
     shared: Shared
     around: Surroundings
     results: dict[tuple[str, int], dict[str, Any]]
+    speeds: dict[str, dict[str, Any]]
+    """By variant: how its seeds are trained, as speed.json says it."""
     untuned: dict[str, Any] | None = None
 
     @classmethod
@@ -117,7 +119,8 @@ class Study:
                 result = folder.run(variant.name, seed).read_result()
                 if result and result["status"] in FINAL:
                     results[variant.name, seed] = result
-        return cls(recipe, folder, shared, around, results)
+        speeds = read_json(folder.speed) if folder.speed.exists() else {}
+        return cls(recipe, folder, shared, around, results, speeds)
 
     def groups(self, variant: Variant) -> Iterator[list[int]]:
         """The variant's seeds that are not finished, in groups that are trained side by side."""
@@ -134,8 +137,7 @@ class Study:
 
     def _speed(self, variant: Variant, seeds: Sequence[int]) -> Speed:
         """How to train this variant's seeds; what had to be measured is, once for the study."""
-        known = read_json(self.folder.speed) if self.folder.speed.exists() else {}
-        asked = [variant.recipe.train.replicas, variant.recipe.train.compile]
+        known, asked = self.speeds, [variant.recipe.train.replicas, variant.recipe.train.compile]
         if variant.name not in known or known[variant.name]["asked"] != asked:
             around = self._around(variant, variant.name)
             make_deterministic(variant.recipe.train.deterministic)
@@ -144,11 +146,12 @@ class Study:
             # Runs on other examples have nothing in common.
             together = seeds[:1] if "split" in self.recipe.vary else seeds
             streams = [Streams(seed, self.recipe.vary) for seed in together]
-            speed = choose_speed(variant.recipe, base, data, streams, around)
+            # Clocks differ, and processes have to train alike.
+            speed = around.first(choose_speed(variant.recipe, base, data, streams, around))
             known[variant.name] = {"asked": asked, **vars(speed)}
             if around.accelerator.is_main_process:
                 write_json(self.folder.speed, known)
-            if speed.measured:
+            if speed.telling:
                 self.around.progress.say(f"{variant.name} · {speed.reason}")
         return Speed(**{name: known[variant.name][name] for name in Speed.__annotations__})
 

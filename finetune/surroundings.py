@@ -62,6 +62,14 @@ class Surroundings:
         own = torch.tensor(value, dtype=torch.float64, device=self.device)
         return self.accelerator.reduce(own, "sum").item()
 
+    def first(self, value: Any) -> Any:
+        """The first process's ``value``; all of them get it, so all have to ask."""
+        if self.accelerator.num_processes == 1:
+            return value
+        from accelerate.utils import broadcast_object_list
+
+        return broadcast_object_list([value])[0]
+
 
 def make_deterministic(wanted: bool) -> None:
     """Use only deterministic kernels, or whichever are fastest."""

@@ -1,6 +1,7 @@
 """No test reaches the network, in this process or in one it starts, and none touches the home folder's caches."""
 
 import atexit
+import gc
 import os
 import runpy
 import shutil
@@ -43,6 +44,16 @@ def network_attempts(request):
     yield attempts
     if request.node.get_closest_marker("tries_network") is None and attempts():
         pytest.fail("the network was tried:\n" + "\n".join(attempts()))
+
+
+@pytest.fixture(scope="session")
+def quick_collection():
+    """For tests that train often: each training ends with a garbage collection, which need not look at all that was
+    imported by now."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

@@ -29,19 +29,21 @@ def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 plain = faults()
-assert keep_memory() is True
+kept = keep_memory()
 faults()
-print(plain, faults())
+print(int(kept), plain, faults())
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library has nothing to ask for")
 def test_freed_memory_is_kept():
     """The pages of a step are the next step's, where without they are cleared anew each time."""
     done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    plain, kept = map(int, done.stdout.split())
-    assert plain > 1000 and kept < plain / 20
+    asked, plain, kept = map(int, done.stdout.split())
+    if platform.libc_ver()[0] == "glibc":
+        assert asked and plain > 1000 and kept < plain / 20
+    else:
+        assert not asked
 
 
 def test_another_c_library_is_left_alone(monkeypatch):

@@ -1,6 +1,5 @@
 """How many seeds train side by side: measured once, overruled by the recipe, and never a reason for a run to fail."""
 
-import gc
 import json
 from itertools import pairwise
 
@@ -25,17 +24,10 @@ from finetune.train import checkpoint
 from finetune.train.loop import train
 from tests.group.groups import Variant, far
 
+pytestmark = pytest.mark.usefixtures("quick_collection")
+
 FULL = {"type": "full"}
 RUNS = [Streams(seed) for seed in range(3)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_collection():
-    """Training ends with a garbage collection, which need not look at all that was imported."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture

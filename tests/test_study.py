@@ -177,7 +177,7 @@ def test_interrupted_runs_go_on_beside_others_at_the_same_step(topics, tmp_path,
         checkpoint.save(folder.run("full", seed).checkpoints, step, {}, {"weights": {"w": torch.ones(1)}})
     accelerator = SimpleNamespace(num_processes=processes, is_main_process=True, device=torch.device("cpu"))
     around = Surroundings(accelerator, torch.float32, tmp_path)
-    found = study.Study(resolved, folder, Shared(), around, {("full", 3): {"status": "finished"}})
+    found = study.Study(resolved, folder, Shared(), around, {("full", 3): {"status": "finished"}}, {})
     assert list(found.groups(resolved.variants[1])) == groups
 
 

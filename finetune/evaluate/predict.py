@@ -58,13 +58,13 @@ def _predict(
     group: Group, task: Task, examples: Sequence[Example], around: Surroundings, answers: bool
 ) -> list[list[Prediction]]:
     """For each example what each run says of it, (N, R)."""
-    every = [*examples] * group.count  # replica by replica
+    every, counts = [*examples] * group.count, [len(examples)] * group.count  # replica by replica
     try:
         with torch.inference_mode(), around.arithmetic():
             task.way(group.model, group.count)  # which may try the model out, and is not to be taken for a batch
-            batch = {name: value.to(around.device) for name, value in task.collate(every, group.count).items()}
+            batch = {name: value.to(around.device) for name, value in task.collate(every, counts).items()}
             batch = task.arranged(group.model, batch)
-            with group.on(every, batch):
+            with group.on(every, batch, counts):
                 found = task.predict(group.model, every, batch)
             texts = task.generate(group.model, every, around.device) if answers else None
         if texts is not None:

@@ -133,11 +133,23 @@ class Group:
                 place.stacked.decay[number] = left
 
     @contextmanager
-    def on(self, examples: Sequence[Example], batch: Mapping[str, torch.Tensor]) -> Iterator[None]:
-        """Within the context the model is called on ``batch``, in which ``examples`` were put."""
-        self._rows.each = len(batch["input_ids"]) // self.count
-        with self.prefix.on(examples, batch) if self.prefix else nullcontext():
+    def on(
+        self, examples: Sequence[Example], batch: Mapping[str, torch.Tensor], counts: Sequence[int] = ()
+    ) -> Iterator[None]:
+        """Within the context the model is called on ``batch``, in which ``examples`` were put: replica by replica, of
+        each as many as ``counts`` (R,) says, or equally many."""
+        prefix = self.prefix.on(examples, batch) if self.prefix else nullcontext()
+        with self._rows.are(self._rows_of(batch, counts)), prefix:
             yield
+
+    def _rows_of(self, batch: Mapping[str, torch.Tensor], counts: Sequence[int]) -> list[int]:
+        """How many rows of ``batch`` are each replica's: a row's last example tells whose it is."""
+        if self.count == 1:
+            return [len(batch["input_ids"])]
+        last = batch["example"].amax(1).cpu()
+        ends = torch.tensor(counts or [(int(last.max()) + 1) // self.count] * self.count).cumsum(0)
+        owners = torch.searchsorted(ends, last, right=True)
+        return torch.bincount(owners, minlength=self.count).tolist()
 
 
 def _partly_seen(model: torch.nn.Module, seen: torch.Tensor | None) -> torch.nn.Embedding | None:

@@ -1,14 +1,15 @@
 """Modules whose trained parameters are stacked, (R, ...): R runs' weights in one module, each at work on its own rows.
 
-Rows come replica by replica, equally many each: the first dimension of what goes through is R * n. Frozen modules
-are not touched: to them it is one batch. That several adapters over one base pay off in one batch is published by
+Rows, the first dimension of what goes through, come replica by replica. Frozen modules are not touched: to them it is
+one batch. That several adapters over one base pay off in one batch is published by
 mLoRA (Ye et al. 2023), PLoRA (Yan et al. 2025) and others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,6 +19,9 @@ from torch.nn import functional
 Weights = Mapping[str, torch.Tensor]
 """Trained weights of one run, by parameter name."""
 
+NARROW = 64
+"""Inputs or outputs up to which a matrix is narrow."""
+
 
 class CannotStack(Exception):
     """This model's trained parameters cannot be stacked; its runs have to be trained one by one."""
@@ -25,9 +29,27 @@ class CannotStack(Exception):
 
 @dataclass
 class Rows:
-    """How many rows of the batch under way each replica has; None between batches."""
+    """How many rows of the batch under way each replica has, (R,); None between batches."""
 
-    each: int | None = None
+    counts: Sequence[int] | None = None
+    _owned: dict[Sequence[int], torch.Tensor] = field(default_factory=dict)
+
+    @contextmanager
+    def are(self, counts: Sequence[int]) -> Iterator[None]:
+        """Within the context a batch is under way."""
+        self.counts = counts
+        try:
+            yield
+        finally:
+            self.counts = None
+            self._owned.clear()
+
+    def owned(self, counts: Sequence[int], device: torch.device) -> torch.Tensor:
+        """Which of the lines that come ``counts`` (R,) by ``counts`` are each replica's: (lines, R), boolean."""
+        if tuple(counts) not in self._owned:
+            owners = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+            self._owned[tuple(counts)] = (owners[:, None] == torch.arange(len(counts))).to(device)
+        return self._owned[tuple(counts)]
 
 
 class Stacked(torch.nn.Module):
@@ -48,32 +70,95 @@ class Stacked(torch.nn.Module):
         """One run's value of the trained parameter ``key``, as the plain module would have it."""
         return self.get_parameter(key).detach()[number]
 
-    def over(self, name: str, like: torch.Tensor) -> torch.Tensor | None:
-        """The parameter ``name``, shaped to meet ``like`` (R, n, ..., features) feature by feature."""
-        value = getattr(self, name, None)
-        if value is None or value.ndim == 1:
-            return value
-        return value.reshape(self.replicas, *[1] * (like.ndim - 2), value.shape[-1])
+    def counts(self, values: torch.Tensor) -> Sequence[int]:
+        """How many of the rows of ``values`` are each replica's; as many each where no batch is known."""
+        counts = self.rows.counts or [len(values) // self.replicas] * self.replicas
+        if sum(counts) != len(values):
+            raise CannotStack(f"{type(self.plain).__name__} gets {len(values)} rows, not the replicas' own")
+        return counts
 
-    def apart(self, values: torch.Tensor) -> torch.Tensor:
-        """(R * n, ...) as (R, n, ...)."""
-        if values.shape[0] % self.replicas:
-            raise CannotStack(f"{type(self.plain).__name__} gets {values.shape[0]} rows, not the replicas' own")
-        return values.reshape(self.replicas, -1, *values.shape[1:])
+    def beside(self, per_replica: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        """What each replica has, (R, ...), for each row of ``values`` (rows, ..., features): (rows, 1, ..., ...)."""
+        counts = torch.tensor(self.counts(values), device=values.device)
+        found = per_replica.repeat_interleave(counts, 0, output_size=len(values))
+        return found.reshape(len(values), *[1] * (values.ndim - per_replica.ndim), *per_replica.shape[1:])
 
 
 class Linear(Stacked):
     """Of `torch.nn.Linear`, and of transformers' `Conv1D`, whose weight is transposed."""
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        apart, weight = self.apart(values), self.get_parameter("weight")
-        matrix = weight if type(self.plain).__name__ == "Conv1D" else weight.transpose(-1, -2)
-        flat = apart.flatten(1, -2)  # (R, rows and positions, features)
-        if matrix.ndim == 2:
-            matrix = matrix.expand(self.replicas, -1, -1)
-        bias = self.over("bias", flat)
-        result = torch.bmm(flat, matrix) if bias is None else torch.baddbmm(bias, flat, matrix)
+        weight, bias = self.get_parameter("weight"), getattr(self, "bias", None)
+        matrices = weight if type(self.plain).__name__ == "Conv1D" else weight.transpose(-1, -2)
+        if bias is not None and matrices.ndim == 2:  # which alone learns
+            product = values @ matrices
+            return product + self.beside(bias, product).to(product.dtype)
+        lines = values.flatten(0, -2)  # (rows and positions, features)
+        counts = [count * (len(lines) // len(values)) for count in self.counts(values)]
+        if bias is not None:
+            bias = bias.expand(self.replicas, -1)
+        if len(set(counts)) == 1:
+            apart = lines.reshape(self.replicas, -1, lines.shape[-1])
+            result = torch.bmm(apart, matrices) if bias is None else torch.baddbmm(bias[:, None], apart, matrices)
+        elif bias is None and min(matrices.shape[1:]) <= NARROW:
+            result = self.in_blocks(lines, matrices, counts)
+        else:
+            kind = lines.device.type
+            dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else lines.dtype
+            given = (None if one is None else one.to(dtype) for one in (lines, matrices, bias))
+            result = Unequal.apply(counts, *given)
         return result.reshape(*values.shape[:-1], -1)
+
+    def in_blocks(self, lines: torch.Tensor, matrices: torch.Tensor, counts: Sequence[int]) -> torch.Tensor:
+        """Each replica's lines (lines, in) times its matrix (R, in, out), as one product of all lines with all
+        matrices side by side: R times the work, in a fraction of the time where the matrices are narrow."""
+        size, (replicas, wide, narrow) = len(lines), matrices.shape
+        own = self.rows.owned(counts, lines.device)[..., None]
+        if narrow < wide:
+            every = lines @ matrices.transpose(0, 1).reshape(wide, -1)
+            return every.view(size, replicas, narrow).where(own, 0).sum(1)
+        return lines[:, None].where(own, 0).reshape(size, -1) @ matrices.reshape(-1, narrow)
+
+
+class Unequal(torch.autograd.Function):
+    """Each replica's own number of lines (lines, in) times its matrix (in, out), plus its bias (out,), if any.
+
+    Written at once where it belongs: a product by itself for each replica, put together afterwards, takes twice as
+    long on a CPU.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, counts: Sequence[int], lines: torch.Tensor, matrices: torch.Tensor, biases: torch.Tensor | None
+    ) -> torch.Tensor:
+        ctx.save_for_backward(lines, matrices)
+        ctx.counts, ctx.biased = counts, biases is not None
+        result = lines.new_empty(len(lines), matrices.shape[-1])
+        for number, (own, out) in enumerate(zip(lines.split(counts), result.split(counts), strict=True)):
+            if biases is None:
+                torch.mm(own, matrices[number], out=out)
+            else:
+                torch.addmm(biases[number], own, matrices[number], out=out)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        lines, matrices = ctx.saved_tensors
+        gradient = gradients[0].contiguous()
+        to_lines, to_matrices, to_biases = None, None, None
+        if ctx.needs_input_grad[1]:
+            to_lines = torch.empty_like(lines)
+            for number, (own, out) in enumerate(
+                zip(gradient.split(ctx.counts), to_lines.split(ctx.counts), strict=True)
+            ):
+                torch.mm(own, matrices[number].t(), out=out)
+        if ctx.needs_input_grad[2]:
+            to_matrices = torch.empty_like(matrices)
+            for own, given, out in zip(lines.split(ctx.counts), gradient.split(ctx.counts), to_matrices, strict=True):
+                torch.mm(own.t(), given, out=out)
+        if ctx.biased:
+            to_biases = torch.stack([own.sum(0) for own in gradient.split(ctx.counts)])
+        return None, to_lines, to_matrices, to_biases
 
 
 class LayerNorm(Stacked):
@@ -81,28 +166,30 @@ class LayerNorm(Stacked):
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         plain = self.plain
-        normal = functional.layer_norm(values.float(), plain.normalized_shape, None, None, plain.eps)
-        apart = self.apart(normal)
-        weight, bias = self.over("weight", apart), self.over("bias", apart)
-        scaled = apart if weight is None else apart * weight
-        return (scaled if bias is None else scaled + bias).flatten(0, 1).to(values.dtype)
+        result = functional.layer_norm(values.float(), plain.normalized_shape, None, None, plain.eps)
+        for name, change in (("weight", torch.mul), ("bias", torch.add)):
+            parameter = getattr(self, name, None)
+            if parameter is not None:
+                alone = parameter.ndim == len(plain.normalized_shape)
+                result = change(result, parameter if alone else self.beside(parameter, result))
+        return result.to(values.dtype)
 
 
 class Embedding(Stacked):
     """Of `torch.nn.Embedding`. What is looked up once for all rows (positions) is looked up for each replica."""
 
     def forward(self, numbers: torch.Tensor) -> torch.Tensor:
-        if numbers.shape[0] == 1 and self.rows.each is not None:
-            numbers = numbers.expand(self.replicas * self.rows.each, *numbers.shape[1:])
+        if numbers.shape[0] == 1 and self.rows.counts is not None:
+            numbers = numbers.expand(sum(self.rows.counts), *numbers.shape[1:])
         return self.learning(numbers, numbers)
 
     def learning(self, numbers: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """What each replica has in ``rows`` of its table; ``numbers`` are the tokens that they stand for."""
-        weight, apart = self.get_parameter("weight"), self.apart(rows)
+        weight = self.get_parameter("weight")
         size = weight.shape[-2]
         shift = torch.arange(self.replicas, device=rows.device) * size
-        shifted = apart + shift.reshape(-1, *[1] * (apart.ndim - 1))
-        found = functional.embedding(shifted, weight.reshape(self.replicas * size, -1)).flatten(0, 1)
+        shifted = rows + self.beside(shift, rows)
+        found = functional.embedding(shifted, weight.reshape(self.replicas * size, -1))
         padding = self.plain.padding_idx
         if padding is not None:  # its row never learns
             found = torch.where((numbers == padding)[..., None], found.detach(), found)
@@ -135,8 +222,8 @@ class SeenEmbedding(Embedding):
             return found
         if torch.is_grad_enabled():
             raise ValueError("a token that no training example has cannot be trained on")
-        decay = self.decay.repeat_interleave(len(numbers) // self.replicas)
-        others = functional.embedding(numbers, self.table) * decay.reshape(-1, *[1] * numbers.ndim)
+        others = functional.embedding(numbers, self.table)
+        others = others * self.beside(self.decay, others)
         return torch.where(unseen[..., None], others, found)
 
     def own(self, key: str, number: int) -> torch.Tensor:
@@ -149,7 +236,7 @@ class Looped(Stacked):
     """Of any other module that works row by row: each replica's rows in turn, with its own parameters."""
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        apart, plain = self.apart(values), self.plain
+        plain, apart = self.plain, values.split(self.counts(values))
         parameters = dict(self.named_parameters(recurse=False))
         learning = {name for name, value in plain.named_parameters(recurse=False) if value.requires_grad}
         outputs = []

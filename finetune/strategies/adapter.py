@@ -103,7 +103,7 @@ class Adapter(Strategy):
 
 def _lean(layer: Any, own: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
     """What the layer does, in another order: scaled where it is narrow (alpha / r on A x instead of on B A x), and its
-    input not cast to the adapter's float32 and back again. On two CPU cores that was a fifth of a step."""
+    input not cast to the adapter's float32 and back again."""
 
     def forward(values: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         if layer.disable_adapters or layer.merged or len(layer.active_adapters) != 1 or "adapter_names" in kwargs:

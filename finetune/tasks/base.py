@@ -109,11 +109,12 @@ class Task:
         """Tokenise; only training examples may be dropped."""
         raise NotImplementedError
 
-    def collate(self, examples: Sequence[Example], replicas: int = 1) -> dict[str, torch.Tensor]:
+    def collate(self, examples: Sequence[Example], counts: Sequence[int] | None = None) -> dict[str, torch.Tensor]:
         """Pad and stack: (rows, T) for each model input, `targets`, and `example`.
 
-        ``examples`` come replica by replica, equally many each; in the batch the rows of each replica stand together
-        and are equally many. `example` (rows, T) says which of ``examples`` each position belongs to, -1: padding.
+        ``examples`` come replica by replica, so many each as ``counts`` (R,) says, or are one's; in the batch too the
+        rows of each replica stand together. `example` (rows, T) says which of ``examples`` each position belongs to,
+        -1: padding.
         """
         raise NotImplementedError
 

@@ -207,13 +207,13 @@ class Chat(Task):
             )
         return ids[:limit], labels[:limit]
 
-    def collate(self, examples: Sequence[Example], replicas: int = 1) -> dict[str, torch.Tensor]:
+    def collate(self, examples: Sequence[Example], counts: Sequence[int] | None = None) -> dict[str, torch.Tensor]:
         from finetune.tasks.causal.packing import lay_out, packed_rows, with_mask
 
         ids, targets = [example.inputs["input_ids"] for example in examples], [example.target for example in examples]
         filler = self.tokenizer.pad_token_id
         if self.options.packing:
-            return lay_out(packed_rows([len(own) for own in ids], replicas), ids, targets, filler)
+            return lay_out(packed_rows([len(own) for own in ids], counts or [len(ids)]), ids, targets, filler)
         return with_mask(lay_out([[index] for index in range(len(ids))], ids, targets, filler))
 
     def way(self, model: torch.nn.Module, replicas: int = 1) -> str:

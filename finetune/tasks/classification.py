@@ -121,7 +121,7 @@ class Classification(Task):
         }
         return Encoded(examples, facts)
 
-    def collate(self, examples: Sequence[Example], replicas: int = 1) -> dict[str, torch.Tensor]:
+    def collate(self, examples: Sequence[Example], counts: Sequence[int] | None = None) -> dict[str, torch.Tensor]:
         import torch
 
         batch = {

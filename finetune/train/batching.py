@@ -118,6 +118,12 @@ def _widest(share: np.ndarray, parts: int, lengths: np.ndarray) -> int:
     return max((len(part) * int(lengths[part].max()) for part in np.array_split(share, parts) if len(part)), default=0)
 
 
+def steps_of(examples: Sequence[Example], options: TrainOptions) -> tuple[int, int]:
+    """Optimizer steps of an epoch and of a whole run, whatever its seed."""
+    epoch = plan_batches(examples, options, Streams(0)).steps_per_epoch
+    return epoch, total_steps(epoch, options.epochs, options.min_steps, options.max_steps)
+
+
 def total_steps(steps_per_epoch: int, epochs: float, floor: int, ceiling: int | None) -> int:
     """Optimizer steps of a run: its epochs, at least ``floor``, at most ``ceiling``."""
     steps = max(math.ceil(epochs * steps_per_epoch), floor, 1)

@@ -4,11 +4,12 @@ example and the place inside it, and on nothing else.
 So it does not matter how a batch is padded, packed, cut into parts, spread over processes, or trained beside the
 batches of other runs: the masks are those that the run would have had alone. Salmon et al. 2011 ("Parallel random
 numbers: as easy as 1, 2, 3") describe such counter-based generators; the mixing function is that of SplitMix64
-(Steele et al. 2014), 16 of whose bits decide one value.
+(Steele et al. 2014), 15 of whose bits decide one value.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -63,7 +64,7 @@ class Masks:
 def _counter(shape: torch.Size, last: int, device: torch.device) -> torch.Tensor:
     """Different numbers for the places of ``shape``, whose last dimension counts ``last`` words."""
     size = [*shape[:-1], last]
-    return (torch.arange(int(torch.tensor(size).prod()), device=device) * GOLDEN).reshape(size)
+    return (torch.arange(math.prod(size), device=device) * GOLDEN).reshape(size)
 
 
 def _lanes(words: torch.Tensor) -> torch.Tensor:

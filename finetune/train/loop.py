@@ -17,7 +17,7 @@ from finetune.strategies.base import set_training_mode, trained_parameters
 from finetune.surroundings import Surroundings
 from finetune.tasks.base import Example, Task
 from finetune.train import checkpoint
-from finetune.train.batching import plan_batches, total_steps
+from finetune.train.batching import plan_batches, steps_of
 from finetune.train.facts import speed, training_facts
 from finetune.train.meters import Clock, Meter, MetricsLog
 from finetune.train.optimizer import (
@@ -120,8 +120,7 @@ class _Training:
             # Each replica's row is read and written through views, which a transposed weight has none of.
             parameter.data = parameter.data.contiguous()
         plans = [plan_batches(examples, options, member.streams) for member in members]
-        epoch = plans[0].steps_per_epoch
-        steps = total_steps(epoch, options.epochs, options.min_steps, options.max_steps)
+        epoch, steps = steps_of(examples, options)
         optimizer = make_optimizer(parameters, options, len(members))
         # The group keeps the model itself: scoring runs it as often as each process has batches, not in step.
         model, optimizer = around.accelerator.prepare(group.model, optimizer)

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from itertools import zip_longest
 
 import numpy as np
 import torch
@@ -33,12 +32,14 @@ as with 2,000, and slower below; memory is what larger parts cost, and getting i
 
 @dataclass(frozen=True)
 class Part:
-    """What passes through the model at once: as many examples of each replica, some to fill up."""
+    """What passes through the model at once."""
 
     examples: list[Example]
     """(N,) replica by replica."""
-    counts: torch.Tensor
-    """(N,) 1.0 for an example that counts, 0.0 for one that fills up."""
+    sizes: list[int]
+    """(R,) how many of each replica."""
+    fills: bool
+    """True where a process has nothing left, and its example is there because all have to take part."""
     seeds: torch.Tensor
     """(N,) of each example's dropout."""
     batch: dict[str, torch.Tensor]
@@ -113,7 +114,7 @@ class Passes:
                     # DDP averages gradients over processes; the loss is already divided by the whole batch.
                     accelerator.backward(shares.sum() * accelerator.num_processes)
             losses = losses + shares.detach()
-            padded += part.batch["input_ids"].numel() if part.counts.any() else 0
+            padded += part.batch["input_ids"].numel() if not part.fills else 0
         share = round(around.total(padded) / len(self.plans))
         batches = [plan.lengths[plan.batch(step)] for plan in self.plans]
         taken = [Taken(len(batch), int(batch.sum()), share) for batch in batches]
@@ -126,11 +127,12 @@ class Passes:
         batch = self.task.arranged(self.model, batch)
         # torch does not compile what runs inside a mode of ours.
         kernels = nullcontext() if self.group.compiled else Kernels(self._masks(part, batch))
-        with self.around.arithmetic(), self.group.on(part.examples, batch), kernels:
+        with self.around.arithmetic(), self.group.on(part.examples, batch, part.sizes), kernels:
             losses = self.task.losses(self.model, batch)
-        # A product would not do: what fills up may be anything, and zero times infinity is no number.
-        counted = torch.where(part.counts.to(device) > 0, losses, 0.0)
-        return counted.reshape(len(self.plans), -1).sum(1)
+        if part.fills:  # a product would not do: zero times infinity is no number
+            losses = torch.where(torch.zeros_like(losses, dtype=torch.bool), losses, 0.0)
+        owners = torch.arange(len(self.plans), device=device).repeat_interleave(torch.tensor(part.sizes, device=device))
+        return losses.new_zeros(len(self.plans)).index_add(0, owners, losses)
 
     @staticmethod
     def _masks(part: Part, batch: dict[str, torch.Tensor]) -> Masks:
@@ -146,41 +148,23 @@ class Passes:
         return parts
 
     def _parts(self, step: int) -> Iterator[Part]:
-        """This process's parts of the batch."""
+        """This process's parts of the batch: examples of all replicas that are alike in length."""
+        drawn = [plan.batch(step) for plan in self.plans]
+        owners = np.repeat(np.arange(len(drawn)), [len(own) for own in drawn])
+        places = np.concatenate([np.arange(len(own)) for own in drawn])
+        every, lengths = np.concatenate(drawn), self.plans[0].lengths
         rank, processes = self.around.accelerator.process_index, self.around.accelerator.num_processes
-        budget = self.tokens and max(1, self.tokens // len(self.plans))
-        cut = [micro_batches(plan.batch(step), plan.lengths, self.size, rank, processes, budget) for plan in self.plans]
-        while budget and self._overfull(step, cut):
-            budget = max(1, budget * 3 // 4)
-            cut = [micro_batches(plan.batch(step), plan.lengths, self.size, tokens=budget) for plan in self.plans]
-        for number in range(max(map(len, cut))):
-            # A replica whose last batch is smaller may have fewer parts.
-            yield self._part(step, [own[number] if number < len(own) else np.empty(0, int) for own in cut])
-
-    def _overfull(self, step: int, cut: Sequence[Sequence[np.ndarray]]) -> bool:
-        """Whether parts of several runs are too large together: all rows are as wide as the widest run's, and each run
-        has as many as the one with most."""
-        for beside in zip_longest(*cut, fillvalue=np.empty(0, int)) if len(cut) > 1 else ():
-            rows = max(map(len, beside))
-            own = [plan.lengths[plan.batch(step)[places]] for plan, places in zip(self.plans, beside, strict=True)]
-            if rows > 1 and len(cut) * rows * max(int(lengths.max(initial=0)) for lengths in own) > (self.tokens or 0):
-                return True
-        return False
-
-    def _part(self, step: int, places: Sequence[np.ndarray]) -> Part:
-        """One part, from the places that each replica's examples have in its batch of the step."""
-        # Every process has to take part in every synchronised pass, even with nothing to add: one row at least.
-        each = max(1, *map(len, places))
-        examples, counts, seeds = [], [], []
-        for plan, own in zip(self.plans, places, strict=True):
-            filled = [*own, *[0] * (each - len(own))]
-            drawn = plan.batch(step)
-            examples += [self.examples[drawn[place]] for place in filled]
-            counts += [1.0] * len(own) + [0.0] * (each - len(own))
+        for part in micro_batches(every, lengths, self.size * len(drawn), rank, processes, self.tokens):
+            # Every process has to take part in every synchronised pass, even with nothing to add.
+            chosen = np.sort(part) if len(part) else np.zeros(1, int)
+            examples = [self.examples[number] for number in every[chosen]]
             # By place in the whole batch: how it is cut into parts and padded cannot change what is dropped.
-            seeds += [plan.streams.seed_of("dropout", step, int(place)) for place in filled]
-        batch = self.task.collate(examples, replicas=len(self.plans))
-        return Part(examples, torch.tensor(counts), torch.tensor(seeds), batch)
+            seeds = [
+                self.plans[owner].streams.seed_of("dropout", step, int(place))
+                for owner, place in zip(owners[chosen], places[chosen], strict=True)
+            ]
+            sizes = np.bincount(owners[chosen], minlength=len(drawn)).tolist()
+            yield Part(examples, sizes, not len(part), torch.tensor(seeds), self.task.collate(examples, sizes))
 
     def close(self) -> None:
         """Let go of the thread that prepares batches."""

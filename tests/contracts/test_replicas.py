@@ -3,8 +3,6 @@
 Dropout is on wherever a model or strategy has it: each run has to have its own masks.
 """
 
-import gc
-
 import pytest
 
 from finetune.group.stacked import CannotStack
@@ -19,18 +17,11 @@ FAR = 1e-4
 REMEMBERING = {("linear", "classification"), ("partial", "classification"), ("partial", "chat")}
 """Strategies and tasks under which the lowest block is frozen."""
 
+pytestmark = pytest.mark.usefixtures("quick_collection")
+
 every_combination = pytest.mark.parametrize(
     "combination", combinations(STRATEGIES), ids=lambda parts: "-".join(filter(None, parts))
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_collection():
-    """Training ends with a garbage collection, which need not look at all that was imported."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -128,14 +129,16 @@ class Variant:
             group.compile()
         validation = validate_with(group, self.data, self.recipe, around)
         batches: list[dict[int, list[int]]] = [{} for _ in seeds]
-        plain = Passes._part
+        plain = Passes._parts
 
-        def watched(passes: Passes, step: int, places: Sequence[Any]) -> Any:
-            for own, plan, seen in zip(places, passes.plans, batches, strict=True):
-                seen.setdefault(step, []).extend(plan.batch(step)[place] for place in own)
-            return plain(passes, step, places)
+        def watched(passes: Passes, step: int) -> Any:
+            for part in plain(passes, step):
+                left = iter(part.examples)
+                for size, seen in zip(part.sizes, batches, strict=True):
+                    seen.setdefault(step, []).extend(example.number for example in islice(left, size))
+                yield part
 
-        with patch.object(Passes, "_part", watched):
+        with patch.object(Passes, "_parts", watched):
             trained = train(
                 group, self.data.task, self.data.train.examples, self.recipe.train, members, around, validation
             )

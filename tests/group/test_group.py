@@ -78,7 +78,7 @@ def losses(group, variant, count=6):
     group.model.eval()
     with torch.no_grad():
         task.way(group.model, group.count)
-        batch = task.arranged(group.model, task.collate(examples, group.count))
+        batch = task.arranged(group.model, task.collate(examples, [len(examples) // group.count] * group.count))
         with group.on(examples, batch):
             return task.losses(group.model, batch).reshape(group.count, -1)
 
@@ -150,7 +150,7 @@ def test_tied_embeddings_stay_tied(variant, tmp_path, model):
 def losses_with_gradient(group, variant):
     task, examples = variant.data.task, variant.data.train.examples[:3] * group.count
     task.way(group.model, group.count)
-    batch = task.collate(examples, group.count)
+    batch = task.collate(examples, [len(examples) // group.count] * group.count)
     with group.on(examples, batch):
         return task.losses(group.model, batch)
 

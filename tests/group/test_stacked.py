@@ -74,15 +74,21 @@ def results(forward, parameters, inputs):
     return [found.detach(), *([leaf.grad] if leaf.requires_grad else []), *(own.grad for own in parameters)]
 
 
-def compare(models, inputs):
+def compare(models, inputs, counts=(EACH,) * REPLICAS):
     """Hold the stack of ``models`` against each of them on its rows."""
     group = stacked(models)
+    owners = torch.arange(sum(counts))[:, None].expand(-1, TOKENS)
+    with group.on([], {"input_ids": inputs, "example": owners}, counts):
+        _compare(group, models, inputs, counts)
+
+
+def _compare(group, models, inputs, counts):
     own = list(trained_parameters(group.model).values())
     assert own and all(len(parameter) == REPLICAS for parameter in own)
     together = results(group.model, own, inputs)
 
     def apart(values):
-        return torch.cat([model(part) for model, part in zip(models, values.chunk(REPLICAS), strict=True)])
+        return torch.cat([model(part) for model, part in zip(models, values.split(counts), strict=True)])
 
     wanted = results(apart, [], inputs)
     everyone = zip(*(trained_parameters(model).values() for model in models), strict=True)
@@ -95,6 +101,15 @@ def compare(models, inputs):
 def test_a_stack_is_its_plain_modules(kind, make):
     assert kind_of(make()) is kind
     compare(plain_ones(make), inputs_for(make))
+
+
+@every_module
+@pytest.mark.parametrize("counts", [(6, 1, 5), (0, 12, 0)], ids=str)
+def test_replicas_may_have_unequal_numbers_of_rows(kind, make, counts, monkeypatch):
+    """Matrices are multiplied in another way then: two ways, one for narrow ones."""
+    for narrow in (0, 100):
+        monkeypatch.setattr("finetune.group.stacked.NARROW", narrow)
+        compare(plain_ones(make), inputs_for(make), counts)
 
 
 @pytest.mark.parametrize("make", [MODULES[name][1] for name in ("linear", "conv1d", "layer norm", "one of our own")])
@@ -130,7 +145,8 @@ def test_positions_that_are_looked_up_once_are_looked_up_for_each_replica():
     models = plain_ones(MODULES["embedding"][1])
     group = stacked(models)
     positions = torch.arange(TOKENS)[None]
-    with group.on([], {"input_ids": torch.zeros(REPLICAS * EACH, TOKENS)}):
+    owners = torch.arange(REPLICAS * EACH)[:, None].expand(-1, TOKENS)
+    with group.on([], {"input_ids": torch.zeros(REPLICAS * EACH, TOKENS), "example": owners}):
         found = group.model(positions)
     assert found.shape == (REPLICAS * EACH, TOKENS, SIZE)
     wanted = [model[0].weight[:TOKENS].expand(EACH, TOKENS, SIZE) for model in models]

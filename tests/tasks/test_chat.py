@@ -319,10 +319,10 @@ def test_packing_changes_rows_but_neither_losses_nor_gradients(any_folder):
 def test_replicas_have_rows_of_their_own(decoder_folder):
     task, encoded = fitted(decoder_folder, mixed(8))
     examples = [encoded.examples[number] for number in (1, 2, 4, 5, 0, 1, 3, 2)]  # 0 and 3 are long
-    batch = task.collate(examples, replicas=2)
-    first, second = batch["example"].chunk(2)
-    assert set(first[first >= 0].tolist()) == set(range(4)) and set(second[second >= 0].tolist()) == set(range(4, 8))
-    assert len(first) < 4 and (first == -1).all(1).any(), "short examples need fewer rows, and get as many"
+    batch = task.collate(examples, [4, 4])
+    owners = [{number // 4 for number in row.tolist() if number >= 0} for row in batch["example"]]
+    assert owners == [{0}] * owners.count({0}) + [{1}] * owners.count({1}) and owners.count({0}) < owners.count({1}) < 4
+    assert batch["example"][batch["example"] >= 0].unique().tolist() == list(range(8))
     model = model_for(decoder_folder, task)
     with torch.no_grad():
         losses = task.losses(model, batch)

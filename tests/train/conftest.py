@@ -1,7 +1,5 @@
 """Benches that the tests of training share. A bench is never changed: its base model is copied for each run."""
 
-import gc
-
 import pytest
 import torch
 
@@ -28,12 +26,8 @@ def chat_bench(decoder_folder):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def quick_collection():
-    """Training ends with a garbage collection, which need not look at all that was imported."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
+def _quick(quick_collection):
+    """All of them train."""
 
 
 @pytest.fixture(autouse=True)

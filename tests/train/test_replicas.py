@@ -29,14 +29,12 @@ class Toy(torch.nn.Module):
             drawn = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
             self.register_parameter(name, torch.nn.Parameter(torch.stack(drawn) if len(seeds) > 1 else drawn[0]))
 
-    def forward(self, ids):
-        """Logits (N, classes) of token ids (N, T)."""
+    def forward(self, ids, owner):
+        """Logits (N, classes) of token ids (N, T), each row for the replica that owns it, (N,)."""
         stacked = [value if self.replicas > 1 else value[None] for value in (self.table, self.bias, self.head)]
         table, bias, head = stacked
-        rows = ids.reshape(self.replicas, -1, ids.shape[1])  # (R, N/R, T)
-        owner = torch.arange(self.replicas)[:, None, None]
-        features = torch.tanh(table[owner, rows].mean(2) + bias[:, None])
-        return torch.bmm(features, head).reshape(len(ids), CLASSES)
+        features = torch.tanh(table[owner[:, None], ids].mean(1) + bias[owner])
+        return torch.bmm(features[:, None], head[owner])[:, 0]
 
     def of(self, number):
         """The weights of one replica."""
@@ -55,16 +53,17 @@ class ToyTask:
     def arranged(self, model, batch):
         return batch
 
-    def collate(self, examples, replicas=1):
+    def collate(self, examples, counts):
         ids = pad([example.inputs["input_ids"] for example in examples], 0)
         return {
             "input_ids": ids,
             "example": torch.arange(len(examples))[:, None].expand_as(ids),
             "targets": torch.tensor([example.target for example in examples]),
+            "owner": torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)),
         }
 
     def losses(self, model, batch):
-        losses = cross_entropy(model(batch["input_ids"]), batch["targets"], reduction="none")
+        losses = cross_entropy(model(batch["input_ids"], batch["owner"]), batch["targets"], reduction="none")
         self.passes += 1
         return losses * self.poison(len(losses), self.passes) if self.poison else losses
 

@@ -6,6 +6,7 @@ Shapes: N examples; rows and T columns of a batch.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -31,15 +32,14 @@ def fill_rows(lengths: Sequence[int], width: int) -> list[list[int]]:
     return rows
 
 
-def packed_rows(lengths: Sequence[int], replicas: int) -> list[list[int]]:
-    """The same for examples that come replica by replica: no row mixes replicas, and all have equally many rows."""
-    width, own = max(lengths), len(lengths) // replicas
-    by_replica = [
-        [[first + index for index in row] for row in fill_rows(lengths[first : first + own], width)]
-        for first in range(0, len(lengths), own)
+def packed_rows(lengths: Sequence[int], counts: Sequence[int]) -> list[list[int]]:
+    """The same for examples that come replica by replica, ``counts`` of each: no row mixes replicas."""
+    width, ends = max(lengths), list(accumulate(counts))
+    return [
+        [end - count + index for index in row]
+        for count, end in zip(counts, ends, strict=True)
+        for row in fill_rows(lengths[end - count : end], width)
     ]
-    most = max(map(len, by_replica))
-    return [row for rows in by_replica for row in [*rows, *[[]] * (most - len(rows))]]
 
 
 def lay_out(
