@@ -50,8 +50,8 @@ SIZES = {
     # Shows that everything works; too small and too few rounds for a conclusion.
     "quick": Sizes(1, 64, 32, 8, 4, 32, 32, 1, 2, ("lora",), 100),
     # About fifty minutes on two CPU cores, most of it spent by the peers.
-    "standard": Sizes(3, 320, 200, 32, 16, 96, 64, 1, 5, STRATEGIES, 2000),
-    # The study as a person would run it, with enough examples to learn something; about two hours and a half.
+    "standard": Sizes(3, 320, 200, 32, 16, 64, 64, 3, 5, STRATEGIES, 2000),
+    # The study with enough examples to learn something; hours.
     "long": Sizes(3, 640, 363, 64, 48, 320, 363, 3, 5, STRATEGIES, 2000),
 }
 
