@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,11 +13,13 @@ from finetune import models
 from finetune.errors import bad_input
 from finetune.group.group import Group, Member
 from finetune.group.prefix import Activations, Prefix, find_prefix
+from finetune.mitigations.base import Mitigation
 from finetune.randomness import Streams
 from finetune.registry import MITIGATIONS, STRATEGIES
 from finetune.shared import TaskData
 from finetune.strategies.base import Strategy, set_training_mode, trained_parameters
 from finetune.surroundings import Surroundings
+from finetune.technique import Techniques
 from finetune.train.batching import steps_of
 from finetune.train.identity import check_distinct, identity
 
@@ -39,7 +42,8 @@ def assemble(
     starts: list[dict[str, Any]] = []
     weights = []
     for member in reversed(members):  # the first member's model is the one that stays
-        model, strategy = build(recipe, base, data, member.streams, around)
+        built = build(recipe, base, data, member.streams, around)
+        model = built.model
         start = identity(model, data.train.examples, recipe.train, member.streams)
         others = {
             other.streams.seed: {"identity": known} for other, known in zip(reversed(members), starts, strict=False)
@@ -47,7 +51,22 @@ def assemble(
         check_distinct(start, {**sisters, **others})
         starts.append(start)
         weights.append({name: value.detach() for name, value in trained_parameters(model).items()})
-    return Group.stack(model, weights[::-1], _seen(data)), strategy, starts[::-1]
+    # What changes weights in ways of its own may change those too that no example uses.
+    group = Group.stack(model, weights[::-1], None if recipe.mitigations else _seen(data))
+    group.techniques, group.fresh = built.techniques, built.fresh
+    return group, built.strategy, starts[::-1]
+
+
+@dataclass(frozen=True)
+class Built:
+    """A run's model as training starts from it."""
+
+    model: torch.nn.Module
+    strategy: Strategy
+    techniques: Techniques
+    """The strategy and the mitigations."""
+    fresh: frozenset[str]
+    """Names of trained parameters without a pretrained value."""
 
 
 def _seen(data: TaskData) -> torch.Tensor:
@@ -57,14 +76,13 @@ def _seen(data: TaskData) -> torch.Tensor:
     return torch.from_numpy(np.unique(np.concatenate([*ids, [0 if padding is None else padding]])).astype(np.int64))
 
 
-def build(
-    recipe: Recipe, base: models.BaseModel, data: TaskData, streams: Streams, around: Surroundings
-) -> tuple[torch.nn.Module, Strategy]:
+def build(recipe: Recipe, base: models.BaseModel, data: TaskData, streams: Streams, around: Surroundings) -> Built:
     """The model as training starts from it: new parameters drawn, mitigations applied, what learns marked."""
     fresh = base.copy(streams)
     with streams.globally("init", 1):
-        model, strategy = prepare(recipe, fresh, data, base.new)
-    return settle(model, around), strategy
+        built = prepare(recipe, fresh, data, base.new)
+    settle(built.model, around)
+    return built
 
 
 def settle(model: torch.nn.Module, around: Surroundings) -> torch.nn.Module:
@@ -78,22 +96,46 @@ def settle(model: torch.nn.Module, around: Surroundings) -> torch.nn.Module:
     return model.to(around.device)
 
 
-def prepare(
-    recipe: Recipe, model: Any, data: TaskData, new: frozenset[str] = frozenset()
-) -> tuple[torch.nn.Module, Strategy]:
+def techniques_of(recipe: Recipe) -> tuple[Strategy, list[Mitigation]]:
+    """The recipe's strategy and its mitigations."""
+    mitigations = [MITIGATIONS.get(options.type)(options) for options in recipe.mitigations]
+    return STRATEGIES.get(recipe.strategy.type)(recipe.strategy), mitigations
+
+
+def prepare(recipe: Recipe, model: Any, data: TaskData, new: frozenset[str] = frozenset()) -> Built:
     """Apply the recipe's mitigations and strategy to a fresh model. Works on weightless models too."""
     data.task.check_model(model)
+    strategy, mitigations = techniques_of(recipe)
+    check_together(strategy, mitigations)
     head = models.head_parameters(model, new) if data.task.new_head else set(new)
+    pretrained = {id(value) for name, value in model.named_parameters() if name not in head}
     changed: dict[str, torch.nn.Parameter] = {}
-    for number, options in enumerate(recipe.mitigations):
-        names = MITIGATIONS.get(options.type)(options).prepare(model, head, f"mitigations.{number}")
-        changed |= {name: model.get_parameter(name) for name in names}
-    strategy: Strategy = STRATEGIES.get(recipe.strategy.type)(recipe.strategy)
+    for number, mitigation in enumerate(mitigations):
+        names = mitigation.prepare(model, head, f"mitigations.{number}")
+        own = {name: model.get_parameter(name) for name in names}
+        changed |= own
+        pretrained -= {id(value) for value in own.values()} if mitigation.redraws else set()
     prepared = strategy.prepare(model, head)
     if frozen := [name for name, parameter in changed.items() if not parameter.requires_grad]:
         found = f"changes weights that strategy '{recipe.strategy.type}' leaves frozen, such as {frozen[0]}"
         raise bad_input("mitigations", found, "use strategy full, or a partial one that trains them")
-    return prepared, strategy
+    fresh = frozenset(name for name, value in trained_parameters(prepared).items() if id(value) not in pretrained)
+    for number, mitigation in enumerate(mitigations):
+        mitigation.check(prepared, fresh, f"mitigations.{number}")
+    return Built(prepared, strategy, Techniques([strategy, *mitigations]), fresh)
+
+
+def check_together(strategy: Strategy, mitigations: Sequence[Mitigation]) -> None:
+    """Refuse mitigations that contradict each other or the strategy, and the same one twice."""
+    for number, mitigation in enumerate(mitigations):
+        for other in (strategy, *mitigations[:number]):
+            reason = mitigation.contradicts.get(other.name)
+            if isinstance(other, Mitigation):
+                reason = reason or other.contradicts.get(mitigation.name)
+                reason = reason or ("it is there already" if other.name == mitigation.name else None)
+            if reason:
+                found = f"'{mitigation.name}' cannot stand beside '{other.name}': {reason}"
+                raise bad_input(f"mitigations.{number}", found, "leave one of the two out")
 
 
 def count_parameters(model: torch.nn.Module) -> dict[str, int]:
@@ -110,7 +152,7 @@ def open_prefix(group: Group, recipe: Recipe, base: models.BaseModel, data: Task
     options, examples = recipe.train, data.train.examples
     each, steps = steps_of(examples, options)
     set_training_mode(group.model)
-    names = find_prefix(group.model)
+    names = find_prefix(group.model) if all(each.remembers for each in group.techniques) else []
     if not names or not options.prefix_cache or steps * group.count < each:
         return
     key = ("activations", *names, str(around.dtype), str(around.device))

@@ -61,7 +61,7 @@ def preflight(recipe: ResolvedRecipe, shared: Shared | None = None) -> Preflight
             config = data.task.model_config()
             empty = models.skeleton(variant.recipe.model, data.task.architecture, **config)
             check_lengths(empty, data)
-            model, _ = prepare(variant.recipe, empty, data)
+            model = prepare(variant.recipe, empty, data).model
         except InputError as error:
             here = error.located(partial(recipe.locate, variant=variant.name)).problems
             problems += [problem for problem in here if problem not in problems]

@@ -19,8 +19,9 @@ from finetune.scoring import Scores, score_held_out, validate_with
 from finetune.shared import TaskData
 from finetune.strategies.base import Strategy
 from finetune.surroundings import Surroundings
-from finetune.train.loop import Trained, train
+from finetune.train.loop import train
 from finetune.train.meters import Phases
+from finetune.train.state import Trained
 
 if TYPE_CHECKING:
     from finetune.recipe import Recipe, Variant

@@ -14,7 +14,7 @@ from finetune.run_dir import RunDir
 from finetune.shared import TaskData
 from finetune.strategies.base import trained_parameters
 from finetune.surroundings import Surroundings
-from finetune.train.loop import Validation
+from finetune.train.state import Validation
 
 if TYPE_CHECKING:
     from finetune.recipe import Recipe

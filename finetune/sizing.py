@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune import models
-from finetune.assemble import assemble, build, open_prefix
+from finetune.assemble import assemble, build, open_prefix, techniques_of
 from finetune.errors import DiskFull, FinetuneError, InputError, Interrupted
 from finetune.group.group import Member
 from finetune.group.stacked import CannotStack
@@ -81,6 +81,9 @@ def choose_replicas(
     """How many of ``runs`` to train side by side, and why, in words for the log."""
     if around.accelerator.num_processes > 1:
         return 1, "several processes share each run"
+    strategy, mitigations = techniques_of(recipe)
+    if alone := [each.name for each in (strategy, *mitigations) if not each.stacks]:
+        return 1, f"{alone[0]} trains one run at a time"
     _, steps = steps_of(data.train.examples, recipe.train)
     if len(runs) == 1:
         return 1, "one run"
@@ -115,7 +118,9 @@ def choose_compiled(
     steps = each * math.ceil(len(runs) / size)
     if recipe.train.compile is False or (recipe.train.compile == "auto" and steps < COMPILING):
         return False, "the recipe says so" if recipe.train.compile is False else f"{steps} steps are too few"
-    model, _ = build(recipe, base, data, runs[0], around)
+    if recipe.mitigations:
+        return False, "mitigations are at work"
+    model = build(recipe, base, data, runs[0], around).model
     set_training_mode(model)
     if drops(model):
         return False, "dropout is at work"

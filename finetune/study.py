@@ -206,8 +206,9 @@ class Study:
         make_deterministic(variant.recipe.train.deterministic)
         data = self.shared.data(variant.recipe, split_seed(self.recipe, variant, seed))
         base = self.shared.base(variant.recipe, data.task)
-        model, strategy = build(variant.recipe, base, data, Streams(seed, self.recipe.vary), around)
-        strategy.restore(model, folder.model)
+        built = build(variant.recipe, base, data, Streams(seed, self.recipe.vary), around)
+        model = built.model
+        built.strategy.restore(model, folder.model)
         [(scores, _)] = score_held_out(Group(model), data, variant.recipe, around, [folder], base.digest)
         result["scores"] |= scores
         if around.accelerator.is_main_process:

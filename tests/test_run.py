@@ -27,7 +27,7 @@ from finetune.shared import Shared
 from finetune.stopping import StopRequest
 from finetune.strategies.base import trained_parameters
 from finetune.surroundings import open_surroundings
-from finetune.train.loop import Trained
+from finetune.train.state import Trained
 
 
 class Bench:
@@ -47,7 +47,8 @@ class Bench:
         self.around = around.at("a run", models.choose_dtype(self.recipe.model, around.device))
 
     def build(self, seed=0):
-        return build(self.recipe, self.base, self.data, Streams(seed), self.around)
+        built = build(self.recipe, self.base, self.data, Streams(seed), self.around)
+        return built.model, built.strategy
 
     def run(self, seed=0, sisters=None, untuned=None):
         members = [Member(Streams(seed), self.folder)]

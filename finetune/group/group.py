@@ -16,6 +16,7 @@ from finetune.run_dir import RunDir
 from finetune.strategies.base import trained_parameters
 from finetune.strategies.blocks import find_blocks
 from finetune.tasks.base import Example
+from finetune.technique import Techniques
 
 FEW = 0.8
 """Share of an embedding's rows below which training those alone pays."""
@@ -49,6 +50,9 @@ class Group:
         self.model, self.count = model, count
         self.prefix: Prefix | None = None
         self.compiled = False
+        self.techniques = Techniques()
+        self.fresh: frozenset[str] = frozenset()
+        """Names of trained parameters without a pretrained value."""
         self._places, self._rows = places, rows or Rows()
 
     @classmethod

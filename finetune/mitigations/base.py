@@ -5,16 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from finetune import options
+from finetune.technique import Technique
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
 
-class Mitigation:
-    """A known cure for unstable fine-tuning: it changes the model before training, and says so in the report."""
+class Mitigation(Technique):
+    """A known cure for unstable fine-tuning: it changes the model before training, or what training does."""
 
     name: ClassVar[str]
     Options: ClassVar[type[options.Options]]
+    contradicts: ClassVar[dict[str, str]] = {}
+    """Other mitigations that cannot stand beside it, and strategies under which it cannot stand, with the reason."""
+    redraws: ClassVar[bool] = False
+    """True when what it changes before training has no pretrained value any more."""
 
     def __init__(self, options: Any):
         self.options = options
@@ -26,4 +32,10 @@ class Mitigation:
         frozen is refused. Draws come from torch's global generator, which the caller has set to the run's `init`
         stream. ``at`` is the mitigation's place in the recipe, for errors.
         """
-        raise NotImplementedError
+        return set()
+
+    def check(self, model: torch.nn.Module, fresh: frozenset[str], at: str) -> None:
+        """Raise :class:`InputError` when it can do nothing for the prepared ``model``, which may be without weights.
+
+        ``fresh`` names the trained parameters without a pretrained value.
+        """

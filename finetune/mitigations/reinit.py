@@ -30,6 +30,7 @@ class Reinit(Mitigation):
 
     name: ClassVar[str] = "reinit"
     Options = ReinitOptions
+    redraws: ClassVar[bool] = True
 
     options: ReinitOptions
 

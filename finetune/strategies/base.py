@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from finetune import options
+from finetune.technique import Technique
 
 if TYPE_CHECKING:
     import torch
@@ -15,7 +16,7 @@ TRAINED_WEIGHTS = "trained.safetensors"
 """File that holds what a run changed, by parameter name."""
 
 
-class Strategy:
+class Strategy(Technique):
     """Decides which parameters learn. It never mentions batches, seeds or files of a run."""
 
     name: ClassVar[str]

@@ -59,6 +59,30 @@ class Prediction:
     probabilities: np.ndarray | None = None
 
 
+@dataclass(frozen=True)
+class Outputs:
+    """What a model makes of the labels in a batch: L labels, C classes or tokens to choose from."""
+
+    logits: torch.Tensor
+    """(L, C) float32."""
+    targets: torch.Tensor
+    """(L,) the right choices."""
+    owners: torch.Tensor
+    """(L,) which of the batch's examples each label belongs to."""
+    examples: int
+    """How many examples there are."""
+
+    def losses(self) -> torch.Tensor:
+        """Negative log-likelihood of each example's labels, summed: (N,), nats."""
+        from torch.nn.functional import cross_entropy
+
+        return self.by_example(cross_entropy(self.logits, self.targets, reduction="none"))
+
+    def by_example(self, values: torch.Tensor) -> torch.Tensor:
+        """Sums (N,) over each example's labels of something that each label has, (L,)."""
+        return values.new_zeros(self.examples).index_add(0, self.owners, values)
+
+
 class Task:
     """What is learnt or scored: columns, encoding, model head, loss, predictions, metrics.
 
@@ -133,6 +157,10 @@ class Task:
 
     def losses(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Negative log-likelihood of each example's target, summed over its label tokens: (N,), float32, nats."""
+        raise NotImplementedError
+
+    def outputs(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> Outputs:
+        """What :meth:`losses` are computed from, for who changes them; takes more memory where labels are many."""
         raise NotImplementedError
 
     def predict(

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from finetune.errors import bad_input
 from finetune.options import OPERATIONAL, Options
 from finetune.registry import TASKS
-from finetune.tasks.base import Encoded, Example, Prediction, Task, pad, token_facts
+from finetune.tasks.base import Encoded, Example, Outputs, Prediction, Task, pad, token_facts
 from finetune.tasks.conversation import (
     IGNORED,
     Conversation,
@@ -235,6 +235,11 @@ class Chat(Task):
         from finetune.tasks.causal.ways import losses_of
 
         return losses_of(model, self.arranged(model, batch), self._way(model).head)
+
+    def outputs(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> Outputs:
+        from finetune.tasks.causal.ways import outputs_of
+
+        return outputs_of(model, self.arranged(model, batch), self._way(model).head)
 
     def predict(
         self, model: torch.nn.Module, examples: Sequence[Example], batch: dict[str, torch.Tensor]

@@ -12,7 +12,7 @@ from pydantic import Field
 from finetune.errors import bad_input
 from finetune.options import Options
 from finetune.registry import TASKS
-from finetune.tasks.base import Encoded, Example, Prediction, Task, model_inputs, pad, token_facts
+from finetune.tasks.base import Encoded, Example, Outputs, Prediction, Task, model_inputs, pad, token_facts
 
 if TYPE_CHECKING:
     import torch
@@ -137,10 +137,15 @@ class Classification(Task):
     def _filler(self, name: str) -> int:
         return self.tokenizer.pad_token_id if name == "input_ids" else 0
 
-    def losses(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        from torch.nn.functional import cross_entropy
+    def outputs(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> Outputs:
+        import torch
 
-        return cross_entropy(model(**model_inputs(batch)).logits.float(), batch["targets"], reduction="none")
+        logits = model(**model_inputs(batch)).logits.float()
+        owners = torch.arange(len(logits), device=logits.device)
+        return Outputs(logits, batch["targets"], owners, len(logits))
+
+    def losses(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return self.outputs(model, batch).losses()
 
     def predict(
         self, model: torch.nn.Module, examples: Sequence[Example], batch: dict[str, torch.Tensor]

@@ -54,6 +54,14 @@ class Masks:
         inner = _counter(shape[1:] if own else shape, -(-shape[-1] // LANES), seeds.device)
         return _decide(_lanes(first + inner).flatten(-2)[..., : shape[-1]], p)
 
+    def uniform(self, shape: torch.Size) -> torch.Tensor:
+        """Numbers between -1 and 1 in steps of 2 / LEVELS, float32 of ``shape``, which begins with N and T."""
+        self.calls += 1
+        seeds = self.seeds + torch.tensor(self.calls) * CALL
+        words = (seeds + self.positions * QUERY).reshape(*seeds.shape, *[1] * (len(shape) - 2))
+        words = words + _counter(shape[2:], -(-shape[-1] // LANES), seeds.device)
+        return (_lanes(words).flatten(-2)[..., : shape[-1]] + 0.5) * (2 / LEVELS) - 1
+
     def keep_rows(self, seeds: torch.Tensor, inner: torch.Size, p: float) -> torch.Tensor:
         """(N, T, ...) whose positions have ``inner`` values each."""
         words = (seeds + self.positions * QUERY).reshape(*seeds.shape, *[1] * len(inner))

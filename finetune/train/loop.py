@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -13,9 +13,10 @@ import torch
 
 from finetune.errors import Interrupted
 from finetune.group.group import Group, Member
-from finetune.strategies.base import set_training_mode, trained_parameters
+from finetune.strategies.base import set_training_mode
 from finetune.surroundings import Surroundings
 from finetune.tasks.base import Example, Task
+from finetune.technique import Techniques, UnderWay
 from finetune.train import checkpoint
 from finetune.train.batching import plan_batches, steps_of
 from finetune.train.facts import speed, training_facts
@@ -32,25 +33,8 @@ from finetune.train.optimizer import (
 )
 from finetune.train.options import TrainOptions
 from finetune.train.passes import Passes
-from finetune.train.state import Position, Replica
-
-
-@dataclass(frozen=True)
-class Validation:
-    """How weights are scored during training."""
-
-    score: Callable[[], list[dict[str, float]]]
-    """Scores of each replica on the validation split, by metric."""
-    select: str
-    higher_is_better: bool
-
-
-@dataclass
-class Trained:
-    """How training went, for one replica."""
-
-    diverged: str | None
-    facts: dict[str, Any]
+from finetune.train.state import Position, Replica, Trained, Validation
+from finetune.train.weights import Weights
 
 
 def train(
@@ -90,7 +74,7 @@ class _Training:
     around: Surroundings
     members: Sequence[Member]
     passes: Passes
-    parameters: dict[str, torch.nn.Parameter]
+    weights: Weights
     optimizer: Any
     steps: int
     steps_per_epoch: int
@@ -115,13 +99,10 @@ class _Training:
         around: Surroundings,
     ) -> _Training:
         """Put everything in place."""
-        parameters = trained_parameters(group.model)
-        for parameter in parameters.values():
-            # Each replica's row is read and written through views, which a transposed weight has none of.
-            parameter.data = parameter.data.contiguous()
+        weights, techniques = Weights(group.model, len(members)), group.techniques
         plans = [plan_batches(examples, options, member.streams) for member in members]
         epoch, steps = steps_of(examples, options)
-        optimizer = make_optimizer(parameters, options, len(members))
+        optimizer = make_optimizer(weights.parameters, options, len(members), techniques)
         # The group keeps the model itself: scoring runs it as often as each process has batches, not in step.
         model, optimizer = around.accelerator.prepare(group.model, optimizer)
         set_training_mode(group.model)
@@ -130,7 +111,13 @@ class _Training:
         size, meter = options.micro_batch_size or len(examples), Meter(around.device)
         passes = Passes(group, model, task, examples, plans, size, options.micro_batch_tokens, around, meter)
         replicas, best = [Replica() for _ in members], [dict[str, torch.Tensor]() for _ in members]
-        training = cls(options, around, members, passes, parameters, optimizer, steps, epoch, replicas, best, way)
+        training = cls(options, around, members, passes, weights, optimizer, steps, epoch, replicas, best, way)
+        streams = [member.streams for member in members]
+        under_way = UnderWay(
+            group.model, weights.parameters, group.fresh, streams, steps, passes.gradients_of, examples
+        )
+        for technique in techniques:
+            technique.begin(under_way)
         training._resume()
         around.progress.start(around.title, steps)
         around.progress.step(training.at.step)
@@ -139,6 +126,7 @@ class _Training:
     def _resume(self) -> None:
         """Go on from the members' newest checkpoints, where there are any."""
         moments: list[Moments] = []
+        remembered: list[dict[str, torch.Tensor]] = []
         for number, member in enumerate(self.members):
             found = checkpoint.load(member.folder.checkpoints)
             if found:
@@ -147,11 +135,12 @@ class _Training:
                 self.at = Position(**state["position"]).scaled(len(self.members))
                 self.best[number] = tensors.get("best", {})
                 moments.append(tensors.get("optimizer", {}))
-                for name, parameter in self.parameters.items():
-                    self._rows(parameter)[number] = tensors["weights"][name].flatten().to(parameter.device)
+                remembered.append(tensors.get("techniques", {}))
+                self.weights.put(number, tensors["weights"])
         if moments:
             self.at.resumed += 1
             restore_moments(self.optimizer, moments)
+            self.techniques.resume({name: torch.stack([own[name] for own in remembered]) for name in remembered[0]})
             self.passes.size = min(self.passes.size, self.at.part or self.passes.size)
             self.passes.flops_per_token = self.at.flops_per_token
             self.passes.meter = Meter(self.around.device, self.at.phases)
@@ -174,12 +163,16 @@ class _Training:
 
     def forward_backward(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Gradients of the next optimizer batch; its losses and gradient norms, both (R,)."""
+        for technique in self.techniques:
+            technique.under_way.step = self.at.step
         losses, counted = self.passes.run(self.at.step)
         for replica, taken in zip(self.replicas, counted, strict=True):
             if replica.active:
                 replica.count(taken)
         with self.passes.meter("optimizer"):
-            return losses, gradient_norms(self.parameters.values(), len(self.replicas))
+            for technique in self.techniques:
+                technique.gradients()
+            return losses, gradient_norms(self.weights.parameters.values(), len(self.replicas))
 
     def watch(self, losses: Sequence[float], norms: Sequence[float]) -> None:
         """Hold the step against the signs of divergence, log it, and show it."""
@@ -207,15 +200,15 @@ class _Training:
         with self.passes.meter("optimizer"):
             # Without a gradient too, momentum and decay would move the weights of a replica that has ended.
             ended = [number for number, replica in enumerate(self.replicas) if not replica.active]
-            final = {name: self._rows(value)[ended] for name, value in self.parameters.items()} if ended else {}
             if self.options.clip is not None:
                 factors = (self.options.clip / (norms + 1e-6)).clamp(max=1.0)
-                scale_gradients(self.parameters.values(), factors)
+                scale_gradients(self.weights.parameters.values(), factors)
             set_rate(self.optimizer, self.rate_at(self.at.step))
-            self.optimizer.step()
+            with self.weights.unchanged(ended):
+                self.optimizer.step()
+                for technique in self.techniques:
+                    technique.stepped(self.rate_at(self.at.step))
             self.optimizer.zero_grad(set_to_none=True)
-            for name, weights in final.items():
-                self._rows(self.parameters[name])[ended] = weights
         self.at.step += 1
         for replica in self.replicas:
             replica.steps = self.at.step if replica.active else replica.steps
@@ -225,9 +218,10 @@ class _Training:
         left = (1 - self.rate_at(step) * self.options.weight_decay for step in range(steps))
         self.passes.group.decayed(number, math.prod(left))
 
-    def _rows(self, parameter: torch.nn.Parameter) -> torch.Tensor:
-        """Each replica's weights in ``parameter``, (R, its size): a view."""
-        return parameter.detach().view(len(self.replicas), -1)
+    @property
+    def techniques(self) -> Techniques:
+        """The strategy and the mitigations."""
+        return self.passes.group.techniques
 
     def rate_at(self, step: int) -> float:
         """The learning rate of a step."""
@@ -243,19 +237,24 @@ class _Training:
         for number, replica in enumerate(self.replicas):
             self._decay(number, replica.steps)
         try:
-            with self.passes.meter("evaluation"):
-                found = validation.score()
+            with self.weights.replaced(self.techniques.scored()):
+                with self.passes.meter("evaluation"):
+                    found = validation.score()
+                self._judge(found, validation)
         except Interrupted:
             self.save()
             raise
+        self.at.seconds_validating += self.clock.seconds - begun
+        set_training_mode(self.passes.group.model)
+
+    def _judge(self, found: Sequence[dict[str, float]], validation: Validation) -> None:
+        """Take note of each replica's scores; the weights that were scored are in place."""
         for number, (replica, scores) in enumerate(zip(self.replicas, found, strict=True)):
             if not replica.awaits(self.at.step):
                 continue
             replica.validated = self.at.step
             if replica.judge(self.at.step, scores[validation.select], validation.higher_is_better, self.options):
-                self.best[number] = {
-                    name: self._rows(parameter)[number].clone() for name, parameter in self.parameters.items()
-                }
+                self.best[number] = {name: row.clone() for name, row in self.weights.of(number).items()}
             self.logs[number].write(
                 kind="evaluation",
                 step=self.at.step,
@@ -263,8 +262,6 @@ class _Training:
                 scores={name: _finite(value) for name, value in scores.items()},
                 seconds=round(self.clock.seconds, 3),
             )
-        self.at.seconds_validating += self.clock.seconds - begun
-        set_training_mode(self.passes.group.model)
 
     def save_if_due(self) -> None:
         """Write checkpoints when the last are old enough, or when asked to stop, which then happens."""
@@ -297,7 +294,8 @@ class _Training:
             self.at.step,
             {"position": vars(share), "replica": asdict(self.replicas[number])},
             {
-                "weights": {name: self._rows(parameter)[number] for name, parameter in self.parameters.items()},
+                "weights": self.weights.of(number),
+                "techniques": {name: value[number] for name, value in self.techniques.state().items()},
                 "optimizer": moments_of(self.optimizer, number, len(self.members)),
                 "best": self.best[number],
             },
@@ -309,12 +307,15 @@ class _Training:
         if self._is_over(self.at.seconds):
             # What follows takes time too; an interruption there must not cost the training.
             self.save()
-        outcomes = []
+        outcomes, averages = [], self.techniques.scored()
+        for technique in self.techniques:
+            technique.end()
         for number, replica in enumerate(self.replicas):
             kept = bool(self.options.keep == "best" and self.best[number] and replica.diverged is None)
             if kept:
-                for name, parameter in self.parameters.items():
-                    self._rows(parameter)[number] = self.best[number][name].flatten()
+                self.weights.put(number, self.best[number])
+            elif replica.diverged is None and averages:
+                self.weights.put(number, {name: self.weights.rows(value)[number] for name, value in averages.items()})
             self._decay(number, replica.best_step or 0 if kept else replica.steps)
             about = training_facts(replica, self.at, self.passes, self.replicas, self.steps_per_epoch)
             how = {"way": self.way, "best_step": replica.best_step if kept else None}

@@ -11,20 +11,29 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
+from finetune.technique import Techniques
 from finetune.train.options import TrainOptions
 
 
 def make_optimizer(
-    parameters: Mapping[str, torch.nn.Parameter], options: TrainOptions, replicas: int = 1
+    parameters: Mapping[str, torch.nn.Parameter],
+    options: TrainOptions,
+    replicas: int = 1,
+    techniques: Techniques | None = None,
 ) -> torch.optim.AdamW:
     """AdamW with bias correction (Kingma & Ba 2015; Loshchilov & Hutter 2019); one-dimensional parameters
-    (biases, norms) are not decayed."""
+    (biases, norms) are not decayed. ``techniques`` have their say in rates and decay."""
+    techniques = techniques or Techniques()
     one = 1 if replicas == 1 else 2  # dimensions of a bias, alone or stacked
-    decayed = [parameter for parameter in parameters.values() if parameter.ndim > one]
-    plain = [parameter for parameter in parameters.values() if parameter.ndim <= one]
-    groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    groups: dict[tuple[float, bool], list[torch.nn.Parameter]] = {}
+    for name, parameter in parameters.items():
+        decays = parameter.ndim > one and techniques.decays(name)
+        groups.setdefault((techniques.rate(name), decays), []).append(parameter)
     return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
+        [
+            {"params": members, "weight_decay": options.weight_decay if decays else 0.0, "factor": factor}
+            for (factor, decays), members in sorted(groups.items(), key=lambda group: group[0], reverse=True)
+        ],
         lr=options.learning_rate,
         betas=options.betas,
         eps=options.epsilon,
@@ -48,9 +57,9 @@ def rate_factor(step: int, total: int, warmup: float, schedule: str) -> float:
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Use ``rate`` for the next step."""
+    """Use ``rate`` for the next step, times each group's factor."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["factor"]
 
 
 def gradient_norms(parameters: Iterable[torch.nn.Parameter], replicas: int) -> torch.Tensor:

@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from finetune.group.group import Group
 from finetune.memory import out_of_memory
 from finetune.randomness import seed_torch
+from finetune.strategies.base import set_training_mode
 from finetune.surroundings import Surroundings
 from finetune.tasks.base import Example, Task
 from finetune.train.batching import BatchPlan, micro_batches
@@ -120,15 +121,33 @@ class Passes:
         taken = [Taken(len(batch), int(batch.sum()), share) for batch in batches]
         return accelerator.reduce(losses, "sum"), taken
 
+    def gradients_of(self, examples: Sequence[Example]) -> None:
+        """Leave the gradient of the mean loss over ``examples`` in the parameters, each replica's with its own weights
+        and without dropout: for techniques that look before the first step."""
+        count, training = len(self.plans), self.model.training
+        self.group.model.eval()
+        every, counts = [*examples] * count, [len(examples)] * count
+        batch = {name: value.to(self.around.device) for name, value in self.task.collate(every, counts).items()}
+        batch = self.task.arranged(self.model, batch)
+        with self.around.arithmetic(), self.group.on(every, batch, counts):
+            losses = self.task.losses(self.group.model, batch)
+        weights = sum(example.weight for example in examples)
+        (losses.sum() / weights).backward()
+        if training:
+            set_training_mode(self.group.model)
+
     def _shares(self, part: Part) -> torch.Tensor:
         """The summed losses of each replica's examples in a part, (R,), with their graph."""
         device = self.around.device
         batch = {name: value.to(device, non_blocking=True) for name, value in part.batch.items()}
         batch = self.task.arranged(self.model, batch)
         # torch does not compile what runs inside a mode of ours.
-        kernels = nullcontext() if self.group.compiled else Kernels(self._masks(part, batch))
-        with self.around.arithmetic(), self.group.on(part.examples, batch, part.sizes), kernels:
-            losses = self.task.losses(self.model, batch)
+        masks, techniques = self._masks(part, batch), self.group.techniques
+        kernels = nullcontext() if self.group.compiled else Kernels(masks)
+        for technique in techniques:
+            technique.under_way.noise = masks
+        with self.around.arithmetic(), self.group.on(part.examples, batch, part.sizes), techniques.passing(), kernels:
+            losses = techniques.losses(self.task, self.model, batch)
         if part.fills:  # a product would not do: zero times infinity is no number
             losses = torch.where(torch.zeros_like(losses, dtype=torch.bool), losses, 0.0)
         owners = torch.arange(len(self.plans), device=device).repeat_interleave(torch.tensor(part.sizes, device=device))

@@ -3,9 +3,29 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from finetune.train.options import TrainOptions
+
+
+@dataclass(frozen=True)
+class Validation:
+    """How weights are scored during training."""
+
+    score: Callable[[], list[dict[str, float]]]
+    """Scores of each replica on the validation split, by metric."""
+    select: str
+    higher_is_better: bool
+
+
+@dataclass
+class Trained:
+    """How training went, for one replica."""
+
+    diverged: str | None
+    facts: dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from finetune import recipe as recipes
-from finetune.assemble import build
+from finetune.assemble import Built, build
 from finetune.errors import Interrupted
 from finetune.group.group import Group, Member
 from finetune.progress import Progress
@@ -44,7 +44,7 @@ EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
         "classification": {"max_length": 32},
     },
 }
-"""Options of each plug-in that work on models of two blocks."""
+"""Options of each plug-in that work on models of two blocks; several of one are told apart by `plug-in/word`."""
 
 RATES = {"full": 3e-3, "linear": 3e-2}
 """Learning rates where 1e-2 is not the one."""
@@ -55,9 +55,19 @@ MODELS = {"classification": ["encoder", "decoder"], "chat": ["decoder"]}
 STEPS = 16
 
 
+def plugin_of(example: str) -> str:
+    """The plug-in that an example is of."""
+    return example.partition("/")[0]
+
+
+def said(kind: str, example: str) -> dict[str, Any]:
+    """What a recipe says to have it."""
+    return {"type": plugin_of(example), **EXAMPLES[kind][example]}
+
+
 def missing(registry: Registry) -> str:
     """What to do about plug-ins without an example; empty when there are none."""
-    names = sorted(registry.all().keys() - EXAMPLES[registry.kind].keys())
+    names = sorted(registry.all().keys() - set(map(plugin_of, EXAMPLES[registry.kind])))
     return names and f"give {registry.kind} {', '.join(names)} a line of options in {__name__}.EXAMPLES"
 
 
@@ -72,7 +82,7 @@ def combinations(registry: Registry) -> list[tuple[str, str, str, str | None]]:
         for task in known["task"]
         for model in MODELS.get(task, ["decoder"])
         for mitigation in mitigations
-        if TASKS.get(task).new_head or not STRATEGIES.get(strategy).needs_head
+        if TASKS.get(task).new_head or not STRATEGIES.get(plugin_of(strategy)).needs_head
     ]
 
 
@@ -145,8 +155,8 @@ class Battery:
         content = {
             "model": {"source": str(self.model_folder), "dtype": "float32", "device": "cpu"},
             "data": {"train": {"path": str(data)}, "split": {"test": 12}},
-            "task": {"type": self.task, **EXAMPLES["task"][self.task]},
-            "strategy": {"type": self.strategy, **EXAMPLES["strategy"][self.strategy]},
+            "task": said("task", self.task),
+            "strategy": said("strategy", self.strategy),
             "train": {
                 "max_steps": STEPS,
                 "min_steps": STEPS,
@@ -155,7 +165,7 @@ class Battery:
             },
         }
         if self.mitigation:
-            content["mitigations"] = [{"type": self.mitigation, **EXAMPLES["mitigation"][self.mitigation]}]
+            content["mitigations"] = [said("mitigation", self.mitigation)]
         path = self.folder / "recipe.yaml"
         path.write_text(json.dumps(content))  # JSON is YAML too
         return recipes.load(path).variants[0].recipe
@@ -164,8 +174,8 @@ class Battery:
     def data(self) -> Any:
         return self.shared.data(self.recipe, split_seed=0)
 
-    def fresh(self, seed: int) -> tuple[torch.nn.Module, Any]:
-        """Model and strategy as a run starts from them."""
+    def fresh(self, seed: int) -> Built:
+        """Model and techniques as a run starts from them."""
         around = open_surroundings(self.recipe.model, Progress(), StopRequest(), self.folder)
         base = self.shared.base(self.recipe, self.data.task)
         return build(self.recipe, base, self.data, Streams(seed), around)
@@ -176,7 +186,9 @@ class Battery:
         stop = StopRequest()
         around = open_surroundings(self.recipe.model, StopAt(stop, stop_at), stop, self.folder)
         around, member = around.at(name, torch.float32), Member(Streams(seed), RunDir(self.folder / name))
-        model, strategy = self.fresh(seed)
+        built = self.fresh(seed)
+        model, group = built.model, Group(built.model)
+        group.techniques, group.fresh = built.techniques, built.fresh
         initial = {name: value.detach().clone() for name, value in model.named_parameters()}
         task, examples = self.data.task, self.data.train.examples
         batch = task.collate(examples)
@@ -187,11 +199,11 @@ class Battery:
 
         first = mean_loss()
         try:
-            train(Group(model), task, examples, self.recipe.train, [member], around, None)
+            train(group, task, examples, self.recipe.train, [member], around, None)
         except Interrupted:
             assert stop_at is not None
         losses = [row["loss"] for row in read_rows(member.folder.metrics)]
-        return Outcome(model, strategy, initial, losses, first, mean_loss())
+        return Outcome(model, built.strategy, initial, losses, first, mean_loss())
 
     def losses(self, model: torch.nn.Module) -> torch.Tensor:
         """Losses of the training examples, which every output that matters goes into."""

@@ -50,7 +50,8 @@ def test_the_seed_decides_everything(batteries, outcomes, combination):
 def test_saved_weights_restored_under_another_seed_give_equal_outputs(batteries, outcomes, combination, tmp_path):
     battery, outcome = batteries(combination), outcomes(combination, 1)
     outcome.strategy.save(outcome.model, tmp_path)
-    fresh, strategy = battery.fresh(seed=2)
+    built = battery.fresh(seed=2)
+    fresh, strategy = built.model, built.strategy
     strategy.restore(fresh, tmp_path)
     assert torch.equal(battery.losses(fresh), battery.losses(outcome.model))
 

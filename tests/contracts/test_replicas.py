@@ -6,9 +6,9 @@ Dropout is on wherever a model or strategy has it: each run has to have its own 
 import pytest
 
 from finetune.group.stacked import CannotStack
-from finetune.registry import STRATEGIES
+from finetune.registry import MITIGATIONS, STRATEGIES
 from tests import tiny
-from tests.contracts.battery import EXAMPLES, RATES, combinations
+from tests.contracts.battery import RATES, combinations, plugin_of, said
 from tests.group.groups import Variant, far
 
 SEEDS = (0, 1, 2)
@@ -20,7 +20,9 @@ REMEMBERING = {("linear", "classification"), ("partial", "classification"), ("pa
 pytestmark = pytest.mark.usefixtures("quick_collection")
 
 every_combination = pytest.mark.parametrize(
-    "combination", combinations(STRATEGIES), ids=lambda parts: "-".join(filter(None, parts))
+    "combination",
+    [*combinations(STRATEGIES), *combinations(MITIGATIONS)],
+    ids=lambda parts: "-".join(filter(None, parts)),
 )
 
 
@@ -33,12 +35,13 @@ def variants(tmp_path_factory, encoder_folder):
 
     def make(combination):
         if combination not in made:
-            strategy, task, model, _ = combination
-            options = {"type": strategy, **EXAMPLES["strategy"][strategy]}
-            if "dropout" in STRATEGIES.get(strategy).Options.model_fields:
+            strategy, task, model, mitigation = combination
+            options = said("strategy", strategy)
+            if "dropout" in STRATEGIES.get(plugin_of(strategy)).Options.model_fields:
                 options["dropout"] = 0.1
-            rate = RATES.get(strategy, 1e-2)
-            made[combination] = Variant.of(folder / str(len(made)), models[model], task, options, learning_rate=rate)
+            treated = [said("mitigation", mitigation)] if mitigation else []
+            here, rate = folder / str(len(made)), RATES.get(strategy, 1e-2)
+            made[combination] = Variant.of(here, models[model], task, options, treated, learning_rate=rate)
         return made[combination]
 
     return make

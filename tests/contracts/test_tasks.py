@@ -80,7 +80,7 @@ def test_predictions_have_the_loss_that_training_sees(batteries, outcomes, combi
 def test_what_was_trained_is_better_on_held_out_examples(batteries, outcomes, combination):
     battery, outcome = batteries(combination), outcomes(combination, 1)
     task, examples = battery.data.task, battery.data.held_out["test"].examples
-    untrained, _ = battery.fresh(1)
+    untrained = battery.fresh(1).model
     with torch.no_grad():
         before, after = (
             np.mean([found.loss for found in task.predict(model.eval(), examples, task.collate(examples))])

@@ -64,7 +64,15 @@ class Variant:
     shared: Shared = field(default_factory=Shared)
 
     @classmethod
-    def of(cls, folder: Path, model: Path, task: str, strategy: dict[str, Any], **train: Any) -> Variant:
+    def of(
+        cls,
+        folder: Path,
+        model: Path,
+        task: str,
+        strategy: dict[str, Any],
+        mitigations: Sequence[Any] = (),
+        **train: Any,
+    ) -> Variant:
         """44 examples of a task, 12 of them for testing; ``train`` changes options of training."""
         folder.mkdir(parents=True, exist_ok=True)
         chat = task == "chat"
@@ -78,6 +86,7 @@ class Variant:
             "data": {"train": {"path": str(data)}, "split": {"test": 8, "validation": 4}},
             "task": TASKS[task],
             "strategy": strategy,
+            "mitigations": list(mitigations),
             "train": {**TRAIN, **train},
         }
         path = folder / "recipe.yaml"

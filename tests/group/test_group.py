@@ -104,7 +104,7 @@ def test_a_run_starts_in_a_group_as_it_does_alone(variant, model, strategy):
     for number, seed in enumerate([3, 5]):
         with group.alone(number) as one:
             own = {name: value.clone() for name, value in one.named_parameters()}
-        fresh, _ = build(this.recipe, this.base, this.data, Streams(seed), this.around())
+        fresh = build(this.recipe, this.base, this.data, Streams(seed), this.around()).model
         assert own.keys() == dict(fresh.named_parameters()).keys()
         # peft keeps a copy of the head as it was drawn, which is the first run's, and which nothing ever uses.
         used = {name: value for name, value in fresh.named_parameters() if "original_module" not in name}
@@ -121,7 +121,7 @@ def test_what_is_saved_of_a_run_is_the_run(variant, tmp_path, model, strategy):
     for number in range(2):
         with group.alone(number) as one:
             kind.save(one, tmp_path / str(number))
-        fresh, _ = build(this.recipe, this.base, this.data, Streams(7), this.around())
+        fresh = build(this.recipe, this.base, this.data, Streams(7), this.around()).model
         kind.restore(fresh, tmp_path / str(number))
         assert torch.allclose(losses(Group(fresh), this)[0], together[number], rtol=1e-4, atol=1e-5)
     assert losses(group, this).equal(together), "saving changed nothing"

@@ -11,9 +11,10 @@ from finetune.errors import Interrupted
 from finetune.group.group import Group
 from finetune.stopping import StopRequest
 from finetune.tasks.base import Example, pad
-from finetune.train.loop import Validation, train
+from finetune.train.loop import train
 from finetune.train.meters import read_rows
 from finetune.train.passes import Passes
+from finetune.train.state import Validation
 from tests.train.workbench import furthest, member, options, same, surroundings
 
 WORDS, WIDTH, CLASSES = 30, 8, 3

@@ -23,9 +23,10 @@ from finetune.surroundings import Surroundings
 from finetune.tasks.base import Example, Task
 from finetune.tasks.chat import Chat, ChatOptions
 from finetune.tasks.classification import Classification, ClassificationOptions
-from finetune.train.loop import Trained, Validation, train
+from finetune.train.loop import train
 from finetune.train.meters import read_rows
 from finetune.train.options import TrainOptions
+from finetune.train.state import Trained, Validation
 from tests import tiny
 
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}

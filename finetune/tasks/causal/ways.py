@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch.nn.functional import cross_entropy, pad
 
-from finetune.tasks.base import model_inputs
+from finetune.tasks.base import Outputs, model_inputs
 from finetune.tasks.causal.label_loss import label_losses
 from finetune.tasks.causal.packing import unpacked
 from finetune.tasks.conversation import IGNORED
@@ -56,6 +56,29 @@ def losses_of(model: torch.nn.Module, batch: Batch, head: Head) -> torch.Tensor:
     return found.new_zeros(examples).index_add(0, owners.clamp(min=0), found)
 
 
+def outputs_of(model: torch.nn.Module, batch: Batch, head: Head) -> Outputs:
+    """The logits of the labels, all at once."""
+    targets = pad(batch["targets"][:, 1:], (0, 1), value=IGNORED)
+    learnt = targets != IGNORED
+    if head == "everywhere":
+        logits = _logits(model, batch)[learnt]
+    else:
+        output = output_layer(model)
+        own, place = output.forward, _columns(learnt)
+        with _standing_in(output, lambda hidden: own(hidden[place])):
+            logits = _logits(model, batch)[learnt[place]]
+    owners = batch["example"][learnt]
+    return Outputs(logits.float(), targets[learnt], owners, int(batch["example"].max()) + 1)
+
+
+def _columns(learnt: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows and columns (rows, C) of the labels of each row, in order, filled up with others where another row has
+    more."""
+    width = max(int(learnt.sum(1).max()), 1)
+    columns = (~learnt).int().argsort(dim=1, stable=True)[:, :width]
+    return torch.arange(len(columns), device=columns.device)[:, None], columns
+
+
 def _in_chunks(model: torch.nn.Module, batch: Batch, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Losses of the labels, and the example that each belongs to, without the output layer's own work."""
     output, place = output_layer(model), (targets != IGNORED).nonzero(as_tuple=True)
@@ -67,11 +90,7 @@ def _in_chunks(model: torch.nn.Module, batch: Batch, targets: torch.Tensor) -> t
 def _at_labels(model: torch.nn.Module, batch: Batch, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The same from the model's logits (rows, C, V): of each row the columns with a label, filled up with others
     where another row has more."""
-    learnt = targets != IGNORED
-    width = max(int(learnt.sum(1).max()), 1)
-    columns = (~learnt).int().argsort(dim=1, stable=True)[:, :width]
-    place = torch.arange(len(columns), device=columns.device)[:, None], columns
-    output = output_layer(model)
+    output, place = output_layer(model), _columns(targets != IGNORED)
     own = output.forward
     with _standing_in(output, lambda hidden: own(hidden[place])):
         logits = _logits(model, batch)

@@ -1,0 +1,191 @@
+"""Techniques: what a strategy or a mitigation may do while training is under way.
+
+Every verb does nothing unless a technique says otherwise. The training loop calls those of all techniques, the
+strategy's first, then the mitigations' in the recipe's order. Shapes: R replicas; trained parameters are (R, ...) where
+several runs are trained side by side, and of their own shape where one is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+    from finetune.randomness import Streams
+    from finetune.tasks.base import Example, Outputs, Task
+
+
+class Noise(Protocol):
+    """Random numbers that belong to the examples of the pass under way, however they are cut into parts."""
+
+    def uniform(self, shape: torch.Size) -> torch.Tensor:
+        """Between -1 and 1, of ``shape`` (rows, ...), others at every call."""
+
+
+@dataclass
+class UnderWay:
+    """Training as its techniques see it."""
+
+    model: torch.nn.Module
+    """Of all replicas."""
+    parameters: Mapping[str, torch.nn.Parameter]
+    """What learns, by name."""
+    fresh: frozenset[str]
+    """Names of trained parameters without a pretrained value: of the head, of adapters, of what was drawn afresh."""
+    streams: Sequence[Streams]
+    """(R,) one for each replica."""
+    steps: int
+    """How many optimizer steps there are in all."""
+    gradients: Callable[[Sequence[Example]], None]
+    """Leaves the gradient of the mean loss over some examples, the same for all replicas, in the parameters."""
+    examples: Sequence[Example]
+    """What is trained on."""
+    step: int = 0
+    """The step under way, from 0."""
+    noise: Noise | None = None
+    """Within a forward pass of training."""
+
+    @property
+    def pretrained(self) -> dict[str, torch.nn.Parameter]:
+        """What learns and has a pretrained value."""
+        return {name: value for name, value in self.parameters.items() if name not in self.fresh}
+
+    def rows(self, value: torch.Tensor) -> torch.Tensor:
+        """Something of a trained parameter's shape, replica by replica: (R, its size), a view where there can be."""
+        return value.reshape(len(self.streams), -1)
+
+    def uniform(self, like: torch.Tensor, *address: int) -> torch.Tensor:
+        """Numbers from 0 to 1 in the shape of a trained parameter, from each replica's own `noise` stream: always the
+        same at the same address. Drawn on the CPU, so that every device gets the same."""
+        import torch
+
+        drawn = torch.empty(len(self.streams), like.numel() // len(self.streams))
+        for own, streams in zip(drawn, self.streams, strict=True):
+            own.uniform_(generator=torch.Generator().manual_seed(streams.seed_of("noise", *address)))
+        return drawn.view(like.shape).to(like.device)
+
+
+class Technique:
+    """A strategy or a mitigation, as the loop meets it."""
+
+    name: ClassVar[str]
+    options: Any
+    under_way: UnderWay
+    """There from :meth:`begin` on."""
+    shapes_losses: ClassVar[bool] = False
+    """True when :meth:`losses` is at work, for which the task's outputs are needed."""
+
+    @property
+    def stacks(self) -> bool:
+        """Whether several runs can be trained side by side under it."""
+        return True
+
+    @property
+    def remembers(self) -> bool:
+        """Whether what the frozen bottom of the model makes of an example stays the same under it."""
+        return True
+
+    def begin(self, under_way: UnderWay) -> None:
+        """Before the first step, with the weights that training starts from, also when a checkpoint is loaded next."""
+        self.under_way = under_way
+
+    def rate(self, parameter: str) -> float:
+        """What the learning rate of a parameter is multiplied with."""
+        return 1.0
+
+    def decays(self, parameter: str) -> bool:
+        """Whether the optimizer's weight decay is to pull a parameter towards zero, where it would."""
+        return True
+
+    @contextmanager
+    def passing(self) -> Iterator[None]:
+        """Around the forward passes of a part in training."""
+        yield
+
+    def losses(self, losses: torch.Tensor, outputs: Outputs, again: Callable[[], Outputs]) -> torch.Tensor:
+        """The losses (N,) of a part's examples, changed. ``again`` runs the model on them once more."""
+        return losses
+
+    def gradients(self) -> None:
+        """Change the gradients of a whole batch, before they are clipped. Without any a parameter stays as it is."""
+
+    def stepped(self, rate: float) -> None:
+        """After the optimizer's step, at the learning rate ``rate``."""
+
+    def scored(self) -> dict[str, torch.Tensor] | None:
+        """The weights to be scored and kept instead of those that learn, by name; None: these."""
+        return None
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """What a checkpoint has to remember: (R, ...) each."""
+        return {}
+
+    def resume(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Go on from what :meth:`state` gave."""
+
+    def end(self) -> None:
+        """Leave the model as training found it, but for its weights."""
+
+
+class Techniques(Sequence[Technique]):
+    """All techniques of a run, called as one."""
+
+    def __init__(self, techniques: Sequence[Technique] = ()):
+        self._all = list(techniques)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._all[index]
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    @property
+    def shaping(self) -> list[Technique]:
+        """Those that change losses."""
+        return [each for each in self if each.shapes_losses]
+
+    def rate(self, parameter: str) -> float:
+        """What all of them together multiply a parameter's learning rate with."""
+        return prod(each.rate(parameter) for each in self)
+
+    def decays(self, parameter: str) -> bool:
+        """Whether none of them objects to decay."""
+        return all(each.decays(parameter) for each in self)
+
+    @contextmanager
+    def passing(self) -> Iterator[None]:
+        """Around the forward passes of a part."""
+        with ExitStack() as stack:
+            for each in self:
+                stack.enter_context(each.passing())
+            yield
+
+    def losses(self, task: Task, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Losses (N,) of a collated batch, as the task has them or as techniques change them."""
+        if not self.shaping:
+            return task.losses(model, batch)
+        outputs = task.outputs(model, batch)
+        losses = outputs.losses()
+        for each in self.shaping:
+            losses = each.losses(losses, outputs, lambda: task.outputs(model, batch))
+        return losses
+
+    def scored(self) -> dict[str, torch.Tensor] | None:
+        """The weights to be scored, from the one technique that has others."""
+        found = [weights for each in self if (weights := each.scored()) is not None]
+        return found[0] if found else None
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """What a checkpoint has to remember of all."""
+        return {f"{number}.{name}": value for number, each in enumerate(self) for name, value in each.state().items()}
+
+    def resume(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Go on from what :meth:`state` gave."""
+        for number, each in enumerate(self):
+            start = f"{number}."
+            each.resume({name.removeprefix(start): value for name, value in state.items() if name.startswith(start)})

@@ -1,0 +1,53 @@
+"""The trained weights of a run group, replica by replica: (R, ...) stacked, or one run's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+
+from finetune.strategies.base import trained_parameters
+
+
+class Weights:
+    """What learns, read and written row by row."""
+
+    def __init__(self, model: torch.nn.Module, replicas: int):
+        self.parameters, self.replicas = trained_parameters(model), replicas
+        for parameter in self.parameters.values():
+            # Each replica's row is read and written through views, which a transposed weight has none of.
+            parameter.data = parameter.data.contiguous()
+
+    def rows(self, parameter: torch.Tensor) -> torch.Tensor:
+        """Each replica's weights in ``parameter``, (R, its size): a view."""
+        return parameter.detach().view(self.replicas, -1)
+
+    def of(self, number: int) -> dict[str, torch.Tensor]:
+        """One replica's weights, by name, each (its size,): views."""
+        return {name: self.rows(parameter)[number] for name, parameter in self.parameters.items()}
+
+    def put(self, number: int, weights: Mapping[str, torch.Tensor]) -> None:
+        """Give one replica other weights."""
+        for name, row in self.of(number).items():
+            row.copy_(weights[name].flatten())
+
+    @contextmanager
+    def unchanged(self, numbers: Sequence[int]) -> Iterator[None]:
+        """Some replicas' weights are after the context as they were before."""
+        before = {name: self.rows(value)[numbers] for name, value in self.parameters.items()} if numbers else {}
+        yield
+        for name, rows in before.items():
+            self.rows(self.parameters[name])[numbers] = rows
+
+    @contextmanager
+    def replaced(self, others: Mapping[str, torch.Tensor] | None) -> Iterator[None]:
+        """Within the context others stand in their place, those of all replicas; None: nothing changes."""
+        own = {name: self.parameters[name].data for name in others or {}}
+        for name, value in (others or {}).items():
+            self.parameters[name].data = value
+        try:
+            yield
+        finally:
+            for name, value in own.items():
+                self.parameters[name].data = value
