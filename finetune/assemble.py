@@ -13,15 +13,17 @@ from finetune import models
 from finetune.errors import bad_input
 from finetune.group.group import Group, Member
 from finetune.group.prefix import Activations, Prefix, find_prefix
+from finetune.group.stacked import Weights
 from finetune.mitigations.base import Mitigation
 from finetune.randomness import Streams
 from finetune.registry import MITIGATIONS, STRATEGIES
 from finetune.shared import TaskData
 from finetune.strategies.base import Strategy, set_training_mode, trained_parameters
 from finetune.surroundings import Surroundings
-from finetune.technique import Techniques
+from finetune.technique import Technique, Techniques
 from finetune.train.batching import steps_of
 from finetune.train.identity import check_distinct, identity
+from finetune.train.optimizer import check_optimizer
 
 if TYPE_CHECKING:
     from finetune.recipe import Recipe
@@ -34,10 +36,12 @@ def assemble(
     members: Sequence[Member],
     around: Surroundings,
     sisters: dict[int, dict[str, Any]],
+    begun: Sequence[Weights] = (),
 ) -> tuple[Group, Strategy, list[dict[str, Any]]]:
     """The members' runs as one model, the strategy that saves it, and each run's identity.
 
-    ``sisters`` are results of the variant's other seeds; a member that would repeat one is refused.
+    ``sisters`` are results of the variant's other seeds; a member that would repeat one is refused. ``begun``: for
+    each member, weights that were trained before, to start from.
     """
     starts: list[dict[str, Any]] = []
     weights = []
@@ -50,9 +54,13 @@ def assemble(
         }
         check_distinct(start, {**sisters, **others})
         starts.append(start)
+        with torch.no_grad():
+            for name, value in (begun[len(members) - len(starts)] if begun else {}).items():
+                model.get_parameter(name).copy_(value)
         weights.append({name: value.detach() for name, value in trained_parameters(model).items()})
     # What changes weights in ways of its own may change those too that no example uses.
-    group = Group.stack(model, weights[::-1], None if recipe.mitigations else _seen(data))
+    plain = built.strategy.plain and recipe.train.optimizer == "adamw" and not treated(recipe)
+    group = Group.stack(model, weights[::-1], _seen(data) if plain else None)
     group.techniques, group.fresh = built.techniques, built.fresh
     return group, built.strategy, starts[::-1]
 
@@ -77,12 +85,17 @@ def _seen(data: TaskData) -> torch.Tensor:
 
 
 def build(recipe: Recipe, base: models.BaseModel, data: TaskData, streams: Streams, around: Surroundings) -> Built:
-    """The model as training starts from it: new parameters drawn, mitigations applied, what learns marked."""
-    fresh = base.copy(streams)
-    with streams.globally("init", 1):
-        built = prepare(recipe, fresh, data, base.new)
+    """The model as training starts from it, on its device."""
+    built = drawn(recipe, base, data, streams)
     settle(built.model, around)
     return built
+
+
+def drawn(recipe: Recipe, base: models.BaseModel, data: TaskData, streams: Streams) -> Built:
+    """The model in float32 on the CPU: new parameters drawn, mitigations applied, what learns marked."""
+    fresh = base.copy(streams)
+    with streams.globally("init", 1):
+        return prepare(recipe, fresh, data, base.new)
 
 
 def settle(model: torch.nn.Module, around: Surroundings) -> torch.nn.Module:
@@ -92,7 +105,8 @@ def settle(model: torch.nn.Module, around: Surroundings) -> torch.nn.Module:
     rotary frequencies lose far positions in bfloat16.
     """
     for parameter in model.parameters():
-        parameter.data = parameter.data.to(torch.float32 if parameter.requires_grad else around.dtype)
+        if parameter.is_floating_point():  # and not packed into a few bits
+            parameter.data = parameter.data.to(torch.float32 if parameter.requires_grad else around.dtype)
     return model.to(around.device)
 
 
@@ -100,6 +114,11 @@ def techniques_of(recipe: Recipe) -> tuple[Strategy, list[Mitigation]]:
     """The recipe's strategy and its mitigations."""
     mitigations = [MITIGATIONS.get(options.type)(options) for options in recipe.mitigations]
     return STRATEGIES.get(recipe.strategy.type)(recipe.strategy), mitigations
+
+
+def treated(recipe: Recipe) -> bool:
+    """Whether a mitigation is at work while runs are trained, and not only on what has come out."""
+    return any(mitigation.combines is None for mitigation in techniques_of(recipe)[1])
 
 
 def prepare(recipe: Recipe, model: Any, data: TaskData, new: frozenset[str] = frozenset()) -> Built:
@@ -115,6 +134,7 @@ def prepare(recipe: Recipe, model: Any, data: TaskData, new: frozenset[str] = fr
         own = {name: model.get_parameter(name) for name in names}
         changed |= own
         pretrained -= {id(value) for value in own.values()} if mitigation.redraws else set()
+    strategy.changed = frozenset(changed)
     prepared = strategy.prepare(model, head)
     if frozen := [name for name, parameter in changed.items() if not parameter.requires_grad]:
         found = f"changes weights that strategy '{recipe.strategy.type}' leaves frozen, such as {frozen[0]}"
@@ -122,16 +142,20 @@ def prepare(recipe: Recipe, model: Any, data: TaskData, new: frozenset[str] = fr
     fresh = frozenset(name for name, value in trained_parameters(prepared).items() if id(value) not in pretrained)
     for number, mitigation in enumerate(mitigations):
         mitigation.check(prepared, fresh, f"mitigations.{number}")
-    return Built(prepared, strategy, Techniques([strategy, *mitigations]), fresh)
+    places: list[tuple[str, Technique]] = [("strategy", each) for each in strategy.techniques]
+    places += [(f"mitigations.{number}", each) for number, each in enumerate(mitigations)]
+    check_optimizer(recipe.train, places, trained_parameters(prepared))
+    return Built(prepared, strategy, Techniques([each for _, each in places]), fresh)
 
 
 def check_together(strategy: Strategy, mitigations: Sequence[Mitigation]) -> None:
     """Refuse mitigations that contradict each other or the strategy, and the same one twice."""
     for number, mitigation in enumerate(mitigations):
-        for other in (strategy, *mitigations[:number]):
+        for other in (*strategy.techniques, *mitigations[:number]):
             reason = mitigation.contradicts.get(other.name)
-            if isinstance(other, Mitigation):
+            if isinstance(other, Strategy | Mitigation):
                 reason = reason or other.contradicts.get(mitigation.name)
+            if isinstance(other, Mitigation):
                 reason = reason or ("it is there already" if other.name == mitigation.name else None)
             if reason:
                 found = f"'{mitigation.name}' cannot stand beside '{other.name}': {reason}"
@@ -152,7 +176,8 @@ def open_prefix(group: Group, recipe: Recipe, base: models.BaseModel, data: Task
     options, examples = recipe.train, data.train.examples
     each, steps = steps_of(examples, options)
     set_training_mode(group.model)
-    names = find_prefix(group.model) if all(each.remembers for each in group.techniques) else []
+    remembers = not data.task.redraws and all(each.remembers for each in group.techniques)
+    names = find_prefix(group.model) if remembers else []
     if not names or not options.prefix_cache or steps * group.count < each:
         return
     key = ("activations", *names, str(around.dtype), str(around.device))

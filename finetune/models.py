@@ -215,16 +215,21 @@ def skeleton(options: ModelOptions, architecture: str, **config: Any) -> PreTrai
     import torch
     import transformers
 
+    settings = load_config(options, **config)
+    with _loading(locate(options.source), "model.source"), torch.device("meta"):
+        return getattr(transformers, architecture).from_config(settings, trust_remote_code=options.trust_remote_code)
+
+
+def load_config(options: ModelOptions, **config: Any) -> Any:
+    """The base model's configuration, with ``config`` laid over it."""
+    import transformers
+
     check_files(options)
     place = locate(options.source)
     with _loading(place, "model.source"):
-        settings = transformers.AutoConfig.from_pretrained(
+        return transformers.AutoConfig.from_pretrained(
             place.name, trust_remote_code=options.trust_remote_code, **place.arguments(), **config
         )
-        with torch.device("meta"):
-            return getattr(transformers, architecture).from_config(
-                settings, trust_remote_code=options.trust_remote_code
-            )
 
 
 @contextmanager

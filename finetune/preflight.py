@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from finetune import models
 from finetune.assemble import count_parameters, prepare
+from finetune.combine import check_combining
 from finetune.errors import InputError, Problem, bad_input
 from finetune.evaluate import metrics
 from finetune.randomness import Streams
 from finetune.shared import Shared, TaskData
+from finetune.stages import chain, recipe_of, within
 
 if TYPE_CHECKING:
-    from finetune.recipe import ResolvedRecipe, Variant
+    from finetune.recipe import Recipe, ResolvedRecipe, Variant
 
 
 @dataclass(frozen=True)
@@ -48,30 +50,40 @@ def preflight(recipe: ResolvedRecipe, shared: Shared | None = None) -> Preflight
     found = Preflight({}, {})
     for variant in recipe.variants:
         try:
-            for number, name in enumerate(variant.recipe.task.metrics):
-                metrics.load(name, f"task.metrics.{number}")
-            metrics.load(variant.recipe.train.select, "train.select")
             models.choose_device(variant.recipe.model)
             models.check_files(variant.recipe.model)
             if variant.recipe.model.device != recipe.variants[0].recipe.model.device:
                 found_device = f"is {variant.recipe.model.device}, unlike that of variant '{recipe.variants[0].name}'"
                 raise bad_input("model.device", found_device, "a study runs on one device; set it for the whole recipe")
+            for number in chain(variant.recipe.stages):
+                with within(number):
+                    stage = recipe_of(variant.recipe, number, variant.recipe.model)
+                    dry_run(stage, [stage.data.split.seed], shared)
             splits = dict.fromkeys(split_seed(recipe, variant, seed) for seed in recipe.seeds)
-            data, *_ = [shared.data(variant.recipe, seed) for seed in splits]
-            config = data.task.model_config()
-            empty = models.skeleton(variant.recipe.model, data.task.architecture, **config)
-            check_lengths(empty, data)
-            model = prepare(variant.recipe, empty, data).model
+            data, parameters = dry_run(variant.recipe, list(splits), shared)
+            check_combining(variant.recipe, data)
         except InputError as error:
             here = error.located(partial(recipe.locate, variant=variant.name)).problems
             problems += [problem for problem in here if problem not in problems]
         else:
             found.data[variant.name] = data
-            found.parameters[variant.name] = count_parameters(model)
+            found.parameters[variant.name] = parameters
     if problems:
         raise InputError(problems)
     same_held_out(recipe, found)
     return found
+
+
+def dry_run(recipe: Recipe, splits: Sequence[int], shared: Shared) -> tuple[TaskData, dict[str, int]]:
+    """All of a run that needs no weights: its data, under every split, and how many parameters learn."""
+    for number, name in enumerate(recipe.task.metrics):
+        metrics.load(name, f"task.metrics.{number}")
+    metrics.load(recipe.train.select, "train.select")
+    data, *_ = [shared.data(recipe, seed) for seed in splits]
+    empty = models.skeleton(recipe.model, data.task.architecture, **data.task.model_config())
+    model = prepare(recipe, empty, data).model
+    check_lengths(model, data)
+    return data, count_parameters(model)
 
 
 def same_held_out(recipe: ResolvedRecipe, found: Preflight) -> None:
@@ -94,7 +106,8 @@ def same_held_out(recipe: ResolvedRecipe, found: Preflight) -> None:
 
 def check_lengths(model: Any, data: TaskData) -> None:
     """Refuse examples that are longer than the model's positions: it would fail on them, or worse, not fail."""
-    limit = getattr(model.config, "max_position_embeddings", None)
+    limit: Any = getattr(model.config, "max_position_embeddings", None)
+    limit = limit and limit - getattr(model, "virtual", 0)  # tokens that a strategy puts before every text
     sets = {"train": data.train, "validation": data.validation, **data.held_out}
     for name, encoded in sets.items():
         longest = max((data.task.positions(example) for example in encoded.examples), default=0) if encoded else 0

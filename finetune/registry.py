@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+import re
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -63,6 +64,11 @@ def _file(plugin: type) -> Path:
 def summary(plugin: type) -> str:
     """The first line of a plug-in's docstring."""
     return (inspect.getdoc(plugin) or "").partition("\n")[0]
+
+
+def paragraphs(plugin: type) -> list[str]:
+    """The paragraphs of a plug-in's docstring, each in one line."""
+    return [" ".join(text.split()) for text in re.split(r"\n\s*\n", inspect.getdoc(plugin) or "")]
 
 
 STRATEGIES: Registry[Any] = Registry("strategy", "finetune.strategies")

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors.torch import load_file
 
 from finetune import models
-from finetune.assemble import assemble, count_parameters, open_prefix, settle
+from finetune.assemble import assemble, count_parameters, open_prefix, settle, techniques_of
+from finetune.errors import FinetuneError
 from finetune.evaluate import metrics
 from finetune.group.group import Group, Member
+from finetune.group.stacked import Weights
 from finetune.randomness import Streams
 from finetune.run_dir import FORMAT, RunDir, write_json
 from finetune.scoring import Scores, score_held_out, validate_with
 from finetune.shared import TaskData
-from finetune.strategies.base import Strategy
+from finetune.strategies.base import TRAINED_WEIGHTS, Strategy
 from finetune.surroundings import Surroundings
 from finetune.train.loop import train
 from finetune.train.meters import Phases
+from finetune.train.options import TrainOptions
 from finetune.train.state import Trained
 
 if TYPE_CHECKING:
@@ -43,7 +48,8 @@ def run(
     something; ``compiled``: whether to compile the model. Runs that were interrupted resume from their checkpoints.
     """
     recipe, phases = variant.recipe, Phases(around.device, len(members))
-    group, strategy, starts = assemble(recipe, base, data, members, around, sisters)
+    begun = train_before(recipe, members, data, base, around)
+    group, strategy, starts = assemble(recipe, base, data, members, around, sisters, begun)
     open_prefix(group, recipe, base, data, around)
     if compiled:
         group.compile()
@@ -65,12 +71,43 @@ def run(
                 "scores": scores,
                 "training": how.facts,
                 "identity": starts[number],
+                "base": base.digest,
                 "streams": member.streams.facts(),
             }
             results.append(
                 finish(result, strategy if recipe.train.save_model else None, model, data, around, member.folder)
             )
     return results
+
+
+def train_before(
+    recipe: Recipe, members: Sequence[Member], data: TaskData, base: models.BaseModel, around: Surroundings
+) -> list[Weights]:
+    """What each run's strategy lets another one train first, such as a head; empty where it starts by itself.
+
+    Kept in `before/` of the run's folder until the run is finished. Raises FinetuneError when it diverges.
+    """
+    strategy, _ = techniques_of(recipe)
+    asked = strategy.before()
+    if asked is None:
+        return []
+    options = TrainOptions.model_validate({**recipe.train.model_dump(), **asked[1]})
+    first = recipe.model_copy(update={"strategy": asked[0], "train": options, "mitigations": []})
+    places = [Member(member.streams, member.folder.before) for member in members]
+    left = [place for place in places if not place.folder.model.exists()]
+    if left:
+        group, strategy, _ = assemble(first, base, data, left, around, {})
+        open_prefix(group, first, base, data, around)
+        validation = validate_with(group, data, first, around)
+        found = train(group, data.task, data.train.examples, first.train, left, around, validation)
+        for number, trained in enumerate(found):
+            if trained.diverged:
+                raise FinetuneError(f"what comes before strategy '{recipe.strategy.type}' diverged: {trained.diverged}")
+            with group.alone(number) as model:
+                if around.accelerator.is_main_process:
+                    save_model(strategy, model, data, left[number].folder.model)
+        around.accelerator.wait_for_everyone()
+    return [load_file(place.folder.model / TRAINED_WEIGHTS) for place in places]
 
 
 def judge(
@@ -125,17 +162,25 @@ def finish(
         if strategy is not None:
             save_model(strategy, model, data, folder.model)
         write_json(folder.result, result)
-        shutil.rmtree(folder.checkpoints, ignore_errors=True)
+        for done in (folder.checkpoints, folder.before.checkpoints, folder.before.model):
+            shutil.rmtree(done, ignore_errors=True)
     around.accelerator.wait_for_everyone()
     return result
 
 
 def save_model(strategy: Strategy, model: torch.nn.Module, data: TaskData, folder: Path) -> None:
-    """Write what was trained, and the tokenizer; a crash leaves no half-written model under this name."""
+    """Write what was trained, and the tokenizer."""
+    with whole_folder(folder) as temporary:
+        strategy.save(model, temporary)
+        data.task.tokenizer.save_pretrained(temporary)
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder that takes the place of ``folder`` when the block ends: a crash leaves no half-written model there."""
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    strategy.save(model, temporary)
-    data.task.tokenizer.save_pretrained(temporary)
+    yield temporary
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
 

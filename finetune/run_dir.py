@@ -7,6 +7,9 @@ runs/<study>/
                      metrics.jsonl
                      predictions/<task>.parquet
                      checkpoints/  model/
+  <variant>/soup-uniform/  soup-greedy/    made of the seeds' models: a result, predictions and a model
+            ensemble/                      made of the seeds' predictions
+  stages/<name>-<digest>/result.json       training that precedes the task's own; model/ is what comes out
   base/result.json  base/predictions/...   the untuned base model, where scoring it means something
   report/index.html  report.md  results.json
 """
@@ -85,6 +88,11 @@ class RunDir:
     def model(self) -> Path:
         return self.path / "model"
 
+    @property
+    def before(self) -> RunDir:
+        """What was trained before the run's own strategy."""
+        return RunDir(self.path / "before")
+
     def predictions(self, task: str) -> Path:
         return self.path / "predictions" / f"{task}.parquet"
 
@@ -120,6 +128,10 @@ class StudyDir:
         return self.path / "speed.json"
 
     @property
+    def stages(self) -> Path:
+        return self.path / "stages"
+
+    @property
     def report(self) -> Path:
         return self.path / "report"
 
@@ -129,6 +141,15 @@ class StudyDir:
 
     def run(self, variant: str, seed: int) -> RunDir:
         return RunDir(self.path / variant / f"seed-{seed}")
+
+    def combined(self, variant: str, kind: str) -> RunDir:
+        """What is made of a variant's runs together."""
+        return RunDir(self.path / variant / kind)
+
+    def all_combined(self, variant: str) -> list[RunDir]:
+        """Everything that has been made of a variant's runs together."""
+        results = sorted((self.path / variant).glob("*/result.json"))
+        return [RunDir(path.parent) for path in results if not path.parent.name.startswith("seed-")]
 
     def require(self) -> StudyDir:
         """This folder; raises InputError when it is not that of a study."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from finetune import models
 from finetune.data import Splits, load_splits
-from finetune.registry import TASKS
+from finetune.registry import STRATEGIES, TASKS
 from finetune.tasks.base import Encoded, Task
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ class Shared:
 
     def data(self, recipe: Recipe, split_seed: int) -> TaskData:
         """The recipe's data, split, checked and encoded for its task. Raises InputError for data that cannot serve."""
-        wanted = [recipe.data, *recipe.evaluate, recipe.task, recipe.model.source, recipe.model.tokenizer, split_seed]
+        source, pairs = [recipe.model.source, recipe.model.tokenizer], STRATEGIES.get(recipe.strategy.type).pairs
+        wanted = [recipe.data, *recipe.evaluate, recipe.task, *source, pairs, split_seed]
         return self._once("data", wanted, lambda: self._load_data(recipe, split_seed))
 
     def base(self, recipe: Recipe, task: Task) -> models.BaseModel:
@@ -53,7 +54,9 @@ class Shared:
         )
 
     def _load_data(self, recipe: Recipe, split_seed: int) -> TaskData:
-        task = TASKS.get(recipe.task.type)(recipe.task)
+        task: Task = TASKS.get(recipe.task.type)(recipe.task)
+        task.pairs = STRATEGIES.get(recipe.strategy.type).pairs
+        task.config = lambda: models.load_config(recipe.model)
         held_out = {entry.name: entry.data for entry in recipe.evaluate}
         # The whole task, because it checks its own columns while the data are read.
         wanted = [recipe.data, *recipe.evaluate, recipe.task, split_seed]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune import models
-from finetune.assemble import assemble, build, open_prefix, techniques_of
+from finetune.assemble import assemble, build, open_prefix, techniques_of, treated
 from finetune.errors import DiskFull, FinetuneError, InputError, Interrupted
 from finetune.group.group import Member
 from finetune.group.stacked import CannotStack
@@ -26,6 +26,7 @@ from finetune.train.batching import steps_of
 from finetune.train.identity import drops
 from finetune.train.loop import train
 from finetune.train.meters import read_rows
+from finetune.train.options import ALONE
 
 if TYPE_CHECKING:
     from finetune.recipe import Recipe
@@ -63,8 +64,8 @@ def choose_speed(
     if asked == "auto":
         replicas, why = choose_replicas(recipe, base, data, runs, around)
     else:
-        single = around.accelerator.num_processes > 1  # which share each run
-        replicas, why = 1 if single else min(asked, len(runs)), "the recipe says so"
+        single = alone(recipe, around)
+        replicas, why = 1 if single else min(asked, len(runs)), single or "the recipe says so"
     compiled, why_not = choose_compiled(recipe, base, data, runs, replicas, around)
     reason = f"seeds side by side: {replicas} ({why}); {'compiled' if compiled else 'not compiled'} ({why_not})"
     denied = (asked != "auto" and replicas < min(asked, len(runs))) or (recipe.train.compile is True and not compiled)
@@ -79,11 +80,8 @@ def choose_replicas(
     around: Surroundings,
 ) -> tuple[int, str]:
     """How many of ``runs`` to train side by side, and why, in words for the log."""
-    if around.accelerator.num_processes > 1:
-        return 1, "several processes share each run"
-    strategy, mitigations = techniques_of(recipe)
-    if alone := [each.name for each in (strategy, *mitigations) if not each.stacks]:
-        return 1, f"{alone[0]} trains one run at a time"
+    if single := alone(recipe, around):
+        return 1, single
     _, steps = steps_of(data.train.examples, recipe.train)
     if len(runs) == 1:
         return 1, "one run"
@@ -110,6 +108,16 @@ def choose_replicas(
     return best, f"each run's step takes {spent} side by side{reason}"
 
 
+def alone(recipe: Recipe, around: Surroundings) -> str | None:
+    """Why runs are not trained side by side, in words for the log; None: they can be."""
+    if around.accelerator.num_processes > 1:
+        return "several processes share each run"
+    strategy, mitigations = techniques_of(recipe)
+    names = [each.name for each in (*strategy.techniques, *mitigations) if not each.stacks]
+    names += [word for word in (recipe.train.optimizer, recipe.train.schedule) if word in ALONE]
+    return f"{names[0]} trains one run at a time" if names else None
+
+
 def choose_compiled(
     recipe: Recipe, base: models.BaseModel, data: TaskData, runs: Sequence[Streams], size: int, around: Surroundings
 ) -> tuple[bool, str]:
@@ -118,9 +126,12 @@ def choose_compiled(
     steps = each * math.ceil(len(runs) / size)
     if recipe.train.compile is False or (recipe.train.compile == "auto" and steps < COMPILING):
         return False, "the recipe says so" if recipe.train.compile is False else f"{steps} steps are too few"
-    if recipe.mitigations:
+    if treated(recipe):
         return False, "mitigations are at work"
-    model = build(recipe, base, data, runs[0], around).model
+    built = build(recipe, base, data, runs[0], around)
+    if built.strategy.differentiates:
+        return False, f"{built.strategy.name} takes derivatives of its own"
+    model = built.model
     set_training_mode(model)
     if drops(model):
         return False, "dropout is at work"

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune import models
 from finetune import recipe as recipes
 from finetune.assemble import build
-from finetune.errors import DiskFull, FinetuneError, InputError, Interrupted
+from finetune.combine import combine
+from finetune.errors import DiskFull, InputError, Interrupted
 from finetune.group.group import Group, Member
+from finetune.outcome import StudyOutcome, failure, summary
 from finetune.preflight import Preflight, located, preflight, split_seed
 from finetune.progress import Progress
 from finetune.randomness import Streams
 from finetune.records import claim, data_facts, environment, same_data, with_former
 from finetune.run import opening, run, score_untuned
-from finetune.run_dir import FAILED, StudyDir, read_json, write_json, write_text
+from finetune.run_dir import StudyDir, read_json, write_json, write_text
 from finetune.scoring import score_held_out
 from finetune.shared import Shared, TaskData
 from finetune.sizing import Speed, choose_speed
+from finetune.stages import reach
 from finetune.stopping import StopRequest, stop_on_signals
 from finetune.surroundings import Surroundings, make_deterministic, open_surroundings
 from finetune.train import checkpoint
@@ -32,27 +34,6 @@ if TYPE_CHECKING:
 
 FINAL = ("finished", "degenerate", "diverged")
 """Statuses that running again would only repeat; an `error` may have had a cause outside, and is tried again."""
-
-
-@dataclass(frozen=True)
-class StudyOutcome:
-    """What a study came to."""
-
-    folder: Path
-    results: dict[str, Any]
-    """The content of `results.json`."""
-    speaks: bool = True
-    """True in the one process that tells the person."""
-
-    @property
-    def failed(self) -> list[dict[str, Any]]:
-        """Runs that failed, each with its variant, seed, status and reason."""
-        return [
-            {"variant": variant["name"], **run}
-            for variant in self.results["variants"]
-            for run in variant["runs"]
-            if run["status"] in FAILED
-        ]
 
 
 def run_study(recipe: ResolvedRecipe, output: Path, progress: Progress | None = None) -> StudyOutcome:
@@ -68,8 +49,10 @@ def run_study(recipe: ResolvedRecipe, output: Path, progress: Progress | None = 
             if len(study.results) == len(recipe.seeds) * len(recipe.variants):
                 study.around.progress.say("every run is finished already; writing the report again")
             for variant in recipe.variants:
-                for seeds in study.groups(variant):
-                    study.run(variant, seeds)
+                started = study.staged(variant) if study.left(variant) else variant
+                for seeds in study.groups(started):
+                    study.run(started, seeds)
+                study.combine(variant)
         return study.report()
 
 
@@ -122,9 +105,21 @@ class Study:
         speeds = read_json(folder.speed) if folder.speed.exists() else {}
         return cls(recipe, folder, shared, around, results, speeds)
 
+    def left(self, variant: Variant) -> list[int]:
+        """The variant's seeds that are not finished."""
+        return [seed for seed in self.recipe.seeds if (variant.name, seed) not in self.results]
+
+    def staged(self, variant: Variant) -> Variant:
+        """The variant as it starts after its stages, which are trained where they have not been."""
+        if not variant.recipe.stages:
+            return variant
+        make_deterministic(True)
+        around = self._around(variant, variant.name)
+        return replace(variant, recipe=reach(variant.recipe, self.folder, self.shared, around))
+
     def groups(self, variant: Variant) -> Iterator[list[int]]:
         """The variant's seeds that are not finished, in groups that are trained side by side."""
-        seeds = [seed for seed in self.recipe.seeds if (variant.name, seed) not in self.results]
+        seeds = self.left(variant)
         if not seeds:
             return
         size = self._speed(variant, seeds).replicas
@@ -186,7 +181,11 @@ class Study:
                 for seed in seeds:
                     self.run(variant, [seed])
                 return
-            results = [self._record(error, variant, members[0], around)]
+            streams = members[0].streams
+            result = failure(opening(variant, streams.seed, "error", None), error)
+            results = [{**result, "training": None, "identity": None, "streams": streams.facts()}]
+            if around.accelerator.is_main_process:
+                write_json(members[0].folder.result, results[0])
             if around.accelerator.num_processes > 1:
                 # The other processes may be waiting for this one inside the run; their launcher ends them.
                 raise
@@ -235,6 +234,9 @@ class Study:
         They belong to the first variant's model: a variant with another base has none.
         """
         first = self.recipe.variants[0].recipe
+        if variant.recipe.stages:  # what comes before the task is not the base model's
+            variant = next(each for each in self.recipe.variants if each.name == variant.name)
+            base = self.shared.base(variant.recipe, data.task)
         if base.new or not variant.recipe.scoring.base or variant.recipe.model != first.model:
             return None
         if "split" in self.recipe.vary:
@@ -248,24 +250,13 @@ class Study:
             self.around.progress.say(summary("base model, untuned", self.untuned, variant.recipe.task.metrics[0]))
         return dict(self.untuned["scores"])
 
-    def _record(self, error: Exception, variant: Variant, member: Member, around: Surroundings) -> dict[str, Any]:
-        """The result of a run that ended in an exception: written, and counted, like any other."""
-        reason = f"{type(error).__name__}: {error}" if not isinstance(error, FinetuneError) else str(error)
-        result = {
-            **opening(variant, member.streams.seed, "error", reason),
-            "traceback": "".join(traceback.format_exception(error)),
-            "seconds": None,
-            "phases": {},
-            "peak_memory_bytes": None,
-            "parameters": None,
-            "scores": {},
-            "training": None,
-            "identity": None,
-            "streams": member.streams.facts(),
-        }
-        if around.accelerator.is_main_process:
-            write_json(member.folder.result, result)
-        return result
+    def combine(self, variant: Variant) -> None:
+        """Make of the variant's finished seeds together what its mitigations ask for, where it is not there yet."""
+        results = {seed: result for (name, seed), result in self.results.items() if name == variant.name}
+        around = self._around(variant, variant.name)
+        for result in combine(variant, results, self.folder, self.shared, around, self.staged):
+            title = f"{variant.name}, {result['kind']}"
+            self.around.progress.say(summary(title, result, variant.recipe.task.metrics[0]))
 
     def report(self) -> StudyOutcome:
         """Write the report, in one process; the others wait for it."""
@@ -277,16 +268,6 @@ class Study:
         accelerator.wait_for_everyone()
         results = read_json(self.folder.report / "results.json")
         return StudyOutcome(self.folder.path, results, speaks=accelerator.is_main_process)
-
-
-def summary(title: str, result: dict[str, Any], headline: str) -> str:
-    """One line on a run that has ended."""
-    scores = ", ".join(
-        f"{name} {value:.4g}" for name, value in result["scores"].items() if name.endswith(f"/{headline}")
-    )
-    status = "" if result["status"] == "finished" else f" · {result['status']}: {result['reason']}"
-    seconds = f" · {result['seconds']:.1f} s" if result["seconds"] is not None else ""
-    return f"{title} · {scores or 'no scores'}{seconds}{status}"
 
 
 def rescore(folder: Path, overrides: Sequence[str] = (), progress: Progress | None = None) -> StudyOutcome:
@@ -302,8 +283,11 @@ def rescore(folder: Path, overrides: Sequence[str] = (), progress: Progress | No
         same_data(place, facts)
         around = open_surroundings(recipe.variants[0].recipe.model, shown, stop, folder)
         study = Study.resume(recipe, place, shared, around)
+        staged = {variant.name: study.staged(variant) for variant in recipe.variants}
         for (name, seed), result in study.results.items():
-            study.rescore(next(variant for variant in recipe.variants if variant.name == name), seed, result)
+            study.rescore(staged[name], seed, result)
+        for variant in recipe.variants:
+            study.combine(variant)
         study.rescore_untuned()
         if study.around.accelerator.is_main_process:
             write_json(place.data, with_former(place, facts))

@@ -49,6 +49,10 @@ class UnderWay:
     """The step under way, from 0."""
     noise: Noise | None = None
     """Within a forward pass of training."""
+    batch: Mapping[str, torch.Tensor] | None = None
+    """What passes through the model, as the task collated it: within a forward pass of training."""
+    epoch: int = 1
+    """How many steps an epoch has."""
 
     @property
     def pretrained(self) -> dict[str, torch.nn.Parameter]:
@@ -90,6 +94,17 @@ class Technique:
         """Whether what the frozen bottom of the model makes of an example stays the same under it."""
         return True
 
+    @property
+    def plain(self) -> bool:
+        """Whether what learns is changed by the optimizer alone, all of it alike, from the first step to the last."""
+        verbs = ("rate", "decays", "gradients", "stepped")
+        return all(getattr(type(self), verb) is getattr(Technique, verb) for verb in verbs)
+
+    @property
+    def differentiates(self) -> bool:
+        """Whether it takes derivatives inside the model's forward pass, which our own kernels do not have."""
+        return False
+
     def begin(self, under_way: UnderWay) -> None:
         """Before the first step, with the weights that training starts from, also when a checkpoint is loaded next."""
         self.under_way = under_way
@@ -107,6 +122,15 @@ class Technique:
         """Around the forward passes of a part in training."""
         yield
 
+    def objective(
+        self, task: Task, model: torch.nn.Module, batch: dict[str, torch.Tensor]
+    ) -> Callable[[], torch.Tensor] | None:
+        """What computes the losses (N,) of a collated batch, where they are not the task's own; None: they are.
+
+        Asked before :meth:`passing`: what is computed here already has nothing of what others do to the passes.
+        """
+        return None
+
     def losses(self, losses: torch.Tensor, outputs: Outputs, again: Callable[[], Outputs]) -> torch.Tensor:
         """The losses (N,) of a part's examples, changed. ``again`` runs the model on them once more."""
         return losses
@@ -122,7 +146,8 @@ class Technique:
         return None
 
     def state(self) -> dict[str, torch.Tensor]:
-        """What a checkpoint has to remember: (R, ...) each."""
+        """What a checkpoint has to remember: (R, ...) each, views of what is changed in place, so that a step can be
+        undone for replicas that have ended."""
         return {}
 
     def resume(self, state: Mapping[str, torch.Tensor]) -> None:
@@ -165,12 +190,24 @@ class Techniques(Sequence[Technique]):
                 stack.enter_context(each.passing())
             yield
 
-    def losses(self, task: Task, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Losses (N,) of a collated batch, as the task has them or as techniques change them."""
+    def objective(
+        self, task: Task, model: torch.nn.Module, batch: dict[str, torch.Tensor]
+    ) -> Callable[[], torch.Tensor] | None:
+        """That of the one technique that has its own."""
+        return next((found for each in self if (found := each.objective(task, model, batch))), None)
+
+    def losses(
+        self,
+        task: Task,
+        model: torch.nn.Module,
+        batch: dict[str, torch.Tensor],
+        objective: Callable[[], torch.Tensor] | None = None,
+    ) -> torch.Tensor:
+        """Losses (N,) of a collated batch, the task's own or those of an ``objective``, as techniques change them."""
         if not self.shaping:
-            return task.losses(model, batch)
+            return objective() if objective else task.losses(model, batch)
         outputs = task.outputs(model, batch)
-        losses = outputs.losses()
+        losses = objective() if objective else outputs.losses()
         for each in self.shaping:
             losses = each.losses(losses, outputs, lambda: task.outputs(model, batch))
         return losses

@@ -80,7 +80,7 @@ def test_an_unknown_name_is_a_mistake_in_the_recipe_with_a_suggestion():
     [problem] = caught.value.problems
     assert problem.path == "variants.lora.strategy.type"
     assert problem.found == "there is no strategy called 'adaptor'"
-    assert problem.advice == "did you mean 'adapter'? (choose from: adapter, full, linear, partial)"
+    assert problem.advice == f"did you mean 'adapter'? (choose from: {', '.join(STRATEGIES.all())})"
 
 
 def test_the_plugins_that_ship():

@@ -48,6 +48,16 @@ def write_chats(path: Path, count: int, seed: int = 0) -> Path:
     return path
 
 
+def write_pairs(path: Path, count: int, seed: int = 0) -> Path:
+    """Write prompts with their topic as the chosen answer, and a word that is no topic as the rejected one."""
+    lines = [
+        json.dumps({"prompt": text, "completion": topic, "rejected": FILLER[number % len(FILLER)]})
+        for number, (text, topic) in enumerate(sentences(count, seed))
+    ]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
 def save_tokenizer(folder: Path, chat: bool = False) -> int:
     """Train a small byte-level BPE tokenizer, save it in ``folder``, and return its size."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -249,3 +259,17 @@ train: {{epochs: 1, min_steps: 30, batch_size: 8, learning_rate: 2.0e-2, evaluat
 """
     )
     return recipe
+
+
+def save_encoder_decoder(folder: Path, **config) -> Path:
+    """A T5 with 2 blocks in each half, whose tokenizer ends every text with the end token, as T5's do."""
+    from tokenizers.processors import TemplateProcessing
+    from transformers import AutoTokenizer
+
+    save_t5(folder, **{"num_decoder_layers": 2, **config})
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="$A <eos>", pair="$A <eos> $B <eos>", special_tokens=[("<eos>", tokenizer.eos_token_id)]
+    )
+    tokenizer.save_pretrained(folder)
+    return folder

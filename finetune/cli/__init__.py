@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from finetune import __doc__ as summary
 from finetune import __version__
-from finetune.cli import check, evaluate, list_plugins, report, run, schema
+from finetune.cli import check, evaluate, explain, list_plugins, report, run, schema
 from finetune.errors import FinetuneError, InputError, Interrupted
 
 VERBS: dict[str, ModuleType] = {
@@ -22,6 +22,7 @@ VERBS: dict[str, ModuleType] = {
     "check": check,
     "schema": schema,
     "list": list_plugins,
+    "explain": explain,
     "evaluate": evaluate,
     "report": report,
 }

@@ -12,7 +12,7 @@ from finetune.run_dir import StudyDir
 
 if TYPE_CHECKING:
     from finetune.errors import Problem
-    from finetune.study import StudyOutcome
+    from finetune.outcome import StudyOutcome
 
 NARROWEST = 40
 PIPED = 100
@@ -70,5 +70,6 @@ def finish(outcome: StudyOutcome) -> int:
     if outcome.speaks:
         print_results(outcome.folder, outcome.results)
     for run in outcome.failed if outcome.speaks else ():
-        print(wrapped(f"{run['variant']}, seed {run['seed']}: {run['status']}: {run['reason']}", hanging="  "))
+        which = f"seed {run['seed']}" if "seed" in run else run["kind"]
+        print(wrapped(f"{run['variant']}, {which}: {run['status']}: {run['reason']}", hanging="  "))
     return 1 if outcome.failed else 0

@@ -33,7 +33,7 @@ class Metric:
     description: str
     higher_is_better: bool
     unit: Unit
-    needs: Literal["labels", "text", "loss"]
+    needs: Literal["labels", "text", "loss", "margin"]
     """Which columns of the prediction store it reads."""
 
     def compute(self, predictions: Predictions) -> float:
@@ -56,6 +56,7 @@ OWN = {
         Metric("chrf", "character n-gram F-score of all examples together", True, "points", "text"),
         Metric("exact_match", "share of texts equal to the reference", True, "fraction", "text"),
         Metric("loss", "negative log-likelihood of the answers, a mean over tokens", False, "nats", "loss"),
+        Metric("preference_accuracy", "share of chosen answers likelier than the rejected", True, "fraction", "margin"),
     )
 }
 """The metrics that need no download."""

@@ -82,13 +82,18 @@ def _predict(
 def _table(task: Task, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Predictions:
     texts, references = [p.text for p in predictions], [example.reference for example in examples]
     probabilities = [p.probabilities for p in predictions if p.probabilities is not None]
+    loss, weight = (np.asarray(values) for values in ([p.loss for p in predictions], [e.weight for e in examples]))
+    margins = [p.margin for p in predictions if p.margin is not None]
+    # Where nothing is answered, an example's own score is its loss.
+    by_loss = task.example_score == "loss"
     return Predictions(
         example=np.asarray([example.number for example in examples], dtype=np.int64),
         prediction=texts,
         reference=references,
-        score=metrics.scores_of(task.example_score, texts, references),
-        loss=np.asarray([p.loss for p in predictions]),
-        weight=np.asarray([example.weight for example in examples]),
+        score=loss / weight if by_loss else metrics.scores_of(task.example_score, texts, references),
+        loss=loss,
+        weight=weight,
+        margin=np.asarray(margins) if margins else None,
         probabilities=np.stack(probabilities) if probabilities else None,
         labels=task.labels,
     )

@@ -33,11 +33,14 @@ class Predictions:
     """(n, labels) float32, classification only."""
     labels: tuple[str, ...] = ()
     """What the columns of `probabilities` stand for."""
+    margin: np.ndarray | None = None
+    """(n,) float64: log-likelihood of the chosen answer minus that of the rejected one, where there are both, in
+    nats."""
 
     def __post_init__(self) -> None:
         """Raises ValueError when the columns do not fit together: a mistake of ours, never of a person."""
         n = len(self.example)
-        for name in ("prediction", "reference", "score", "loss", "weight", "probabilities"):
+        for name in ("prediction", "reference", "score", "loss", "weight", "margin", "probabilities"):
             column = getattr(self, name)
             if column is not None and len(column) != n:
                 raise ValueError(f"{name} has {len(column)} rows where example has {n}")
@@ -63,6 +66,7 @@ class Predictions:
             "probabilities": _rows(self.probabilities, len(self)),
             "loss": _floats(self.loss, len(self)),
             "weight": _floats(self.weight, len(self)),
+            **({} if self.margin is None else {"margin": _floats(self.margin, len(self))}),
         }
         table = pa.table(columns).sort_by("example")
         table = table.replace_schema_metadata({"labels": json.dumps(self.labels, ensure_ascii=False), "key": key})
@@ -94,6 +98,7 @@ def read(path: Path) -> Predictions:
         score=np.empty(0) if score is None else score,
         loss=loss,
         weight=weight,
+        margin=_numbers(table["margin"]) if "margin" in table.column_names else None,
         probabilities=probabilities,
         labels=labels,
     )

@@ -11,13 +11,13 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, takewhile
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from finetune.strategies.blocks import find_blocks
+from finetune.strategies.blocks import find_blocks, heights
 from finetune.surroundings import Surroundings
 from finetune.tasks.base import Example, Task
 
@@ -136,7 +136,7 @@ class Layout:
     def of(cls, batch: Mapping[str, torch.Tensor]) -> Layout:
         """The layout of a collated batch."""
         example = batch["example"].cpu()
-        position = batch.get("position_ids")
+        position = batch.get("place", batch.get("position_ids"))  # which differ where an example is two sequences
         if position is None:
             position = torch.arange(example.shape[1]).expand_as(example)
         return cls(example, position.cpu())
@@ -157,19 +157,9 @@ def find_prefix(model: torch.nn.Module) -> list[str]:
     if base is not inner and not any(parameter.requires_grad for parameter in base.parameters()):
         return [names[id(base)]] if not _training(base) else []
     blocks = [f"{names[id(base)]}.{block}".lstrip(".") for block in find_blocks(base)]
-    parameters = list(model.named_parameters())
-    lowest = next(number for number, (_, parameter) in enumerate(parameters) if parameter.requires_grad)
-    below = [name for name, _ in parameters[:lowest]]
-    above = {name for name, _ in parameters[lowest:]}
-    frozen: list[str] = []
-    for block in blocks:
-        inside = f"{block}."
-        if any(name.startswith(inside) for name in above) or not any(name.startswith(inside) for name in below):
-            break
-        if _training(model.get_submodule(block)):
-            break
-        frozen.append(block)
-    return frozen
+    learning = [height for name, height in heights(base).items() if base.get_parameter(name).requires_grad]
+    lowest = min(learning, default=len(blocks) + 1)
+    return list(takewhile(lambda block: not _training(model.get_submodule(block)), blocks[: max(lowest - 1, 0)]))
 
 
 def _training(module: torch.nn.Module) -> bool:

@@ -88,7 +88,8 @@ class Linear(Stacked):
     """Of `torch.nn.Linear`, and of transformers' `Conv1D`, whose weight is transposed."""
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        weight, bias = self.get_parameter("weight"), getattr(self, "bias", None)
+        # Not by `get_parameter`, which refuses what a mitigation lets stand in for the parameter.
+        weight, bias = getattr(self, "weight"), getattr(self, "bias", None)  # noqa: B009
         matrices = weight if type(self.plain).__name__ == "Conv1D" else weight.transpose(-1, -2)
         if bias is not None and matrices.ndim == 2:  # which alone learns
             product = values @ matrices

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from finetune import options
 from finetune.technique import Technique
@@ -12,15 +13,31 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+class Runs(Protocol):
+    """A variant's finished runs, as a mitigation that combines them meets them."""
+
+    @property
+    def seeds(self) -> Sequence[int]:
+        """The seeds of all of them, in ascending order."""
+
+    def validated(self, seeds: Sequence[int]) -> float:
+        """How good the mean of some runs' weights is on the validation split: more is better, whatever the metric."""
+
+
 class Mitigation(Technique):
-    """A known cure for unstable fine-tuning: it changes the model before training, or what training does."""
+    """A known cure for unstable fine-tuning: it changes the model before training, what training does, or combines what
+    came out under several seeds."""
 
     name: ClassVar[str]
     Options: ClassVar[type[options.Options]]
     contradicts: ClassVar[dict[str, str]] = {}
     """Other mitigations that cannot stand beside it, and strategies under which it cannot stand, with the reason."""
+    needs_head: ClassVar[bool] = False
+    """True when it is about the task's new head, and cannot stand where there is none."""
     redraws: ClassVar[bool] = False
     """True when what it changes before training has no pretrained value any more."""
+    combines: ClassVar[Literal["weights", "predictions"] | None] = None
+    """What of a variant's finished runs it makes the mean of; None: it is at work while each of them is trained."""
 
     def __init__(self, options: Any):
         self.options = options
@@ -39,3 +56,17 @@ class Mitigation(Technique):
 
         ``fresh`` names the trained parameters without a pretrained value.
         """
+
+    @property
+    def makes(self) -> tuple[str, ...]:
+        """What it combines finished runs into, by name, each of which becomes a folder beside those of the seeds."""
+        return ()
+
+    @property
+    def validates(self) -> bool:
+        """Whether :meth:`choose` asks for validation scores."""
+        return False
+
+    def choose(self, made: str, runs: Runs) -> Sequence[int]:
+        """The seeds of the runs that go into one of what it :attr:`makes`; there is at least one finished run."""
+        return runs.seeds

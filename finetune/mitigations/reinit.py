@@ -1,4 +1,4 @@
-"""Draws the top blocks afresh, since they are the most specialised on pretraining (Zhang et al. 2021, section 4)."""
+"""Draws the top blocks afresh, since they are the most specialised on pretraining (Zhang et al. 2021, section 5)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,14 @@ class ReinitOptions(Options):
 
 @MITIGATIONS.register
 class Reinit(Mitigation):
-    """Re-initialises the last blocks of the base model before training."""
+    """Re-initialises the last blocks of the base model before training.
+
+    Source: Zhang et al. 2021, "Revisiting Few-sample BERT Fine-tuning", section 5.
+
+    Not for: strategies that leave the top frozen, which are refused. Models whose top blocks do what the task needs,
+    such as language models that go on writing, or encoders tuned for the task before. Models that tune stably anyway:
+    Du & Nguyen 2023 find it to help RoBERTa-large on RTE, and BERT-large not.
+    """
 
     name: ClassVar[str] = "reinit"
     Options = ReinitOptions

@@ -9,10 +9,12 @@ from dataclasses import replace
 from typing import Any
 
 from finetune.data.options import DataOptions
+from finetune.errors import did_you_mean
+from finetune.evaluate import metrics
 from finetune.evaluate.options import HeldOut
 from finetune.recipe.explain import Mistake
 from finetune.registry import STRATEGIES, TASKS
-from finetune.train.options import TrainOptions
+from finetune.train.options import Plateau, Prodigy, TrainOptions
 
 OWN_PARTS = ("train", "validation")
 """Names that held-out tasks cannot have."""
@@ -33,12 +35,26 @@ def impossible(sections: dict[str, Any]) -> list[Mistake]:
 
 
 def _head(task: Any, strategy: Any) -> Iterator[Mistake]:
-    if STRATEGIES.get(strategy.type).needs_head and not TASKS.get(task.type).new_head:
+    if STRATEGIES.get(strategy.type)(strategy).needs_head and not TASKS.get(task.type).new_head:
         yield Mistake(
             ("strategy", "type"),
             f"is '{strategy.type}', which trains only a new head, and the task {task.type} has none",
             "write strategy type adapter or partial",
         )
+
+
+def _pairs(task: Any, strategy: Any) -> Iterator[Mistake]:
+    """Pairs of answers, where something is to learn from them or to compare them."""
+    if getattr(task, "rejected", None):
+        return
+    cure = "name the column of worse answers in task.rejected" if task.type == "chat" else "write task type chat"
+    if STRATEGIES.get(strategy.type).pairs:
+        found = f"is '{strategy.type}', which learns from a better and a worse answer to the same prompt, and"
+        yield Mistake(("strategy", "type"), f"{found} this task has no rejected answers", cure)
+    for number, name in enumerate(task.metrics):
+        if name in metrics.OWN and metrics.OWN[name].needs == "margin":
+            found = f"'{name}' compares chosen with rejected answers, and this task has no rejected ones"
+            yield Mistake(("task", "metrics", number), found, cure)
 
 
 def _held_out(data: DataOptions, evaluate: list[HeldOut]) -> Iterator[Mistake]:
@@ -77,18 +93,87 @@ def _early_stopping(data: DataOptions, train: TrainOptions) -> Iterator[Mistake]
         yield Mistake(("train", "early_stopping"), found, "raise train.evaluations, or leave early stopping out")
 
 
+def _method(strategy: Any, train: TrainOptions) -> Iterator[Mistake]:
+    """What the strategy's method wants of training, and the recipe says otherwise; what it leaves out is filled in."""
+    for key, wanted in STRATEGIES.get(strategy.type)(strategy).training.items():
+        said = getattr(train, key)
+        if key in train.model_fields_set and said != wanted:
+            found = f"is '{said}', and this {strategy.type} strategy is training with '{wanted}'"
+            yield Mistake(("train", key), found, f"leave it out, or write {wanted}; or use another method")
+
+
+def _optimizer(train: TrainOptions) -> Iterator[Mistake]:
+    if train.optimizer == "schedule-free" and train.schedule != "constant":
+        found = f"is '{train.schedule}', and Schedule-Free wants a rate that stays: it averages weights instead"
+        yield Mistake(("train", "schedule"), found, "write constant, or leave it out")
+    if train.optimizer == "schedule-free" and train.betas[0] <= 0:
+        found = f"begins with {train.betas[0]:g}, and Schedule-Free takes gradients between its average and its steps"
+        yield Mistake(("train", "betas"), found, "write [0.9, 0.999]")
+    if train.optimizer == "prodigy" and not 0.1 <= train.learning_rate <= 10:
+        found = f"is {train.learning_rate:g}, and Prodigy finds the rate itself: here it is a scale of what it finds"
+        yield Mistake(("train", "learning_rate"), found, "write 1, or leave it out")
+    if train.optimizer != "prodigy" and train.prodigy != Prodigy():
+        found = f"says how Prodigy works, and the optimizer is {train.optimizer}"
+        yield Mistake(("train", "prodigy"), found, "write train.optimizer: prodigy, or leave it out")
+
+
+def _plateau(data: DataOptions, train: TrainOptions) -> Iterator[Mistake]:
+    if train.schedule != "plateau":
+        if train.plateau != Plateau():
+            found = f"says how the rate falls on a plateau, and the schedule is {train.schedule}"
+            yield Mistake(("train", "plateau"), found, "write train.schedule: plateau, or leave it out")
+    elif data.validation is None and not data.split.validation:
+        advice = "give data.split.validation or data.validation, or use another schedule"
+        yield Mistake(("train", "schedule"), "there are no validation examples to tell a plateau by", advice)
+    elif train.evaluations <= train.plateau.patience + 1:
+        found = f"never falls, because train.evaluations is {train.evaluations}"
+        yield Mistake(("train", "schedule"), found, "raise train.evaluations, or use another schedule")
+
+
 def _batches(train: TrainOptions) -> Iterator[Mistake]:
     if train.micro_batch_size is not None and train.micro_batch_size > train.batch_size:
         found = f"is {train.micro_batch_size}, larger than the batch of {train.batch_size} it is a part of"
         yield Mistake(("train", "micro_batch_size"), found, "make it at most train.batch_size")
 
 
+def _stages(stages: list[Any]) -> Iterator[Mistake]:
+    """What is impossible inside a stage, and stages that start from themselves, from nothing, or for nobody."""
+    names, used = [stage.name for stage in stages], set[int]()
+    for number, stage in enumerate(stages):
+        sections = {name: getattr(stage, name) for name in ("data", "task", "strategy", "train")}
+        for check in (_head, _pairs, _select, _early_stopping, _batches, _method, _optimizer, _plateau):
+            needed = {name: sections[name] for name in inspect.signature(check).parameters}
+            for mistake in check(**needed):
+                yield replace(mistake, keys=("stages", number, *mistake.keys))
+        if STRATEGIES.get(stage.strategy.type)(stage.strategy).differentiates:
+            found = "trains a tangent model, and nothing can start from it: its weights alone are another model"
+            yield Mistake(("stages", number, "strategy"), found, "write strategy type full, partial or adapter")
+        if names.index(stage.name) < number:
+            yield Mistake(("stages", number, "name"), f"'{stage.name}' is given twice", "choose another name")
+        if stage.after is not None and stage.after not in names:
+            advice = did_you_mean(stage.after, names)
+            yield Mistake(("stages", number, "after"), f"there is no stage called '{stage.after}'", advice)
+        elif stage.after is not None and names.index(stage.after) >= number:
+            found = f"'{stage.name}' starts from '{stage.after}', which starts from it or comes later: a cycle"
+            yield Mistake(("stages", number, "after"), found, "let every stage start from one above it in the list")
+        elif number:
+            used.add(names.index(stage.after) if stage.after else number - 1)
+    for number in set(range(len(stages) - 1)) - used:
+        found = f"nothing starts from '{names[number]}'"
+        yield Mistake(("stages", number, "name"), found, "leave it out, or name it in another stage's `after`")
+
+
 CHECKS: tuple[Callable[..., Iterator[Mistake]], ...] = (
     _head,
+    _pairs,
     _held_out,
     _names,
     _select,
     _early_stopping,
     _batches,
+    _method,
+    _optimizer,
+    _plateau,
+    _stages,
 )
 """Each names, by its parameters, the sections it needs."""

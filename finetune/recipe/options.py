@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Union
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from finetune.data.options import DataOptions
 from finetune.evaluate.options import HeldOut, ScoringOptions
@@ -12,7 +12,7 @@ from finetune.models import ModelOptions
 from finetune.options import Options
 from finetune.randomness import STREAMS, StreamName, Streams
 from finetune.registry import MITIGATIONS, STRATEGIES, TASKS, Registry
-from finetune.train.options import TrainOptions
+from finetune.train.options import OWN_DEFAULTS, TrainOptions
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 """Names become folders."""
@@ -73,6 +73,40 @@ Seeds = Annotated[
 Vary = Annotated[list[StreamName], Field(min_length=1), AfterValidator(_distinct), AfterValidator(_in_order)]
 
 
+def _as_the_strategy_trains(section: Any) -> Any:
+    """The same section with what its strategy wants of training, where the recipe does not say it."""
+    wanted = STRATEGIES.get(section.strategy.type)(section.strategy).training
+    filled_in = OWN_DEFAULTS.get(section.train.optimizer, {})  # which nobody has written
+    said = section.train.model_dump(exclude_unset=True)
+    said = {key: value for key, value in said.items() if key not in filled_in or value != filled_in[key]}
+    if wanted.keys() <= said.keys():
+        return section
+    return section.model_copy(update={"train": TrainOptions.model_validate({**wanted, **said})})
+
+
+class Stage(Options):
+    """Training that precedes the task's own: on unlabelled text, or on another task. It is done once, under one seed,
+    and what comes out is shared by all runs that start from it."""
+
+    name: str = Field(pattern=NAME)
+    """What the stage is called."""
+    after: str | None = None
+    """Name of the stage that it starts from. Default: the one before it in the list; the first starts from the base
+    model."""
+    seed: int = Field(0, ge=0)
+    """Seed of its own: runs differ by what comes after it."""
+    data: DataOptions
+    """What it learns from; nothing has to be held out."""
+    task: TaskOptions
+    """What it learns."""
+    strategy: StrategyOptions = Field(default_factory=lambda: STRATEGIES.get("full").Options(type="full"))
+    """Which parameters learn. What comes out is always a whole model."""
+    train: TrainOptions = TrainOptions()
+    """How they are fitted."""
+
+    _completed = model_validator(mode="after")(_as_the_strategy_trains)
+
+
 class Recipe(Options):
     """What to fine-tune, on what, how, under which seeds: one variant, with every default filled in."""
 
@@ -91,6 +125,8 @@ class Recipe(Options):
     """What is learnt."""
     strategy: StrategyOptions
     """Which parameters learn, and how."""
+    stages: list[Stage] = Field(default_factory=list)
+    """What precedes the task: continued pretraining, or an intermediate task. Runs start from the last stage."""
     mitigations: list[MitigationOptions] = Field(default_factory=list)
     """Known cures for unstable fine-tuning."""
     train: TrainOptions = TrainOptions()
@@ -99,6 +135,8 @@ class Recipe(Options):
     """Further held-out tasks, such as the same task on another domain."""
     scoring: ScoringOptions = ScoringOptions()
     """How held-out tasks are scored."""
+
+    _completed = model_validator(mode="after")(_as_the_strategy_trains)
 
 
 PLUGIN_SECTIONS: dict[str, Registry[Any]] = {"task": TASKS, "strategy": STRATEGIES, "mitigations": MITIGATIONS}

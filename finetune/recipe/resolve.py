@@ -20,7 +20,9 @@ from finetune.recipe.tree import COMMAND_LINE, Node, Origin, dotted, merge, show
 from finetune.recipe.validate import by_place, check, located, problems_of
 from finetune.recipe.yaml_text import dump
 
-RESERVED = frozenset({"base", "report", "recipe.yaml", "resolved.yaml", "environment.json", "data.json", "speed.json"})
+RESERVED = frozenset(
+    {"base", "report", "stages", "recipe.yaml", "resolved.yaml", "environment.json", "data.json", "speed.json"}
+)
 """Names of other things in a study's folder."""
 
 RESCORING_KEYS = ("evaluate", "scoring")

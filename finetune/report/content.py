@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from finetune.report import appendix, methods, plots
+from finetune.report import appendix, combined, methods, plots
 from finetune.report.blocks import Block, Cell, Column, Document, Figure, Fold, Panels, Section, Table, Text
 from finetune.report.reading import Study
 from finetune.report.results import BASE_REASON
@@ -20,6 +20,7 @@ def document(study: Study, results: Results) -> Document:
     sections = [
         *(_task_section(results, task) for task in results["tasks"]),
         _comparison_section(results),
+        *combined.sections(results),
         _curve_section(study),
         _failure_section(results),
         appendix.cost_section(study, results),

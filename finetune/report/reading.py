@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -19,7 +19,7 @@ UNFINISHED = "it has no result yet; the same command again resumes it"
 
 @dataclass(frozen=True)
 class Run:
-    """One run's folder; ``seed`` is None for the untuned base model."""
+    """One run's folder; ``seed`` is None for the untuned base model, and for what was made of several runs."""
 
     variant: str
     seed: int | None
@@ -34,14 +34,14 @@ class Run:
         """Value by "task/metric", for those that could be computed."""
         return {name: value for name, value in (self.result.get("scores") or {}).items() if value is not None}
 
-    def example_scores(self, task: str) -> NDArray[np.float64] | None:
+    def example_scores(self, task: str, column: Literal["score", "loss"] = "score") -> NDArray[np.float64] | None:
         """Per-example scores of a task in order of examples, shape (examples,); None when nothing is stored."""
         path = self.folder.predictions(task)
         if not path.exists():
             return None
         # Not `read_table`, which takes `key=value` folders above the file for columns.
-        table = pq.ParquetFile(path).read(columns=["example", "score"]).sort_by("example")
-        return table["score"].to_numpy().astype(float)
+        table = pq.ParquetFile(path).read(columns=["example", column]).sort_by("example")
+        return None if table[column].null_count else table[column].to_numpy().astype(float)
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,8 @@ class Study:
     vary: list[str]
     variants: dict[str, list[Run]]
     """Runs that have begun, by variant in the recipe's order, then by seed."""
+    combined: dict[str, list[Run]]
+    """What was made of a variant's runs together, by variant, then by name; without a seed."""
     base: Run | None
     resolved: dict[str, Any]
     resolved_text: str
@@ -65,6 +67,14 @@ class Study:
     def runs(self) -> list[Run]:
         """All tuned runs."""
         return [run for runs in self.variants.values() for run in runs]
+
+
+def is_mean(matrix: NDArray[np.float64], scores: list[float | None]) -> bool:
+    """Whether ``scores`` (runs,) are the means of per-example scores (runs, examples).
+
+    Which metrics are such is seen from the numbers and not from a list, so that a new one needs no entry here.
+    """
+    return None not in scores and np.allclose(matrix.mean(axis=1), np.array(scores, dtype=float), rtol=0, atol=1e-6)
 
 
 def read_study(path: Path) -> Study:
@@ -81,6 +91,9 @@ def read_study(path: Path) -> Study:
         variants={
             name: [_read_run(run, name, seed) for seed in seeds if (run := folder.run(name, seed)).path.is_dir()]
             for name in resolved["variants"]
+        },
+        combined={
+            name: [_read_run(run, name, None) for run in folder.all_combined(name)] for name in resolved["variants"]
         },
         base=_read_run(folder.base, BASE, None) if folder.base.result.exists() else None,
         resolved=resolved,

@@ -7,10 +7,10 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from finetune import stats
-from finetune.report.reading import Run, Study
+from finetune.report.combined import combined_of
+from finetune.report.reading import Run, Study, is_mean
 from finetune.report.units import unit
 from finetune.run_dir import BASE, FAILED, FORMAT
 
@@ -66,6 +66,7 @@ def _variant(study: Study, name: str, runs: list[Run], tasks: list[dict[str, Any
         "strategy": "none" if name == BASE else study.resolved["variants"][name]["recipe"]["strategy"]["type"],
         "parameters": next((run.result["parameters"] for run in runs if run.result.get("parameters")), None),
         "runs": [_run(run) for run in runs],
+        "combined": [combined_of(made, runs, comparable, LEVEL) for made in study.combined.get(name, [])],
         "estimates": estimates,
         "failures": asdict(failures),
         "stability": stability.verdict,
@@ -98,10 +99,7 @@ def _estimate(variant: str, runs: list[Run], key: str, spread: stats.Spread | No
 
 
 def _spreads(runs: list[Run], task: dict[str, Any]) -> dict[str, stats.Spread]:
-    """Spread by "task/metric", for metrics that are means of the stored per-example scores.
-
-    Which those are is seen from the numbers and not from a list, so that a new task or metric needs no entry here.
-    """
+    """Spread by "task/metric", for metrics that are means of the stored per-example scores."""
     name = task["name"]
     scored = [run for run in runs if f"{name}/{task['metric']}" in run.scores]
     rows = [run.example_scores(name) for run in scored]
@@ -110,11 +108,7 @@ def _spreads(runs: list[Run], task: dict[str, Any]) -> dict[str, stats.Spread]:
         return {}
     matrix = np.stack(stored)
     keys = [f"{name}/{metric['name']}" for metric in task["metrics"]]
-    return {key: stats.spread(matrix) for key in keys if _is_mean(matrix, [run.scores.get(key) for run in scored])}
-
-
-def _is_mean(matrix: NDArray[np.float64], scores: list[float | None]) -> bool:
-    return None not in scores and np.allclose(matrix.mean(axis=1), np.array(scores, dtype=float), rtol=0, atol=1e-6)
+    return {key: stats.spread(matrix) for key in keys if is_mean(matrix, [run.scores.get(key) for run in scored])}
 
 
 def _stability(

@@ -65,6 +65,7 @@ _UNITS = {
     "chrf": Unit("chrF", decimals=1, point=1.0),
     "nll": Unit("NLL"),
     "loss": Unit("loss"),
+    "preference_accuracy": _percent("preference accuracy"),
 }
 
 

@@ -43,6 +43,17 @@ class FailureRate:
 
 
 @dataclass(frozen=True)
+class Gain:
+    """How far a combination of runs is ahead of the mean of these runs, in the score's own unit: their difference."""
+
+    mean: float
+    ci: Interval | None
+    """Over examples: of which seeds it is made, it does not cover."""
+    level: float
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
 class Spread:
     """Where the seeds' spread of a mean score comes from; all SDs in the score's unit.
 
@@ -105,6 +116,23 @@ def sd_factors(n: int, level: float = 0.95) -> Interval:
     tail = (1 - level) / 2
     low, high = np.sqrt((n - 1) / stats.chi2.ppf([1 - tail, tail], n - 1))
     return float(low), float(high)
+
+
+def gain(own: ArrayLike, seeds: ArrayLike, level: float = 0.95) -> Gain:
+    """How far one model is ahead of the mean of some others, over the examples they were all scored on.
+
+    ``own`` (examples,) and ``seeds`` (runs, examples) are per-example scores in any unit. The interval is Student's t
+    over the paired differences of the examples. With fewer than two examples it is None, with a reason.
+    """
+    scores, others = np.asarray(own, dtype=float), np.asarray(seeds, dtype=float)
+    assert others.shape == (len(others), len(scores)) and len(others), "expected (examples,) and (runs, examples)"
+    differences = scores - others.mean(axis=0)
+    mean = float(differences.mean())
+    if len(scores) < 2:
+        return Gain(mean, None, level, "one example says nothing about others")
+    sd = float(differences.std(ddof=1)) if np.ptp(differences) > 0 else 0.0
+    low, high = t_interval(mean, sd, len(scores), level)
+    return Gain(mean, (float(low), float(high)), level)
 
 
 def failure_rate(failed: int, n: int, level: float = 0.95) -> FailureRate:

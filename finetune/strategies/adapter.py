@@ -1,15 +1,13 @@
-"""Small added weights learn and the base model stays frozen, through peft: LoRA (Hu et al. 2021, section 4)."""
+"""Small added weights learn and the base model stays frozen, by any method of peft's that can train here."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from finetune.errors import bad_input, did_you_mean
+from finetune.errors import bad_input
 from finetune.options import Options
 from finetune.registry import STRATEGIES
 from finetune.strategies.base import Strategy
@@ -18,76 +16,144 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+RATIO = 16.0
+WITHIN = ["adalora", "boft", "dora", "fourierft", "ia3", "ln_tuning", "loha", "lokr", "lora", "oft", "vera"]
+"""Methods whose trained weights all lie in the layers that they change, and change nothing below."""
+STACKING = {
+    # method: options under which it still stacks
+    "lora": {"init_lora_weights", "layers_pattern", "layers_to_transform", "use_rslora"},
+    "ln_tuning": set(),
+    "p_tuning": {"encoder_hidden_size", "num_virtual_tokens"},
+    "prefix_tuning": {"encoder_hidden_size", "num_virtual_tokens", "prefix_projection"},
+    "prompt_tuning": {"num_virtual_tokens", "prompt_tuning_init"},
+}
+"""Methods whose trained weights all lie in layers that can be stacked."""
+STARTS = (True, "gaussian", "orthogonal", "pissa")
+"""Ways for LoRA to start that change the frozen weights for all seeds alike, or not at all."""
+
 
 class AdapterOptions(Options):
-    """LoRA adds (alpha / rank) * B A to each target weight, with B zero at the start."""
+    """LoRA adds (alpha / rank) * B A to each target weight, with B zero at the start; other methods differ."""
 
     type: Literal["adapter"]
-    method: Literal["lora"] = "lora"
-    """peft's method."""
-    rank: int = Field(8, ge=1)
-    """Inner dimension of the update."""
+    method: str = "lora"
+    """`lora`, `rslora`, `dora`, `pissa`, `lora+`, `qlora`, `prefix`, `prompt`; or what peft calls it: `adalora`,
+    `boft`, `fourierft`, `ia3`, `ln_tuning`, `loha`, `lokr`, `oft`, `p_tuning`, `vera` and others."""
+    rank: int | None = Field(None, ge=1)
+    """Inner dimension of the update, where the method has one. Default: 8 for LoRA and its kin, else peft's own. For
+    AdaLoRA the mean at the end, which begins half as large again."""
     alpha: float | None = Field(None, gt=0)
-    """Scale of the update, times 1/rank; default 2 * rank."""
+    """Scale of the update, times 1/rank (rsLoRA: 1/√rank). Default for LoRA and its kin: 2 * rank (rsLoRA: 16, as its
+    scale is not to grow with the rank), else peft's own."""
     dropout: float = Field(0.0, ge=0, lt=1)
-    """Dropout on the adapter's input."""
-    targets: str | list[str] = "all-linear"
-    """`all-linear`, or names of the layers to adapt, such as `[query, value]`."""
+    """Dropout on the adapter's input, where the method has it."""
+    targets: str | list[str] | None = None
+    """`all-linear`, or names of the layers to adapt, such as `[query, value]`. Default: all linear layers; for IA3,
+    LN-tuning and others whose papers say where they go: there."""
+    ratio: float | None = Field(None, ge=1)
+    """`lora+` only: how many times A's learning rate B's is. Default: 16 (Hayou et al. 2024, section 5)."""
+    quantize: Literal["4bit", "8bit"] | None = None
+    """Keep the frozen linear layers in so many bits (bitsandbytes, on a CUDA GPU). Default for `qlora`: 4bit."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Further options of the method, by the names of peft's configuration class for it."""
+
+    @model_validator(mode="after")
+    def _ratio_has_a_meaning(self) -> AdapterOptions:
+        if self.ratio is not None and self.word != "lora+":
+            raise ValueError("ratio is for method lora+, whose B learns faster than its A; leave it out")
+        return self
+
+    @property
+    def word(self) -> str:
+        """The method, as peft spells names."""
+        return self.method.lower().replace("-", "_")
 
 
 @STRATEGIES.register
 class Adapter(Strategy):
-    """Trains a small adapter beside the frozen weights (peft's LoRA), and the task's head."""
+    """Trains a small adapter beside the frozen weights, by any method of peft's (LoRA, DoRA, IA3, ...), and the head.
+
+    Source: Hu et al. 2021, "LoRA", section 4. rsLoRA: Kalajdzievski 2023, section 3. DoRA: Liu et al. 2024, section 4.
+    PiSSA: Meng et al. 2024, section 3. LoRA+: Hayou et al. 2024, section 4: only the matrices B of linear layers learn
+    faster; biases, norms, factors of embeddings and the head keep the plain rate, since the argument, that B's input is
+    narrow where A's is wide, says nothing of them. QLoRA: Dettmers et al. 2023, section 3. AdaLoRA: Zhang et al. 2023,
+    section 3. IA3: Liu et al. 2022, section 3.3. Prefix: Li & Liang 2021, section 4. Prompt: Lester et al. 2021,
+    section 2. P-tuning: Liu et al. 2021, section 2. Others: as peft's documentation says. Places and projections that a
+    method draws at random (VeRA, FourierFT) come from a seed among its options, and are the same in all runs.
+
+    Not for: tasks far from pretraining with much data, where full tuning learns more. Under prompt and p-tuning an
+    encoder's class is read off its first token, which is a virtual one, as in peft: prefix suits encoders better.
+    """
 
     name: ClassVar[str] = "adapter"
     Options = AdapterOptions
 
     options: AdapterOptions
 
+    def __init__(self, options: AdapterOptions):
+        super().__init__(options)
+        self._beside: list[Strategy] = []
+
+    @property
+    def techniques(self) -> list[Strategy]:
+        return [self, *self._beside]
+
+    @property
+    def _peft_name(self) -> str:
+        """peft's name of the method, as far as it can be said without peft."""
+        word = self.options.word
+        known = {"prefix": "prefix_tuning", "prompt": "prompt_tuning", "dora": "dora"}
+        return known.get(word, "lora" if word in ("rslora", "pissa", "lora+") else word)
+
+    @property
+    def stacks(self) -> bool:
+        """Whether all that it trains lies in layers that can be stacked, beside weights that all seeds share."""
+        options = self.options
+        known = STACKING.get(self._peft_name)
+        start = options.options.get("init_lora_weights", True)
+        return known is not None and options.options.keys() <= known and start in STARTS and not options.quantize
+
+    @property
+    def remembers(self) -> bool:
+        """Virtual tokens, for one, change what every frozen block makes of a text."""
+        return self._peft_name in WITHIN
+
     def prepare(self, model: PreTrainedModel, head: set[str]) -> torch.nn.Module:
-        import peft
+        from finetune.strategies.adapters import adalora, methods, places, quantised, settings, wrapping
 
+        method = methods.find(self.options.word, "strategy.method")
         heads = sorted({name.rpartition(".")[0] for name in head})
-        config = peft.LoraConfig(
-            r=self.options.rank,
-            lora_alpha=self.options.alpha or 2 * self.options.rank,  # type: ignore[arg-type]  # a float works
-            lora_dropout=self.options.dropout,
-            target_modules=self._targets(model, heads),
-            modules_to_save=heads or None,
-        )
-        with warnings.catch_warnings():
-            # peft asks transformers for a property by a name that is going away: nothing a person can act on.
-            warnings.simplefilter("ignore", FutureWarning)
-            adapted = peft.get_peft_model(model, config)
-        for module in adapted.modules():
-            if isinstance(module, peft.tuners.lora.Linear) and not module.lora_variant:
-                vars(module)["forward"] = _lean(module, module.forward)
-        return adapted
+        given = settings.settings_of(self.options, method, model)
+        if heads and "modules_to_save" not in method.fields:
+            found = f"'{method.word}' leaves no room for a new head, which this task needs"
+            raise bad_input("strategy.method", found, "use another method, or a task without a new head")
+        if "target_modules" in method.fields:
+            given["target_modules"] = places.places_of(method.name, model, heads, self.options.targets)
+        elif self.options.targets is not None:
+            raise bad_input("strategy.targets", f"'{method.word}' is put on no layers", "leave it out")
+        if heads:
+            given["modules_to_save"] = heads
+        if bits := self._bits:
+            quantised.check_possible(method.name, method.prompts)
+            if model.device.type != "meta":
+                quantised.quantise(model, heads, bits)
+        if method.name == "adalora":
+            self._beside = [adalora.Allocation(given)]
+        learning = [model.get_parameter(name) for name in head]
+        return wrapping.wrapped(model, method, given, learning, self.options.options)
 
-    def _targets(self, model: PreTrainedModel, heads: list[str]) -> list[str]:
-        """Full names of the layers to adapt: never the head, which learns as a whole, nor the output layer."""
-        import torch
+    @property
+    def _bits(self) -> Literal["4bit", "8bit"] | None:
+        return self.options.quantize or ("4bit" if self.options.word == "qlora" else None)
 
-        output = model.get_output_embeddings()
-        linear = {
-            name
-            for name, module in model.named_modules()
-            if _is_linear(module) and module is not output and not _inside(name, heads)
-        }
-        if self.options.targets == "all-linear":
-            return sorted(linear)
-        wanted = [self.options.targets] if isinstance(self.options.targets, str) else self.options.targets
-        adaptable = linear | {name for name, module in model.named_modules() if isinstance(module, torch.nn.Embedding)}
-        chosen: set[str] = set()
-        for target in wanted:
-            matching = {name for name in adaptable if name == target or name.endswith(f".{target}")}
-            if not matching:
-                endings = {name.rpartition(".")[2] for name in linear}
-                raise bad_input(
-                    "strategy.targets", f"'{target}' matches no layer of this model", did_you_mean(target, endings)
-                )
-            chosen |= matching
-        return sorted(chosen)
+    @property
+    def packs(self) -> bool:
+        return self._bits is not None
+
+    def rate(self, parameter: str) -> float:
+        """LoRA+ lets B learn faster. Nothing else: see the class."""
+        faster = self.options.word == "lora+" and ".lora_B." in parameter and parameter.endswith(".weight")
+        return self.options.ratio or RATIO if faster else 1.0
 
     def save(self, model: Any, folder: Path) -> None:
         """An adapter folder, which `PeftModel.from_pretrained` loads."""
@@ -98,30 +164,7 @@ class Adapter(Strategy):
         import peft
         from safetensors.torch import load_file
 
-        peft.set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
-
-
-def _lean(layer: Any, own: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """What the layer does, in another order: scaled where it is narrow (alpha / r on A x instead of on B A x), and its
-    input not cast to the adapter's float32 and back again."""
-
-    def forward(values: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        if layer.disable_adapters or layer.merged or len(layer.active_adapters) != 1 or "adapter_names" in kwargs:
-            return own(values, *args, **kwargs)
-        [name] = layer.active_adapters
-        result = layer.base_layer(values, *args, **kwargs)
-        narrow = layer.lora_A[name](layer.lora_dropout[name](values)) * layer.scaling[name]
-        return (result + layer.lora_B[name](narrow)).to(result.dtype)
-
-    return forward
-
-
-def _is_linear(module: torch.nn.Module) -> bool:
-    import torch
-    from transformers.pytorch_utils import Conv1D
-
-    return isinstance(module, torch.nn.Linear | Conv1D)
-
-
-def _inside(name: str, modules: list[str]) -> bool:
-    return any(name == module or name.startswith(f"{module}.") for module in modules)
+        weights = load_file(folder / "adapter_model.safetensors")
+        if "prompt_embeddings" in weights:
+            model.read(weights["prompt_embeddings"])
+        peft.set_peft_model_state_dict(model, weights)

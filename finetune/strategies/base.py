@@ -21,11 +21,44 @@ class Strategy(Technique):
 
     name: ClassVar[str]
     Options: ClassVar[type[options.Options]]
-    needs_head: ClassVar[bool] = False
-    """True when nothing would learn without a task head that is trained from scratch."""
+    pairs: ClassVar[bool] = False
+    """True when it learns from pairs of a chosen and a rejected answer."""
+    changed: frozenset[str] = frozenset()
+    """Names of parameters that mitigations have changed, before :meth:`prepare`."""
 
     def __init__(self, options: Any):
         self.options = options
+
+    @property
+    def contradicts(self) -> dict[str, str]:
+        """Mitigations that cannot stand beside it, with the reason."""
+        return {}
+
+    @property
+    def needs_head(self) -> bool:
+        """Whether nothing would learn without a task head that is trained from scratch."""
+        return False
+
+    @property
+    def techniques(self) -> list[Strategy]:
+        """What takes part in training: itself, and the strategy inside it, if there is one."""
+        return [self]
+
+    @property
+    def packs(self) -> bool:
+        """Whether it keeps frozen weights in so few bits that nothing can be added to them."""
+        return False
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """What of a recipe's `train:` section belongs to the method: set so where the recipe leaves it out, and refused
+        where it says otherwise."""
+        return {}
+
+    def before(self) -> tuple[options.Options, dict[str, Any]] | None:
+        """The strategy that each run begins with, where there is one, and what of `train` is different for it: what it
+        has trained is where this one starts from."""
+        return None
 
     def prepare(self, model: PreTrainedModel, head: set[str]) -> torch.nn.Module:
         """Mark what learns (``requires_grad``), and return the model, wrapped where the method wraps it.

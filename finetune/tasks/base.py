@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -34,10 +34,17 @@ class Example:
     """The right answer in words."""
     prompt: np.ndarray | None = None
     """Tokens to generate from, (tokens,); None where nothing is generated."""
+    rejected: int | None = None
+    """Of a pair, whose sequences follow each other in inputs and target, the chosen answer's first: where the rejected
+    one's begins. None: no pair."""
 
     @property
     def length(self) -> int:
         return len(self.inputs["input_ids"])
+
+    def parts(self, values: np.ndarray) -> list[np.ndarray]:
+        """Of something that each token has, (tokens,), what each sequence has: one, or a pair's two."""
+        return [values] if self.rejected is None else [values[: self.rejected], values[self.rejected :]]
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,8 @@ class Prediction:
     loss: float
     """Negative log-likelihood of the right answer, summed over its label tokens, in nats."""
     probabilities: np.ndarray | None = None
+    margin: float | None = None
+    """By how much the right answer's log-likelihood exceeds that of the rejected one, in nats."""
 
 
 @dataclass(frozen=True)
@@ -92,19 +101,31 @@ class Task:
 
     name: ClassVar[str]
     Options: ClassVar[type[options.Options]]
-    architecture: ClassVar[str]
-    """The transformers Auto class that has the right head."""
     new_head: ClassVar[bool]
     """True when the task puts a newly initialised head on the base model."""
     example_score: ClassVar[str]
     """The metric that gives each single example its score in the prediction store."""
 
     tokenizer: PreTrainedTokenizerBase
+    config: Callable[[], Any]
+    """Reads the base model's configuration, for tasks that fit themselves to it."""
     labels: tuple[str, ...] = ()
     """The classes in the order of the head's outputs, for tasks that have classes."""
+    pairs: bool = False
+    """Whether it is to be learnt from pairs of answers: each training example is a pair then, and counts 1."""
 
     def __init__(self, options: Any):
         self.options = options
+
+    @property
+    def architecture(self) -> str:
+        """The transformers Auto class that has the right head; known once the task is fitted."""
+        raise NotImplementedError
+
+    @property
+    def redraws(self) -> bool:
+        """Whether an example is another each time it is seen: then :meth:`drawn` says what it is."""
+        return False
 
     def inputs(self) -> list[str]:
         """Columns that make two examples the same one, for duplicates and leaks."""
@@ -133,6 +154,10 @@ class Task:
         """Tokenise; only training examples may be dropped."""
         raise NotImplementedError
 
+    def drawn(self, example: Example, seed: int) -> Example:
+        """A training example as it is seen once, decided by ``seed``; its weight and length stay as they are."""
+        return example
+
     def collate(self, examples: Sequence[Example], counts: Sequence[int] | None = None) -> dict[str, torch.Tensor]:
         """Pad and stack: (rows, T) for each model input, `targets`, and `example`.
 
@@ -157,6 +182,11 @@ class Task:
 
     def losses(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Negative log-likelihood of each example's target, summed over its label tokens: (N,), float32, nats."""
+        raise NotImplementedError
+
+    def margins(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """By how much each pair's chosen answer is likelier than its rejected one: the difference of their
+        log-likelihoods, each summed over its label tokens, (N,), float32, nats. For tasks that have pairs."""
         raise NotImplementedError
 
     def outputs(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> Outputs:

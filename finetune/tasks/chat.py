@@ -17,8 +17,10 @@ from finetune.tasks.base import Encoded, Example, Outputs, Prediction, Task, pad
 from finetune.tasks.conversation import (
     IGNORED,
     Conversation,
+    Tokens,
     joined,
     mistake_in,
+    mistake_in_pair,
     special_tokens,
     templated,
     tokenise,
@@ -43,6 +45,9 @@ class ChatOptions(Options):
     """Column with the prompt, shown as the user's turn."""
     completion: str | None = None
     """Column with the answer to learn."""
+    rejected: str | None = None
+    """Column with a worse answer to the same, in the form of `completion`, or of `messages` up to its own last turn:
+    for strategy preference, and for the metrics that compare the two."""
     system: str | None = None
     """System message put before every conversation that has none."""
     template: Literal["model", "none"] = "model"
@@ -77,7 +82,7 @@ class Chat(Task):
 
     name: ClassVar[str] = "chat"
     Options = ChatOptions
-    architecture: ClassVar[str] = "AutoModelForCausalLM"
+    architecture = "AutoModelForCausalLM"
     new_head: ClassVar[bool] = False
     example_score: ClassVar[str] = "rouge_l"
 
@@ -91,14 +96,15 @@ class Chat(Task):
     def check(self, data: Dataset, at: str) -> None:
         from finetune.data.columns import require_column, require_text
 
-        if self.options.messages:
-            require_column(data, self.options.messages, at, "task.messages")
-            for row, messages in enumerate(data[self.options.messages], start=1):
-                if mistake := mistake_in(messages):
-                    raise bad_input("task.messages", f"{at}, row {row}: {mistake}", "give [{role: …, content: …}, …]")
-        else:
-            require_text(data, str(self.options.prompt), at, "task.prompt")
-            require_text(data, str(self.options.completion), at, "task.completion")
+        for option in ("messages", "prompt", "completion", "rejected"):
+            column, path = getattr(self.options, option), f"task.{option}"
+            if column and not self.options.messages:
+                require_text(data, column, at, path)
+            elif column:
+                require_column(data, column, at, path)
+                for row, messages in enumerate(data[column], start=1):
+                    if mistake := mistake_in(messages):
+                        raise bad_input(path, f"{at}, row {row}: {mistake}", "give [{role: …, content: …}, …]")
 
     def fit(self, splits: Splits, tokenizer: PreTrainedTokenizerBase) -> None:
         super().fit(splits, tokenizer)
@@ -122,7 +128,7 @@ class Chat(Task):
 
     def positions(self, example: Example) -> int:
         asked = 0 if example.prompt is None else len(example.prompt) + self.options.max_new_tokens
-        return max(example.length, asked)
+        return max(asked, *(len(ids) for ids in example.parts(example.inputs["input_ids"])))
 
     def check_model(self, model: Any) -> None:
         from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
@@ -140,29 +146,21 @@ class Chat(Task):
 
     def encode(self, data: Dataset, at: str, training: bool) -> Encoded:
         examples, cut, dropped = [], 0, 0
-        conversations = [self._conversation(row) for row in data]
-        # A chat template writes its own special tokens; plain text needs the tokenizer's (such as a first token).
-        tokenised = tokenise(conversations, self.tokenizer, add_special=self.options.template == "none")
-        for row, (number, conversation, tokens) in enumerate(
-            zip(data["example"], conversations, tokenised, strict=True), start=1
-        ):
-            ids, labels = tokens.ids, tokens.labels
-            if training and len(ids) > self.options.max_length:
+        # Where it is not learnt from, a worse answer is of use in scoring only.
+        paired = bool(self.options.rejected) and (self.pairs or not training)
+        answers = [self._tokenised(data, rejected) for rejected in ([False, True] if paired else [False])]
+        for row, (number, *given) in enumerate(zip(data["example"], *answers, strict=True), start=1):
+            tokens = [own for _, own in given]
+            if training and max(len(own.ids) for own in tokens) > self.options.max_length:
                 if self.options.too_long == "drop":
                     dropped += 1
                     continue
-                ids, labels = self._cut(ids, labels, at, row)
+                tokens = [self._cut(own, at, row) for own in tokens]
                 cut += 1
-            examples.append(
-                Example(
-                    number=number,
-                    inputs={"input_ids": ids},
-                    target=labels,
-                    weight=float((labels != IGNORED).sum()),
-                    reference=conversation.last_answer(self.special),
-                    prompt=tokens.prompt,
-                )
-            )
+            if paired and (mistake := mistake_in_pair(*tokens)):
+                advice = "take this row out of the file; where both answers are cut, raise task.max_length"
+                raise bad_input("task.rejected", f"{at}, row {row}: {mistake}", advice)
+            examples.append(self._example(number, given[0][0], tokens, training))
         if not examples:
             raise bad_input(
                 "task.max_length",
@@ -173,16 +171,37 @@ class Chat(Task):
             "tokens": token_facts([example.length for example in examples]),
             "cut": cut,
             "dropped": dropped,
-            "answer_tokens": token_facts([int(example.weight) for example in examples]),
+            "answer_tokens": token_facts([int((e.target[: e.rejected] != IGNORED).sum()) for e in examples]),
         }
         return Encoded(examples, facts)
 
-    def _conversation(self, row: dict[str, Any]) -> Conversation:
+    def _tokenised(self, data: Dataset, rejected: bool) -> list[tuple[Conversation, Tokens]]:
+        """The conversations of ``data``, with their chosen answers or their rejected ones."""
+        conversations = [self._conversation(row, rejected) for row in data]
+        # A chat template writes its own special tokens; plain text needs the tokenizer's (such as a first token).
+        tokens = tokenise(conversations, self.tokenizer, add_special=self.options.template == "none")
+        return list(zip(conversations, tokens, strict=True))
+
+    def _example(self, number: int, conversation: Conversation, tokens: Sequence[Tokens], training: bool) -> Example:
+        """One with an answer, or with a chosen and a rejected one."""
+        learnt = float((tokens[0].labels != IGNORED).sum())
+        return Example(
+            number=number,
+            inputs={"input_ids": np.concatenate([own.ids for own in tokens])},
+            target=np.concatenate([own.labels for own in tokens]),
+            weight=1.0 if training and self.pairs else learnt,
+            reference=conversation.last_answer(self.special),
+            prompt=tokens[0].prompt,
+            rejected=len(tokens[0].ids) if len(tokens) > 1 else None,
+        )
+
+    def _conversation(self, row: dict[str, Any], rejected: bool) -> Conversation:
         options = self.options
         if options.messages:
-            messages = [{"role": turn["role"], "content": turn["content"]} for turn in row[options.messages]]
+            turns = row[str(options.rejected if rejected else options.messages)]
+            messages = [{"role": turn["role"], "content": turn["content"]} for turn in turns]
         else:
-            prompt, answer = row[str(options.prompt)], row[str(options.completion)]
+            prompt, answer = row[str(options.prompt)], row[str(options.rejected if rejected else options.completion)]
             if options.template == "none":
                 return joined(prompt, answer, self.tokenizer)
             messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
@@ -190,8 +209,10 @@ class Chat(Task):
             messages.insert(0, {"role": "system", "content": options.system})
         return templated(messages, self.tokenizer, self.special)
 
-    def _cut(self, ids: np.ndarray, labels: np.ndarray, at: str, row: int) -> tuple[np.ndarray, np.ndarray]:
-        limit = self.options.max_length
+    def _cut(self, tokens: Tokens, at: str, row: int) -> Tokens:
+        ids, labels, limit = tokens.ids, tokens.labels, self.options.max_length
+        if len(ids) <= limit:  # one of a pair
+            return tokens
         if self.options.too_long == "refuse":
             raise bad_input(
                 "task.max_length",
@@ -205,16 +226,21 @@ class Chat(Task):
                 "nothing of it would be learnt",
                 "raise task.max_length, shorten the prompt ({body:.800} in data.columns), or write task.too_long: drop",
             )
-        return ids[:limit], labels[:limit]
+        return replace(tokens, ids=ids[:limit], labels=labels[:limit])
 
     def collate(self, examples: Sequence[Example], counts: Sequence[int] | None = None) -> dict[str, torch.Tensor]:
         from finetune.tasks.causal.packing import lay_out, packed_rows, with_mask
+        from finetune.tasks.causal.pairs import together
 
-        ids, targets = [example.inputs["input_ids"] for example in examples], [example.target for example in examples]
-        filler = self.tokenizer.pad_token_id
+        ids = [part for example in examples for part in example.parts(example.inputs["input_ids"])]
+        targets = [part for example in examples for part in example.parts(example.target)]
+        filler, each = self.tokenizer.pad_token_id, len(ids) // len(examples)
         if self.options.packing:
-            return lay_out(packed_rows([len(own) for own in ids], counts or [len(ids)]), ids, targets, filler)
-        return with_mask(lay_out([[index] for index in range(len(ids))], ids, targets, filler))
+            sizes = [each * count for count in counts or [len(examples)]]
+            batch = lay_out(packed_rows([len(own) for own in ids], sizes), ids, targets, filler)
+        else:
+            batch = with_mask(lay_out([[index] for index in range(len(ids))], ids, targets, filler))
+        return together(batch) if each == 2 else batch
 
     def way(self, model: torch.nn.Module, replicas: int = 1) -> str:
         found = self._way(model, replicas)
@@ -228,23 +254,38 @@ class Chat(Task):
 
     def arranged(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         from finetune.tasks.causal.packing import unpacked
+        from finetune.tasks.causal.pairs import apart, together
 
-        return batch if self._way(model).packed else unpacked(batch)
+        if self._way(model).packed:
+            return batch
+        return together(unpacked(apart(batch))) if "place" in batch else unpacked(batch)
 
     def losses(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return self._losses(model, batch)[:, 0]
+
+    def margins(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        chosen, rejected = self._losses(model, batch).unbind(1)
+        return rejected - chosen
+
+    def _losses(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Of each example's answer, (N, 1), or of each pair's chosen and rejected one, (N, 2)."""
+        from finetune.tasks.causal.pairs import apart
         from finetune.tasks.causal.ways import losses_of
 
-        return losses_of(model, self.arranged(model, batch), self._way(model).head)
+        found = losses_of(model, apart(self.arranged(model, batch)), self._way(model).head)
+        return found.view(-1, 2 if "place" in batch else 1)
 
     def outputs(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> Outputs:
+        from finetune.tasks.causal.pairs import chosen
         from finetune.tasks.causal.ways import outputs_of
 
-        return outputs_of(model, self.arranged(model, batch), self._way(model).head)
+        return outputs_of(model, chosen(self.arranged(model, batch)), self._way(model).head)
 
     def predict(
         self, model: torch.nn.Module, examples: Sequence[Example], batch: dict[str, torch.Tensor]
     ) -> list[Prediction]:
-        return [Prediction("", loss) for loss in self.losses(model, batch).cpu().tolist()]
+        found = self._losses(model, batch).cpu().tolist()
+        return [Prediction("", loss, margin=rejected[0] - loss if rejected else None) for loss, *rejected in found]
 
     def generate(self, model: torch.nn.Module, examples: Sequence[Example], device: torch.device) -> list[str]:
         from transformers import GenerationConfig

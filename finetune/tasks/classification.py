@@ -44,7 +44,7 @@ class Classification(Task):
 
     name: ClassVar[str] = "classification"
     Options = ClassificationOptions
-    architecture: ClassVar[str] = "AutoModelForSequenceClassification"
+    architecture = "AutoModelForSequenceClassification"
     new_head: ClassVar[bool] = True
     example_score: ClassVar[str] = "accuracy"
 
@@ -88,6 +88,19 @@ class Classification(Task):
 
     def _labels(self, data: Dataset) -> list[str]:
         return [str(label) for label in data[self.options.label]]
+
+    def check_model(self, model: Any) -> None:
+        """Refuse an encoder-decoder that could not be pooled."""
+        # transformers does so at the input's end token; T5Gemma's at the last token, as in other models.
+        if not getattr(model.config, "is_encoder_decoder", False) or model.config.model_type.startswith("t5gemma"):
+            return
+        end = model.config.eos_token_id
+        if self.tokenizer("a")["input_ids"][-1] != end:
+            raise bad_input(
+                "model.source",
+                f"this encoder-decoder is read out at its end token (number {end}), and its tokenizer ends no text so",
+                "name the tokenizer that belongs to it in model.tokenizer",
+            )
 
     def model_config(self) -> dict[str, Any]:
         return {

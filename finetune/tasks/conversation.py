@@ -67,6 +67,15 @@ def mistake_in(messages: Any) -> str | None:
     return None
 
 
+def mistake_in_pair(chosen: Tokens, rejected: Tokens) -> str | None:
+    """What is wrong with two answers that are to be compared, in words; None when nothing is."""
+    if chosen.prompt.tolist() != rejected.prompt.tolist():
+        return "the rejected answer is one to something else than the chosen one"
+    if chosen.ids.tolist() == rejected.ids.tolist():
+        return f"the chosen and the rejected answer are the same, up to their {len(chosen.ids)} tokens with the prompt"
+    return None
+
+
 def joined(prompt: str, answer: str, tokenizer: PreTrainedTokenizerBase) -> Conversation:
     """Prompt and answer as they are, and the end token."""
     text = prompt + answer + str(tokenizer.eos_token)

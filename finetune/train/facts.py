@@ -31,6 +31,11 @@ def training_facts(
     }
 
 
+def note(losses: Sequence[float], group: Sequence[Replica], at: Position) -> str:
+    """What is shown of a step while training goes on."""
+    return f"loss {sum(losses) / len(losses):.3f} · {speed(group, at):,.0f} tokens/s"
+
+
 def speed(group: Sequence[Replica], at: Position) -> float:
     """Tokens per second of training, of all runs together."""
     return sum(replica.tokens for replica in group) / _training_seconds(at)

@@ -8,7 +8,6 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 
 from finetune.errors import Interrupted
@@ -19,20 +18,23 @@ from finetune.tasks.base import Example, Task
 from finetune.technique import Techniques, UnderWay
 from finetune.train import checkpoint
 from finetune.train.batching import plan_batches, steps_of
-from finetune.train.facts import speed, training_facts
-from finetune.train.meters import Clock, Meter, MetricsLog
+from finetune.train.facts import note, training_facts
+from finetune.train.meters import Clock, Meter, MetricsLog, finite
 from finetune.train.optimizer import (
     Moments,
+    averages,
     gradient_norms,
     make_optimizer,
+    memory_of,
     moments_of,
-    rate_factor,
     restore_moments,
     scale_gradients,
     set_rate,
+    used_rate,
 )
 from finetune.train.options import TrainOptions
 from finetune.train.passes import Passes
+from finetune.train.schedules import rate_at
 from finetune.train.state import Position, Replica, Trained, Validation
 from finetune.train.weights import Weights
 
@@ -114,7 +116,7 @@ class _Training:
         training = cls(options, around, members, passes, weights, optimizer, steps, epoch, replicas, best, way)
         streams = [member.streams for member in members]
         under_way = UnderWay(
-            group.model, weights.parameters, group.fresh, streams, steps, passes.gradients_of, examples
+            group.model, weights.parameters, group.fresh, streams, steps, passes.gradients_of, examples, epoch=epoch
         )
         for technique in techniques:
             technique.begin(under_way)
@@ -176,8 +178,7 @@ class _Training:
 
     def watch(self, losses: Sequence[float], norms: Sequence[float]) -> None:
         """Hold the step against the signs of divergence, log it, and show it."""
-        self.at.seconds = self.clock.seconds
-        step = self.at.step + 1
+        self.at.seconds, step = self.clock.seconds, self.at.step + 1
         regular = step % max(1, self.steps // 1000) == 0 or step in (1, self.steps)
         for replica, log, loss, norm in zip(self.replicas, self.logs, losses, norms, strict=True):
             if replica.active:
@@ -187,13 +188,13 @@ class _Training:
                         kind="train",
                         step=step,
                         epoch=self._epoch(step),
-                        loss=_finite(loss),
-                        learning_rate=self.rate_at(self.at.step),
-                        gradient_norm=_finite(norm),
+                        loss=finite(loss),
+                        learning_rate=used_rate(self.optimizer, self.rate_at(self.at.step)),
+                        gradient_norm=finite(norm),
                         tokens=replica.tokens,
                         seconds=round(self.at.seconds, 5),
                     )
-        self.around.progress.step(step, f"loss {np.mean(losses):.3f} · {speed(self.replicas, self.at):,.0f} tokens/s")
+        self.around.progress.step(step, note(losses, self.replicas, self.at))
 
     def update(self, norms: torch.Tensor) -> None:
         """Clip each replica's gradient by its own norm, and take the step."""
@@ -204,10 +205,11 @@ class _Training:
                 factors = (self.options.clip / (norms + 1e-6)).clamp(max=1.0)
                 scale_gradients(self.weights.parameters.values(), factors)
             set_rate(self.optimizer, self.rate_at(self.at.step))
-            with self.weights.unchanged(ended):
+            rate = used_rate(self.optimizer, self.rate_at(self.at.step))
+            with self.weights.unchanged(ended, [*memory_of(self.optimizer), *self.techniques.state().values()]):
                 self.optimizer.step()
                 for technique in self.techniques:
-                    technique.stepped(self.rate_at(self.at.step))
+                    technique.stepped(rate)
             self.optimizer.zero_grad(set_to_none=True)
         self.at.step += 1
         for replica in self.replicas:
@@ -224,9 +226,12 @@ class _Training:
         return self.passes.group.techniques
 
     def rate_at(self, step: int) -> float:
-        """The learning rate of a step."""
-        options = self.options
-        return options.learning_rate * rate_factor(step, self.steps, options.warmup, options.schedule)
+        """The learning rate of a step. Where it waits for scores of their own, replicas are trained one by one."""
+        return rate_at(step, self.steps, self.options, self.replicas[0].falls)
+
+    def scored(self) -> dict[str, torch.Tensor] | None:
+        """The weights to be scored and kept instead of those that learn."""
+        return self.techniques.scored() or averages(self.optimizer, self.weights.parameters)
 
     def _epoch(self, step: int) -> float:
         return round(step / self.steps_per_epoch, 4)
@@ -237,7 +242,7 @@ class _Training:
         for number, replica in enumerate(self.replicas):
             self._decay(number, replica.steps)
         try:
-            with self.weights.replaced(self.techniques.scored()):
+            with self.weights.replaced(self.scored()):
                 with self.passes.meter("evaluation"):
                     found = validation.score()
                 self._judge(found, validation)
@@ -259,7 +264,7 @@ class _Training:
                 kind="evaluation",
                 step=self.at.step,
                 epoch=self._epoch(self.at.step),
-                scores={name: _finite(value) for name, value in scores.items()},
+                scores={name: finite(value) for name, value in scores.items()},
                 seconds=round(self.clock.seconds, 3),
             )
 
@@ -307,15 +312,15 @@ class _Training:
         if self._is_over(self.at.seconds):
             # What follows takes time too; an interruption there must not cost the training.
             self.save()
-        outcomes, averages = [], self.techniques.scored()
+        outcomes, scored = [], self.scored()
         for technique in self.techniques:
             technique.end()
         for number, replica in enumerate(self.replicas):
             kept = bool(self.options.keep == "best" and self.best[number] and replica.diverged is None)
             if kept:
                 self.weights.put(number, self.best[number])
-            elif replica.diverged is None and averages:
-                self.weights.put(number, {name: self.weights.rows(value)[number] for name, value in averages.items()})
+            elif replica.diverged is None and scored:
+                self.weights.put(number, {name: self.weights.rows(value)[number] for name, value in scored.items()})
             self._decay(number, replica.best_step or 0 if kept else replica.steps)
             about = training_facts(replica, self.at, self.passes, self.replicas, self.steps_per_epoch)
             how = {"way": self.way, "best_step": replica.best_step if kept else None}
@@ -323,8 +328,3 @@ class _Training:
         # The accelerator holds on to everything it has prepared, and a study trains many models.
         self.around.accelerator.free_memory()
         return outcomes
-
-
-def _finite(value: float) -> float | None:
-    """JSON has no word for NaN or infinity."""
-    return value if np.isfinite(value) else None

@@ -103,6 +103,11 @@ def peak_memory_bytes(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def finite(value: float) -> float | None:
+    """JSON has no word for NaN or infinity."""
+    return value if math.isfinite(value) else None
+
+
 class MetricsLog:
     """Appends rows to `metrics.jsonl`; a resumed run's log continues at its checkpoint as if nothing had happened.
 

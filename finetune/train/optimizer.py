@@ -1,4 +1,4 @@
-"""The optimizer, its schedule, and the gradient's norm, for one run or several side by side.
+"""The optimizer, what it remembers, and the gradient's norm, for one run or several side by side.
 
 R runs trained together keep their parameters stacked, (R, ...); a single run's parameters are its own shape. Both
 reshape to (R, everything else), so nothing here asks which it is.
@@ -6,12 +6,13 @@ reshape to (R, everything else), so nothing here asks which it is.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 
-from finetune.technique import Techniques
+from finetune.errors import bad_input
+from finetune.technique import Technique, Techniques
 from finetune.train.options import TrainOptions
 
 
@@ -20,46 +21,89 @@ def make_optimizer(
     options: TrainOptions,
     replicas: int = 1,
     techniques: Techniques | None = None,
-) -> torch.optim.AdamW:
-    """AdamW with bias correction (Kingma & Ba 2015; Loshchilov & Hutter 2019); one-dimensional parameters
-    (biases, norms) are not decayed. ``techniques`` have their say in rates and decay."""
+) -> torch.optim.Optimizer:
+    """The optimizer that ``options`` name; one-dimensional parameters (biases, norms) are not decayed. ``techniques``
+    have their say in rates and decay.
+
+    AdamW corrects the bias of its moments (Kingma & Ba 2015; Loshchilov & Hutter 2019). Schedule-Free and Prodigy are
+    their authors' own.
+    """
     techniques = techniques or Techniques()
     one = 1 if replicas == 1 else 2  # dimensions of a bias, alone or stacked
-    groups: dict[tuple[float, bool], list[torch.nn.Parameter]] = {}
+    members: dict[tuple[float, bool], list[torch.nn.Parameter]] = {}
     for name, parameter in parameters.items():
         decays = parameter.ndim > one and techniques.decays(name)
-        groups.setdefault((techniques.rate(name), decays), []).append(parameter)
-    return torch.optim.AdamW(
-        [
-            {"params": members, "weight_decay": options.weight_decay if decays else 0.0, "factor": factor}
-            for (factor, decays), members in sorted(groups.items(), key=lambda group: group[0], reverse=True)
-        ],
-        lr=options.learning_rate,
-        betas=options.betas,
-        eps=options.epsilon,
-        fused=True,
-    )
+        members.setdefault((techniques.rate(name), decays), []).append(parameter)
+    groups = [
+        {"params": own, "weight_decay": options.weight_decay if decays else 0.0, "factor": factor}
+        for (factor, decays), own in sorted(members.items(), key=lambda group: group[0], reverse=True)
+    ]
+    common: dict[str, Any] = {"lr": options.learning_rate, "betas": options.betas, "eps": options.epsilon}
+    if options.optimizer == "schedule-free":
+        from schedulefree import AdamWScheduleFree
+
+        averaging = AdamWScheduleFree(groups, **common)
+        averaging.train()  # the weights that learn stay in the model; :func:`averages` computes the others
+        return averaging
+    if options.optimizer == "prodigy":
+        from prodigyopt import Prodigy
+
+        own = options.prodigy
+        about = {"d0": own.d0, "d_coef": own.d_coef, "use_bias_correction": own.bias_correction}
+        return Prodigy(groups, **common, **about, safeguard_warmup=own.safeguard_warmup)
+    return torch.optim.AdamW(groups, **common, fused=True)
 
 
-def rate_factor(step: int, total: int, warmup: float, schedule: str) -> float:
-    """Share of the peak learning rate at ``step`` (from 0) of ``total``.
-
-    It rises along a line over the first ``warmup`` share of the steps, reaching 1 at its last, then falls to zero
-    just after the last step (linear or cosine), or stays. The first step is never wasted on a rate of zero.
-    """
-    rising = math.ceil(warmup * total)
-    if step < rising:
-        return (step + 1) / rising
-    if schedule == "constant":
-        return 1.0
-    done = (step - rising) / max(total - rising, 1)
-    return 1 - done if schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
+def check_optimizer(
+    options: TrainOptions, techniques: Iterable[tuple[str, Technique]], parameters: Collection[str]
+) -> None:
+    """Raise :class:`InputError` for a technique, each with its place in the recipe, that the optimizer cannot train
+    under."""
+    for at, technique in techniques:
+        if options.optimizer == "prodigy" and (own := [name for name in parameters if technique.rate(name) != 1]):
+            found = f"gives some parameters a rate of their own, such as {own[0]}, and Prodigy finds one for all"
+            raise bad_input(at, found, "train with another optimizer, or without this")
+        kind = type(technique)
+        averages = kind.stepped is not Technique.stepped or kind.scored is not Technique.scored
+        if options.optimizer == "schedule-free" and averages:
+            found = f"'{technique.name}' changes or averages weights after a step, as Schedule-Free itself does"
+            raise bad_input(at, found, "train with another optimizer, or without this")
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Use ``rate`` for the next step, times each group's factor."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["factor"]
+
+
+def used_rate(optimizer: torch.optim.Optimizer, rate: float) -> float:
+    """The learning rate of the next step when ``rate`` is asked for, of which Prodigy's estimate is a factor."""
+    return rate * optimizer.param_groups[0].get("d", 1.0)
+
+
+def averages(
+    optimizer: torch.optim.Optimizer, parameters: Mapping[str, torch.nn.Parameter]
+) -> dict[str, torch.Tensor] | None:
+    """The weights that Schedule-Free scores and keeps, by name; None where the optimizer has no others.
+
+    It takes gradients at y = (1 - beta) z + beta x, which are the ``parameters``, and keeps z and not x, the average.
+    Its own `eval()` puts x in their place, from which `train()` gets y back only nearly.
+    """
+    if "weight_sum" not in optimizer.param_groups[0]:
+        return None
+    beta = optimizer.param_groups[0]["betas"][0]
+    return {
+        name: value.detach().lerp(optimizer.state[value]["z"], 1 - 1 / beta)
+        if "z" in optimizer.state.get(value, {})
+        else value.detach()
+        for name, value in parameters.items()
+    }
+
+
+def memory_of(optimizer: torch.optim.Optimizer) -> Iterator[torch.Tensor]:
+    """What ``optimizer`` remembers of the parameters, (R, ...) each."""
+    for entry in optimizer.state.values():
+        yield from (value for name, value in entry.items() if name != STEP)
 
 
 def gradient_norms(parameters: Iterable[torch.nn.Parameter], replicas: int) -> torch.Tensor:
@@ -82,30 +126,42 @@ def scale_gradients(parameters: Iterable[torch.nn.Parameter], factors: torch.Ten
 
 
 Moments = dict[str, dict[str, torch.Tensor]]
-"""What the optimizer remembers of each parameter, by the parameter's number."""
+"""What the optimizer remembers: of each parameter, by its number, and of each group of them."""
+
+STEP = "step"
+"""The one thing that optimizers count by parameter; all else of a parameter is each replica's own."""
 
 
 def moments_of(optimizer: torch.optim.Optimizer, replica: int, replicas: int) -> Moments:
     """What ``optimizer`` remembers for one replica; counters are the same for all."""
-    found = optimizer.state_dict()["state"]
-    return {
-        str(number): {
-            name: value.reshape(replicas, -1)[replica] if value.ndim else value for name, value in entry.items()
-        }
-        for number, entry in found.items()
+    found = optimizer.state_dict()
+    moments = {
+        str(number): {name: value if replicas == 1 or name == STEP else value[replica] for name, value in entry.items()}
+        for number, entry in found["state"].items()
     }
+    for number, group in enumerate(found["param_groups"]):
+        numbers = {name: value for name, value in group.items() if type(value) in (int, float)}
+        # In full: how much Schedule-Free has averaged and what Prodigy has found would be rounded to float32.
+        moments[f"group {number}"] = {
+            name: torch.tensor(value, dtype=torch.float64 if type(value) is float else torch.int64)
+            for name, value in numbers.items()
+        }
+    return moments
 
 
 def restore_moments(optimizer: torch.optim.Optimizer, moments: Sequence[Moments]) -> None:
     """Give ``optimizer`` what was remembered for each of its replicas."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    first = moments[0]
     state = {
         int(number): {
-            name: torch.stack([own[number][name] for own in moments]).view_as(parameters[int(number)])
-            if value.ndim
-            else value
+            name: value if len(moments) == 1 or name == STEP else torch.stack([own[number][name] for own in moments])
             for name, value in entry.items()
         }
-        for number, entry in moments[0].items()
+        for number, entry in first.items()
+        if number.isdecimal()
     }
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    groups = [
+        {**group, **{name: value.item() for name, value in first[f"group {number}"].items()}}
+        for number, group in enumerate(optimizer.state_dict()["param_groups"])
+    ]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from finetune.options import OPERATIONAL, Options
 
@@ -27,6 +27,41 @@ class Divergence(Options):
     """Steps, both for the starting level and for the moving average that is held against it."""
 
 
+class Plateau(Options):
+    """How the rate falls under `schedule: plateau`, by the score that picks the weights to keep (`select`)."""
+
+    factor: float = Field(0.5, gt=0, lt=1)
+    """What the rate is multiplied with each time."""
+    patience: int = Field(1, ge=1)
+    """Evaluations without improvement before the rate falls, counted anew after each fall."""
+
+
+class Prodigy(Options):
+    """How `optimizer: prodigy` works (Mishchenko & Defazio 2024, "Prodigy", algorithm 4); betas, epsilon and decay are
+    those of AdamW."""
+
+    d0: float = Field(1.0e-6, gt=0)
+    """The first estimate of the rate, which can only rise, and from the default takes some tens of steps to arrive:
+    training that is shorter wants a larger one, though none above the right rate."""
+    d_coef: float = Field(1.0, gt=0)
+    """Scale of the estimate; the authors tune this one first, between 0.5 and 2."""
+    safeguard_warmup: bool = True
+    """Leave the warmup out of the estimate, which would overshoot otherwise."""
+    bias_correction: bool = False
+    """Adam's bias correction, which the paper leaves out. With it the first steps are smaller, and the estimate takes
+    many times as long to rise."""
+
+
+OWN_DEFAULTS: dict[str, dict[str, Any]] = {
+    "schedule-free": {"schedule": "constant"},
+    "prodigy": {"learning_rate": 1.0},
+}
+"""Defaults of other options that go with an optimizer."""
+
+ALONE = ("prodigy", "plateau")
+"""Optimizer and schedule under which the rate depends on what one run has met: runs are not trained side by side."""
+
+
 class TrainOptions(Options):
     """How the trained parameters are fitted. The defaults are the stable recipe of Mosbach et al. 2021, section 6."""
 
@@ -36,10 +71,17 @@ class TrainOptions(Options):
     """Floor on optimizer steps: with few examples a few epochs are too few steps to converge (Mosbach 2021)."""
     max_steps: int | None = Field(None, ge=1)
     """Ceiling on optimizer steps, whatever `epochs` and `min_steps` say."""
+    optimizer: Literal["adamw", "schedule-free", "prodigy"] = "adamw"
+    """What takes the steps: AdamW with bias correction; its Schedule-Free form, which scores and keeps an average of
+    the weights instead of lowering the rate (Defazio et al. 2024); or Prodigy, which finds the rate itself."""
     learning_rate: float = Field(5.0e-5, gt=0)
-    """Peak learning rate. Full tuning wants about 1e-5 to 5e-5, LoRA 1e-4 to 1e-3, a probe 1e-3 to 1e-2."""
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
-    """How the rate decays after the warmup: to zero along a line or a half cosine, or not at all."""
+    """Peak learning rate. Full tuning wants about 1e-5 to 5e-5, LoRA 1e-4 to 1e-3, a probe 1e-3 to 1e-2; Schedule-Free
+    1 to 10 times as much. With Prodigy a scale of the rate that it finds; default then 1."""
+    schedule: Literal["linear", "cosine", "constant", "plateau"] = "linear"
+    """How the rate decays after the warmup: to zero along a line or a half cosine, not at all, or each time that the
+    validation score no longer improves. Default with Schedule-Free: constant."""
+    plateau: Plateau = Plateau()
+    prodigy: Prodigy = Prodigy()
     warmup: float = Field(0.1, ge=0, lt=1)
     """Share of all steps over which the learning rate rises from zero."""
     batch_size: int = Field(16, ge=1)
@@ -88,3 +130,9 @@ class TrainOptions(Options):
     deterministic: bool = True
     """Use deterministic kernels, so that the same seed gives bit-identical results on the same machine; torch warns
     of the rare one that has no such form."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_the_optimizers_own(cls, said: Any) -> Any:
+        """What goes with the optimizer, where nothing else is said."""
+        return {**OWN_DEFAULTS.get(str(said.get("optimizer")), {}), **said} if isinstance(said, dict) else said

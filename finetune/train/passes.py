@@ -130,7 +130,8 @@ class Passes:
         batch = {name: value.to(self.around.device) for name, value in self.task.collate(every, counts).items()}
         batch = self.task.arranged(self.model, batch)
         with self.around.arithmetic(), self.group.on(every, batch, counts):
-            losses = self.task.losses(self.group.model, batch)
+            objective = self.group.techniques.objective(self.task, self.group.model, batch)
+            losses = objective() if objective else self.task.losses(self.group.model, batch)
         weights = sum(example.weight for example in examples)
         (losses.sum() / weights).backward()
         if training:
@@ -141,13 +142,16 @@ class Passes:
         device = self.around.device
         batch = {name: value.to(device, non_blocking=True) for name, value in part.batch.items()}
         batch = self.task.arranged(self.model, batch)
-        # torch does not compile what runs inside a mode of ours.
+        # torch does not compile what runs inside a mode of ours, nor take its derivative forwards.
         masks, techniques = self._masks(part, batch), self.group.techniques
-        kernels = nullcontext() if self.group.compiled else Kernels(masks)
+        as_written = self.group.compiled or any(each.differentiates for each in techniques)
+        kernels = nullcontext() if as_written else Kernels(masks)
         for technique in techniques:
-            technique.under_way.noise = masks
-        with self.around.arithmetic(), self.group.on(part.examples, batch, part.sizes), techniques.passing(), kernels:
-            losses = techniques.losses(self.task, self.model, batch)
+            technique.under_way.noise, technique.under_way.batch = masks, batch
+        with self.around.arithmetic(), self.group.on(part.examples, batch, part.sizes), kernels:
+            objective = techniques.objective(self.task, self.model, batch)
+            with techniques.passing():
+                losses = techniques.losses(self.task, self.model, batch, objective)
         if part.fills:  # a product would not do: zero times infinity is no number
             losses = torch.where(torch.zeros_like(losses, dtype=torch.bool), losses, 0.0)
         owners = torch.arange(len(self.plans), device=device).repeat_interleave(torch.tensor(part.sizes, device=device))
@@ -177,6 +181,11 @@ class Passes:
             # Every process has to take part in every synchronised pass, even with nothing to add.
             chosen = np.sort(part) if len(part) else np.zeros(1, int)
             examples = [self.examples[number] for number in every[chosen]]
+            if self.task.redraws:
+                examples = [
+                    self.task.drawn(example, self.plans[owner].streams.seed_of("noise", step, int(place)))
+                    for example, owner, place in zip(examples, owners[chosen], places[chosen], strict=True)
+                ]
             # By place in the whole batch: how it is cut into parts and padded cannot change what is dropped.
             seeds = [
                 self.plans[owner].streams.seed_of("dropout", step, int(place))

@@ -74,6 +74,10 @@ class Replica:
     best_step: int | None = None
     waited: int = 0
     """Evaluations since the best one."""
+    level: int = 0
+    """Evaluations since the best one, or since the learning rate fell."""
+    falls: list[int] = field(default_factory=list)
+    """Steps after which the learning rate fell, the score being on a plateau."""
     stopped_early: bool = False
     diverged: str | None = None
     """Why training was given up; None while all is well."""
@@ -126,4 +130,8 @@ class Replica:
             self.stopped_early = True
         if better:
             self.best_score, self.best_step = score, step
+        self.level = 0 if better else self.level + 1
+        if options.schedule == "plateau" and self.level >= options.plateau.patience:
+            self.level = 0
+            self.falls.append(step)
         return better

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -33,12 +33,13 @@ class Weights:
             row.copy_(weights[name].flatten())
 
     @contextmanager
-    def unchanged(self, numbers: Sequence[int]) -> Iterator[None]:
-        """Some replicas' weights are after the context as they were before."""
-        before = {name: self.rows(value)[numbers] for name, value in self.parameters.items()} if numbers else {}
+    def unchanged(self, numbers: Sequence[int], others: Iterable[torch.Tensor] = ()) -> Iterator[None]:
+        """Some replicas' weights, and what of ``others`` (R, ...) is theirs, are after the context as before."""
+        held = [self.rows(value) for value in (*self.parameters.values(), *others)] if numbers else []
+        before = [rows[numbers] for rows in held]
         yield
-        for name, rows in before.items():
-            self.rows(self.parameters[name])[numbers] = rows
+        for rows, own in zip(held, before, strict=True):
+            rows[numbers] = own
 
     @contextmanager
     def replaced(self, others: Mapping[str, torch.Tensor] | None) -> Iterator[None]:

@@ -25,9 +25,9 @@ def test_help_is_quick(finetune):
 
 def test_help_and_version(finetune):
     said = finetune("--help").stdout
-    assert all(verb in said for verb in ("run", "check", "schema", "list", "evaluate", "report"))
+    assert all(verb in said for verb in ("run", "check", "schema", "list", "explain", "evaluate", "report"))
     assert finetune("--version").stdout.strip() == f"finetune {package.__version__}"
-    for verb in ("run", "check", "schema", "list", "evaluate", "report"):
+    for verb in ("run", "check", "schema", "list", "explain", "evaluate", "report"):
         assert finetune(verb, "--help").returncode == 0
 
 

@@ -19,12 +19,13 @@ from finetune.errors import Interrupted
 from finetune.group.group import Group, Member
 from finetune.progress import Progress
 from finetune.randomness import Streams
-from finetune.registry import STRATEGIES, TASKS, Registry, summary
+from finetune.registry import MITIGATIONS, STRATEGIES, TASKS, Registry, paragraphs, summary
 from finetune.run_dir import RunDir
 from finetune.shared import Shared
 from finetune.stopping import StopRequest
 from finetune.strategies.base import trained_parameters
 from finetune.surroundings import make_deterministic, open_surroundings
+from finetune.tasks.base import Example
 from finetune.train.loop import train
 from finetune.train.meters import read_rows
 from tests import tiny
@@ -32,25 +33,80 @@ from tests import tiny
 EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
     "strategy": {
         "adapter": {"rank": 4},
+        "adapter/adalora": {"method": "adalora", "rank": 4},
+        "adapter/ia3": {"method": "ia3", "dropout": 0.0},
+        "adapter/ln-tuning": {"method": "ln-tuning", "dropout": 0.0},
+        "adapter/prefix": {"method": "prefix", "dropout": 0.0, "options": {"num_virtual_tokens": 4}},
+        "adapter/prompt": {"method": "prompt", "dropout": 0.0, "options": {"num_virtual_tokens": 4}},
+        "adaptive": {"method": "layerwise"},
+        "adaptive/groups": {"method": "groups", "groups": [{"pattern": "*embed*", "factor": 0.5}]},
+        "adaptive/prodigy": {"method": "prodigy"},
+        "adaptive/schedule-free": {"method": "schedule-free"},
         "full": {},
         "linear": {},
+        "linear/linearised": {"mode": "linearised"},
         "partial": {"last": 1},
+        "preference": {"of": {"type": "adapter", "rank": 4}},
+        "partial/unfreeze": {"patterns": ["*"], "unfreeze": 0.6},
     },
     "mitigation": {
+        "child-tuning": {"fisher_examples": 8},
+        "child-tuning/free": {"mode": "F"},
+        "ensemble": {},
+        "ema": {},
+        "l2-sp": {"strength": 0.1},
+        "label-smoothing": {},
+        "layerwise-decay": {"decay": 0.5},
+        "mixout": {"p": 0.5},
+        "neftune": {"alpha": 0.5},
+        "noisytune": {"intensity": 0.5},
+        "r3f": {"eps": 0.05},
+        "r4f": {"eps": 0.05},
         "reinit": {"layers": 1},
+        "soup": {},
+        "smart": {"sigma": 0.01, "eta": 0.1, "epsilon": 0.05},
+        "swa": {"start": 0.25},
     },
     "task": {
         "chat": {"prompt": "prompt", "completion": "completion", "max_length": 64},
         "classification": {"max_length": 32},
+        "language": {"max_length": 16},
     },
 }
 """Options of each plug-in that work on models of two blocks; several of one are told apart by `plug-in/word`."""
 
-RATES = {"full": 3e-3, "linear": 3e-2}
+RATES = {
+    "adapter/adalora": 0.1,
+    "adapter/ia3": 0.1,
+    "adapter/ln-tuning": 3e-2,
+    "adapter/prefix": 3e-2,
+    "adapter/prompt": 3e-2,
+    "adaptive": 3e-3,
+    "full": 3e-3,
+    "linear": 3e-2,
+}
 """Learning rates where 1e-2 is not the one."""
 
-MODELS = {"classification": ["encoder", "decoder"], "chat": ["decoder"]}
-"""Which tiny models a task runs on; a new task runs on the decoder."""
+FALLS = {
+    "adapter/adalora": 0.98,
+    "adapter/ia3": 0.998,
+    "adapter/ln-tuning": 0.998,
+    "adapter/prefix": 0.98,
+    "adapter/prompt": 0.999,
+}
+"""To what share of itself the loss falls at least, where 0.95 is too much to ask: few weights beside a frozen random
+model can do little."""
+
+TRAIN: dict[str, dict[str, Any]] = {"adaptive/prodigy": {"learning_rate": 1.0, "prodigy": {"d0": 3e-4}}}
+"""Options of training that go with an example: Prodigy takes more than a few steps to find its rate."""
+
+MODELS = {
+    "classification": ["encoder", "decoder", "encoder-decoder"],
+    "chat": ["decoder"],
+    "language": ["encoder", "decoder"],
+}
+"""Which tiny models a task runs on; a new task runs on the decoder. The encoder-decoder takes the longest: of
+a strategy's examples only the one of its own name runs on it, and no mitigation; on language modelling, full alone."""
 
 STEPS = 16
 
@@ -65,6 +121,12 @@ def said(kind: str, example: str) -> dict[str, Any]:
     return {"type": plugin_of(example), **EXAMPLES[kind][example]}
 
 
+def plugin(registry: Registry, example: str) -> Any:
+    """The plug-in of an example, with its options."""
+    found = registry.get(plugin_of(example))
+    return found(found.Options(**said(registry.kind, example)))
+
+
 def missing(registry: Registry) -> str:
     """What to do about plug-ins without an example; empty when there are none."""
     names = sorted(registry.all().keys() - set(map(plugin_of, EXAMPLES[registry.kind])))
@@ -74,6 +136,8 @@ def missing(registry: Registry) -> str:
 def combinations(registry: Registry) -> list[tuple[str, str, str, str | None]]:
     """(strategy, task, model, mitigation): every plug-in of ``registry`` with everything it may meet."""
     known = {kind: list(examples) for kind, examples in EXAMPLES.items()}
+    # What combines finished runs does nothing while they are trained.
+    known["mitigation"] = [one for one in known["mitigation"] if MITIGATIONS.get(plugin_of(one)).combines is None]
     mitigations = known["mitigation"] if registry.kind == "mitigation" else [None]
     strategies = known["strategy"] if registry.kind == "strategy" else ["full"]
     return [
@@ -82,7 +146,11 @@ def combinations(registry: Registry) -> list[tuple[str, str, str, str | None]]:
         for task in known["task"]
         for model in MODELS.get(task, ["decoder"])
         for mitigation in mitigations
-        if TASKS.get(task).new_head or not STRATEGIES.get(plugin_of(strategy)).needs_head
+        if model != "encoder-decoder" or (mitigation is None and plugin_of(strategy) == strategy)
+        if task != "language" or (strategy == "full" and mitigation is None)
+        if TASKS.get(task).new_head or not plugin(STRATEGIES, strategy).needs_head
+        if task == "chat" or not plugin(STRATEGIES, strategy).pairs
+        if TASKS.get(task).new_head or mitigation is None or not plugin(MITIGATIONS, mitigation).needs_head
     ]
 
 
@@ -91,6 +159,8 @@ def well_documented(registry: Registry, name: str) -> None:
     plugin = registry.get(name)
     assert registry.file(name).is_file() and registry.file(name).parent.name == registry.package.rpartition(".")[2]
     assert plugin.name == name and summary(plugin).endswith(".")
+    for start in ("Source: ", "Not for: ") if registry.kind != "task" else ():
+        assert any(text.startswith(start) for text in paragraphs(plugin)), f"a paragraph '{start}...' in its docstring"
     schema = plugin.Options.model_json_schema()
     assert schema.get("description"), "the options have a docstring"
     assert schema["properties"]["type"].get("const") == name
@@ -148,20 +218,22 @@ class Battery:
 
     @cached_property
     def recipe(self) -> Any:
+        pairs = STRATEGIES.get(plugin_of(self.strategy)).pairs
         if self.task == "chat":
-            data = tiny.write_chats(self.folder / "data.jsonl", 44)
+            data = (tiny.write_pairs if pairs else tiny.write_chats)(self.folder / "data.jsonl", 44)
         else:
             data = tiny.write_csv(self.folder / "data.csv", tiny.sentences(44))
         content = {
             "model": {"source": str(self.model_folder), "dtype": "float32", "device": "cpu"},
             "data": {"train": {"path": str(data)}, "split": {"test": 12}},
-            "task": said("task", self.task),
+            "task": {**said("task", self.task), **({"rejected": "rejected"} if pairs else {})},
             "strategy": said("strategy", self.strategy),
             "train": {
                 "max_steps": STEPS,
                 "min_steps": STEPS,
                 "batch_size": 8,
                 "learning_rate": RATES.get(self.strategy, 1e-2),
+                **TRAIN.get(self.strategy, {}),
             },
         }
         if self.mitigation:
@@ -173,6 +245,11 @@ class Battery:
     @cached_property
     def data(self) -> Any:
         return self.shared.data(self.recipe, split_seed=0)
+
+    @property
+    def seen(self) -> list[Example]:
+        """The training examples, as they are seen once."""
+        return [self.data.task.drawn(example, example.number) for example in self.data.train.examples]
 
     def fresh(self, seed: int) -> Built:
         """Model and techniques as a run starts from them."""
@@ -191,7 +268,7 @@ class Battery:
         group.techniques, group.fresh = built.techniques, built.fresh
         initial = {name: value.detach().clone() for name, value in model.named_parameters()}
         task, examples = self.data.task, self.data.train.examples
-        batch = task.collate(examples)
+        batch = task.collate(self.seen)
 
         def mean_loss() -> float:
             with torch.no_grad():
@@ -208,4 +285,4 @@ class Battery:
     def losses(self, model: torch.nn.Module) -> torch.Tensor:
         """Losses of the training examples, which every output that matters goes into."""
         with torch.no_grad():
-            return self.data.task.losses(model.eval(), self.data.task.collate(self.data.train.examples))
+            return self.data.task.losses(model.eval(), self.data.task.collate(self.seen))

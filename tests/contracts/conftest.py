@@ -2,13 +2,15 @@
 
 import pytest
 
+from tests import tiny
 from tests.contracts.battery import Battery
 
 
 @pytest.fixture(scope="session")
 def batteries(tmp_path_factory, encoder_folder, decoder_folder):
     made = {}
-    folders = {"encoder": encoder_folder, "decoder": decoder_folder}
+    both = tiny.save_encoder_decoder(tmp_path_factory.mktemp("encoder-decoder"))
+    folders = {"encoder": encoder_folder, "decoder": decoder_folder, "encoder-decoder": both}
 
     def make(combination):
         if combination not in made:

@@ -18,7 +18,7 @@ from finetune.evaluate.store import Predictions
 LABELS = ("a", "b", "c")
 
 
-def predictions(pairs, loss=None, weight=None, labels=()):
+def predictions(pairs, loss=None, weight=None, labels=(), margin=None):
     """Predictions from (prediction, reference) pairs."""
     n = len(pairs)
     return Predictions(
@@ -28,6 +28,7 @@ def predictions(pairs, loss=None, weight=None, labels=()):
         score=np.zeros(n),
         loss=None if loss is None else np.array(loss, float),
         weight=None if weight is None else np.array(weight, float),
+        margin=None if margin is None else np.array(margin, float),
         probabilities=np.zeros((n, len(labels)), np.float32) if labels else None,
         labels=tuple(labels),
     )
@@ -78,6 +79,10 @@ def test_nll_is_the_mean_over_examples():
 
 def test_loss_is_the_mean_over_tokens():
     assert score("loss", SENTENCES[:2], loss=[1.0, 8.0], weight=[1, 5]) == pytest.approx(9 / 6)
+
+
+def test_preference_accuracy_is_the_share_of_pairs_with_the_better_answer_ahead():
+    assert score("preference_accuracy", SENTENCES, margin=[0.1, -3.0, 0.0, 7.0]) == 0.5
 
 
 def test_rouge_l_by_hand():
@@ -131,7 +136,8 @@ rows = st.lists(
 
 
 def computed(name, table):
-    return score(name, [row[:2] for row in table], loss=[row[2] for row in table], weight=[row[3] for row in table])
+    columns = {"loss": [row[2] for row in table], "weight": [row[3] for row in table]}
+    return score(name, [row[:2] for row in table], **columns, margin=[1 - row[2] for row in table])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -205,7 +211,7 @@ def test_no_file_is_left_behind(tmp_path):
     program = (
         "import numpy as np; from finetune.evaluate.metrics import NAMES, load;"
         "from finetune.evaluate.store import Predictions;"
-        "p = Predictions(np.arange(2), ['a', 'b'], ['a', 'a'], np.zeros(2), np.ones(2), np.ones(2));"
+        "p = Predictions(np.arange(2), ['a', 'b'], ['a', 'a'], np.zeros(2), np.ones(2), np.ones(2), margin=np.ones(2));"
         "[load(name).compute(p) for name in NAMES]"
     )
     home, scratch = tmp_path / "home", tmp_path / "tmp"

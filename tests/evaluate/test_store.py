@@ -53,6 +53,15 @@ def test_file_has_the_documented_columns(tmp_path):
     assert json.loads(schema.metadata[b"labels"]) == ["sport", "überall"]
 
 
+def test_margins_come_back_where_there_are_pairs(tmp_path):
+    some(margin=np.array([2.5, 0.0, -1.5])).write(tmp_path / "pairs.parquet")
+    some().write(tmp_path / "plain.parquet")
+    assert read(tmp_path / "pairs.parquet").margin.tolist() == [0.0, -1.5, 2.5]
+    assert read(tmp_path / "plain.parquet").margin is None
+    with pytest.raises(ValueError, match="margin has 1 rows"):
+        some(margin=np.zeros(1))
+
+
 def test_missing_columns_come_back_as_none(tmp_path):
     path = tmp_path / "generated.parquet"
     some(loss=None, weight=None, probabilities=None, labels=()).write(path)

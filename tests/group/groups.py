@@ -21,6 +21,7 @@ from finetune.group.group import Group, Member
 from finetune.models import BaseModel
 from finetune.progress import Progress
 from finetune.randomness import Streams
+from finetune.registry import STRATEGIES
 from finetune.run_dir import RunDir
 from finetune.scoring import validate_with
 from finetune.shared import Shared, TaskData
@@ -35,6 +36,7 @@ from tests import tiny
 TASKS: dict[str, dict[str, Any]] = {
     "classification": {"type": "classification", "max_length": 32},
     "chat": {"type": "chat", "prompt": "prompt", "completion": "completion", "max_length": 64, "max_new_tokens": 4},
+    "language": {"type": "language", "max_length": 16},
 }
 TRAIN = {"max_steps": 6, "min_steps": 6, "batch_size": 8, "learning_rate": 3e-3, "evaluations": 0}
 
@@ -75,16 +77,16 @@ class Variant:
     ) -> Variant:
         """44 examples of a task, 12 of them for testing; ``train`` changes options of training."""
         folder.mkdir(parents=True, exist_ok=True)
-        chat = task == "chat"
+        chat, pairs = task == "chat", STRATEGIES.get(strategy["type"]).pairs
         data = (
-            tiny.write_chats(folder / "data.jsonl", 44)
+            (tiny.write_pairs if pairs else tiny.write_chats)(folder / "data.jsonl", 44)
             if chat
             else tiny.write_csv(folder / "data.csv", tiny.sentences(44))
         )
         content = {
             "model": {"source": str(model), "dtype": "float32", "device": "cpu"},
             "data": {"train": {"path": str(data)}, "split": {"test": 8, "validation": 4}},
-            "task": TASKS[task],
+            "task": {**TASKS[task], **({"rejected": "rejected"} if pairs else {})},
             "strategy": strategy,
             "mitigations": list(mitigations),
             "train": {**TRAIN, **train},

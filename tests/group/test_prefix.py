@@ -23,7 +23,7 @@ def folders(tmp_path_factory):
         "llama": tiny.save_decoder(folder / "llama", attention_dropout=0.1),
         "gpt2": tiny.save_gpt2(folder / "gpt2"),
         "gpt2, no dropout on embeddings": tiny.save_gpt2(folder / "gpt2-without", **WITHOUT),
-        "t5": tiny.save_t5(folder / "t5"),
+        "t5": tiny.save_encoder_decoder(folder / "t5"),
     }
 
 

@@ -12,6 +12,8 @@ GOOD = {
     "strategy": "{type: full}",
 }
 CHAT = "{type: chat, prompt: p, completion: c}"
+TANGENT = "{type: linear, mode: linearised}"
+STAGE = "[{name: a, data: {train: {path: a.csv}}, task: {type: classification}, strategy: %s}]"
 NO_TEST = "{train: {path: a.csv}, split: {validation: 0.1}}"
 NO_VALIDATION = "{train: {path: a.csv}, split: {test: 0.1}}"
 TEST_FILE = "{train: {path: a.csv}, test: {path: b.csv}}"
@@ -36,6 +38,7 @@ def text(**sections: str) -> str:
         ({"data": NO_VALIDATION, "train": "{early_stopping: {}}"}, "train.early_stopping", "no validation"),
         ({"train": "{early_stopping: {}, evaluations: 0}"}, "train.early_stopping", "never stops"),
         ({"train": "{micro_batch_size: 17}"}, "train.micro_batch_size", "larger than the batch of 16"),
+        ({"stages": STAGE % TANGENT}, "stages.0.strategy", "nothing can start from it"),
     ],
 )
 def test_impossible(write, sections, path, said):
@@ -51,7 +54,8 @@ def test_impossible(write, sections, path, said):
     "sections",
     [
         {"task": CHAT, "strategy": "{type: adapter}"},
-        {"strategy": "{type: linear}"},
+        {"strategy": "{type: linear}", "stages": STAGE % "{type: linear}"},
+        {"task": CHAT, "strategy": TANGENT},
         {"data": NO_TEST, "evaluate": "[{name: test, data: {path: b}}]"},
         {"data": TEST_FILE},
         {"train": "{select: accuracy, early_stopping: {}}"},

@@ -43,7 +43,7 @@ def bases(tmp_path_factory):
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def prepare(bases):
     """A copy of a base model as a strategy prepares it: what a run does before it trains."""
 
@@ -76,7 +76,7 @@ def refusal(prepare):
     return refused
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def logits():
     """What a model makes of the same few texts, (2, ...)."""
 

@@ -34,9 +34,11 @@ def topics(count):
     return tiny.dataset(text=[text for text, _ in rows], label=[label for _, label in rows])
 
 
-@pytest.fixture(params=["encoder", "decoder", "gpt2"])
+@pytest.fixture(params=["encoder", "decoder", "encoder-decoder", "gpt2"])
 def any_folder(request, tmp_path):
-    """An encoder, a decoder, and a decoder whose tokenizer pads with its end token."""
+    """An encoder, a decoder, one of both, and a decoder whose tokenizer pads with its end token."""
+    if request.param == "encoder-decoder":
+        return tiny.save_encoder_decoder(tmp_path)
     if request.param == "gpt2":
         folder = tiny.save_gpt2(tmp_path)
         without_padding = load_tokenizer(ModelOptions(source=str(folder)))
@@ -126,6 +128,20 @@ def test_a_label_that_only_held_out_data_have_is_refused(encoder_folder, refusal
     validation = tiny.splits(train, validation=tiny.dataset(text=["c"], label=["z"]))
     problem = refusal(task_of().fit, validation, load_tokenizer(ModelOptions(source=str(encoder_folder))))
     assert "'validation'" in problem.found
+
+
+def test_an_encoder_decoder_needs_a_tokenizer_that_ends_texts(tmp_path, encoder_folder, refusal):
+    train = tiny.dataset(text=["a", "b"], label=["x", "y"])
+    for folder, ends in ((tiny.save_t5(tmp_path / "not"), False), (tiny.save_encoder_decoder(tmp_path / "so"), True)):
+        task, encoded = fitted(folder, train, max_length=4)
+        model = model_for(folder, task)
+        if ends:
+            task.check_model(model)
+            assert {example.inputs["input_ids"][-1] for example in encoded.examples} == {model.config.eos_token_id}
+        else:
+            problem = refusal(task.check_model, model)
+            assert "its end token (number 2)" in problem.found and "model.tokenizer" in problem.advice
+    task.check_model(model_for(encoder_folder, task))  # pooled at the first token
 
 
 def test_a_held_out_set_may_lack_a_label(encoder_folder):

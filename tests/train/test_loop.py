@@ -15,7 +15,7 @@ from finetune.train.batching import plan_batches
 from finetune.train.dropout import Masks
 from finetune.train.loop import train
 from finetune.train.meters import read_rows
-from finetune.train.optimizer import rate_factor
+from finetune.train.schedules import rate_factor
 from finetune.train.state import Validation
 from tests.train.workbench import fit, furthest, member, options, same, scores, surroundings, without_seconds
 

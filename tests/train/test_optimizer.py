@@ -1,13 +1,9 @@
-"""The optimizer's first step, its decay, its schedule, and norms of stacked gradients."""
-
-import math
+"""AdamW's first step, its decay, what the recipe sets, and norms of stacked gradients."""
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
-from finetune.train.optimizer import gradient_norms, make_optimizer, rate_factor, scale_gradients, set_rate
+from finetune.train.optimizer import gradient_norms, make_optimizer, scale_gradients, set_rate
 from tests.train.workbench import options
 
 
@@ -59,30 +55,6 @@ def test_the_rate_set_is_the_rate_used():
     set_rate(optimizer, 0.25)
     optimizer.step()
     assert float((weights.detach() - before).abs().mean()) == pytest.approx(0.25, rel=1e-3)
-
-
-@pytest.mark.parametrize(
-    "schedule, curve",
-    [
-        ("linear", [0.5, 1.0, 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125]),
-        ("cosine", [0.5, 1.0] + [0.5 + 0.5 * math.cos(math.pi * step / 8) for step in range(8)]),
-        ("constant", [0.5] + [1.0] * 9),
-    ],
-)
-def test_the_curve(schedule, curve):
-    assert [rate_factor(step, 10, 0.2, schedule) for step in range(10)] == pytest.approx(curve)
-
-
-@given(st.integers(1, 500), st.floats(0, 0.99), st.sampled_from(["linear", "cosine", "constant"]))
-def test_every_curve_rises_to_one_and_wastes_no_step(total, warmup, schedule):
-    curve = [rate_factor(step, total, warmup, schedule) for step in range(total)]
-    rising = math.ceil(warmup * total)
-    assert min(curve) > 0 and max(curve) == 1.0
-    assert curve[max(rising - 1, 0)] == 1.0
-    assert curve[:rising] == sorted(curve[:rising])
-    assert curve[rising:] == sorted(curve[rising:], reverse=True)
-    if schedule != "constant" and rising < total:
-        assert rate_factor(total, total, warmup, schedule) == pytest.approx(0.0, abs=1e-12)
 
 
 SHAPES = ((4, 3), (5,), (2, 2, 2))

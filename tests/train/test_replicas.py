@@ -45,6 +45,8 @@ class Toy(torch.nn.Module):
 class ToyTask:
     """Classification of tokens. ``poison(rows, forward)`` multiplies the losses of one forward pass."""
 
+    redraws = False
+
     def __init__(self, poison=None):
         self.poison, self.passes = poison, 0
 
@@ -109,9 +111,12 @@ def alone(seed, folder, seen, **arguments):
     return trained, {name: value.detach() for name, value in model.named_parameters()}, [loss for [loss] in losses]
 
 
-@pytest.mark.parametrize("size", [None, 3])
-def test_two_replicas_are_two_runs(tmp_path, seen, size):
-    changes = {"clip": 0.05, "micro_batch_size": size}
+both_optimizers = pytest.mark.parametrize("optimizer", ["adamw", "schedule-free"])
+
+
+@pytest.mark.parametrize("size, optimizer", [(None, "adamw"), (3, "adamw"), (None, "schedule-free")])
+def test_two_replicas_are_two_runs(tmp_path, seen, size, optimizer):
+    changes = {"clip": 0.05, "micro_batch_size": size, "optimizer": optimizer}
     _, model, losses = side_by_side([0, 1], tmp_path, seen, **changes)
     for number in (0, 1):
         _, weights, expected = alone(number, tmp_path, seen, **changes)
@@ -136,11 +141,12 @@ def scripted(*scores):
     return Validation(lambda: [{"loss": score} for score in next(left)], "loss", False)
 
 
+@both_optimizers
 @pytest.mark.parametrize("keep", ["best", "last"])
-def test_a_replica_that_stops_early_stays_as_it_was(tmp_path, seen, keep):
+def test_a_replica_that_stops_early_stays_as_it_was(tmp_path, seen, keep, optimizer):
     """Replica 0 is best at its first evaluation and waits in vain for two; replica 1 improves to the end."""
     scores = [(1.0, 4.0), (2.0, 3.0), (2.0, 2.0), (0.1, 1.0)]
-    changes = {"evaluations": 4, "early_stopping": {"patience": 2}, "keep": keep}
+    changes = {"evaluations": 4, "early_stopping": {"patience": 2}, "keep": keep, "optimizer": optimizer}
     trained, model, _ = side_by_side([0, 1], tmp_path, seen, validation=scripted(*scores), **changes)
     assert [each.facts["stopped_early"] for each in trained] == [True, False]
     assert [each.facts["best_step"] for each in trained] == ([3, 12] if keep == "best" else [None, None])
@@ -194,12 +200,13 @@ def test_a_group_resumes(tmp_path, seen):
         assert steps == [*range(1, 13)]
 
 
-def test_what_a_group_left_can_go_on_alone(tmp_path, seen):
-    whole = side_by_side([0, 1], tmp_path / "whole", seen)[1]
+@both_optimizers
+def test_what_a_group_left_can_go_on_alone(tmp_path, seen, optimizer):
+    whole = side_by_side([0, 1], tmp_path / "whole", seen, optimizer=optimizer)[1]
     with pytest.raises(Interrupted):
-        side_by_side([0, 1], tmp_path / "parts", seen, stop=AfterFive(seen))
+        side_by_side([0, 1], tmp_path / "parts", seen, stop=AfterFive(seen), optimizer=optimizer)
     for number in (1, 0):
-        [trained], model, losses = side_by_side([number], tmp_path / "parts", seen)
+        [trained], model, losses = side_by_side([number], tmp_path / "parts", seen, optimizer=optimizer)
         assert len(losses) == 7 and trained.facts["resumed"] == 1 and trained.facts["examples"] == 12 * 8
         own = {name: value.detach() for name, value in model.named_parameters()}
         assert furthest(whole.of(number), own) < 1e-5

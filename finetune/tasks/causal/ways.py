@@ -46,19 +46,26 @@ class Way:
         return f"{'packed' if self.packed else 'one example a row'}, {HEADS[self.head]}"
 
 
-def losses_of(model: torch.nn.Module, batch: Batch, head: Head) -> torch.Tensor:
-    """Negative log-likelihood of each example's labels, summed: (N,), float32, nats."""
-    # What each position has to predict. The first token of an example is no label: none predicts another's.
-    targets = pad(batch["targets"][:, 1:], (0, 1), value=IGNORED)
+def losses_of(model: torch.nn.Module, batch: Batch, head: Head, ahead: bool = True) -> torch.Tensor:
+    """Negative log-likelihood of each example's labels, summed: (N,), float32, nats.
+
+    Each position predicts the token ``ahead`` of it, or, in a masked model, its own.
+    """
+    targets = _wanted(batch, ahead)
     way = {"chunks": _in_chunks, "labels": _at_labels, "everywhere": _everywhere}[head]
     found, owners = way(model, batch, targets)
     examples = int(batch["example"].max()) + 1
     return found.new_zeros(examples).index_add(0, owners.clamp(min=0), found)
 
 
-def outputs_of(model: torch.nn.Module, batch: Batch, head: Head) -> Outputs:
+def _wanted(batch: Batch, ahead: bool) -> torch.Tensor:
+    """What each position has to predict. The first token of an example is no label: none predicts another's."""
+    return pad(batch["targets"][:, 1:], (0, 1), value=IGNORED) if ahead else batch["targets"]
+
+
+def outputs_of(model: torch.nn.Module, batch: Batch, head: Head, ahead: bool = True) -> Outputs:
     """The logits of the labels, all at once."""
-    targets = pad(batch["targets"][:, 1:], (0, 1), value=IGNORED)
+    targets = _wanted(batch, ahead)
     learnt = targets != IGNORED
     if head == "everywhere":
         logits = _logits(model, batch)[learnt]
@@ -129,6 +136,28 @@ def way_of(model: torch.nn.Module, tokens: Sequence[int], rows: int) -> Way:
     return _found[model]
 
 
+_masked: WeakKeyDictionary[torch.nn.Module, Head] = WeakKeyDictionary()
+
+
+def masked_head_of(model: torch.nn.Module, tokens: Sequence[int], rows: int) -> Head:
+    """Where a masked model's logits are best computed: like :func:`way_of`, for models that see both sides."""
+    model = bare(model)
+    if model not in _masked:
+        text = torch.tensor(tokens, device=next(model.parameters()).device).expand(rows, -1)
+        example = torch.arange(rows, device=text.device)[:, None].expand_as(text)
+        batch = {"input_ids": text, "example": example, "attention_mask": torch.ones_like(text)}
+        batch["targets"] = text.where(torch.arange(text.shape[1], device=text.device) % 3 == 0, IGNORED)
+        with torch.no_grad(), _evaluating(model):
+            wanted = losses_of(model, batch, _PLAINEST, ahead=False)
+            agreeing = (
+                head
+                for head in _possible_heads(model, batch)
+                if _agree(losses_of(model, batch, head, ahead=False), wanted, _tolerance(model))
+            )
+            _masked[model] = next(agreeing, _PLAINEST)
+    return _masked[model]
+
+
 def _try(model: torch.nn.Module, tokens: Sequence[int], rows: int) -> Way:
     text = torch.tensor(tokens, device=next(model.parameters()).device)
     # An example beside a copy of itself: a model that looks across finds all answers there.
@@ -165,7 +194,9 @@ def _possible_heads(model: torch.nn.Module, inputs: Batch) -> list[Head]:
         return []
     # Small logits would hide a model that caps or scales them afterwards, and training can make them large.
     untouched = torch.equal(heard.float(), said[0].float())
-    plain = type(output) is torch.nn.Linear and output.weight.ndim == 2
+    # A model with a forward pass of its own may do more with its weights than its class does.
+    own_pass = "forward" in vars(without_adapter(model))
+    plain = type(output) is torch.nn.Linear and output.weight.ndim == 2 and not own_pass
     return ["chunks", "labels"] if plain and untouched else ["labels"]
 
 

@@ -1,0 +1,109 @@
+"""Stages: training that precedes the task's own, once for all seeds: continued pretraining on unlabelled text
+(Gururangan et al. 2020) or an intermediate task (Phang et al. 2018).
+
+What a stage makes is kept in the study's folder, under a digest of everything it depends on: the base model, the stages
+before it, its own options and its data. Every variant that asks for the same finds it there.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from finetune.assemble import assemble, open_prefix
+from finetune.digests import text_digest
+from finetune.errors import FinetuneError, InputError
+from finetune.group.group import Member
+from finetune.models import ModelOptions
+from finetune.randomness import Streams
+from finetune.run import whole_folder
+from finetune.run_dir import FORMAT, RunDir, StudyDir, write_json
+from finetune.scoring import validate_with
+from finetune.shared import Shared, TaskData
+from finetune.strategies.whole import merged
+from finetune.surroundings import Surroundings
+from finetune.train.loop import train
+
+if TYPE_CHECKING:
+    from finetune.recipe import Recipe, Stage
+
+
+def chain(stages: list[Stage]) -> list[int]:
+    """The numbers of the stages that lead to the last one, in the order in which they are trained."""
+    found: list[int] = []
+    number: int | None = len(stages) - 1 if stages else None
+    while number is not None:
+        found.insert(0, number)
+        after = stages[number].after
+        if after is None:
+            number = number - 1 if number else None
+        else:
+            number = next((n for n, stage in enumerate(stages) if stage.name == after), None)
+    return found
+
+
+def recipe_of(recipe: Recipe, number: int, model: ModelOptions) -> Recipe:
+    """A stage as a recipe of its own, which starts from ``model``."""
+    stage = recipe.stages[number]
+    own: dict[str, Any] = {name: getattr(stage, name) for name in ("data", "task", "strategy", "train")}
+    return recipe.model_copy(update={**own, "model": model, "mitigations": [], "evaluate": [], "stages": []})
+
+
+def reach(recipe: Recipe, folder: StudyDir, shared: Shared, around: Surroundings) -> Recipe:
+    """The recipe as it starts after its stages, which are trained where they have not been.
+
+    Raises Interrupted when asked to stop, after saving; and FinetuneError when a stage diverges: nothing could start
+    from it.
+    """
+    model, before = recipe.model, text_digest(str(recipe.model.identifying()))
+    for number in chain(recipe.stages):
+        stage = recipe.stages[number]
+        with within(number):
+            alone = recipe_of(recipe, number, model)
+            data = shared.data(alone, stage.data.split.seed)
+            splits = {name: facts["fingerprint"] for name, facts in data.facts["splits"].items()}
+            before = text_digest(str([before, stage.identifying(), splits]))
+            place = RunDir(folder.stages / f"{stage.name}-{before[:8]}")
+            if place.read_result() is None:
+                _train(alone, stage, data, place, before, shared, around.at(f"stage {stage.name}", around.dtype))
+        model = model.model_copy(update={"source": str(place.model), "tokenizer": None})
+    return recipe.model_copy(update={"model": model})
+
+
+def _train(
+    recipe: Recipe, stage: Stage, data: TaskData, place: RunDir, digest: str, shared: Shared, around: Surroundings
+) -> None:
+    """Train one stage, or go on with it, and save the whole model; `result.json` says that it is there."""
+    base, member = shared.base(recipe, data.task), Member(Streams(stage.seed), place)
+    group, _, _ = assemble(recipe, base, data, [member], around, {})
+    open_prefix(group, recipe, base, data, around)
+    validation = validate_with(group, data, recipe, around)
+    [trained] = train(group, data.task, data.train.examples, recipe.train, [member], around, validation)
+    if trained.diverged:
+        raise FinetuneError(f"stage '{stage.name}' diverged, and nothing can start from it: {trained.diverged}")
+    if around.accelerator.is_main_process:
+        with group.alone(0) as model, whole_folder(place.model) as folder:
+            # Adapters are merged: what starts from it need not know how it was trained.
+            merged(model).save_pretrained(folder)
+            data.task.tokenizer.save_pretrained(folder)
+        about = {"format": FORMAT, "stage": stage.name, "digest": digest, "seed": stage.seed}
+        shutil.rmtree(place.checkpoints, ignore_errors=True)
+        write_json(place.result, {**about, "training": trained.facts, "data": data.facts["splits"]})
+    around.accelerator.wait_for_everyone()
+
+
+@contextmanager
+def within(number: int) -> Iterator[None]:
+    """Gives every InputError from inside the place of a stage in the recipe."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(
+            replace(problem, path=f"stages.{number}.{problem.path}")
+            if problem.path and not problem.path.startswith("model.")
+            else problem
+            for problem in error.problems
+        ) from error

@@ -1,0 +1,65 @@
+"""Where in a model a method is put: full names of layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from finetune.errors import bad_input, did_you_mean
+
+OWN = ("adaption_prompt", "beft", "ia3", "trainable_tokens")
+"""Methods that go where their papers say, of which peft has a table by model."""
+
+
+def places_of(
+    method: str, model: PreTrainedModel, heads: Sequence[str], targets: str | Sequence[str] | None
+) -> list[str] | None:
+    """Full names of the layers for ``method``, peft's name of it; None: peft knows.
+
+    Never of the head, which learns as a whole, nor the output layer. Raises :class:`InputError` when a target matches
+    nothing.
+    """
+    if targets is None and method in OWN:
+        return None
+    usual = [name for name in (norms(model) if method == "ln_tuning" else linear(model)) if not inside(name, heads)]
+    if targets is None or targets == "all-linear":
+        return usual
+    wanted = [targets] if isinstance(targets, str) else targets
+    embeddings = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Embedding)]
+    chosen: set[str] = set()
+    for target in wanted:
+        matching = {name for name in [*usual, *embeddings] if name == target or name.endswith(f".{target}")}
+        if not matching:
+            endings = {name.rpartition(".")[2] for name in usual}
+            raise bad_input(
+                "strategy.targets", f"'{target}' matches no layer of this model", did_you_mean(target, endings)
+            )
+        chosen |= matching
+    return sorted(chosen)
+
+
+def linear(model: PreTrainedModel) -> list[str]:
+    """All linear layers but the output layer of a language model, sorted."""
+    output = model.get_output_embeddings()
+    return sorted(
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear | Conv1D) and module is not output
+    )
+
+
+def norms(model: PreTrainedModel) -> list[str]:
+    """All normalisation layers, sorted: architectures bring their own, which all have the word in their name."""
+    return sorted(
+        name
+        for name, module in model.named_modules()
+        if "norm" in type(module).__name__.lower() and any(True for _ in module.parameters(recurse=False))
+    )
+
+
+def inside(name: str, modules: Sequence[str]) -> bool:
+    """Whether ``name`` is one of ``modules``, or a part of one."""
+    return any(name == module or name.startswith(f"{module}.") for module in modules)

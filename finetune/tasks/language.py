@@ -1,0 +1,194 @@
+"""Language modelling on plain text: what a base model was trained with, continued on texts of another domain
+(Gururangan et al. 2020, "Don't stop pretraining", section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from finetune.errors import bad_input
+from finetune.options import OPERATIONAL, Options
+from finetune.registry import TASKS
+from finetune.tasks.base import Encoded, Example, Outputs, Prediction, Task, token_facts
+from finetune.tasks.conversation import IGNORED
+
+if TYPE_CHECKING:
+    import torch
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+    from finetune.data import Splits
+    from finetune.tasks.causal.ways import Head, Way
+
+MASKED, RANDOM = 0.8, 0.1
+"""Of the tokens to predict, the shares that are masked and replaced by any token; the rest stay as they are (Devlin et
+al. 2019, section 3.1)."""
+
+
+class LanguageOptions(Options):
+    """Column, objective, and how texts are cut."""
+
+    type: Literal["language"]
+    text: str = "text"
+    """Column with the text."""
+    objective: Literal["auto", "masked", "causal"] = "auto"
+    """`masked`: predict hidden words from both sides; `causal`: predict the next one; `auto`: whichever the base was
+    trained with."""
+    max_length: int = Field(256, ge=8)
+    """Tokens an example may have; longer texts are several examples."""
+    share: float = Field(0.15, gt=0, lt=1)
+    """Share of the tokens that are to be predicted, drawn anew each time an example is seen (masked only; Devlin et al.
+    2019, drawn anew as in Liu et al. 2019)."""
+    packing: bool = Field(True, json_schema_extra=OPERATIONAL)
+    """Put several examples into one row where that changes nothing (causal only)."""
+    metrics: list[str] = Field(["loss"], min_length=1)
+    """Metrics of the held-out tasks: `loss` is the negative log-likelihood of a token, in nats."""
+
+
+@TASKS.register
+class Language(Task):
+    """Learns to continue text, or to fill in its gaps, whichever the base model was trained with."""
+
+    name: ClassVar[str] = "language"
+    Options = LanguageOptions
+    new_head: ClassVar[bool] = False
+    example_score: ClassVar[str] = "loss"
+
+    options: LanguageOptions
+    masked: bool
+
+    @property
+    def architecture(self) -> str:
+        return "AutoModelForMaskedLM" if self.masked else "AutoModelForCausalLM"
+
+    @property
+    def redraws(self) -> bool:
+        return self.masked
+
+    def inputs(self) -> list[str]:
+        return [self.options.text]
+
+    def check(self, data: Dataset, at: str) -> None:
+        from finetune.data.columns import require_text
+
+        require_text(data, self.options.text, at, "task.text")
+
+    def fit(self, splits: Splits, tokenizer: PreTrainedTokenizerBase) -> None:
+        from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+        super().fit(splits, tokenizer)
+        config, asked = self.config(), self.options.objective
+        if config.is_encoder_decoder:
+            found = f"is a {config.model_type} model, whose pretraining cannot be continued here"
+            raise bad_input("model.source", found, "use an encoder or a decoder")
+        self.masked = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.is_decoder
+        if asked not in ("auto", "masked" if self.masked else "causal"):
+            found = f"is {asked}, which a {config.model_type} model was not trained for"
+            raise bad_input("task.objective", found, f"write {'masked' if self.masked else 'causal'}, or auto")
+        if self.masked and tokenizer.mask_token_id is None:
+            found = "its tokenizer has no mask token, to hide words with"
+            raise bad_input("model.source", found, "name the tokenizer that the model was trained with")
+
+    def model_config(self) -> dict[str, Any]:
+        return {"pad_token_id": self.tokenizer.pad_token_id}
+
+    def encode(self, data: Dataset, at: str, training: bool) -> Encoded:
+        end = None if self.masked else self.tokenizer.eos_token_id
+        room = self.options.max_length - (end is not None)
+        texts = list(data[self.options.text])
+        pieces = self.tokenizer(texts, truncation=True, max_length=room, return_overflowing_tokens=True)
+        owners = pieces["overflow_to_sample_mapping"]
+        examples: list[Example] = []
+        for number, ids in enumerate(pieces["input_ids"]):
+            last = number + 1 == len(owners) or owners[number + 1] != owners[number]
+            whole = np.asarray([*ids, end] if last and end is not None else ids)
+            if len(whole) > 1:
+                made = self._example(len(examples), whole)
+                examples.append(made if training else self.drawn(made, made.number))
+        if not examples:
+            raise bad_input("task.text", f"{at} has no text that could be learnt from", "give longer texts")
+        return Encoded(
+            examples,
+            {"tokens": token_facts([example.length for example in examples]), "cut": len(owners) - len(set(owners))},
+        )
+
+    def _example(self, number: int, ids: np.ndarray) -> Example:
+        if self.masked:
+            weight = float(max(1, round(self.options.share * len(self._words(ids)))))
+            return Example(number, {"input_ids": ids}, np.full_like(ids, IGNORED), weight, "")
+        # Nothing stands before the first token, or, in a packed row, another example.
+        target = np.concatenate([[IGNORED], ids[1:]])
+        return Example(number, {"input_ids": ids}, target, float(len(ids) - 1), "")
+
+    def _words(self, ids: np.ndarray) -> np.ndarray:
+        """Places of the tokens that are not special."""
+        return np.flatnonzero(~np.isin(ids, self.tokenizer.all_special_ids))
+
+    def drawn(self, example: Example, seed: int) -> Example:
+        if not self.masked:
+            return example
+        rng, ids = np.random.default_rng(seed), example.inputs["input_ids"]
+        words = self._words(ids)
+        hidden = rng.permutation(words)[: int(example.weight)]
+        target, seen, how = np.full_like(ids, IGNORED), ids.copy(), rng.random(len(hidden))
+        target[hidden] = ids[hidden]
+        seen[hidden[how < MASKED]] = self.tokenizer.mask_token_id
+        changed = hidden[(how >= MASKED) & (how < MASKED + RANDOM)]
+        seen[changed] = rng.integers(0, len(self.tokenizer), len(changed))
+        return replace(example, inputs={"input_ids": seen}, target=target)
+
+    def collate(self, examples: Sequence[Example], counts: Sequence[int] | None = None) -> dict[str, torch.Tensor]:
+        from finetune.tasks.causal.packing import lay_out, packed_rows, with_mask
+
+        ids, targets = [example.inputs["input_ids"] for example in examples], [example.target for example in examples]
+        packed = self.options.packing and not self.masked
+        rows = (
+            packed_rows([len(own) for own in ids], counts or [len(ids)]) if packed else [[n] for n in range(len(ids))]
+        )
+        batch = lay_out(rows, ids, targets, self.tokenizer.pad_token_id)
+        return batch if packed else with_mask(batch)
+
+    def way(self, model: torch.nn.Module, replicas: int = 1) -> str | None:
+        from finetune.tasks.causal.ways import HEADS
+
+        return HEADS[self._head(model, replicas)] if self.masked else str(self._way(model, replicas))
+
+    def _way(self, model: torch.nn.Module, replicas: int = 1) -> Way:
+        from finetune.tasks.causal.ways import way_of
+
+        return way_of(model, self._any_tokens(), replicas)
+
+    def _head(self, model: torch.nn.Module, replicas: int = 1) -> Head:
+        """Where logits are computed."""
+        from finetune.tasks.causal.ways import masked_head_of
+
+        if self.masked:
+            return masked_head_of(model, self._any_tokens(), replicas)
+        return self._way(model, replicas).head
+
+    def _any_tokens(self) -> list[int]:
+        return np.linspace(0, len(self.tokenizer), 18, dtype=int)[1:-1].tolist()
+
+    def arranged(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        from finetune.tasks.causal.packing import unpacked
+
+        return batch if self.masked or self._way(model).packed else unpacked(batch)
+
+    def losses(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        from finetune.tasks.causal.ways import losses_of
+
+        return losses_of(model, self.arranged(model, batch), self._head(model), ahead=not self.masked)
+
+    def outputs(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> Outputs:
+        from finetune.tasks.causal.ways import outputs_of
+
+        return outputs_of(model, self.arranged(model, batch), self._head(model), ahead=not self.masked)
+
+    def predict(
+        self, model: torch.nn.Module, examples: Sequence[Example], batch: dict[str, torch.Tensor]
+    ) -> list[Prediction]:
+        return [Prediction("", loss) for loss in self.losses(model, batch).cpu().tolist()]

@@ -1,0 +1,42 @@
+"""The gain of a combination over the mean of its runs."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from finetune.stats import gain
+
+rows = st.lists(st.lists(st.integers(0, 1), min_size=6, max_size=6), min_size=1, max_size=4)
+
+
+def test_by_hand():
+    """Differences 1/2, 0, 1/2, 1: mean 1/2, SD sqrt(1/6); t(0.975, 3) = 3.182446 from a printed table."""
+    found = gain([1, 1, 1, 1], [[1, 1, 0, 0], [0, 1, 1, 0]])
+    half = 3.182446 * (1 / 6) ** 0.5 / 2
+    assert found.mean == 0.5 and found.ci == pytest.approx((0.5 - half, 0.5 + half), abs=1e-6)
+
+
+def test_it_is_a_paired_t_interval():
+    rng = np.random.default_rng(0)
+    own, seeds = rng.random(50), rng.random((3, 50))
+    expected = stats.ttest_rel(own, seeds.mean(axis=0)).confidence_interval(0.9)
+    assert gain(own, seeds, level=0.9).ci == pytest.approx(tuple(expected))
+
+
+@given(rows)
+def test_what_says_the_same_as_its_only_run_gains_nothing(seeds):
+    found = gain(seeds[0], [seeds[0]] * len(seeds))
+    assert (found.mean, found.ci) == (0.0, (0.0, 0.0))
+
+
+@given(rows, st.randoms())
+def test_order_of_seeds_does_not_matter(seeds, random):
+    own = [1] * 6
+    assert gain(own, seeds).mean == pytest.approx(gain(own, random.sample(seeds, len(seeds))).mean)
+
+
+def test_one_example_has_no_interval():
+    found = gain([1.0], [[0.0]])
+    assert (found.mean, found.ci) == (1.0, None) and "one example" in found.reason

@@ -1,0 +1,407 @@
+"""DPO: the loss is that of the paper and of trl, from log 2 at the start to every pair told apart."""
+
+import json
+import math
+from contextlib import nullcontext
+from types import SimpleNamespace
+from unittest.mock import patch
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn.functional import log_softmax
+
+from finetune import recipe as recipes
+from finetune.errors import InputError
+from finetune.evaluate.predict import predict, score
+from finetune.models import ModelOptions, load_base, load_tokenizer
+from finetune.preflight import preflight
+from finetune.randomness import Streams
+from finetune.registry import MITIGATIONS, STRATEGIES
+from finetune.strategies.base import set_training_mode, trained_parameters
+from finetune.tasks.chat import Chat
+from finetune.tasks.conversation import IGNORED
+from finetune.technique import Techniques, UnderWay
+from tests import tiny
+from tests.group.groups import Variant, far
+
+pytestmark = pytest.mark.usefixtures("quick_collection")
+
+ADAPTER, FULL, PARTIAL = {"type": "adapter", "rank": 4}, {"type": "full"}, {"type": "partial", "last": 1}
+TOPICS, ANSWERS = sorted(tiny.WORDS), [" bank", " moon", " team"]
+"""What each topic is answered with: as many tokens each, or the shorter would be the likelier from the start."""
+ROWS = tiny.sentences(12)
+DATA = {
+    "prompt": [f"{text}:" for text, _ in ROWS],
+    "completion": [ANSWERS[TOPICS.index(topic)] for _, topic in ROWS],
+    # Which answer is the better one depends on the prompt alone.
+    "rejected": [ANSWERS[TOPICS.index(topic) - 1] for _, topic in ROWS],
+}
+TASK = {"type": "chat", "prompt": "prompt", "completion": "completion", "rejected": "rejected"}
+LOG_2 = math.log(2)
+
+
+def started(folder, of=ADAPTER, beta=0.1, **config):
+    """A model, as training starts from it under the strategy, with its task and pairs."""
+    task = Chat(Chat.Options(template="none", **TASK))
+    task.pairs = True
+    data, options = tiny.dataset(**DATA), ModelOptions(source=str(folder), dtype="float32")
+    task.fit(tiny.splits(data), load_tokenizer(options))
+    examples = task.encode(data, "data.train", training=True).examples
+    plugin = STRATEGIES.get("preference")
+    strategy = plugin(plugin.Options.model_validate({"type": "preference", "of": of, "beta": beta}))
+    base = load_base(options, task.architecture, **task.model_config(), **config)
+    streams = Streams(0)
+    with streams.globally("init", 1):
+        model = strategy.prepare(base.copy(streams), set())
+    set_training_mode(model)
+    parameters, techniques = trained_parameters(model), Techniques(strategy.techniques)
+    under_way = UnderWay(model, parameters, frozenset(), [streams], 10, lambda _: None, examples)
+    for technique in techniques:
+        technique.begin(under_way)
+
+    def losses():
+        batch = task.collate(examples)
+        objective = techniques.objective(task, model, batch)
+        with techniques.passing():
+            return techniques.losses(task, model, batch, objective)
+
+    return SimpleNamespace(**locals())
+
+
+def shake(model, seed=0):
+    """Move what learns, as if training had."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for value in trained_parameters(model).values():
+            value += 0.1 * torch.randn(value.shape, generator=generator)
+
+
+def margin(model, example):
+    """By how much the chosen answer is likelier, from plain logits of each answer alone."""
+    found = []
+    for ids, labels in zip(example.parts(example.inputs["input_ids"]), example.parts(example.target), strict=True):
+        with torch.no_grad():
+            steps = log_softmax(model(torch.from_numpy(ids)[None].long()).logits[0], -1)
+        found.append(sum(float(steps[place - 1, labels[place]]) for place in (labels != IGNORED).nonzero()[0]))
+    return found[0] - found[1]
+
+
+# The loss
+
+
+@pytest.mark.parametrize("of", [ADAPTER, FULL, PARTIAL, {**ADAPTER, "dropout": 0.5}])
+def test_at_the_start_every_pair_costs_log_2(decoder_folder, of):
+    losses = started(decoder_folder, of).losses()
+    assert losses.requires_grad and losses.tolist() == pytest.approx([LOG_2] * len(ROWS), abs=1e-6)
+
+
+@pytest.mark.parametrize("save", [tiny.save_gpt2, tiny.save_decoder])
+def test_the_base_models_dropout_is_off(tmp_path, save):
+    shares = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.5)
+    folder = save(tmp_path, **(shares if save is tiny.save_gpt2 else {"attention_dropout": 0.5}))
+    for of in (FULL, ADAPTER):
+        made = started(folder, of)
+        assert made.losses().tolist() == pytest.approx([LOG_2] * len(ROWS), abs=1e-6)
+        shake(made.model)
+        assert torch.equal(made.losses(), made.losses())
+    plain = made.base.copy(Streams(0)).train()
+    batch = made.task.collate(made.examples)
+    assert not torch.equal(made.task.losses(plain, batch), made.task.losses(plain, batch))
+
+
+@pytest.mark.parametrize("of", [ADAPTER, FULL])
+@pytest.mark.parametrize("beta", [0.1, 2.5])
+def test_the_loss_is_that_of_the_paper(decoder_folder, of, beta):
+    """Equation 7, computed pair by pair from the two models' plain logits."""
+    made = started(decoder_folder, of, beta)
+    shake(made.model)
+    frozen = made.base.copy(Streams(0)).eval()
+    wanted = []
+    for example in made.examples:
+        moved = margin(made.model.eval(), example) - margin(frozen, example)
+        wanted.append(-math.log(1 / (1 + math.exp(-beta * moved))))
+    assert max(abs(loss - LOG_2) for loss in wanted) > 0.01
+    assert made.losses().tolist() == pytest.approx(wanted, abs=2e-5)
+
+
+@pytest.mark.parametrize("of", [ADAPTER, FULL])
+def test_the_model_that_learns_is_left_as_it_was(decoder_folder, of):
+    made = started(decoder_folder, of)
+    shake(made.model)
+    before = {name: (value.data_ptr(), value.detach().clone()) for name, value in made.parameters.items()}
+    modes = [module.training for module in made.model.modules()]
+    made.losses()
+    assert modes == [module.training for module in made.model.modules()]
+    for name, (place, value) in before.items():
+        assert made.parameters[name].data_ptr() == place and torch.equal(made.parameters[name], value)
+
+
+class Known:
+    """A task whose pairs have known log-likelihoods: (N, 2) before training, and as they are now."""
+
+    def __init__(self, before, now):
+        self.before, self.now = torch.tensor(before), torch.tensor(now, requires_grad=True)
+
+    def margins(self, model, batch):
+        found = self.now if torch.is_grad_enabled() else self.before
+        return found[:, 0] - found[:, 1]
+
+
+nats = st.floats(-40, 0, width=32)
+likelihoods = st.lists(st.tuples(nats, nats, nats, nats), min_size=1, max_size=5)
+
+
+@given(likelihoods, st.floats(0.01, 3))
+def test_a_step_raises_chosen_and_lowers_rejected_answers(rows, beta):
+    """The gradient is beta * sigmoid(-beta * m), the same both ways (section 4): the more wrong, the larger."""
+    plugin = STRATEGIES.get("preference")
+    strategy = plugin(plugin.Options(type="preference", beta=beta))
+    model = torch.nn.Linear(1, 1)
+    strategy.begin(UnderWay(model, dict(model.named_parameters()), frozenset(), [Streams(0)], 1, lambda _: None, []))
+    task = Known([row[:2] for row in rows], [row[2:] for row in rows])
+    losses = strategy.objective(task, model, {})()
+    losses.sum().backward()
+    for loss, slopes, (chosen, rejected, *now) in zip(losses.tolist(), task.now.grad, rows, strict=True):
+        moved = (now[0] - now[1]) - (chosen - rejected)
+        strength = beta / (1 + math.exp(beta * moved))
+        assert slopes.tolist() == pytest.approx([-strength, strength], rel=1e-3, abs=1e-6)
+        assert loss == pytest.approx(math.log1p(math.exp(-beta * moved)), rel=1e-3, abs=1e-5)
+
+
+def test_a_real_step_widens_the_margins(decoder_folder):
+    made = started(decoder_folder, FULL)
+    batch = made.task.collate(made.examples)
+    before = made.task.margins(made.model, batch).detach()
+    made.losses().mean().backward()
+    with torch.no_grad():
+        for value in made.parameters.values():
+            value -= 0.05 * value.grad
+        widened = made.task.margins(made.model, batch) - before
+        assert float(widened.mean()) > 0 and float(made.losses().mean()) < LOG_2
+
+
+def test_reduced_precision_does_not_mistake_one_model_for_the_other(decoder_folder):
+    """Autocast remembers what it made of a parameter, which has two values here."""
+    made = started(decoder_folder, FULL, beta=1.0)
+    shake(made.model)
+    batch, strategy = made.task.collate(made.examples), made.strategy
+    margins = []
+    for there in (strategy._at_the_start(), nullcontext()):
+        with torch.autocast("cpu", torch.bfloat16), there:
+            margins.append(made.task.margins(made.model, batch).detach())
+    with torch.autocast("cpu", torch.bfloat16):
+        made.task.way(made.model)
+        losses = made.losses()
+    wanted = -torch.nn.functional.logsigmoid(margins[1] - margins[0])
+    assert torch.allclose(losses, wanted, rtol=1e-3) and (wanted - LOG_2).abs().max() > 0.1
+    losses.mean().backward()
+    assert all(value.grad is not None and value.grad.any() for value in made.parameters.values())
+
+
+# The same as trl
+
+
+@pytest.fixture(scope="module")
+def trainer(tmp_path_factory, decoder_folder):
+    """trl's own, over the same texts, a moved model and the one it started from; and ours."""
+    from datasets import Dataset
+    from trl import DPOConfig, DPOTrainer
+
+    made = started(decoder_folder, FULL, beta=0.3)
+    shake(made.model)
+    columns = zip(DATA, ("prompt", "chosen", "rejected"), strict=True)
+    theirs = DPOTrainer(
+        model=made.base.copy(Streams(0)),
+        ref_model=made.base.copy(Streams(0)),
+        args=DPOConfig(str(tmp_path_factory.mktemp("trl")), beta=0.3, use_cpu=True, bf16=False, report_to=[]),
+        train_dataset=Dataset.from_dict({name: DATA[own] for own, name in columns}),
+        processing_class=made.task.tokenizer,
+    )
+    theirs.model.load_state_dict(made.model.state_dict())
+    return theirs, made
+
+
+def test_pairs_are_tokenised_as_trl_does(trainer):
+    theirs, made = trainer
+    for row, example in zip(theirs.train_dataset, made.examples, strict=True):
+        ids = [own.tolist() for own in example.parts(example.inputs["input_ids"])]
+        assert ids == [row["prompt_ids"] + row[name] for name in ("chosen_ids", "rejected_ids")]
+
+
+def test_every_pair_has_the_loss_it_has_in_trl(trainer):
+    theirs, made = trainer
+    rows = list(theirs.train_dataset)
+    with torch.no_grad():
+        wanted = [float(theirs.compute_loss(theirs.model, theirs.data_collator([row]))) for row in rows]
+    assert max(wanted) - min(wanted) > 0.05
+    assert made.losses().tolist() == pytest.approx(wanted, abs=1e-5)
+
+
+def test_the_gradient_is_that_of_trl(trainer):
+    theirs, made = trainer
+    theirs.model.zero_grad()
+    theirs.compute_loss(theirs.model, theirs.data_collator(list(theirs.train_dataset))).backward()
+    made.losses().mean().backward()
+    slopes = {name: value.grad for name, value in theirs.model.named_parameters()}
+    for name, value in made.parameters.items():
+        assert torch.allclose(value.grad, slopes[name], rtol=1e-3, atol=1e-6), name
+
+
+# Training
+
+
+def recipe_of(folder, model, strategy=None, task=None, data=None, **train):
+    """A recipe over pairs whose better answer depends on the prompt, and its file."""
+    columns = data or DATA
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    content = {
+        "model": {"source": str(model), "dtype": "float32", "device": "cpu"},
+        "data": {"train": {"path": "pairs.jsonl"}, "split": {"test": 3}},
+        "task": {**TASK, **(task or {})},
+        "strategy": {"type": "preference", **(strategy or {})},
+        "train": {"epochs": 1, "min_steps": 1, "batch_size": 4, "evaluations": 0, **train},
+    }
+    path = folder / "recipe.yaml"
+    path.write_text(json.dumps(content))
+    return recipes.load(path)
+
+
+def variant(folder, model, **changes):
+    return Variant(recipe_of(folder, model, **changes).variants[0].recipe, folder)
+
+
+ONE_SIDED = {**DATA, "completion": [" bank"] * len(ROWS), "rejected": [" team"] * len(ROWS)}
+"""For an adapter: on random frozen weights it cannot learn what depends on the prompt."""
+
+
+@pytest.mark.parametrize("of, rate, data", [(ADAPTER, 1e-2, ONE_SIDED), (FULL, 5e-3, DATA)])
+def test_pairs_are_told_apart_in_the_end(tmp_path, decoder_folder, of, rate, data):
+    task = {"metrics": ["preference_accuracy", "loss"]}
+    train = {"min_steps": 30, "learning_rate": rate}
+    made = variant(tmp_path, decoder_folder, strategy={"of": of, "beta": 0.5}, task=task, data=data, **train)
+    group, around, pairs = made.assembled(), made.around(), made.data.train.examples
+    before = score(predict(group, made.data.task, pairs, 8, around, answers=False)[0], task["metrics"])
+    assert before["preference_accuracy"] < 0.5
+    [came] = made.run([0], "run")
+    assert came.losses[0] == pytest.approx(LOG_2, abs=1e-5) and came.losses[-1] < 0.3
+    assert came.predictions.margin.shape == (3,)
+    model = made.assembled().model
+    with torch.no_grad():
+        for name, value in trained_parameters(model).items():
+            value.copy_(came.weights[name])
+        assert bool((made.data.task.margins(model.eval(), made.data.task.collate(pairs)) > 0).all())
+
+
+def treated(made, **mitigation):
+    """The same variant under a mitigation."""
+    options = MITIGATIONS.get(mitigation["type"]).Options(**mitigation)
+    return Variant(made.recipe.model_copy(update={"mitigations": [options]}), made.folder, made.shared)
+
+
+def test_a_group_has_a_model_to_compare_with_for_each_run(tmp_path, decoder_folder):
+    """Where runs start from different weights, each is compared with its own start."""
+    plain = variant(tmp_path, decoder_folder, strategy={"of": FULL}, min_steps=4, learning_rate=3e-3)
+    made = treated(plain, type="reinit", layers=1)
+    together = made.run([0, 1], "together")
+    apart = [came for seed in (0, 1) for came in made.run([seed], "alone")]
+    assert [came.losses[0] for came in together] == pytest.approx([LOG_2] * 2, abs=1e-5)
+    assert [far(one, other) for one, other in zip(together, apart, strict=True)] == pytest.approx([0, 0], abs=1e-4)
+    assert together[0].facts["replicas"] == 2
+
+
+@pytest.mark.parametrize("mitigation", [{"type": "mixout", "p": 0.5}, {"type": "neftune"}], ids=lambda own: own["type"])
+def test_the_frozen_model_is_that_of_the_start_whatever_is_done_to_passes(tmp_path, decoder_folder, mitigation):
+    plain = variant(tmp_path, decoder_folder, strategy={"of": FULL}, min_steps=5, learning_rate=5e-3)
+    made, seen, margins = treated(plain, **mitigation), [], Chat.margins
+
+    def watched(task, model, batch):
+        found = margins(task, model, batch)
+        if not torch.is_grad_enabled():
+            seen.append((batch, found))
+        return found
+
+    with patch.object(Chat, "margins", watched):
+        [came] = made.run([0], "run")
+    assert len(seen) == 5 and any(abs(loss - LOG_2) > 1e-3 for loss in came.losses)
+    start = made.assembled().model.eval()
+    with torch.no_grad():
+        for batch, found in seen:
+            assert torch.allclose(found, made.data.task.margins(start, batch), atol=1e-4)
+
+
+def test_what_the_frozen_bottom_makes_of_pairs_is_remembered(tmp_path, decoder_folder):
+    made = variant(tmp_path, decoder_folder, strategy={"of": PARTIAL}, epochs=2, learning_rate=3e-3)
+    plain = made.like(prefix_cache=False)
+    assert made.assembled().prefix is not None and plain.assembled().prefix is None
+    assert far(made.run([0], "remembered")[0], plain.run([0], "computed")[0]) < 1e-4
+
+
+def test_other_strategies_learn_from_the_chosen_answers_and_are_scored_on_pairs(tmp_path, decoder_folder):
+    made = variant(tmp_path, decoder_folder, strategy={"of": FULL})
+    full = STRATEGIES.get("full").Options(type="full")
+    answers = made.like(strategy=full)
+    assert all(pair.rejected for pair in made.data.train.examples)
+    assert not any(example.rejected for example in answers.data.train.examples)
+    [came] = answers.run([0], "answers")
+    assert came.predictions.margin is not None and came.losses[0] > 2  # of a token, not of a pair
+
+
+# What is refused
+
+
+def refused(folder, model, **changes):
+    with pytest.raises(InputError) as caught:
+        preflight(recipe_of(folder, model, **changes))
+    [problem] = caught.value.problems
+    return problem
+
+
+def test_a_task_without_rejected_answers_is_refused(tmp_path, decoder_folder):
+    problem = refused(tmp_path, decoder_folder, task={"rejected": None})
+    assert problem.path == "strategy.type" and "this task has no rejected answers" in problem.found
+    assert "task.rejected" in problem.advice and problem.where.endswith("recipe.yaml:1")
+
+
+def test_a_classification_task_is_refused(tmp_path, encoder_folder):
+    whole = {"type": "classification", "text": "prompt", "label": "completion"}
+    path = tmp_path / "recipe.yaml"
+    recipe_of(tmp_path, encoder_folder)
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "task": whole}))
+    with pytest.raises(InputError) as caught:
+        recipes.load(path)
+    [problem] = caught.value.problems
+    assert problem.path == "strategy.type" and "write task type chat" in problem.advice
+
+
+def test_comparing_metrics_need_rejected_answers(tmp_path, decoder_folder):
+    changes = {"rejected": None, "metrics": ["loss", "preference_accuracy"]}
+    with pytest.raises(InputError) as caught:
+        recipe_of(tmp_path, decoder_folder, strategy={"type": "full"}, task=changes)
+    [problem] = caught.value.problems
+    assert problem.path == "task.metrics.1" and "compares chosen with rejected answers" in problem.found
+
+
+def test_a_missing_column_is_refused_with_its_place(tmp_path, decoder_folder):
+    problem = refused(tmp_path, decoder_folder, task={"rejected": "worse"})
+    assert problem.path == "task.rejected" and "has no column 'worse'" in problem.found and problem.where
+
+
+def test_equal_answers_are_refused_with_their_place(tmp_path, decoder_folder):
+    data = {**DATA, "rejected": DATA["completion"]}
+    problem = refused(tmp_path, decoder_folder, data=data)
+    assert problem.path == "task.rejected" and "are the same" in problem.found and problem.where
+
+
+def test_mistakes_about_what_learns_are_shown_inside_it(tmp_path, decoder_folder):
+    problem = refused(tmp_path, decoder_folder, strategy={"of": {**ADAPTER, "targets": ["quary"]}})
+    assert problem.path == "strategy.of.targets" and "'quary' matches no layer" in problem.found
+    for wrong, place in (({"type": "adapter", "rnk": 4}, "strategy.of.rnk"), ({"type": "dapter"}, "strategy.of.type")):
+        with pytest.raises(InputError) as caught:
+            recipe_of(tmp_path, decoder_folder, strategy={"of": wrong})
+        assert [found.path for found in caught.value.problems] == [place]
+        assert "adapter" in caught.value.problems[0].advice or "rank" in caught.value.problems[0].advice

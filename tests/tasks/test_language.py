@@ -1,0 +1,121 @@
+"""Language modelling: which objective, which tokens are predicted, and that it is the model's own loss."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from finetune.errors import InputError
+from finetune.models import ModelOptions, load_base, load_config, load_tokenizer
+from finetune.randomness import Streams
+from finetune.tasks.conversation import IGNORED
+from finetune.tasks.language import Language
+from tests import tiny
+
+
+def fitted(folder, texts, training=True, **options):
+    """A task fitted to a model, and what it encodes of ``texts``."""
+    train, model = tiny.dataset(text=texts), ModelOptions(source=str(folder))
+    task = Language(Language.Options(type="language", **options))
+    task.config = lambda: load_config(model)
+    task.fit(tiny.splits(train), load_tokenizer(model))
+    return task, task.encode(train, "data.train", training).examples
+
+
+def model_for(folder, task):
+    base = load_base(ModelOptions(source=str(folder)), task.architecture, **task.model_config())
+    return base.copy(Streams(0)).eval()
+
+
+def texts(count):
+    return [text for text, _ in tiny.sentences(count)]
+
+
+@pytest.mark.parametrize(("fixture", "masked"), [("encoder_folder", True), ("decoder_folder", False)])
+def test_the_objective_is_the_base_models(request, fixture, masked):
+    task, _ = fitted(request.getfixturevalue(fixture), texts(3))
+    assert task.masked is masked
+    assert task.architecture == ("AutoModelForMaskedLM" if masked else "AutoModelForCausalLM")
+    with pytest.raises(InputError, match=f"write {'masked' if masked else 'causal'}, or auto"):
+        fitted(request.getfixturevalue(fixture), texts(3), objective="causal" if masked else "masked")
+
+
+def test_an_encoder_decoder_is_refused(tmp_path):
+    with pytest.raises(InputError, match="whose pretraining cannot be continued here"):
+        fitted(tiny.save_t5(tmp_path), texts(3))
+
+
+def test_a_long_text_is_several_examples_and_nothing_is_lost(decoder_folder):
+    long = " ".join(texts(12))
+    task, examples = fitted(decoder_folder, [long, "a bank"], max_length=16)
+    ids = np.concatenate([example.inputs["input_ids"] for example in examples[:-1]])
+    assert max(example.length for example in examples) <= 16 and len(examples) > 4
+    assert task.tokenizer.decode(ids, skip_special_tokens=True) == long
+    ends = [example.inputs["input_ids"][-1] == task.tokenizer.eos_token_id for example in examples]
+    assert ends == [False] * (len(examples) - 2) + [True, True], "a text ends where it ends"
+    assert [example.number for example in examples] == list(range(len(examples)))
+
+
+def test_a_causal_model_predicts_every_token_but_the_first(decoder_folder):
+    task, examples = fitted(decoder_folder, ["a bank", "an orbit", *texts(5), "a cup", "a match"])
+    model = model_for(decoder_folder, task)
+    batch = task.collate(examples)
+    assert len(batch["input_ids"]) < len(examples), "short texts share a row"
+    with torch.no_grad():
+        found = task.losses(model, batch)
+        for loss, example in zip(found, examples, strict=True):
+            ids = torch.from_numpy(example.inputs["input_ids"])
+            wanted = cross_entropy(model(ids[None]).logits[0, :-1].float(), ids[1:], reduction="sum")
+            assert float(loss) == pytest.approx(float(wanted), rel=1e-5)
+            assert example.weight == len(ids) - 1
+
+
+def test_a_masked_model_predicts_what_is_hidden(encoder_folder):
+    task, examples = fitted(encoder_folder, texts(5))
+    model = model_for(encoder_folder, task)
+    drawn = [task.drawn(example, seed) for seed, example in enumerate(examples)]
+    with torch.no_grad():
+        found = task.losses(model, task.collate(drawn))
+        for loss, example in zip(found, drawn, strict=True):
+            ids, target = (torch.from_numpy(value) for value in (example.inputs["input_ids"], example.target))
+            logits = model(ids[None]).logits[0].float()
+            wanted = cross_entropy(logits, target, ignore_index=IGNORED, reduction="sum")
+            assert float(loss) == pytest.approx(float(wanted), rel=1e-5)
+        outputs = task.outputs(model, task.collate(drawn))
+    assert torch.allclose(outputs.losses(), found, rtol=1e-5)
+
+
+def test_hidden_tokens_are_masked_replaced_or_left(encoder_folder):
+    """Of 15 % of the tokens: 80, 10 and 10 % (Devlin et al. 2019, section 3.1)."""
+    task, [example] = fitted(encoder_folder, [" ".join(texts(60))], max_length=5000)
+    before = example.inputs["input_ids"]
+    assert example.weight == round(0.15 * example.length)
+    shares = np.zeros(3)
+    for seed in range(30):
+        drawn = task.drawn(example, seed)
+        hidden, after = drawn.target != IGNORED, drawn.inputs["input_ids"]
+        assert hidden.sum() == example.weight == drawn.weight
+        assert (drawn.target[hidden] == before[hidden]).all() and (after[~hidden] == before[~hidden]).all()
+        masked, same = after[hidden] == task.tokenizer.mask_token_id, after[hidden] == before[hidden]
+        shares += [masked.mean() / 30, (~masked & ~same).mean() / 30, same.mean() / 30]
+    assert shares == pytest.approx([0.8, 0.1, 0.1], abs=0.02)
+
+
+def test_what_is_hidden_is_decided_by_the_seed(encoder_folder):
+    task, [example] = fitted(encoder_folder, [" ".join(texts(5))])
+    one, again, other = (task.drawn(example, seed).target.tolist() for seed in (1, 1, 2))
+    assert one == again != other
+
+
+def test_held_out_texts_hide_the_same_words_every_time(encoder_folder):
+    _, one = fitted(encoder_folder, texts(4), training=False)
+    _, again = fitted(encoder_folder, texts(4), training=False)
+    assert [e.target.tolist() for e in one] == [e.target.tolist() for e in again]
+    assert all((e.target != IGNORED).sum() == e.weight for e in one)
+
+
+def test_special_tokens_are_never_predicted(tmp_path, encoder_folder):
+    task, [example] = fitted(encoder_folder, ["<eos> " + texts(1)[0] + " <eos>"])
+    special = np.isin(example.inputs["input_ids"], task.tokenizer.all_special_ids)
+    assert special.any()
+    assert all((task.drawn(example, seed).target[special] == IGNORED).all() for seed in range(20))
