@@ -33,7 +33,7 @@ def labelled(draw):
     return labels, test, validation, train
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(labelled(), SEEDS, st.booleans())
 def test_sizes_are_exact_and_parts_are_disjoint(case, seed, stratify):
     labels, test, validation, train = case
@@ -46,7 +46,7 @@ def test_sizes_are_exact_and_parts_are_disjoint(case, seed, stratify):
     assert all(part == sorted(part) for part in parts.values())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(labelled(), SEEDS)
 def test_stratified_parts_have_each_class_in_proportion_to_within_one(case, seed):
     labels, test, validation, train = case
@@ -59,7 +59,7 @@ def test_stratified_parts_have_each_class_in_proportion_to_within_one(case, seed
         pool -= set(part.tolist())
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.integers(1, 4), min_size=16, max_size=50), st.data(), SEEDS)
 def test_groups_are_never_divided_and_sizes_are_near(group_sizes, data, seed):
     groups = [group for group, size in enumerate(group_sizes) for _ in range(size)]

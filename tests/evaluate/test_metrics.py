@@ -141,14 +141,14 @@ def computed(name, table):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(rows, st.randoms())
 def test_the_order_of_rows_does_not_matter(name, table, random):
     assert computed(name, random.sample(table, len(table))) == pytest.approx(computed(name, table))
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(rows)
 def test_a_perfect_prediction_scores_best_and_none_scores_beyond(name, table):
     metric = load(name)

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import peft
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import kl_div
 from transformers import AutoModelForSequenceClassification, BartConfig, BartForSequenceClassification
@@ -122,7 +122,6 @@ def test_numbers_of_an_example_are_its_own_and_those_of_a_pair_are_each_sequence
         assert over_examples(under_way, torch.ones(1, 5), "sum")[0, :4].tolist() == [2, 2, 2, 2]
 
 
-@settings(deadline=None)
 @given(st.integers(1, 8), st.integers(2, 30), st.integers(0, 99))
 def test_the_symmetric_divergence_is_the_sum_of_both(labels, classes, seed):
     generator = torch.Generator().manual_seed(seed)

@@ -226,7 +226,7 @@ def places(value, path=()):
         yield from places(child, (*path, key))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None, derandomize=True)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(garbage, garbage, st.randoms(use_true_random=False))
 def test_whatever_stands_anywhere_is_told_in_plain_words(write, first, second, choice: random.Random):
     recipe = yaml.safe_load(RICH)

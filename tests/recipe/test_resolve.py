@@ -111,7 +111,7 @@ def test_an_override_for_one_plugin_says_how_to_reach_only_its_variant(write, go
     assert "variants.lora.strategy.rank=" in problem.advice
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None, derandomize=True)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
 @given(
     key=st.sampled_from(["epochs", "learning_rate", "clip", "batch_size"]),
     value=st.one_of(st.integers(1, 99), st.sampled_from(["2.5", "1e-3", "null", "x", "[1]"])),
@@ -208,7 +208,7 @@ def test_the_digest_does_not_depend_on_the_place(write, good):
     assert load(here).variants[0].recipe.data != load(there).variants[0].recipe.data
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None, derandomize=True)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
 @given(st.randoms(use_true_random=False))
 def test_the_digest_does_not_depend_on_the_order_of_keys(write, good, random):
     def shuffled(value):

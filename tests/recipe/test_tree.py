@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune.errors import InputError
@@ -27,7 +27,6 @@ mappings = st.recursive(
 )
 
 
-@settings(derandomize=True, deadline=None)
 @given(mappings, mappings, mappings)
 def test_merging_is_associative(a, b, c):
     x, y, z = tree(a, Origin("x")), tree(b, Origin("y")), tree(c, Origin("z"))
@@ -35,7 +34,6 @@ def test_merging_is_associative(a, b, c):
     assert left.plain() == right.plain()
 
 
-@settings(derandomize=True, deadline=None)
 @given(mappings)
 def test_merging_with_itself_or_nothing_changes_nothing(a):
     assert merge(tree(a), tree(a)) == tree(a)

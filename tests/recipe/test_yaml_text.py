@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune.errors import InputError
@@ -121,7 +121,6 @@ values = st.recursive(
 )
 
 
-@settings(derandomize=True, deadline=None)
 @given(values)
 def test_what_is_dumped_is_read_back(value):
     assert read(dump({"key": value})) == {"key": value}

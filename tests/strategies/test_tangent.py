@@ -102,7 +102,7 @@ def test_second_differences_vanish(made, build):
 
 
 @given(seeds=st.tuples(st.integers(0, 1000), st.integers(1001, 2000)), share=st.floats(-1, 2))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_it_is_affine_in_the_weights(one_tangent, seeds, share):
     """What it makes of weights between (or beyond) two others lies as far between what it makes of those."""
     tangent, start = one_tangent

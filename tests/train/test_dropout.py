@@ -189,7 +189,7 @@ def places(lengths, layout):
     return Masks(seeds, positions), where
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(layouts(), st.integers(1, 13), st.integers(1, 17))
 def test_masks_do_not_depend_on_padding_rows_neighbours_or_packing(found, heads, width):
     lengths, *both = found
@@ -220,7 +220,6 @@ def test_a_pooled_row_has_its_masks_whatever_the_padding_and_the_other_rows(toke
     assert torch.equal(alone[0], among[0])
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 7), min_size=1, max_size=5), st.integers(1, 5), st.integers(1, 7))
 def test_every_shape_gets_a_mask(shape, rows, tokens):
     keep = masks_of([seed_of(place=place) for place in range(rows)], tokens).keep(torch.Size(shape), 0.5)

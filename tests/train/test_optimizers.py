@@ -164,7 +164,7 @@ def test_prodigy_takes_the_steps_of_its_paper(safeguard):
         torch.testing.assert_close(value.detach().double(), weights[name], rtol=1e-4, atol=1e-6)
 
 
-@settings(deadline=None, max_examples=30, derandomize=True)
+@settings(max_examples=30)
 @given(
     st.lists(st.tuples(st.floats(-1e3, 1e3), st.floats(-1, 1), st.floats(0.01, 1)), min_size=2, max_size=12),
     st.floats(1e-6, 1e-1),
