@@ -101,12 +101,16 @@ def drawn(recipe: Recipe, base: models.BaseModel, data: TaskData, streams: Strea
 def settle(model: torch.nn.Module, around: Surroundings) -> torch.nn.Module:
     """Move the model to its device, frozen weights in the compute dtype.
 
-    Weights that learn need float32's small steps; frozen ones are only multiplied with. Buffers stay as they are:
-    rotary frequencies lose far positions in bfloat16.
+    Weights that learn need float32's small steps; frozen ones are only multiplied with, but for normalisations', which
+    have to be of one type, and may meet what a part that learns has made in float32. Buffers stay as they are: rotary
+    frequencies lose far positions in bfloat16.
     """
-    for parameter in model.parameters():
-        if parameter.is_floating_point():  # and not packed into a few bits
-            parameter.data = parameter.data.to(torch.float32 if parameter.requires_grad else around.dtype)
+    for module in model.modules():
+        own = [parameter for parameter in module.parameters(recurse=False) if parameter.is_floating_point()]
+        mixed = isinstance(module, torch.nn.LayerNorm) or any(parameter.requires_grad for parameter in own)
+        for parameter in own:  # and none that is packed into a few bits
+            precise = parameter.requires_grad or (mixed and parameter.ndim < 2)
+            parameter.data = parameter.data.to(torch.float32 if precise else around.dtype)
     return model.to(around.device)
 
 

@@ -92,7 +92,7 @@ def pending(variant: Variant, results: dict[int, dict[str, Any]], folder: StudyD
     recipe, found = variant.recipe, []
     seeds = {str(seed): _digest(result) for seed, result in sorted(finished(results).items())}
     tasks = {task: data.facts["splits"][task]["fingerprint"] for task in data.held_out}
-    scoring = text_digest(str([recipe.scoring, recipe.task, recipe.train.select]))
+    scoring = text_digest(str([recipe.scoring.identifying(), recipe.task.identifying(), recipe.train.select]))
     for number, mitigation in combining(recipe) if seeds else ():
         for kind in mitigation.makes:
             former = folder.combined(variant.name, kind).read_result() or {}
@@ -258,7 +258,7 @@ class Finished:
         self.around.accelerator.wait_for_everyone()
         group = Group(settle(model, self.around))
         recipe = self.variant.recipe
-        [(scores, _)] = score_held_out(group, self.data, recipe, self.around, [place], self.base.digest)
+        [(scores, *_)] = score_held_out(group, self.data, recipe, self.around, [place], self.base.digest)
         return scores
 
     def _ensemble(self, seeds: Sequence[int], place: RunDir) -> Scores:

@@ -13,7 +13,6 @@ from finetune.assemble import count_parameters, prepare
 from finetune.combine import check_combining
 from finetune.errors import InputError, Problem, bad_input
 from finetune.evaluate import metrics
-from finetune.randomness import Streams
 from finetune.shared import Shared, TaskData
 from finetune.stages import chain, recipe_of, within
 
@@ -123,7 +122,7 @@ def check_lengths(model: Any, data: TaskData) -> None:
 def split_seed(recipe: ResolvedRecipe, variant: Variant, seed: int) -> int:
     """Seed of a run's split: the recipe's own, joined with the run's where `vary` has `split`."""
     own = variant.recipe.data.split.seed
-    return Streams(seed, recipe.vary).seed_of("split", own) if "split" in recipe.vary else own
+    return recipe.streams(seed).seed_of("split", own) if "split" in recipe.vary else own
 
 
 @contextmanager

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:
@@ -31,13 +31,24 @@ class Streams:
 
     seed: int
     vary: frozenset[str] = frozenset(STREAMS) - {"split"}
+    own: Mapping[str, int] = field(default_factory=dict, hash=False)
+    """Streams with a seed of their own, by name, whatever ``seed`` and ``vary`` say."""
+
+    @classmethod
+    def spelled(cls, number: int) -> Streams:
+        """The streams of a run in a crossed design, whose seed spells theirs: a digit each, in the order of STREAMS.
+
+        1320 is split 0, init 1, order 3, dropout 2, noise 0: those of digit 0 are :data:`FIXED_SEED` in all runs.
+        """
+        digits = f"{number:0{len(STREAMS)}d}"
+        own: dict[str, int] = {name: int(digit) for name, digit in zip(STREAMS, digits, strict=True)}
+        return cls(number, frozenset(name for name in STREAMS if own[name] != FIXED_SEED), own)
 
     def seed_of(self, stream: StreamName, *position: int) -> int:
         """A 63-bit seed for ``stream`` at ``position``; unrelated for any two different arguments."""
         if stream not in STREAMS:
             raise ValueError(f"unknown stream {stream!r}; there are {', '.join(STREAMS)}")
-        base = self.seed if stream in self.vary else FIXED_SEED
-        text = ":".join(map(str, (base, stream, *position)))
+        text = ":".join(map(str, (self._base(stream), stream, *position)))
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
     def numpy(self, stream: StreamName, *position: int) -> np.random.Generator:
@@ -68,7 +79,16 @@ class Streams:
 
     def facts(self, names: Iterable[StreamName] = STREAMS) -> dict[str, int]:
         """Which seed drives each stream, for the run's result."""
-        return {name: self.seed if name in self.vary else FIXED_SEED for name in names}
+        return {name: self._base(name) for name in names}
+
+    def _base(self, stream: str) -> int:
+        return self.own.get(stream, self.seed if stream in self.vary else FIXED_SEED)
+
+
+def spell(seeds: Mapping[str, int]) -> int:
+    """The number that :meth:`Streams.spelled` takes apart into ``seeds``, each from 0 to 9; streams left out have 0."""
+    assert seeds.keys() <= set(STREAMS) and all(0 <= seed <= 9 for seed in seeds.values()), "one digit for a stream"
+    return int("".join(str(seeds.get(name, 0)) for name in STREAMS))
 
 
 def seed_everything(seed: int) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
+import subprocess
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 
 import finetune
@@ -18,12 +22,16 @@ from finetune.errors import InputError, Problem, bad_input
 from finetune.evaluate import metrics
 from finetune.preflight import Preflight
 from finetune.recipe.yaml_text import one_line
-from finetune.run_dir import FORMAT, StudyDir, read_json
+from finetune.run_dir import FORMAT, StudyDir, atomic, read_json
+from finetune.shared import TaskData
 from finetune.surroundings import Surroundings
 
 if TYPE_CHECKING:
     from finetune.recipe import ResolvedRecipe, Variant
 
+
+MOST_CHARACTERS = 2_000
+"""Characters kept of a held-out text; longer ones are cut there."""
 
 ADVICE = "choose another name or --output, restore what was changed, or move the old folder away"
 
@@ -129,6 +137,7 @@ def data_facts(recipe: ResolvedRecipe, found: Preflight) -> dict[str, Any]:
                     "examples": len(encoded.examples),
                     "fingerprint": data.facts["splits"][task]["fingerprint"],
                     "headline": names[0],
+                    "example_score": data.task.example_score,
                     "metrics": [
                         {"name": name, "higher_is_better": metrics.load(name).higher_is_better} for name in names
                     ],
@@ -150,6 +159,50 @@ def data_facts(recipe: ResolvedRecipe, found: Preflight) -> dict[str, Any]:
     }
 
 
+def write_examples(folder: StudyDir, recipe: ResolvedRecipe, found: Preflight) -> None:
+    """Write what is held out, for people to read beside predictions: one table for each task, one row per example.
+
+    Not where each seed has its own split: there every run has other examples in the same rows.
+    """
+    if "split" in recipe.vary:
+        return
+    for task in dict.fromkeys(task for data in found.data.values() for task in data.held_out):
+        variant = next(each for each in recipe.variants if task in found.data[each.name].held_out)
+        table = examples(found.data[variant.name], task, variant.recipe.scoring.keep_texts)
+        with atomic(folder.examples(task)) as temporary:
+            pq.write_table(table, temporary)
+
+
+def examples(data: TaskData, task: str, texts: bool = True) -> pa.Table:
+    """The held-out examples of ``task``: `example` (int64), `input`, `reference` and `group` (strings or null).
+
+    Without ``texts`` there are no inputs, no references but labels, and numbers for the names of groups.
+    """
+    encoded = data.held_out[task]
+    numbers, groups = [example.number for example in encoded.examples], _groups(data, task)
+    absent: list[str | None] = [None] * len(numbers)
+    inputs = data.task.shown(data.tables[task], encoded) if texts else absent
+    references = [example.reference for example in encoded.examples] if texts or data.task.labels else absent
+    if groups and not texts:
+        places = {group: str(place) for place, group in enumerate(dict.fromkeys(groups))}
+        groups = [places[group] for group in groups]
+    columns = {"input": inputs, "reference": references, "group": groups or absent}
+    cut = {name: [text and text[:MOST_CHARACTERS] for text in column] for name, column in columns.items()}
+    strings = {name: pa.array(column, pa.string()) for name, column in cut.items()}
+    return pa.table({"example": pa.array(numbers, pa.int64()), **strings})
+
+
+def _groups(data: TaskData, task: str) -> list[str]:
+    """What each held-out example belongs to; empty where each stands alone."""
+    encoded, column = data.held_out[task], data.task.group
+    rows = encoded.rows or range(len(encoded.examples))
+    if column is not None:
+        values = list(data.tables[task][column])
+        return [str(values[row]) for row in rows]
+    # Pieces of one text belong together.
+    return [f"row {row}" for row in rows] if len(set(rows)) < len(rows) else []
+
+
 def with_former(folder: StudyDir, facts: dict[str, Any]) -> dict[str, Any]:
     """``facts`` together with what `data.json` has of held-out tasks that were scored in another call."""
     if not folder.data.exists():
@@ -167,18 +220,37 @@ def with_former(folder: StudyDir, facts: dict[str, Any]) -> dict[str, Any]:
 
 def environment(around: Surroundings, dtype: Any) -> dict[str, Any]:
     """What the study ran on: the content of `environment.json`."""
-    packages = ("torch", "transformers", "datasets", "peft", "accelerate", "evaluate", "numpy", "safetensors")
+    packages = ("torch", "transformers", "tokenizers", "datasets", "peft", "accelerate", "evaluate", "numpy", "scipy")
     if around.device.type == "cuda":
-        device = f"cuda ({torch.cuda.get_device_name(around.device)})"
+        device = f"cuda ({torch.cuda.get_device_name(around.device)}, CUDA {torch.version.cuda})"
     else:
         device = f"{around.device.type} ({models.cpu_name()}, {torch.get_num_threads()} threads)"
     return {
         "format": FORMAT,
         "finetune": finetune.__version__,
+        "git": commit(Path(finetune.__file__).parent),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: version(name) for name in packages},
+        "packages": {name: version(name) for name in (*packages, "safetensors", "pyarrow")},
         "device": device,
+        "threads": torch.get_num_threads(),
         "dtype": str(dtype).removeprefix("torch."),
         "processes": around.accelerator.num_processes,
     }
+
+
+def commit(folder: Path) -> str | None:
+    """The commit that the code in ``folder`` is of, with `-dirty` where files have been changed since; None where it
+    is not kept with git, as an installed package is not."""
+    git = shutil.which("git")
+    if git is None:
+        return None
+
+    def said(*words: str) -> str | None:
+        reading = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
+        done = subprocess.run([git, "-C", str(folder), *words], capture_output=True, text=True, env=reading)
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    # An environment inside somebody's repository is not a part of it.
+    kept = said("ls-files", "--error-unmatch", "__init__.py")
+    return said("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*") if kept else None

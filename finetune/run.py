@@ -47,7 +47,7 @@ def run(
     ``sisters`` are the results of the variant's other seeds, ``untuned`` the base model's scores where they mean
     something; ``compiled``: whether to compile the model. Runs that were interrupted resume from their checkpoints.
     """
-    recipe, phases = variant.recipe, Phases(around.device, len(members))
+    recipe, phases = variant.recipe, Phases(around.device, len(members), around.total)
     begun = train_before(recipe, members, data, base, around)
     group, strategy, starts = assemble(recipe, base, data, members, around, sisters, begun)
     open_prefix(group, recipe, base, data, around)
@@ -61,12 +61,14 @@ def run(
     found = score_held_out(group, data, recipe, around, folders, base.digest)
     phases.end("evaluate")
     results = []
-    for number, (member, how, (scores, right)) in enumerate(zip(members, trained, found, strict=True)):
+    whole = not any(each.facts["resumed"] for each in trained)
+    for number, (member, how, (scores, right, latency)) in enumerate(zip(members, trained, found, strict=True)):
         status, reason = judge(how, scores, right, data, recipe, untuned)
         with group.alone(number) as model:
             result = {
                 **opening(variant, member.streams.seed, status, reason),
-                **phases.facts(),
+                **phases.facts(whole),
+                "latency": latency,
                 "parameters": count_parameters(model),
                 "scores": scores,
                 "training": how.facts,
@@ -197,14 +199,15 @@ def score_untuned(
 
     Means nothing when the model has a new head.
     """
-    phases = Phases(around.device)
+    phases = Phases(around.device, total=around.total)
     model = settle(base.copy(Streams(0)).requires_grad_(False), around)
     phases.end("load")
-    [(scores, _)] = score_held_out(Group(model), data, variant.recipe, around, [folder], base.digest)
+    [(scores, _, latency)] = score_held_out(Group(model), data, variant.recipe, around, [folder], base.digest)
     phases.end("evaluate")
     result = {
         **opening(variant, None, "finished", None),
         **phases.facts(),
+        "latency": latency,
         "parameters": count_parameters(model),
         "scores": {**(known or {}), **scores},
         "training": None,

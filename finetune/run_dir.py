@@ -2,7 +2,9 @@
 
 runs/<study>/
   recipe.yaml  resolved.yaml  environment.json  data.json
+  diagnosis.json                           what `finetune diagnose` has found, beside the runs of its design
   speed.json                               how many seeds are trained side by side, as measured
+  examples/<task>.parquet                  what is held out: example, input, reference, group
   <variant>/seed-<n>/result.json           written last: its presence means done
                      metrics.jsonl
                      predictions/<task>.parquet
@@ -11,16 +13,17 @@ runs/<study>/
             ensemble/                      made of the seeds' predictions
   stages/<name>-<digest>/result.json       training that precedes the task's own; model/ is what comes out
   base/result.json  base/predictions/...   the untuned base model, where scoring it means something
-  report/index.html  report.md  results.json
+  report/index.html  report.md  model-card.md  results.json
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -124,8 +127,15 @@ class StudyDir:
         return self.path / "data.json"
 
     @property
+    def diagnosis(self) -> Path:
+        return self.path / "diagnosis.json"
+
+    @property
     def speed(self) -> Path:
         return self.path / "speed.json"
+
+    def examples(self, task: str) -> Path:
+        return self.path / "examples" / f"{task}.parquet"
 
     @property
     def stages(self) -> Path:
@@ -141,6 +151,11 @@ class StudyDir:
 
     def run(self, variant: str, seed: int) -> RunDir:
         return RunDir(self.path / variant / f"seed-{seed}")
+
+    def begun(self, variants: Iterable[str]) -> int:
+        """How many of the seeds 0, 1, 2, ... have begun one after the other, each in any of the variants."""
+        names = list(variants)
+        return next(seed for seed in count() if not any(self.run(name, seed).path.is_dir() for name in names))
 
     def combined(self, variant: str, kind: str) -> RunDir:
         """What is made of a variant's runs together."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from finetune.digests import text_digest, weights_digest
 from finetune.evaluate import metrics, store
@@ -21,6 +22,17 @@ if TYPE_CHECKING:
 
 Scores = dict[str, float]
 """By `task/metric`."""
+
+
+class Scored(NamedTuple):
+    """What scoring a run has come to."""
+
+    scores: Scores
+    means: dict[str, float]
+    """By task, the mean over examples of the prediction store's `score` column."""
+    latency: dict[str, float]
+    """By task, seconds that an example took, at `scoring.batch_size`: a run's share of those of its group. Only where
+    the whole model was run: not for predictions that were stored, nor from what a frozen prefix had stored."""
 
 
 def validate_with(group: Group, data: TaskData, recipe: Recipe, around: Surroundings) -> Validation | None:
@@ -41,14 +53,13 @@ def validate_with(group: Group, data: TaskData, recipe: Recipe, around: Surround
 
 def score_held_out(
     group: Group, data: TaskData, recipe: Recipe, around: Surroundings, folders: Sequence[RunDir], model: str
-) -> list[tuple[Scores, dict[str, float]]]:
+) -> list[Scored]:
     """Score every held-out task, and write each run's prediction store.
 
-    Returns for each run its scores, and by task the mean over examples of the store's `score` column. ``model``
-    identifies the base model: predictions that the store has of the same weights, data and options are not made again.
+    ``model`` identifies the base model: predictions that the store has of the same weights, data and options are not
+    made again.
     """
-    scores: list[Scores] = [{} for _ in folders]
-    means: list[dict[str, float]] = [{} for _ in folders]
+    scored = [Scored({}, {}, {}) for _ in folders]
     weights = []
     for number in range(group.count):
         with group.alone(number) as alone:
@@ -56,19 +67,24 @@ def score_held_out(
     for task, encoded in data.held_out.items():
         batches = -(-len(encoded.examples) // recipe.scoring.batch_size)
         around.progress.start(f"scoring {task}", batches)
-        fingerprint, options = data.facts["splits"][task]["fingerprint"], [recipe.scoring, recipe.task, recipe.strategy]
-        about = [model, task, fingerprint, *options, around.dtype]
+        options = [section.identifying() for section in (recipe.scoring, recipe.task, recipe.strategy)]
+        about = [model, task, data.facts["splits"][task]["fingerprint"], *options, around.dtype]
         keys = [text_digest(str([*about, own])) for own in weights]
         paths = [folder.predictions(task) for folder in folders]
         known = [store.read_if(path, key) for path, key in zip(paths, keys, strict=True)]
         found = [each for each in known if each is not None]
         if around.total(len(found)) < len(folders) * around.accelerator.num_processes:
+            begun = time.perf_counter()
             found = predict(group, data.task, encoded.examples, recipe.scoring.batch_size, around)
+            spent = (time.perf_counter() - begun) * around.accelerator.num_processes
+            for each in scored if group.prefix is None else []:
+                each.latency[task] = spent / len(encoded.examples) / group.count
         for number, (predictions, path, key) in enumerate(zip(found, paths, keys, strict=True)):
             if around.accelerator.is_main_process:
                 predictions.write(path, key)
             values = score(predictions, recipe.task.metrics)
             # A diverged model's likelihoods may not be numbers; its other scores still count.
-            scores[number] |= {f"{task}/{name}": value for name, value in values.items() if math.isfinite(value)}
-            means[number][task] = float(predictions.score.mean())
-    return list(zip(scores, means, strict=True))
+            scores = {f"{task}/{name}": value for name, value in values.items() if math.isfinite(value)}
+            scored[number].scores.update(scores)
+            scored[number].means[task] = float(predictions.score.mean())
+    return scored

@@ -13,6 +13,8 @@ from finetune.registry import STRATEGIES, TASKS
 from finetune.tasks.base import Encoded, Task
 
 if TYPE_CHECKING:
+    from datasets import Dataset
+
     from finetune.recipe import Recipe
 
 T = TypeVar("T")
@@ -26,6 +28,8 @@ class TaskData:
     train: Encoded
     validation: Encoded | None
     held_out: dict[str, Encoded]
+    tables: dict[str, Dataset]
+    """The held-out sets as they were read."""
     majority: dict[str, float | None]
     """For each held-out set, the share that always giving the commonest training answer gets right."""
     facts: dict[str, Any]
@@ -61,7 +65,9 @@ class Shared:
         # The whole task, because it checks its own columns while the data are read.
         wanted = [recipe.data, *recipe.evaluate, recipe.task, split_seed]
         splits: Splits = self._once(
-            "splits", wanted, lambda: load_splits(recipe.data, held_out, task.inputs(), split_seed, task.check)
+            "splits",
+            wanted,
+            lambda: load_splits(recipe.data, held_out, task.inputs(), split_seed, task.check, task.group),
         )
         tokenizer = self._once(
             "tokenizer", [recipe.model.source, recipe.model.tokenizer], lambda: models.load_tokenizer(recipe.model)
@@ -78,7 +84,7 @@ class Shared:
             "splits": {name: {**facts, "facts": every[name].facts} for name, facts in splits.facts["splits"].items()}
         }
         majority = {name: task.majority(data) for name, data in splits.held_out.items()}
-        return TaskData(task, train, validation, encoded, majority, facts)
+        return TaskData(task, train, validation, encoded, splits.held_out, majority, facts)
 
     def _once(self, kind: str, wanted: list[Any], load: Callable[[], T]) -> T:
         key = json.dumps([kind, *wanted], sort_keys=True, default=lambda options: options.model_dump(mode="json"))

@@ -16,11 +16,11 @@ from finetune.group.group import Group, Member
 from finetune.outcome import StudyOutcome, failure, summary
 from finetune.preflight import Preflight, located, preflight, split_seed
 from finetune.progress import Progress
-from finetune.randomness import Streams
-from finetune.records import claim, data_facts, environment, same_data, with_former
+from finetune.records import claim, data_facts, environment, same_data, with_former, write_examples
 from finetune.run import opening, run, score_untuned
 from finetune.run_dir import StudyDir, read_json, write_json, write_text
 from finetune.scoring import score_held_out
+from finetune.sequential import Look, first_round, look
 from finetune.shared import Shared, TaskData
 from finetune.sizing import Speed, choose_speed
 from finetune.stages import reach
@@ -30,7 +30,7 @@ from finetune.train import checkpoint
 from finetune.train.checkpoint import told_when_full
 
 if TYPE_CHECKING:
-    from finetune.recipe import ResolvedRecipe, Variant
+    from finetune.recipe import ResolvedRecipe, SeedsUntil, Variant
 
 FINAL = ("finished", "degenerate", "diverged")
 """Statuses that running again would only repeat; an `error` may have had a cause outside, and is tried again."""
@@ -46,12 +46,12 @@ def run_study(recipe: ResolvedRecipe, output: Path, progress: Progress | None = 
         with located(recipe), stop_on_signals() as stop, progress or Progress() as shown:
             shared = Shared()
             study = Study.open(recipe, StudyDir(output / recipe.name), shared, preflight(recipe, shared), shown, stop)
-            if len(study.results) == len(recipe.seeds) * len(recipe.variants):
-                study.around.progress.say("every run is finished already; writing the report again")
+            for _ in study.rounds():
+                for variant in recipe.variants:
+                    started = study.staged(variant) if study.left(variant) else variant
+                    for seeds in study.groups(started):
+                        study.run(started, seeds)
             for variant in recipe.variants:
-                started = study.staged(variant) if study.left(variant) else variant
-                for seeds in study.groups(started):
-                    study.run(started, seeds)
                 study.combine(variant)
         return study.report()
 
@@ -68,6 +68,12 @@ class Study:
     speeds: dict[str, dict[str, Any]]
     """By variant: how its seeds are trained, as speed.json says it."""
     untuned: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        self.seeds = self.recipe.seeds  # by a rule: so far
+        if self.recipe.until:
+            begun = self.folder.begun(variant.name for variant in self.recipe.variants)
+            self.seeds = self.recipe.seeds[: first_round(self.recipe.until, begun, self._together())]
 
     @classmethod
     def open(
@@ -89,6 +95,7 @@ class Study:
             write_text(folder.resolved, recipe.to_yaml())  # first: with it the folder is known as this study's
             write_text(folder.recipe, recipe.text)
             write_json(folder.data, with_former(folder, facts))
+            write_examples(folder, recipe, found)
             write_json(folder.environment, environment(around, models.choose_dtype(first.model, around.device)))
         around.accelerator.wait_for_everyone()
         return cls.resume(recipe, folder, shared, around)
@@ -107,7 +114,31 @@ class Study:
 
     def left(self, variant: Variant) -> list[int]:
         """The variant's seeds that are not finished."""
-        return [seed for seed in self.recipe.seeds if (variant.name, seed) not in self.results]
+        return [seed for seed in self.seeds if (variant.name, seed) not in self.results]
+
+    def rounds(self) -> Iterator[None]:
+        """Once all runs that are left; where a rule decides, again whenever it has added seeds."""
+        already = True
+        while True:
+            if any(self.left(variant) for variant in self.recipe.variants):
+                already = False
+                yield
+            if self.recipe.until is None or self._enough(self.recipe.until):
+                break
+            self.seeds = self.recipe.seeds[: len(self.seeds) + self._together()]
+        if already:
+            self.around.progress.say("every run is finished already; writing the report again")
+
+    def _enough(self, rule: SeedsUntil) -> bool:
+        """Whether the seeds so far are enough, as all processes see it."""
+        task = read_json(self.folder.data)["tasks"][0]
+        found: Look = self.around.first(look(rule, self.seeds, self.results, task))
+        self.around.progress.say(str(found))
+        return found.enough
+
+    def _together(self) -> int:
+        """How many seeds are added at once: as many as are trained side by side."""
+        return max((speed["replicas"] for speed in self.speeds.values()), default=1)
 
     def staged(self, variant: Variant) -> Variant:
         """The variant as it starts after its stages, which are trained where they have not been."""
@@ -140,7 +171,7 @@ class Study:
             base = self.shared.base(variant.recipe, data.task)
             # Runs on other examples have nothing in common.
             together = seeds[:1] if "split" in self.recipe.vary else seeds
-            streams = [Streams(seed, self.recipe.vary) for seed in together]
+            streams = [self.recipe.streams(seed) for seed in together]
             # Clocks differ, and processes have to train alike.
             speed = around.first(choose_speed(variant.recipe, base, data, streams, around))
             known[variant.name] = {"asked": asked, **vars(speed)}
@@ -152,8 +183,9 @@ class Study:
 
     def run(self, variant: Variant, seeds: Sequence[int]) -> None:
         """Do some seeds' runs side by side; an exception inside becomes their result, each one's own if it can."""
-        members = [Member(Streams(seed, self.recipe.vary), self.folder.run(variant.name, seed)) for seed in seeds]
-        done, every = len(self.results), len(self.recipe.variants) * len(self.recipe.seeds)
+        members = [Member(self.recipe.streams(seed), self.folder.run(variant.name, seed)) for seed in seeds]
+        least, most = (len(self.recipe.variants) * len(some) for some in (self.seeds, self.recipe.seeds))
+        done, every = len(self.results), f"{least} to {most}" if least < most else f"{most}"
         which = (
             f"run {done + 1} of {every}" if len(seeds) == 1 else f"runs {done + 1} to {done + len(seeds)} of {every}"
         )
@@ -205,10 +237,10 @@ class Study:
         make_deterministic(variant.recipe.train.deterministic)
         data = self.shared.data(variant.recipe, split_seed(self.recipe, variant, seed))
         base = self.shared.base(variant.recipe, data.task)
-        built = build(variant.recipe, base, data, Streams(seed, self.recipe.vary), around)
+        built = build(variant.recipe, base, data, self.recipe.streams(seed), around)
         model = built.model
         built.strategy.restore(model, folder.model)
-        [(scores, _)] = score_held_out(Group(model), data, variant.recipe, around, [folder], base.digest)
+        [(scores, *_)] = score_held_out(Group(model), data, variant.recipe, around, [folder], base.digest)
         result["scores"] |= scores
         if around.accelerator.is_main_process:
             write_json(folder.result, result)
@@ -279,7 +311,8 @@ def rescore(folder: Path, overrides: Sequence[str] = (), progress: Progress | No
     recipe = recipes.read_resolved(place.resolved, overrides)
     with told_when_full(folder), located(recipe), stop_on_signals() as stop, progress or Progress() as shown:
         shared = Shared()
-        facts = data_facts(recipe, preflight(recipe, shared))
+        found = preflight(recipe, shared)
+        facts = data_facts(recipe, found)
         same_data(place, facts)
         around = open_surroundings(recipe.variants[0].recipe.model, shown, stop, folder)
         study = Study.resume(recipe, place, shared, around)
@@ -291,4 +324,5 @@ def rescore(folder: Path, overrides: Sequence[str] = (), progress: Progress | No
         study.rescore_untuned()
         if study.around.accelerator.is_main_process:
             write_json(place.data, with_former(place, facts))
+            write_examples(place, recipe, found)
     return study.report()

@@ -116,3 +116,14 @@ def test_the_machines_peak_is_measured_once(monkeypatch):
     assert 1e8 < found < 1e14
     monkeypatch.setattr(torch, "randn", lambda *_, **__: pytest.fail("measured again"))
     assert peak_flops(torch.device("cpu"), torch.float32) == found
+
+
+def test_arithmetic_energy_and_latency_are_recorded(results):
+    """Of a linear probe only the head is trained, and the rest is not run again for scoring."""
+    full, probe = results["full", 0], results["linear", 0]
+    assert full["training"]["flops"] > 100 * probe["training"]["flops"] > 0
+    assert full["training"]["flops"] == pytest.approx(results["full", 1]["training"]["flops"], rel=0.2), "side by side"
+    assert set(full["latency"]) == {"test"} and probe["latency"] == {}
+    assert 0 < full["latency"]["test"] * 30 <= full["phases"]["evaluate"] + 0.01
+    for result in results.values():
+        assert set(result["energy"]) == {"joules", "source"} and result["energy"]["source"]

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.randomness import STREAMS, Streams, seed_everything
+from finetune.randomness import STREAMS, Streams, seed_everything, spell
 
 ADDRESSES = st.tuples(st.integers(0, 2**40), st.sampled_from(STREAMS), st.lists(st.integers(0, 10**6), max_size=3))
 
@@ -103,3 +103,26 @@ def test_seeding_everything_accepts_every_seed():
 def test_facts_say_which_seed_drives_what():
     assert Streams(7, frozenset({"order"})).facts() == {"split": 0, "init": 0, "order": 7, "dropout": 0, "noise": 0}
     assert Streams(7).facts(["init"]) == {"init": 7}
+
+
+def test_a_stream_may_have_a_seed_of_its_own():
+    """It is the one that a run of this seed would have, and the others stay as they are."""
+    streams = Streams(7, frozenset({"order"}), {"init": 3})
+    assert streams.facts() == {"split": 0, "init": 3, "order": 7, "dropout": 0, "noise": 0}
+    assert streams.seed_of("init", 5) == Streams(3).seed_of("init", 5)
+    assert streams.seed_of("order", 5) == Streams(7).seed_of("order", 5)
+
+
+@given(st.dictionaries(st.sampled_from(STREAMS), st.integers(0, 9)))
+def test_a_number_spells_the_seeds_of_all_streams(seeds):
+    streams = Streams.spelled(spell(seeds))
+    assert streams.facts() == {name: seeds.get(name, 0) for name in STREAMS}
+    assert streams.vary == {name for name, seed in seeds.items() if seed}
+    assert streams.seed == spell(seeds)
+
+
+def test_spelling_by_hand():
+    assert spell({"init": 1, "order": 3, "dropout": 2}) == 1320
+    assert Streams.spelled(1320).facts() == {"split": 0, "init": 1, "order": 3, "dropout": 2, "noise": 0}
+    with pytest.raises(AssertionError, match="one digit"):
+        spell({"init": 10})

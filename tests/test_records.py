@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import subprocess
 
+import pyarrow.parquet as pq
 import pytest
 
 from finetune import recipe
 from finetune.errors import InputError
 from finetune.preflight import preflight
 from finetune.progress import Progress
-from finetune.records import claim, data_facts, environment, same_data
+from finetune.records import claim, commit, data_facts, environment, examples, same_data, write_examples
 from finetune.run_dir import StudyDir, write_json, write_text
 from finetune.stopping import StopRequest
 from finetune.surroundings import open_surroundings
@@ -157,3 +159,91 @@ def test_the_environment_is_described(topics):
     assert {"torch", "transformers", "peft", "datasets"} <= set(found["packages"])
     assert found["device"].startswith(around.device.type)
     json.dumps(found, allow_nan=False)
+    assert found["threads"] >= 1 and set(found) >= {"finetune", "git", "python", "platform"}
+
+
+def test_the_commit_of_the_code_is_told_where_it_is_kept_with_git(tmp_path):
+    def git(*words):
+        author = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+        done = subprocess.run(["git", "-C", str(tmp_path), *author, *words], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    assert commit(package) is None
+    git("init")
+    assert commit(package) is None, "installed into somebody's repository, and no part of it"
+    git("add", "."), git("commit", "-m", "first"), git("tag", "v1")
+    head = git("rev-parse", "HEAD")
+    assert commit(package) == head
+    (package / "__init__.py").write_text("changed = True")
+    assert commit(package) == f"{head}-dirty"
+
+
+def held_out(path, *overrides):
+    """The table of the first variant's held-out examples."""
+    resolved = recipe.load(path, overrides)
+    found = preflight(resolved).data[resolved.variants[0].name]
+    return examples(found, "test", resolved.variants[0].recipe.scoring.keep_texts), found
+
+
+def test_held_out_examples_are_what_went_in_and_what_was_wanted(topics):
+    table, data = held_out(topics)
+    assert table.schema.names == ["example", "input", "reference", "group"]
+    assert [str(kind) for kind in table.schema.types] == ["int64", "string", "string", "string"]
+    assert table["example"].to_pylist() == list(range(30))
+    assert table["input"].to_pylist() == list(data.tables["test"]["text"])
+    assert table["reference"].to_pylist() == list(data.tables["test"]["label"])
+    assert table["group"].null_count == 30
+
+
+def test_private_texts_stay_where_they_are(topics):
+    table, _ = held_out(topics, "scoring.keep_texts=false", "task.group=text")
+    assert table["input"].null_count == 30 and set(table["reference"].to_pylist()) == {"money", "space", "sport"}
+    assert table["group"].to_pylist() == [str(number) for number in range(30)], "numbers for names"
+
+
+def test_private_answers_too(chats):
+    table, _ = held_out(chats, "scoring.keep_texts=false")
+    assert table["input"].null_count == table["reference"].null_count == 16
+    table, data = held_out(chats)
+    assert table["input"].to_pylist() == list(data.tables["test"]["prompt"])
+
+
+def test_long_texts_are_cut(topics, monkeypatch):
+    monkeypatch.setattr("finetune.records.MOST_CHARACTERS", 10)
+    table, data = held_out(topics)
+    assert table["input"].to_pylist() == [text[:10] for text in data.tables["test"]["text"]]
+
+
+def test_groups_are_written_as_texts(topics):
+    rows = (topics.parent / "news.csv").read_text().splitlines()
+    numbered = [f"{rows[0]},article", *(f"{row},{number // 3}" for number, row in enumerate(rows[1:]))]
+    (topics.parent / "news.csv").write_text("\n".join(numbered) + "\n")
+    with pytest.raises(InputError, match="keep groups together"):
+        held_out(topics, "task.group=article")
+    table, data = held_out(topics, "task.group=article", "data.split.group=article")
+    assert table["group"].to_pylist() == [str(article) for article in data.tables["test"]["article"]]
+    with pytest.raises(InputError, match="article"):
+        held_out(topics, "task.group=articel")
+
+
+def test_every_task_has_its_table_and_splits_of_their_own_have_none(topics, folder):
+    resolved = recipe.load(
+        topics, [f"evaluate=[{{name: again, data: {{path: {topics.parent}/news.csv}}}}]", "data.leaks=allow"]
+    )
+    write_examples(folder, resolved, preflight(resolved))
+    assert pq.ParquetFile(folder.examples("again")).metadata.num_rows == 90
+    assert pq.ParquetFile(folder.examples("test")).metadata.num_rows == 30
+    varied = recipe.load(topics, ["vary=[split]"])
+    other = StudyDir(folder.path / "varied")
+    write_examples(other, varied, preflight(varied))
+    assert not other.examples("test").exists()
+
+
+def test_a_group_column_may_be_named_later(topics):
+    assert recipe.load(topics).variants[0].digest == recipe.load(topics, ["task.group=text"]).variants[0].digest
+    assert (
+        recipe.load(topics).variants[0].digest == recipe.load(topics, ["scoring.keep_texts=false"]).variants[0].digest
+    )

@@ -226,7 +226,7 @@ def test_a_score_that_is_no_number_is_left_out(bench, monkeypatch):
         return [replace(one, loss=math.nan) for one in found]
 
     monkeypatch.setattr(made.data.task, "predict", predict)
-    [(scores, means)] = score_held_out(
+    [(scores, means, _)] = score_held_out(
         Group(model), made.data, made.recipe, made.around, [made.folder], made.base.digest
     )
     assert set(means) == {"test"} and 0 <= means["test"] <= 1

@@ -13,6 +13,7 @@ from finetune.run_dir import RunDir, StudyDir, atomic, read_json, write_json, wr
 def test_the_tree():
     study = StudyDir(Path("runs/topics"))
     run = study.run("lora", 3)
+    assert str(study.examples("test")) == "runs/topics/examples/test.parquet"
     paths = [study.recipe, study.resolved, study.environment, study.data, study.report, study.base.path, run.path]
     assert [str(path) for path in paths] == [
         f"runs/topics/{name}"

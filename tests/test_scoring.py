@@ -1,6 +1,8 @@
 """Scores of held-out tasks: made once for the same weights, data and options; for a group as for each of its runs."""
 
+import itertools
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -56,11 +58,12 @@ def shaken(group, size=0.3):
 
 
 def scored(variant, group, folder, model="base", **changes):
-    """Scores of each run; ``changes`` of the recipe's sections."""
+    """Scores and means of each run; ``changes`` of the recipe's sections."""
     recipe = variant.recipe.model_copy(update=changes)
     folders = [RunDir(folder / str(number)) for number in range(group.count)]
     dtype = changes.get("dtype", torch.float32)
-    return score_held_out(group, variant.data, recipe, variant.around(dtype=dtype), folders, model)
+    found = score_held_out(group, variant.data, recipe, variant.around(dtype=dtype), folders, model)
+    return [(each.scores, each.means) for each in found]  # not the time it took
 
 
 def rows(path):
@@ -111,6 +114,34 @@ def test_with_other_options_it_is(variants, predicted, tmp_path, change):
     scored(this, group, tmp_path)
     scored(this, group, tmp_path, **change(this.recipe))
     assert predicted == [1, 1]
+
+
+def test_what_changes_nothing_of_what_is_said_predicts_nothing_again(variants, predicted, tmp_path):
+    this = variants["classification"]
+    group = this.assembled([0])
+    scored(this, group, tmp_path)
+    scored(this, group, tmp_path, **with_other("scoring", keep_texts=False)(this.recipe))
+    scored(this, group, tmp_path, **with_other("task", group="author")(this.recipe))
+    assert predicted == [1]
+
+
+def test_latency_is_a_runs_share_of_the_time_of_an_example(variants, tmp_path, monkeypatch):
+    """Where the whole model has run: not where predictions were stored, or what a frozen prefix makes of examples."""
+    this = variants["classification"]
+    ticks = itertools.count(0, 40)
+    monkeypatch.setattr(scoring, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+
+    def latencies(group, folder):
+        folders = [RunDir(folder / str(number)) for number in range(group.count)]
+        found = score_held_out(group, this.data, this.recipe, this.around(), folders, "base")
+        return [each.latency for each in found]
+
+    group = this.assembled([0, 1])
+    assert latencies(group, tmp_path / "new") == [{"test": 40 / 8 / 2}] * 2
+    assert latencies(group, tmp_path / "new") == [{}, {}]
+    group.prefix = SimpleNamespace(store=SimpleNamespace(announce=lambda examples: None))
+    monkeypatch.setattr(scoring, "predict", lambda *_: [store.read(tmp_path / "new/0/predictions/test.parquet")] * 2)
+    assert latencies(group, tmp_path / "prefix") == [{}, {}]
 
 
 def test_with_other_weights_or_data_it_is(variants, predicted, tmp_path, monkeypatch):

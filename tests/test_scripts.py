@@ -58,12 +58,13 @@ def test_what_changed_is_installed_again(checkout):
     assert not installs(run("quickstart")[1])
 
 
-def test_the_benchmark_runs_the_checkouts_own_code(checkout):
+@pytest.mark.parametrize(("script", "extra"), [("benchmark", "[benchmark]"), ("simulate", "")])
+def test_what_measures_runs_the_checkouts_own_code(checkout, script, extra):
     folder, run = checkout
-    done, calls = run("benchmark", "--quick")
+    done, calls = run(script, "--quick")
     assert done.returncode == 0, done.stderr
-    assert any(f"-e {folder}[benchmark]" in call for call in installs(calls))
-    assert calls[-1] == "-m scripts._benchmark --quick"
+    assert any(f"-e {folder}{extra} " in call for call in installs(calls))
+    assert calls[-1] == f"-m scripts._{script} --quick"
 
 
 def test_extras_are_kept_together(checkout):

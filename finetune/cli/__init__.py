@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from finetune import __doc__ as summary
 from finetune import __version__
-from finetune.cli import check, evaluate, explain, list_plugins, report, run, schema
+from finetune.cli import check, compare, diagnose, evaluate, explain, list_plugins, plan, report, run, schema
 from finetune.errors import FinetuneError, InputError, Interrupted
 
 VERBS: dict[str, ModuleType] = {
@@ -23,8 +23,11 @@ VERBS: dict[str, ModuleType] = {
     "schema": schema,
     "list": list_plugins,
     "explain": explain,
+    "plan": plan,
+    "diagnose": diagnose,
     "evaluate": evaluate,
     "report": report,
+    "compare": compare,
 }
 
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130

@@ -57,7 +57,9 @@ def data_and_parameters(recipe: ResolvedRecipe, fresh: bool) -> tuple[list[str],
 def report_lines(recipe: ResolvedRecipe) -> Iterator[str]:
     """What would run, then every value with its origin: first what all variants share, then what is each one's own."""
     variants, seeds = len(recipe.variants), len(recipe.seeds)
-    total = f"{_count(variants, 'variant')} x {_count(seeds, 'seed')} = {_count(variants * seeds, 'run')}"
+    least = recipe.until.at_least if recipe.until else seeds
+    each, total = _count(seeds, "seed", least), _count(variants * seeds, "run", variants * least)
+    total = f"{_count(variants, 'variant')} x {each} = {total}"
     yield wrapped(f"{recipe.name}: {total}", hanging="  ")
     for variant in recipe.variants:
         yield wrapped(
@@ -116,5 +118,6 @@ def _listing(heading: str, entries: list[Entry]) -> Iterator[str]:
             yield wrapped(end, "      ", "      ")
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+def _count(number: int, what: str, least: int | None = None) -> str:
+    start = "" if least in (None, number) else f"{least} to "
+    return f"{start}{number} {what}{'' if number == 1 else 's'}"

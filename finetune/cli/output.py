@@ -37,6 +37,19 @@ def wrapped(text: str, indent: str = "", hanging: str = "") -> str:
     )
 
 
+def fitted(rows: Sequence[dict[str, str]], dispensable: Sequence[str] = ()) -> list[str]:
+    """Lines of a table, the first column to the left, without so many of the ``dispensable`` ones as do not fit."""
+    for dropped in range(len(dispensable) + 1):
+        names = [name for name in rows[0] if name not in dispensable[:dropped]]
+        widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in names}
+        if sum(widths.values()) + 2 * (len(names) - 1) <= columns():
+            break
+    table = [{name: name for name in names}, *rows]
+    cells = [[row[name].rjust(widths[name]) for name in names[1:]] for row in table]
+    first = [row[names[0]].ljust(widths[names[0]]) for row in table]
+    return ["  ".join([start, *rest]).rstrip() for start, rest in zip(first, cells, strict=True)]
+
+
 def print_problems(problems: Sequence[Problem]) -> None:
     """Every problem on stderr, in colour only on a terminal, and how many there are."""
     from rich.console import Console

@@ -10,6 +10,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "studies", type=Path, nargs="+", metavar="STUDY_DIR", help="folder of a study, such as runs/topics"
     )
+    parser.add_argument(
+        "--baseline", metavar="VARIANT", help="compare every other variant with this one, instead of all pairs"
+    )
 
 
 def run(args: Namespace) -> int:
@@ -18,5 +21,5 @@ def run(args: Namespace) -> int:
     from finetune.report import build
 
     for study in args.studies:
-        print_results(study, build(study))
+        print_results(study, build(study, args.baseline))
     return 0

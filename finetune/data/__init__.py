@@ -25,7 +25,8 @@ class Splits:
     Every dataset has a column ``example``, its row number from 0. ``held_out`` has ``test`` first, when there is one,
     and then the named sets in the recipe's order. ``facts`` is what `data.json` says: ``splits`` (by name: examples,
     fingerprint, source), ``duplicates_dropped`` and ``leaks`` (``checked``, ``found``, ``action``, ``dropped``, and
-    how many validation examples are in another held-out set too: ``validation_held_out``).
+    how many validation examples are in another held-out set too: ``validation_held_out``; where examples belong to
+    groups, ``groups`` with the ``column``, how many groups were ``found`` on both sides, and the examples ``dropped``).
     """
 
     train: Dataset
@@ -40,6 +41,7 @@ def load_splits(
     inputs: Sequence[str],
     split_seed: int,
     check: Callable[[Dataset, str], None],
+    group: str | None = None,
 ) -> Splits:
     """Read, check, clean and divide all data of a study.
 
@@ -49,17 +51,21 @@ def load_splits(
         inputs: the columns that say what an example is: two rows with the same ones are the same example.
         split_seed: seeds the split and the samples of `limit`.
         check: the task's own check, called on every table as it was read, with its recipe path.
+        group: the column that `task.group` names, whose values must not be both learnt from and held out.
 
     Raises:
         InputError: with the problems of all sources, or else those of cleaning, splitting and leaks.
     """
     from finetune.data import checks
 
-    train, *others = _read_all(_parts(options, held_out), split_seed, check)
+    train, *others = _read_all(_parts(options, held_out), split_seed, check, group)
     pool, repeated = checks.without_duplicates(train.read, inputs, options.duplicates, train.at)
     train, *carved = _divide(replace(train, data=pool), options, split_seed)
     others = sorted([*carved, *others], key=lambda part: ORDER.get(part.name, len(ORDER)))
-    kept, leaks = checks.without_leaks(train.read, {part.at: part.read for part in others}, inputs, options.leaks)
+    held = {part.at: part.read for part in others}
+    kept, leaks = checks.without_leaks(train.read, held, inputs, options.leaks)
+    if group is not None:
+        kept, leaks["groups"] = checks.without_shared_groups(kept, held, group, options.leaks)
     return _splits([replace(train, data=kept), *others], inputs, {"duplicates_dropped": repeated, "leaks": leaks})
 
 
@@ -92,8 +98,11 @@ def _parts(options: DataOptions, held_out: Mapping[str, Source]) -> list[_Part]:
     return parts + [_Part(name, f"evaluate.{name}.data", source) for name, source in held_out.items()]
 
 
-def _read_all(parts: Sequence[_Part], seed: int, check: Callable[[Dataset, str], None]) -> list[_Part]:
+def _read_all(
+    parts: Sequence[_Part], seed: int, check: Callable[[Dataset, str], None], group: str | None
+) -> list[_Part]:
     """The parts with their examples, checked; the problems of all of them are raised together."""
+    from finetune.data.columns import require_groups
     from finetune.data.sources import read
 
     filled: list[_Part] = []
@@ -102,6 +111,8 @@ def _read_all(parts: Sequence[_Part], seed: int, check: Callable[[Dataset, str],
         try:
             data = read(part.source, part.at, seed)
             check(data, part.at)
+            if group is not None:
+                require_groups(data, group, part.at, "task.group")
             filled.append(replace(part, data=data))
         except InputError as error:
             problems += error.problems

@@ -124,6 +124,40 @@ def _leak(
     return Problem(found + _excerpt(dataset, row, inputs), advice, at)
 
 
+def without_shared_groups(
+    train: Dataset, held_out: Mapping[str, Dataset], column: str, action: Literal["refuse", "drop", "allow"]
+) -> tuple[Dataset, dict[str, Any]]:
+    """``train`` without examples of groups that are held out too (all of them, for ``allow``), and the facts of it.
+
+    A group is a value of ``column``, whatever its type. Facts: the ``column``, the groups ``found`` on both sides, and
+    the training examples ``dropped``. Raises InputError as :func:`without_leaks` does.
+    """
+    own = _groups(train, column)
+    known, shared, problems = set(own), set[str](), []
+    for at, dataset in held_out.items():
+        groups = dict.fromkeys(_groups(dataset, column))
+        both = [group for group in groups if group in known]
+        shared.update(both)
+        if both:
+            found = f"{len(both)} of the {len(groups)} values of '{column}' are in the training data too, such as "
+            advice = f"if '{column}' means the same in both files, set `data.leaks` to drop (from training) or allow; "
+            advice += f'else give it other values in one of them, as with `columns: {{{column}: "new {{{column}}}"}}`'
+            if at.startswith("data.split"):
+                advice = f"keep groups together with `data.split.group: {column}`"
+            problems.append(Problem(f"{found}'{both[0]:.{EXCERPT}}'", advice, at))
+    if problems and action == "refuse":
+        raise InputError(problems)
+    dropped = np.array([group in shared for group in own], dtype=bool) & (action == "drop")
+    if dropped.all():
+        raise bad_input("data.leaks", f"every '{column}' of the training data is held out too; dropping leaves none")
+    facts = {"column": column, "found": len(shared), "dropped": int(dropped.sum())}
+    return take(train, np.flatnonzero(~dropped)) if dropped.any() else train, facts
+
+
+def _groups(dataset: Dataset, column: str) -> list[str]:
+    return [str(value) for value in as_table(dataset)[column].to_pylist()]
+
+
 def overlap(dataset: Dataset, others: Iterable[Dataset], inputs: Sequence[str]) -> int:
     """How many examples of ``dataset`` are in one of the ``others`` too."""
     known = {key for other in others for key in keys(other, inputs)}

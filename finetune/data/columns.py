@@ -67,6 +67,18 @@ def refuse_missing(dataset: Dataset, column: str, at: str, option: str) -> None:
     _refuse_gaps(table, table[column], f"column '{column}' of {at} has no value", option)
 
 
+def require_groups(dataset: Dataset, column: str, at: str, option: str) -> None:
+    """Refuse a column that is missing, has gaps (nulls, NaN, empty texts), or holds lists or objects."""
+    refuse_missing(dataset, column, at, option)
+    table = _table(dataset, column, at, option)
+    kind = table[column].type
+    if pa.types.is_nested(kind):
+        raise bad_input(option, f"column '{column}' of {at} holds {kind}", "name a column of plain values")
+    if _is_text(kind):
+        empty = pc.equal(pc.utf8_trim_whitespace(table[column]), "")
+        _refuse_rows(table, empty, f"column '{column}' of {at} has an empty value", option)
+
+
 def _table(dataset: Dataset, column: str, at: str, option: str) -> pa.Table:
     require_column(dataset, column, at, option)
     return as_table(dataset.select_columns([name for name in {column, EXAMPLE} if name in dataset.column_names]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from finetune.data.options import Source
-from finetune.options import Options
+from finetune.options import OPERATIONAL, Options
 
 
 class HeldOut(Options):
@@ -24,3 +24,8 @@ class ScoringOptions(Options):
     """Examples scored at once."""
     base: bool = True
     """Score the untuned base model too, where that means something (it has no newly initialised head)."""
+    baseline: str | None = Field(None, json_schema_extra=OPERATIONAL)
+    """Variant with which every other is compared. Default: all pairs are, which are more, and harder to decide."""
+    keep_texts: bool = Field(True, json_schema_extra=OPERATIONAL)
+    """Keep the held-out texts in the study's folder, for the report's hardest examples. `false`, for private data: the
+    report shows row numbers instead. Answers, wanted and given, are in `predictions/` either way."""

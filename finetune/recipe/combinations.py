@@ -75,6 +75,14 @@ def _names(data: DataOptions, evaluate: list[HeldOut]) -> Iterator[Mistake]:
         seen[task.name] += 1
 
 
+def _group(task: Any, vary: list[str]) -> Iterator[Mistake]:
+    """Groups are of held-out examples that all runs have in common."""
+    group = getattr(task, "group", None)
+    if group is not None and "split" in vary:
+        found = f"is '{group}', for errors over the same examples in all runs, and `vary` gives each seed a split"
+        yield Mistake(("task", "group"), found, "take split out of `vary`; or write data.split.group alone")
+
+
 def _select(task: Any, train: TrainOptions) -> Iterator[Mistake]:
     choices = list(dict.fromkeys(["loss", *task.metrics]))
     if train.select not in choices:
@@ -168,6 +176,7 @@ CHECKS: tuple[Callable[..., Iterator[Mistake]], ...] = (
     _pairs,
     _held_out,
     _names,
+    _group,
     _select,
     _early_stopping,
     _batches,

@@ -33,13 +33,45 @@ def _choice(registry: Registry[Any]) -> Any:
 
 
 def _expand_seeds(value: Any) -> Any:
-    if isinstance(value, list):
+    if isinstance(value, list | dict | SeedsUntil):
         return value
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError("must be a whole number (how many seeds) or a list of whole numbers (the seeds)")
+        raise ValueError(
+            "must be a whole number (how many seeds), a list of whole numbers (the seeds), or a section with `until`"
+        )
     if not 1 <= value <= MOST_SEEDS:
         raise ValueError(f"is {value}; at least 1 and at most {MOST_SEEDS} seeds can be asked for")
     return list(range(value))
+
+
+class Precision(Options):
+    """How narrow an interval has to be."""
+
+    ci_width: float = Field(gt=0)
+    """Full width, from end to end, of the 95 % interval of the mean over seeds: of the first held-out task's first
+    metric. In points: 1 is one percentage point, or 0.01 of a coefficient, or one point of a score up to 100; of a
+    metric without points, such as a loss, in its own unit."""
+
+
+class SeedsUntil(Options):
+    """Adds seeds until every variant's mean is known well enough. The interval is a confidence sequence, which holds
+    although the scores decide how many seeds there are, and is wider than that of a number fixed before. All variants
+    have the same seeds, 0, 1, 2, ..., so that they can be compared in pairs; as many are added at once as are trained
+    side by side. No run is left out: failed runs that were scored count in every mean."""
+
+    until: Precision
+    """When to stop."""
+    at_least: int = Field(5, ge=2, le=MOST_SEEDS)
+    """Seeds after which the widths are looked at for the first time. Under four there is no interval yet."""
+    at_most: int = Field(30, ge=2, le=MOST_SEEDS)
+    """Seeds at which it ends, however wide the intervals are."""
+
+    @model_validator(mode="after")
+    def _in_this_order(self) -> SeedsUntil:
+        if self.at_least > self.at_most:
+            default = "" if "at_least" in self.model_fields_set else " by default"
+            raise ValueError(f"at_least is {self.at_least}{default}, more than at_most, which is {self.at_most}")
+        return self
 
 
 def _in_order(streams: list[StreamName]) -> list[StreamName]:
@@ -63,10 +95,8 @@ else:
     TaskOptions, StrategyOptions, MitigationOptions = _choice(TASKS), _choice(STRATEGIES), _choice(MITIGATIONS)
 
 Seeds = Annotated[
-    list[Annotated[int, Field(ge=0)]],
-    Field(min_length=1),
-    AfterValidator(_distinct),
-    BeforeValidator(_expand_seeds, json_schema_input_type=int | list[int]),
+    Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(_distinct)] | SeedsUntil,
+    BeforeValidator(_expand_seeds, json_schema_input_type=int | list[int] | SeedsUntil),
 ]
 
 
@@ -113,7 +143,8 @@ class Recipe(Options):
     name: str = Field(pattern=NAME)
     """Name of the study, and of its folder. Default: the recipe file's name."""
     seeds: Seeds = Field(default_factory=lambda: list(range(5)))
-    """How many seeds, which are then 0, 1, 2, ...; or a list of seeds. Default: 5."""
+    """How many seeds, which are then 0, 1, 2, ...; or a list of seeds; or until when to add seeds, as in
+    `{until: {ci_width: 1.0}, at_least: 5, at_most: 30}`. Default: 5."""
     vary: Vary = Field(default_factory=lambda: [stream for stream in STREAMS if stream in Streams.vary])
     """Streams of randomness that change with the seed; the others stay the same in all runs. Default: all but
     `split`."""

@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from finetune.errors import InputError, Problem, did_you_mean
+from finetune.randomness import Streams
 from finetune.recipe.explain import Mistake, describe
 from finetune.recipe.files import read, read_mapping, read_text
-from finetune.recipe.options import NAME, STUDY_KEYS, Recipe
+from finetune.recipe.options import NAME, STUDY_KEYS, Recipe, SeedsUntil
 from finetune.recipe.overrides import Override, apply, parse_overrides
 from finetune.recipe.paths import anchored
 from finetune.recipe.tree import COMMAND_LINE, Node, Origin, dotted, merge, shown
@@ -21,7 +22,8 @@ from finetune.recipe.validate import by_place, check, located, problems_of
 from finetune.recipe.yaml_text import dump
 
 RESERVED = frozenset(
-    {"base", "report", "stages", "recipe.yaml", "resolved.yaml", "environment.json", "data.json", "speed.json"}
+    {"base", "examples", "report", "stages"}
+    | {"recipe.yaml", "resolved.yaml", "environment.json", "data.json", "speed.json", "diagnosis.json"}
 )
 """Names of other things in a study's folder."""
 
@@ -45,6 +47,9 @@ class ResolvedRecipe:
     path: Path
     name: str
     seeds: list[int]
+    """Every seed that may run: all of them do, unless there is a rule."""
+    until: SeedsUntil | None
+    """The rule by which seeds are added, where there is one."""
     vary: frozenset[str]
     variants: list[Variant]
     digest: str
@@ -54,6 +59,12 @@ class ResolvedRecipe:
     """What was written for all variants."""
     trees: Mapping[str, Node] = field(repr=False)
     """What was written for each variant, laid over what they share."""
+    crossed: bool = False
+    """Whether this is a crossed design, whose seeds spell those of the streams."""
+
+    def streams(self, seed: int) -> Streams:
+        """The random streams of the runs under ``seed``."""
+        return Streams.spelled(seed) if self.crossed else Streams(seed, self.vary)
 
     def locate(self, dotted_path: str, variant: str | None = None, exact: bool = False) -> str | None:
         """``file:line`` or ``command line``: where the value at ``dotted_path`` was set.
@@ -77,8 +88,9 @@ class ResolvedRecipe:
             }
             for variant in self.variants
         }
-        study = {"name": self.name, "digest": self.digest, "seeds": self.seeds, "vary": sorted(self.vary)}
-        return dump({**study, "variants": variants})
+        seeds = self.seeds if self.until is None else self.until.model_dump(mode="json")
+        study = {"name": self.name, "digest": self.digest, "seeds": seeds, "vary": sorted(self.vary)}
+        return dump({**study, **({"crossed": True} if self.crossed else {}), "variants": variants})
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> ResolvedRecipe:
@@ -182,14 +194,18 @@ def _resolve(path: Path, text: str, shared: Node, trees: dict[str, Node], proble
         problems += located(shared, mistakes)
         recipes = {recipe.strategy.type: recipe} if recipe else {}
         trees = {name: shared for name in recipes}
+    problems += _baselines(recipes, trees)
     if problems:
         raise InputError(sorted(problems, key=by_place))
     variants = [Variant(name, anchored(said, trees[name]), digest_of(said)) for name, said in recipes.items()]
     study = variants[0].recipe
+    said = study.seeds
+    seeds, until = (list(range(said.at_most)), said) if isinstance(said, SeedsUntil) else (said, None)
     return ResolvedRecipe(
         path=path,
         name=study.name,
-        seeds=study.seeds,
+        seeds=seeds,
+        until=until,
         vary=frozenset(study.vary),
         variants=variants,
         digest=_digest({"name": study.name, "variants": {variant.name: variant.digest for variant in variants}}),
@@ -197,6 +213,24 @@ def _resolve(path: Path, text: str, shared: Node, trees: dict[str, Node], proble
         shared=shared,
         trees=trees,
     )
+
+
+def _baselines(recipes: Mapping[str, Recipe], trees: Mapping[str, Node]) -> Iterator[Problem]:
+    """Baselines that are none of the variants, or not the same for all: there is one for the study."""
+    told = set()
+    first = next(iter(recipes.values()), None)
+    for name, recipe in recipes.items():
+        baseline, node = recipe.scoring.baseline, trees[name].nearest(("scoring", "baseline"))
+        where = node.origin.where
+        if baseline not in (None, *recipes):
+            found, advice = f"there is no variant called '{baseline}'", did_you_mean(str(baseline), list(recipes))
+        elif first is not None and baseline != first.scoring.baseline:
+            found, advice = "is not the same for all variants", "say it once, outside `variants`"
+        else:
+            continue
+        if where not in told:
+            told.add(where)
+            yield Problem(found, advice, "scoring.baseline", where)
 
 
 def digest_of(recipe: Recipe) -> str:
@@ -240,7 +274,8 @@ def read_resolved(path: Path, overrides: Sequence[str] = ()) -> ResolvedRecipe:
         raise InputError(Problem(f"{shown(path)} is not the resolved recipe of a study", "name a study's folder"))
     resolved = _resolve(path, text, Node(study, root.origin), trees, problems)
     variants = [Variant(v.name, v.recipe, digests[v.name]) for v in resolved.variants]
-    return ResolvedRecipe(**{**vars(resolved), "variants": variants, "digest": str(digest.content)})
+    kept = {"variants": variants, "digest": str(digest.content), "crossed": root.child("crossed") is not None}
+    return ResolvedRecipe(**{**vars(resolved), **kept})
 
 
 def _not_rescoring(override: Override, root: Node) -> Problem | None:

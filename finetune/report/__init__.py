@@ -1,4 +1,7 @@
-"""The report of a study, from its run folders alone: `index.html`, `report.md` and `results.json`; no torch."""
+"""The report of a study, from its run folders alone: `index.html`, `report.md`, `model-card.md` and `results.json`.
+
+It needs no torch.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +9,27 @@ from pathlib import Path
 from typing import Any
 
 
-def build(study_dir: Path) -> dict[str, Any]:
+def build(study_dir: Path, baseline: str | None = None) -> dict[str, Any]:
     """Write the report of the study in ``study_dir`` and return what stands in its `results.json`.
 
-    Works at any time: runs that have not ended are listed as interrupted, or left out when they have not begun.
-    Raises InputError when the folder is not a study's.
+    Works at any time: runs that have not ended are listed as interrupted, or left out when they have not begun. The
+    model card is written as soon as a variant has a score.
+    ``baseline`` is the variant that all others are compared with, where it is not to be the recipe's.
+    Raises InputError when the folder is not a study's, or no variant has the baseline's name.
     """
-    from finetune.report import content, html, markdown
+    from finetune.report import card, content, html, markdown
     from finetune.report.reading import read_study
     from finetune.report.results import results_of
     from finetune.run_dir import StudyDir, write_json, write_text
 
-    study = read_study(Path(study_dir))
+    study = read_study(Path(study_dir), baseline)
     results = results_of(study)
     document = content.document(study, results)
     folder = StudyDir(Path(study_dir)).report
     write_text(folder / "index.html", html.render(document))
     write_text(folder / "report.md", markdown.render(document))
+    best = card.best_variant(results)
+    if best is not None:
+        write_text(folder / "model-card.md", card.render(study, results, best))
     write_json(folder / "results.json", results)
     return results

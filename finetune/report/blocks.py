@@ -9,6 +9,17 @@ from markupsafe import Markup
 
 Tone = Literal["", "good", "bad", "muted"]
 
+_UNSEEN = (
+    *range(0x09),
+    0x0B,
+    0x0C,
+    *range(0x0E, 0x20),
+    *range(0x7F, 0xA0),
+    *range(0x202A, 0x202F),
+    *range(0x2066, 0x206A),
+)
+_SEEN = dict.fromkeys(_UNSEEN, "\N{REPLACEMENT CHARACTER}")
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -18,7 +29,11 @@ class Cell:
     small: str = ""
     tone: Tone = ""
     colour: int | None = None
-    """Number of the variant's colour in the plots."""
+    """Number of the variant's colour in the plots; the text is then the variant's name."""
+    about: tuple[str, ...] = ()
+    """Names of the variants that its row is about, where no coloured cell says so."""
+    value: float | None = None
+    """What the page sorts by, where the number at the start of the text would not do."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +71,8 @@ class Table:
     columns: list[Column]
     rows: list[list[Cell]]
     notes: list[str] = field(default_factory=list)
+    caption: str = ""
+    """What a screen reader calls it; the heading above and the first column's, where this is empty."""
 
 
 @dataclass(frozen=True)
@@ -125,3 +142,9 @@ class Document:
     verdict: Verdict
     facts: list[tuple[str, str]]
     sections: list[Section]
+
+
+def seen(text: str) -> str:
+    """``text`` with a sign for each character that steers a screen instead of being seen: control characters, and
+    those that turn the direction of all that follows them."""
+    return text.translate(_SEEN)

@@ -4,32 +4,58 @@ from __future__ import annotations
 
 from typing import Any
 
-from finetune.report import appendix, combined, methods, plots
-from finetune.report.blocks import Block, Cell, Column, Document, Figure, Fold, Panels, Section, Table, Text
+from finetune.report.blocks import Block, Cell, Column, Document, Figure, Fold, Section, Table, Text
+from finetune.report.drawing import plots
+from finetune.report.measured import BASE_REASON
 from finetune.report.reading import Study
-from finetune.report.results import BASE_REASON
-from finetune.report.units import MINUS, NONE, count, p_value, seconds, unit
+from finetune.report.sections import (
+    across,
+    agreement,
+    appendix,
+    calibration,
+    combined,
+    cost,
+    diagnosis,
+    differences,
+    domains,
+    methods,
+    mistakes,
+    training,
+)
+from finetune.report.units import NONE, Unit, count, seconds, unit
 from finetune.report.verdict import verdict_of
 from finetune.run_dir import BASE, FAILED
 
 Results = dict[str, Any]
 
+TRIES = (1, 2, 3, 5, 10, 15, 20, 30)
+"""Numbers of seeds for which the expected best is written."""
+
 
 def document(study: Study, results: Results) -> Document:
     """The whole report."""
+    curves, *further = training.sections(study, results)
     sections = [
+        diagnosis.section(study, results),
         *(_task_section(results, task) for task in results["tasks"]),
-        _comparison_section(results),
+        differences.section(results),
+        *across.sections(study, results),
+        *agreement.sections(study, results),
         *combined.sections(results),
-        _curve_section(study),
+        curves,
+        domains.section(study, results),
+        calibration.section(study, results),
+        *further,
+        mistakes.section(study, results),
         _failure_section(results),
-        appendix.cost_section(study, results),
         appendix.data_section(study),
+        cost.section(study, results),
         appendix.recipe_section(study),
         appendix.environment_section(study),
         methods.method_section(study),
     ]
-    return Document(results["study"], verdict_of(results), _facts(study, results), sections)
+    shown = [section for section in sections if section is not None]
+    return Document(results["study"], verdict_of(results), _facts(study, results), shown)
 
 
 def _facts(study: Study, results: Results) -> list[tuple[str, str]]:
@@ -57,6 +83,8 @@ def _task_section(results: Results, task: dict[str, Any]) -> Section:
     blocks: list[Block] = [Text(intro, "muted"), _score_table(results, task), _seed_figure(results, task)]
     if len(task["metrics"]) > 1:
         blocks.append(_metric_table(results, task))
+    if any(len(variant["estimates"][_key(task)]["expected_best"]) > 1 for variant in results["variants"]):
+        blocks.append(Fold(f"Expected best of several seeds on {task['name']}", [_best_table(results, task)]))
     blocks.append(Fold(f"Every run on {task['name']}", [_run_table(results, task)]))
     return Section(f"task-{task['name']}", f"Scores on {task['name']}", blocks)
 
@@ -66,7 +94,7 @@ def _score_table(results: Results, task: dict[str, Any]) -> Table:
     columns = [
         Column("variant", numeric=False),
         Column(metric.heading, "Mean over seeds"),
-        Column("95 % interval", "Student t interval of the mean over seeds"),
+        Column("95 % interval", "Of the mean over seeds"),
         Column("SD", "Standard deviation over seeds, n - 1"),
         Column("test-set noise", "The SD that a test set of this size causes alone, were all seeds equally good"),
         Column("SD without it", "What would remain on an endless test set: how much the models really differ"),
@@ -87,13 +115,18 @@ def _score_row(variant: dict[str, Any], key: str, index: int) -> list[Cell]:
         _variant_cell(variant, index),
         Cell(metric.number(found["mean"])),
         Cell(metric.interval(found["ci"])),
-        Cell(metric.number(found["sd"], more=1)),
+        Cell(metric.number(found["sd"], more=1), _ends(metric, found["sd_ci"])),
         Cell(metric.number(found["sd_floor"], more=1)),
-        Cell(metric.number(found["sd_corrected"], more=1)),
+        Cell(metric.number(found["sd_corrected"], more=1), _ends(metric, found["sd_corrected_ci"])),
         Cell(NONE if is_base else every, tone="muted"),
         Cell(f"{failures['count']} of {failures['n']}", tone="bad" if failures["count"] else ""),
         Cell(NONE if is_base else variant["stability"], tone=tones.get(variant["stability"], "muted")),
     ]
+
+
+def _ends(metric: Unit, bounds: tuple[float, float] | None) -> str:
+    """The interval of an SD, with the SD's decimals."""
+    return "" if bounds is None else f"[{', '.join(metric.number(bound, more=1) for bound in bounds)}]"
 
 
 def _variant_cell(variant: dict[str, Any], index: int) -> Cell:
@@ -148,6 +181,28 @@ def _metric_table(results: Results, task: dict[str, Any]) -> Table:
     return Table(columns, rows)
 
 
+def _key(task: dict[str, Any]) -> str:
+    return f"{task['name']}/{task['metric']}"
+
+
+def _best_table(results: Results, task: dict[str, Any]) -> Table:
+    """What one may hope for who tries some seeds and keeps the best by this metric: an estimate for few draws."""
+    metric, numbers = unit(task["metric"]), [number for number in TRIES if number <= len(results["seeds"])]
+    columns = [Column("variant", numeric=False)]
+    columns += [Column(f"best of {number}" if number > 1 else "one seed") for number in numbers]
+    rows = []
+    for index, variant in enumerate(results["variants"]):
+        found = variant["estimates"][_key(task)]["expected_best"]
+        if len(found) > 1:
+            cells = [Cell(metric.number(found[number - 1]) if number <= len(found) else NONE) for number in numbers]
+            rows.append([_plain(_variant_cell(variant, index)), *cells])
+    note = (
+        f"{metric.heading}, expected over draws from the seeds at hand, with replacement (Dodge et al., EMNLP 2019). "
+        "The best by the test score itself flatters: it says what choosing by luck would seem to gain."
+    )
+    return Table(columns, rows, [note])
+
+
 def _run_table(results: Results, task: dict[str, Any]) -> Table:
     columns = [Column("variant", numeric=False), Column("seed"), Column("status", numeric=False)]
     columns += [Column(unit(metric["name"]).heading) for metric in task["metrics"]] + [Column("time")]
@@ -175,63 +230,6 @@ def _seed_cell(run: dict[str, Any]) -> Cell:
 def _status_cell(run: dict[str, Any]) -> Cell:
     tones: dict[str, Any] = {"finished": "", "interrupted": "muted"}
     return Cell(run["status"], tone=tones.get(run["status"], "bad"))
-
-
-def _comparison_section(results: Results) -> Section:
-    headline, other = (
-        [row for row in results["comparisons"] if row["family"] == family] for family in ("headline", "other")
-    )
-    if not headline:
-        return Section("differences", "Differences", [Text("There is no second variant to compare with.", "muted")])
-    intro = (
-        "Left minus right, paired by seed. A difference counts as decided when its interval excludes zero "
-        "and its p-value, corrected for all comparisons of the table, is below 0.05."
-    )
-    blocks: list[Block] = [Text(intro, "muted"), _comparison_table(headline)]
-    if other:
-        blocks.append(Fold("Differences on the other metrics", [_comparison_table(other)]))
-    return Section("differences", "Differences", blocks)
-
-
-def _comparison_table(rows: list[dict[str, Any]]) -> Table:
-    columns = [
-        Column("left against right", numeric=False),
-        Column("metric", numeric=False),
-        Column("difference", "Left minus right, mean over common seeds"),
-        Column("95 % interval", "Student t interval of the mean difference"),
-        Column("p (Holm)", "Two-sided t-test, corrected by Holm for all comparisons of this table"),
-        Column("P(left wins)", "Chance that a random seed of the left beats a random seed of the right; ties half"),
-        Column("verdict", numeric=False),
-    ]
-    tones: dict[str, Any] = {"better": "good", "worse": "bad", "undecided": "muted"}
-    cells: list[list[Cell]] = []
-    notes: dict[str, list[str]] = {}
-    for row in rows:
-        pair = f"{row['left']} {MINUS} {row['right']}"
-        metric, improvement = unit(row["metric"]), row["probability_of_improvement"]
-        said = "undecided" if row["verdict"] == "undecided" else f"{row['left']} is {row['verdict']}"
-        cells.append(
-            [
-                Cell(pair),
-                Cell(f"{metric.label} on {row['task']}"),
-                Cell(metric.gap(row["difference"])),
-                Cell(metric.interval(row["ci"], signed=True)),
-                Cell(p_value(row["p_value_adjusted"])),
-                Cell(NONE if improvement is None else f"{improvement:.2f}"),
-                Cell(said, tone=tones[row["verdict"]]),
-            ]
-        )
-        if row["reason"]:
-            notes.setdefault(row["reason"], []).append(pair)
-    return Table(columns, cells, [f"{', '.join(dict.fromkeys(names))}: {reason}." for reason, names in notes.items()])
-
-
-def _curve_section(study: Study) -> Section:
-    panels = plots.curve_panels({name: runs for name, runs in study.variants.items() if runs})
-    if not panels:
-        return Section("curves", "Training curves", [Text("No training step has been recorded.", "muted")])
-    caption = "Loss by step, one line per seed. Solid: training; dashed: validation; a cross: a diverged run."
-    return Section("curves", "Training curves", [Panels(panels, caption)])
 
 
 def _failure_section(results: Results) -> Section:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 from numpy.typing import NDArray
 
+from finetune.errors import bad_input, did_you_mean
 from finetune.run_dir import BASE, RunDir, StudyDir, read_json
+
+TEXTS = ("prediction", "reference")
+"""Columns of the prediction store that hold texts."""
 
 UNFINISHED = "it has no result yet; the same command again resumes it"
 
@@ -34,14 +41,24 @@ class Run:
         """Value by "task/metric", for those that could be computed."""
         return {name: value for name, value in (self.result.get("scores") or {}).items() if value is not None}
 
-    def example_scores(self, task: str, column: Literal["score", "loss"] = "score") -> NDArray[np.float64] | None:
-        """Per-example scores of a task in order of examples, shape (examples,); None when nothing is stored."""
+    def predictions(self, task: str, columns: Sequence[str], texts: Sequence[str] = ()) -> pa.Table | None:
+        """``columns`` of a task's prediction store, in order of `example`; None when nothing is stored.
+
+        Those named in ``texts`` as well are dictionaries: each text once, and its place in every row.
+        """
         path = self.folder.predictions(task)
         if not path.exists():
             return None
-        # Not `read_table`, which takes `key=value` folders above the file for columns.
-        table = pq.ParquetFile(path).read(columns=["example", column]).sort_by("example")
-        return None if table[column].null_count else table[column].to_numpy().astype(float)
+        table = _read_predictions(path, path.stat().st_mtime_ns).select(["example", *columns])
+        for place, column in enumerate(table.columns):
+            if pa.types.is_dictionary(column.type) and table.column_names[place] not in texts:
+                table = table.set_column(place, table.column_names[place], column.cast(pa.string()))
+        return table
+
+    def example_scores(self, task: str, column: Literal["score", "loss"] = "score") -> NDArray[np.float64] | None:
+        """Per-example scores of a task in order of examples, shape (examples,); None when nothing is stored."""
+        table = self.predictions(task, [column])
+        return None if table is None or table[column].null_count else table[column].to_numpy().astype(float)
 
 
 @dataclass(frozen=True)
@@ -51,7 +68,11 @@ class Study:
     name: str
     digest: str
     seeds: list[int]
+    until: dict[str, Any] | None
+    """The rule by which seeds were added, as the recipe has it; None where their number was fixed before."""
     vary: list[str]
+    baseline: str | None
+    """The variant that all others are compared with; None: all pairs are compared."""
     variants: dict[str, list[Run]]
     """Runs that have begun, by variant in the recipe's order, then by seed."""
     combined: dict[str, list[Run]]
@@ -62,11 +83,24 @@ class Study:
     recipe_text: str
     environment: dict[str, Any]
     data: dict[str, Any]
+    folder: StudyDir
 
     @property
     def runs(self) -> list[Run]:
         """All tuned runs."""
         return [run for runs in self.variants.values() for run in runs]
+
+    def examples(self, task: str) -> pa.Table | None:
+        """What is held out: `example`, `input`, `reference` and `group` in order of `example`; None: not stored."""
+        path = self.folder.examples(task)
+        return pq.ParquetFile(path).read().sort_by("example") if path.exists() else None
+
+    def groups(self, task: str) -> NDArray[np.int64] | None:
+        """Which group each example belongs to, numbered from 0, shape (examples,) in their order; None: no groups."""
+        table = self.examples(task)
+        if table is None or table["group"].null_count:
+            return None
+        return table["group"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
 
 
 def is_mean(matrix: NDArray[np.float64], scores: list[float | None]) -> bool:
@@ -77,17 +111,30 @@ def is_mean(matrix: NDArray[np.float64], scores: list[float | None]) -> bool:
     return None not in scores and np.allclose(matrix.mean(axis=1), np.array(scores, dtype=float), rtol=0, atol=1e-6)
 
 
-def read_study(path: Path) -> Study:
-    """Read the study in ``path``. Raises InputError when it is no study's folder."""
+@lru_cache(maxsize=256)  # about as many as a task has, whose statistics all begin with its predictions
+def _read_predictions(path: Path, written: int) -> pa.Table:
+    """A prediction store in order of `example`; ``written`` tells it from what stood there before."""
+    # Not `read_table`, which takes `key=value` folders above the file for columns.
+    return pq.ParquetFile(path, read_dictionary=list(TEXTS)).read().unify_dictionaries().sort_by("example")
+
+
+def read_study(path: Path, baseline: str | None = None) -> Study:
+    """Read the study in ``path``; ``baseline`` takes the place of the recipe's.
+
+    Raises InputError when it is no study's folder, and when there is no variant that ``baseline`` names.
+    """
     folder = StudyDir(path).require()
     resolved_text = folder.resolved.read_text(encoding="utf-8")
     resolved = yaml.safe_load(resolved_text)
-    seeds = resolved["seeds"]
+    until = resolved["seeds"] if isinstance(resolved["seeds"], dict) else None
+    seeds = list(range(max(until["at_least"], folder.begun(resolved["variants"])))) if until else resolved["seeds"]
     return Study(
         name=resolved["name"],
         digest=resolved["digest"],
         seeds=seeds,
+        until=until,
         vary=resolved.get("vary", []),
+        baseline=_baseline(resolved["variants"], baseline),
         variants={
             name: [_read_run(run, name, seed) for seed in seeds if (run := folder.run(name, seed)).path.is_dir()]
             for name in resolved["variants"]
@@ -101,7 +148,16 @@ def read_study(path: Path) -> Study:
         recipe_text=folder.recipe.read_text(encoding="utf-8") if folder.recipe.exists() else "",
         environment=read_json(folder.environment) if folder.environment.exists() else {},
         data=read_json(folder.data) if folder.data.exists() else {},
+        folder=folder,
     )
+
+
+def _baseline(variants: dict[str, Any], wanted: str | None) -> str | None:
+    if wanted is not None and wanted not in variants:
+        raise bad_input(None, f"there is no variant called '{wanted}'", did_you_mean(wanted, list(variants)))
+    first = next(iter(variants.values()))["recipe"]
+    said: str | None = (first.get("scoring") or {}).get("baseline")
+    return wanted or said
 
 
 def _read_run(folder: RunDir, variant: str, seed: int | None) -> Run:

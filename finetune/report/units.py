@@ -119,6 +119,25 @@ def short_count(value: float | None) -> str:
     return count(value)
 
 
+def short_time(value: float | None) -> str:
+    """A duration that may be far below a second: 0.84 ms, 12.3 ms, 2.1 s."""
+    return seconds(value) if value is None or value >= 1 else f"{_three_digits(1e3 * value)} ms"
+
+
+def scaled(value: float | None, unit: str) -> str:
+    """A quantity with a multiple of its unit: 310 J, 12.5 kJ, 1.84 PFLOP."""
+    if value is None:
+        return NONE
+    for power, prefix in ((18, "E"), (15, "P"), (12, "T"), (9, "G"), (6, "M"), (3, "k")):
+        if value >= 10**power:
+            return f"{_three_digits(value / 10**power)} {prefix}{unit}"
+    return f"{_three_digits(value)} {unit}"
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:,.{0 if value >= 100 else 1 if value >= 10 else 2}f}"
+
+
 def share(part: float, whole: float) -> str:
     """A percentage with enough digits to be more than zero."""
     percent = 100 * part / whole if whole else 0.0

@@ -28,8 +28,11 @@ def verdict_of(results: Results) -> Verdict:
     reached = f"{metric.value(found['mean'])}{interval} {metric.label} on {task['name']}, {seeds}"
     if len(scored) == 1:
         return _alone(results, best["name"], reached, remarks)
-    open_to = [other["name"] for other in scored[1:] if _gap(results, best["name"], other["name"])[1] != "better"]
-    gaps = listing([_gap(results, best["name"], other["name"])[0] for other in scored[1:3]])
+    rivals = [other["name"] for other in scored[1:] if results["baseline"] in (None, best["name"], other["name"])]
+    if not rivals:
+        return _alone(results, best["name"], reached, remarks)
+    open_to = [other for other in rivals if _gap(results, best["name"], other)[1] != "better"]
+    gaps = listing([_gap(results, best["name"], other)[0] for other in rivals[:2]])
     if not open_to:
         return Verdict("decided", f"{best['name']} is best", f"{best['name']} reaches {reached}: {gaps}.", remarks)
     end = "highest" if task["higher_is_better"] else "lowest"
@@ -133,6 +136,8 @@ def _failure_remarks(results: Results) -> list[str]:
 
 def _seed_remarks(results: Results) -> list[str]:
     """What so few seeds can and cannot say (SCIENCE.md, section 3)."""
+    if results["crossed"]:
+        return ["These runs are a crossed design and no independent seeds, so the intervals below are too narrow."]
     n = len(results["seeds"])
     if n < 2:
         return ["One seed says nothing about the spread, so there is no interval; run at least two, better ten."]

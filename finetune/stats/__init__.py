@@ -1,18 +1,22 @@
 """Estimates, spread, stability and comparisons over seeds: pure functions on NumPy arrays, no files, no torch."""
 
-from finetune.stats.comparisons import Comparison, compare, compare_to_constant, holm, verdict
+from finetune.stats.comparisons import Comparison, Side, compare, holm, verdict
+from finetune.stats.contributions import contributions
+from finetune.stats.dispersion import spread_verdict
 from finetune.stats.estimates import (
     Estimate,
     FailureRate,
     Gain,
-    Spread,
     estimate,
+    expected_best,
     failure_rate,
     gain,
     sd_factors,
-    spread,
+    sd_interval,
     t_interval,
 )
+from finetune.stats.sequence import sequential_estimate
+from finetune.stats.spread import Spread, spread
 from finetune.stats.stability import STABILITY_RULE, Stability, stability
 
 __all__ = [
@@ -21,16 +25,21 @@ __all__ = [
     "Estimate",
     "FailureRate",
     "Gain",
+    "Side",
     "Spread",
     "Stability",
     "compare",
-    "compare_to_constant",
+    "contributions",
     "estimate",
+    "expected_best",
     "failure_rate",
     "gain",
     "holm",
     "sd_factors",
+    "sd_interval",
+    "sequential_estimate",
     "spread",
+    "spread_verdict",
     "stability",
     "t_interval",
     "verdict",

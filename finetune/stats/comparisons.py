@@ -1,96 +1,233 @@
-"""Two variants held against each other, seed by seed, and a verdict that survives many comparisons."""
+"""Two variants against each other over new seeds and new examples, and a verdict that survives many comparisons."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
-from finetune.stats.estimates import Interval, t_interval
+from finetune.stats.dispersion import Dispersion, dispersion
+from finetune.stats.estimates import Interval
+from finetune.stats.improvement import improvement_interval, probability_of_improvement, share_interval
+from finetune.stats.multibootstrap import Uncertainty, by_group, uncertainty
+from finetune.stats.permutation import Permutation, mcnemar, relabellings, sign_flips
 
 Verdict = Literal["better", "worse", "undecided"]
 
-PAIRED = "paired t-test over common seeds"
-ONE_SAMPLE = "one-sample t-test of the seeds against one fixed score"
+POWER = 0.8
+"""Chance of seeing a difference from which the smallest detectable one is told."""
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """One variant on one task and metric."""
+
+    scores: NDArray[np.float64]
+    """(runs,) in the metric's unit."""
+    seeds: tuple[int, ...] | None
+    """Of the runs, in their order; None for one model that no seed has made, such as the untuned base."""
+    contributions: NDArray[np.float64] | None = None
+    """(runs, examples): what each example adds, so that a row's mean is the run's score; None where nothing does."""
+
+    @classmethod
+    def of(cls, scores: Mapping[int, float], contributions: ArrayLike | None = None) -> Side:
+        """From scores by seed; rows of ``contributions`` stand in the same order."""
+        return cls._made(list(scores.values()), tuple(scores), contributions)
+
+    @classmethod
+    def fixed(cls, score: float, contributions: ArrayLike | None = None) -> Side:
+        """One model without a seed; ``contributions`` (examples,)."""
+        return cls._made([score], None, None if contributions is None else np.atleast_2d(contributions))
+
+    @classmethod
+    def _made(cls, scores: list[float], seeds: tuple[int, ...] | None, contributions: ArrayLike | None) -> Side:
+        values = np.array(scores, dtype=float)
+        matrix = None if contributions is None else np.asarray(contributions, dtype=float)
+        assert matrix is None or matrix.shape[:1] == values.shape, "expected (runs, examples), one row for each score"
+        return cls(values, seeds, matrix)
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def rows(self, examples: bool) -> NDArray[np.float64]:
+        """Contributions (runs, examples), or the scores as one column."""
+        return self.contributions if examples and self.contributions is not None else self.scores[:, None]
+
+    def pick(self, seeds: Sequence[int]) -> Side:
+        """The runs of these seeds, in their order."""
+        assert self.seeds is not None, "a fixed model has no seeds"
+        index = [self.seeds.index(seed) for seed in seeds]
+        matrix = None if self.contributions is None else self.contributions[index]
+        return Side(self.scores[index], tuple(seeds), matrix)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """``left`` minus ``right`` over ``n`` seeds, in the score's unit. What ``n`` forbids is None, with a reason."""
+    """``left`` minus ``right``, in the score's unit. What the seeds do not allow is None, and ``reason`` says why."""
 
     n: int
-    difference: float | None
-    ci: Interval | None
-    p_value: float | None
-    probability_of_improvement: float | None
+    """Seeds that the difference rests on: pairs, or those of the side that has fewer."""
     level: float
     method: str
+    pairs: int = 0
+    """Seeds that both sides have and are paired by; 0 where they are not paired."""
+    examples: int | None = None
+    """Held-out examples drawn anew, which both sides were scored on; None where only seeds are."""
+    groups: int | None = None
+    """Groups of examples that belong together; None where each stands for itself."""
+    difference: float | None = None
+    se: float | None = None
+    ci: Interval | None = None
+    p_value: float | None = None
+    detectable: float | None = None
+    """The smallest true difference that this comparison, on its own, would have seen with a chance of 80 %."""
+    p_permutation: float | None = None
+    p_permutation_smallest: float | None = None
+    """What ``p_permutation`` cannot be below with so few seeds."""
+    p_mcnemar: float | None = None
+    """Of two single models only."""
+    probability_of_improvement: float | None = None
+    probability_of_improvement_ci: Interval | None = None
+    sd_ratio: float | None = None
+    """The left's SD over seeds divided by the right's."""
+    sd_ratio_ci: Interval | None = None
+    p_spread: float | None = None
+    """Brown and Forsythe's, for "both scatter alike"."""
     reason: str | None = None
 
 
 def compare(
-    left: Mapping[int, float], right: Mapping[int, float], higher_is_better: bool = True, level: float = 0.95
+    left: Side,
+    right: Side,
+    rng: np.random.Generator,
+    groups: ArrayLike | None = None,
+    higher_is_better: bool = True,
+    level: float = 0.95,
 ) -> Comparison:
-    """Paired comparison of two variants, each a score by seed.
+    """Compare two variants, or a variant with one fixed model.
 
-    Pairing uses the seeds that both have, because a seed fixes the same data order and initialisation on both sides.
-    The probability of improvement needs no pairs and uses all of them. Without two common seeds the difference has
-    no interval and no p-value, and ``reason`` says so.
+    The difference, its interval and ``p_value`` speak of new seeds and new examples, as the multi-bootstrap does (see
+    :mod:`finetune.stats.multibootstrap`); ``groups`` (examples,) holds an integer for each example where some belong
+    together, and then whole groups are what is new. Where a side has no contributions they speak of new seeds on these
+    examples: Student's t. Seeds are paired by number where at least half of each side's are common, because a seed
+    fixes the same data order and initialisation on both sides; the others are then left out.
+
+    ``p_permutation`` stands beside it: it assumes neither normality nor a variance, but speaks of these examples only,
+    and with five pairs cannot be below 0.0625, so it could never decide a small study, let alone a family of
+    comparisons. ``rng`` draws its relabellings where there are too many to try all.
     """
-    common = sorted(left.keys() & right.keys())
-    differences = np.array([left[seed] - right[seed] for seed in common], dtype=float)
-    improvement = probability_of_improvement(list(left.values()), list(right.values()), higher_is_better)
-    if not common:
-        reason = "the two have no seed in common, so there is nothing to pair"
-        return Comparison(0, None, None, None, improvement, level, PAIRED, reason)
-    scale = max(abs(scores[seed]) for scores in (left, right) for seed in common)
-    return _t_test(differences, scale, improvement, level, PAIRED)
-
-
-def compare_to_constant(
-    left: Mapping[int, float], right: float, higher_is_better: bool = True, level: float = 0.95
-) -> Comparison:
-    """A variant's scores by seed against one fixed score, such as the untuned base model's."""
-    scores = np.array([left[seed] for seed in sorted(left)], dtype=float)
-    improvement = probability_of_improvement(scores, [right], higher_is_better)
-    if not len(scores):
-        return Comparison(0, None, None, None, improvement, level, ONE_SAMPLE, "no run has this score")
-    scale = max(abs(right), float(np.abs(scores).max()))
-    return _t_test(scores - right, scale, improvement, level, ONE_SAMPLE)
-
-
-def _t_test(
-    differences: NDArray[np.float64], scale: float, improvement: float | None, level: float, method: str
-) -> Comparison:
-    n, mean = len(differences), float(differences.mean())
-    if n < 2:
-        reason = "one seed says nothing about the spread of the difference; run at least two"
-        return Comparison(n, mean, None, None, improvement, level, method, reason)
+    one, other, pairs = _paired(left, right)
+    examples, grouped = _examples(one, other, groups)
+    improvement, scatter = _improvement(left, right, higher_is_better, level), _scatter(left, right, level)
+    found = Comparison(
+        n=len(one) if other.seeds is None else min(len(one), len(other)),
+        level=level,
+        method=_method(right, pairs, examples, grouped),
+        pairs=pairs,
+        examples=examples,
+        groups=len(np.unique(np.asarray(groups))) if grouped else None,
+        probability_of_improvement=improvement[0],
+        probability_of_improvement_ci=improvement[1],
+        sd_ratio=scatter.ratio,
+        sd_ratio_ci=scatter.ci,
+        p_spread=scatter.p_value,
+    )
+    if not len(one) or not len(other):
+        return replace(found, reason="a side has no run with this score")
+    difference = float(one.scores.mean() - other.scores.mean())
+    found = replace(found, difference=difference, p_mcnemar=_single_models(one, other))
+    free = [side for side in (one, other) if side.seeds is not None]
+    if min(map(len, free)) < 2:
+        return replace(found, reason="one seed says nothing about the spread of the difference; run at least two")
+    permuted = _permute(one, other, pairs, rng)
+    found = replace(found, p_permutation=permuted.p_value, p_permutation_smallest=permuted.smallest)
+    noise = uncertainty(_sides(one, other, pairs, groups if grouped else None, examples is not None))
+    scale = float(max(np.abs(one.scores).max(), np.abs(other.scores).max()))
     # Equal differences, up to rounding, would give p = 0, from two seeds as from twenty: coarse scores tie by chance.
-    if np.ptp(differences) <= 1e-12 * scale:
-        reason = f"all {n} differences are equal, so they say nothing about the spread, and a t-test cannot be made"
-        return Comparison(n, mean, None, None, improvement, level, method, reason)
-    sd = float(differences.std(ddof=1))
-    low, high = t_interval(mean, sd, n, level)
-    p_value = 2 * float(stats.t.sf(abs(mean) / (sd / np.sqrt(n)), n - 1))
-    return Comparison(n, mean, (float(low), float(high)), p_value, improvement, level, method)
+    if noise.se <= 1e-12 * scale:
+        what = f"all {len(one)} differences are equal" if pairs or other.seeds is None else "no score differs"
+        return replace(found, reason=f"{what}, so they say nothing about the spread, and no test can be made")
+    return _decided(found, noise)
 
 
-def probability_of_improvement(left: ArrayLike, right: ArrayLike, higher_is_better: bool = True) -> float | None:
-    """Chance that a random run of ``left`` (n,) beats a random run of ``right`` (m,); ties count half.
+def _decided(found: Comparison, noise: Uncertainty) -> Comparison:
+    assert found.difference is not None
+    half = noise.half_width(found.level)
+    return replace(
+        found,
+        se=noise.se,
+        ci=(found.difference - half, found.difference + half),
+        p_value=noise.p_value(found.difference),
+        detectable=noise.detectable(found.level, POWER),
+    )
 
-    Agarwal et al., NeurIPS 2021, section 4.3, over all n * m pairs. None when a side is empty.
-    """
-    gains = np.subtract.outer(np.asarray(left, dtype=float), np.asarray(right, dtype=float))
-    if not gains.size:
+
+def _paired(left: Side, right: Side) -> tuple[Side, Side, int]:
+    """Both sides' common seeds in one order, and how many; or both as they are, and 0."""
+    assert left.seeds is not None, "a fixed model stands on the right"
+    if right.seeds is None:
+        return left, right, 0
+    common = sorted(set(left.seeds) & set(right.seeds))
+    if not common or 2 * len(common) < max(len(left), len(right)):
+        return left, right, 0
+    return left.pick(common), right.pick(common), len(common)
+
+
+def _examples(one: Side, other: Side, groups: ArrayLike | None) -> tuple[int | None, bool]:
+    """How many examples can be resampled, or None; and whether in groups."""
+    if one.contributions is None or other.contributions is None:
+        return None, False
+    examples = one.contributions.shape[1]
+    assert other.contributions.shape[1] == examples, "both sides have to be scored on the same examples"
+    if groups is not None and len(np.unique(np.asarray(groups))) < 2:
+        return None, False
+    return (examples, groups is not None) if examples > 1 else (None, False)
+
+
+def _sides(one: Side, other: Side, pairs: int, groups: ArrayLike | None, examples: bool) -> list[NDArray[np.float64]]:
+    """What :func:`uncertainty` takes: the differences, or each side for itself where seeds are not paired."""
+    lefts, rights = one.rows(examples), other.rows(examples)
+    matrices = [lefts - rights] if pairs or other.seeds is None else [lefts, -rights]
+    return matrices if groups is None else [by_group(matrix, groups) for matrix in matrices]
+
+
+def _method(right: Side, pairs: int, examples: int | None, grouped: bool) -> str:
+    if right.seeds is None:
+        how = "seeds against one fixed model"
+    else:
+        how = "paired over common seeds" if pairs else "unpaired: too few seeds in common"
+    if examples is None:
+        return f"Student's t over seeds, {how}; the choice of the examples is not covered"
+    what = "groups of examples" if grouped else "examples"
+    return f"multi-bootstrap over seeds and {what}, its variance computed and not drawn, {how}"
+
+
+def _improvement(left: Side, right: Side, higher_is_better: bool, level: float) -> tuple[float | None, Interval | None]:
+    value = probability_of_improvement(left.scores, right.scores, higher_is_better)
+    if value is None:
+        return None, None
+    if right.seeds is None:
+        return value, share_interval(value, len(left), level) if len(left) > 1 else None
+    return value, improvement_interval(value, len(left), len(right), level)
+
+
+def _scatter(left: Side, right: Side, level: float) -> Dispersion:
+    return Dispersion() if right.seeds is None else dispersion(left.scores, right.scores, level)
+
+
+def _single_models(one: Side, other: Side) -> float | None:
+    if len(one) > 1 or len(other) > 1 or one.contributions is None or other.contributions is None:
         return None
-    if not higher_is_better:
-        gains = -gains
-    return float(np.mean((gains > 0) + 0.5 * (gains == 0)))
+    return mcnemar(one.contributions[0], other.contributions[0])
+
+
+def _permute(one: Side, other: Side, pairs: int, rng: np.random.Generator) -> Permutation:
+    if pairs or other.seeds is None:
+        return sign_flips(one.scores - other.scores, rng)
+    return relabellings(one.scores, other.scores, rng)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

@@ -9,7 +9,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from finetune.stats.bootstrap import bca_interval
+
 Interval = tuple[float, float]
+
+ENOUGH = 10
+"""Seeds from which on intervals follow the scores' own distribution, which fewer cannot show, and not the normal."""
 
 TOO_FEW = "one seed says nothing about the spread; run at least two"
 NO_SCORE = "no run has this score"
@@ -27,8 +32,10 @@ class Estimate:
     min: float | None
     max: float | None
     ci: Interval | None
+    """Of the mean."""
     level: float
     method: str
+    sd_ci: Interval | None = None
     reason: str | None = None
 
 
@@ -53,56 +60,76 @@ class Gain:
     reason: str | None = None
 
 
-@dataclass(frozen=True)
-class Spread:
-    """Where the seeds' spread of a mean score comes from; all SDs in the score's unit.
+def estimate(scores: ArrayLike, level: float = 0.95, rng: np.random.Generator | None = None) -> Estimate:
+    """Mean, SD and their intervals of one score per seed.
 
-    ``sd`` is what one sees, ``sd_floor`` what a test set of this size causes alone, and ``sd_corrected`` what would
-    remain on an endless test set, which is how much the models really differ.
-    """
+    ``scores`` has shape (n,) and any unit. The mean's interval is Student's t below ten seeds, and from ten on an
+    expanded BCa bootstrap (:func:`finetune.stats.bootstrap.bca_interval`), which draws from ``rng``; without one, the
+    same draws every time. A percentile bootstrap's 95 % interval would cover only 76 % at n = 3 and 85 % at n = 5,
+    and plain BCa 90 % at n = 10. With scripts/simulate, these cover at n = 3, 5, 10 and 20: of normal scores 95 % at
+    each; of skewed ones (gamma of shape 4) 93.5, 93.3, 93.5 and 94.8 %; of very skewed ones (exponential) 88.3, 88.2,
+    92.5 and 93.3 %, where t would cover 90 and 92 % of the last two.
 
-    runs: int
-    examples: int
-    sd: float | None
-    sd_floor: float | None
-    sd_corrected: float | None
-    clipped: bool = False
-    reason: str | None = None
-
-    def corrected_interval(self, level: float = 0.95) -> Interval | None:
-        """Two-sided interval of ``sd_corrected``: the chi-square interval of the raw variance, less the floor.
-
-        The floor averages over all examples and is taken as known, so only the raw variance's uncertainty counts.
-        """
-        if self.sd is None or self.sd_floor is None or self.examples < 2:
-            return None
-        low, high = (self.sd * factor for factor in sd_factors(self.runs, level))
-        return self._correct(low), self._correct(high)
-
-    def _correct(self, sd: float) -> float:
-        return float(np.sqrt(max(0.0, _corrected_variance(sd**2, self.sd_floor or 0.0, self.examples))))
-
-
-def estimate(scores: ArrayLike, level: float = 0.95) -> Estimate:
-    """Mean, SD and Student t interval of one score per seed.
-
-    ``scores`` has shape (n,) and any unit. The t interval and not a percentile bootstrap, whose 95 % interval covers
-    only 76 % at n = 3 and 85 % at n = 5. With n < 2 the SD and the interval are None, with a reason.
+    With n < 2 the SD and the intervals are None, with a reason.
     """
     values = _finite(scores)
     n = len(values)
-    method = f"mean over seeds, Student t interval at {level:.0%}, SD with n - 1"
+    kind = "Student t" if n < ENOUGH else "BCa bootstrap (expanded)"
+    method = f"mean over seeds, {kind} interval at {level:.0%}, SD with n - 1"
     if n == 0:
-        return Estimate(0, None, None, None, None, None, None, level, method, NO_SCORE)
+        return Estimate(0, None, None, None, None, None, None, level, method, reason=NO_SCORE)
     mean, low, high = float(values.mean()), float(values.min()), float(values.max())
     median = float(np.median(values))
     if n == 1:
-        return Estimate(1, mean, None, median, low, high, None, level, method, TOO_FEW)
-    # Rounding gives equal numbers an SD of 1e-17; say zero.
-    sd = float(values.std(ddof=1)) if high > low else 0.0
-    bottom, top = t_interval(mean, sd, n, level)
-    reason = None if sd > 0 else NO_SPREAD
-    return Estimate(n, mean, sd, median, low, high, (float(bottom), float(top)), level, method, reason)
+        return Estimate(1, mean, None, median, low, high, None, level, method, reason=TOO_FEW)
+    if low == high:  # rounding would give equal numbers an SD of 1e-17
+        return Estimate(n, mean, 0.0, median, low, high, (mean, mean), level, method, (0.0, 0.0), NO_SPREAD)
+    sd = float(values.std(ddof=1))
+    if n < ENOUGH:
+        bottom, top = t_interval(mean, sd, n, level)
+    else:
+        bottom, top = bca_interval(values, rng or np.random.default_rng(0), level)
+    ci = float(bottom), float(top)
+    return Estimate(n, mean, sd, median, low, high, ci, level, method, sd_interval(values, level))
+
+
+def sd_interval(values: ArrayLike, level: float = 0.95) -> Interval:
+    """Interval of the SD (ddof 1) of ``values`` (n,), n >= 2, in their unit.
+
+    Below ten values the chi-square interval of normal ones. From ten on Bonett's (2006, Computational Statistics &
+    Data Analysis 50, 775-782), which estimates the kurtosis: hardly wider for normal scores, and where a collapsed
+    seed skews them it does not get worse with more seeds, as the chi-square interval does (gamma of shape 4 at
+    n = 20: 93 % covered instead of 88 %). Either falls short where scores are very skewed: exponential ones are
+    covered 82 to 88 % of the time.
+    """
+    scores = _finite(values)
+    n, sd = len(scores), float(scores.std(ddof=1))
+    if np.ptp(scores) == 0:
+        return 0.0, 0.0
+    if n < ENOUGH:
+        low, high = sd_factors(n, level)
+        return sd * low, sd * high
+    z = stats.norm.ppf((1 + level) / 2)
+    centre = stats.trim_mean(scores, 0.5 / np.sqrt(n - 4))
+    kurtosis = n * ((scores - centre) ** 4).sum() / ((n - 1) * sd**2) ** 2
+    small = n / (n - z)
+    error = small * np.sqrt((kurtosis - (n - 3) / n) / (n - 1))  # of the variance's logarithm
+    low, high = sd * np.sqrt(small * np.exp([-z * error, z * error]))
+    return float(low), float(high)
+
+
+def expected_best(scores: ArrayLike, higher_is_better: bool = True) -> NDArray[np.float64]:
+    """(n,) expected best score of 1, 2, ... n seeds, in the unit of ``scores`` (n,); the first is their mean.
+
+    Exact for draws with replacement from the n scores: the best of k is at most the i-th smallest with probability
+    (i/n)^k (Dodge et al. 2019, section 3.1). It holds for independent seeds only, and the last ones fall short of
+    what k new seeds would give, because none can be better than the best seen.
+    """
+    sign = 1 if higher_is_better else -1
+    ordered = np.sort(sign * _finite(scores))
+    n = len(ordered)
+    at_most = (np.arange(n + 1) / max(n, 1)) ** np.arange(1, n + 1)[:, None]  # (draws, rank)
+    return sign * (np.diff(at_most, axis=1) @ ordered)
 
 
 def t_interval(mean: Any, sd: Any, n: int, level: float = 0.95) -> tuple[Any, Any]:
@@ -141,32 +168,6 @@ def failure_rate(failed: int, n: int, level: float = 0.95) -> FailureRate:
         return FailureRate(0, 0, None, None)
     interval = stats.binomtest(failed, n).proportion_ci(level, method="wilson")
     return FailureRate(failed, n, failed / n, (float(interval.low), float(interval.high)))
-
-
-def spread(correct: ArrayLike) -> Spread:
-    """Split the seeds' spread of a mean score into test-set noise and true spread (Jordan, ICLR 2024, Theorem 2).
-
-    ``correct`` has shape (runs, examples): 1 and 0, or any per-example score whose mean is the run's score. With N
-    examples the unbiased variance is N/(N-1) * [Var_seed(mean) - sum_i Var_seed(correct_i) / N^2], all variances with
-    ddof 1. The estimate can fall below zero by chance; it is then clipped to zero and ``clipped`` is true. Fewer than
-    two runs or two examples leave None, with a reason.
-    """
-    matrix = np.asarray(correct, dtype=float)
-    assert matrix.ndim == 2, "expected (runs, examples)"
-    runs, examples = matrix.shape
-    if runs < 2:
-        return Spread(runs, examples, None, None, None, reason=TOO_FEW if runs else NO_SCORE)
-    raw = float(matrix.mean(axis=1).var(ddof=1))
-    floor = float(matrix.var(axis=0, ddof=1).sum() / examples**2)
-    if examples < 2:
-        reason = "one example cannot tell the models' spread from its own noise"
-        return Spread(runs, examples, raw**0.5, floor**0.5, None, reason=reason)
-    variance = _corrected_variance(raw, floor**0.5, examples)
-    return Spread(runs, examples, raw**0.5, floor**0.5, max(0.0, variance) ** 0.5, clipped=variance < 0)
-
-
-def _corrected_variance(raw: float, sd_floor: float, examples: int) -> float:
-    return examples / (examples - 1) * (raw - sd_floor**2)
 
 
 def _finite(scores: ArrayLike) -> NDArray[np.float64]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from finetune import options
+from finetune.tasks.conversation import readable
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +24,7 @@ class Example:
     """One encoded example."""
 
     number: int
-    """Its row in the data set it comes from."""
+    """Its row in the data set it comes from; where rows are divided, its place among all pieces."""
     inputs: dict[str, np.ndarray]
     """Model inputs by name, each (tokens,)."""
     target: Any
@@ -54,6 +55,8 @@ class Encoded:
     examples: list[Example]
     facts: dict[str, Any] = field(default_factory=dict)
     """Token counts, how many were cut or dropped, label counts: for the report's data section."""
+    rows: list[int] | None = None
+    """The row of the data set that each example is a piece of, where rows are divided into several examples."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,11 @@ class Task:
         raise NotImplementedError
 
     @property
+    def group(self) -> str | None:
+        """The column whose equal values belong together, for tasks with that option."""
+        return getattr(self.options, "group", None)
+
+    @property
     def redraws(self) -> bool:
         """Whether an example is another each time it is seen: then :meth:`drawn` says what it is."""
         return False
@@ -153,6 +161,11 @@ class Task:
     def encode(self, data: Dataset, at: str, training: bool) -> Encoded:
         """Tokenise; only training examples may be dropped."""
         raise NotImplementedError
+
+    def shown(self, data: Dataset, encoded: Encoded) -> list[str]:
+        """What a person reads of each example of ``data``, in their order: the columns that are its input."""
+        columns = [data[name] for name in self.inputs()]
+        return ["\n\n".join(map(readable, row)) for row in zip(*columns, strict=True)]
 
     def drawn(self, example: Example, seed: int) -> Example:
         """A training example as it is seen once, decided by ``seed``; its weight and length stay as they are."""

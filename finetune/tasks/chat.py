@@ -50,6 +50,9 @@ class ChatOptions(Options):
     for strategy preference, and for the metrics that compare the two."""
     system: str | None = None
     """System message put before every conversation that has none."""
+    group: str | None = Field(None, json_schema_extra=OPERATIONAL)
+    """Column whose equal values belong together (a document, a patient), so that errors are computed by group and not
+    by example. A group must not be on both sides of a split: see `data.split.group` and `data.leaks`."""
     template: Literal["model", "none"] = "model"
     """`model`: the model's own chat template. `none`: prompt and completion follow each other as they are."""
     max_length: int = Field(1024, ge=8)

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from finetune.errors import bad_input
-from finetune.options import Options
+from finetune.options import OPERATIONAL, Options
 from finetune.registry import TASKS
 from finetune.tasks.base import Encoded, Example, Outputs, Prediction, Task, model_inputs, pad, token_facts
 
@@ -32,6 +32,9 @@ class ClassificationOptions(Options):
     """Column with the second text, for tasks over pairs."""
     label: str = "label"
     """Column with the label, text or whole number."""
+    group: str | None = Field(None, json_schema_extra=OPERATIONAL)
+    """Column whose equal values belong together (a document, a patient), so that errors are computed by group and not
+    by example. A group must not be on both sides of a split: see `data.split.group` and `data.leaks`."""
     max_length: int = Field(256, ge=4)
     """Tokens an example may have; longer ones are cut at the end, and counted in the data facts."""
     metrics: list[str] = Field(["accuracy", "macro_f1", "mcc", "nll"], min_length=1)

@@ -51,6 +51,15 @@ def special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
     return tuple(sorted(added | set(tokenizer.all_special_tokens), key=lambda token: (-len(token), token)))
 
 
+def readable(value: Any) -> str:
+    """A task's input as people read it: of messages, what comes before the last answer, a paragraph for each turn."""
+    if not isinstance(value, list):
+        return str(value)
+    messages: list[dict[str, str]] = value
+    last = max(turn for turn, message in enumerate(messages) if message["role"] == "assistant")
+    return "\n\n".join(f"{message['role']}: {message['content']}" for message in messages[:last])
+
+
 def mistake_in(messages: Any) -> str | None:
     """What is wrong with a list of messages, in words; None when nothing is."""
     if not isinstance(messages, list) or not messages:

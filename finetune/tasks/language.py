@@ -35,6 +35,9 @@ class LanguageOptions(Options):
     type: Literal["language"]
     text: str = "text"
     """Column with the text."""
+    group: str | None = Field(None, json_schema_extra=OPERATIONAL)
+    """Column whose equal values belong together (a document, a patient), so that errors are computed by group and not
+    by example. A group must not be on both sides of a split: see `data.split.group` and `data.leaks`."""
     objective: Literal["auto", "masked", "causal"] = "auto"
     """`masked`: predict hidden words from both sides; `causal`: predict the next one; `auto`: whichever the base was
     trained with."""
@@ -103,18 +106,29 @@ class Language(Task):
         pieces = self.tokenizer(texts, truncation=True, max_length=room, return_overflowing_tokens=True)
         owners = pieces["overflow_to_sample_mapping"]
         examples: list[Example] = []
+        rows: list[int] = []
         for number, ids in enumerate(pieces["input_ids"]):
             last = number + 1 == len(owners) or owners[number + 1] != owners[number]
             whole = np.asarray([*ids, end] if last and end is not None else ids)
             if len(whole) > 1:
                 made = self._example(len(examples), whole)
                 examples.append(made if training else self.drawn(made, made.number))
+                rows.append(owners[number])
         if not examples:
             raise bad_input("task.text", f"{at} has no text that could be learnt from", "give longer texts")
         return Encoded(
             examples,
             {"tokens": token_facts([example.length for example in examples]), "cut": len(owners) - len(set(owners))},
+            rows,
         )
+
+    def shown(self, data: Dataset, encoded: Encoded) -> list[str]:
+        """The pieces, with the words that are to be filled in."""
+        whole = [
+            np.where(example.target == IGNORED, example.inputs["input_ids"], example.target).tolist()
+            for example in encoded.examples
+        ]
+        return self.tokenizer.batch_decode(whole, skip_special_tokens=True)
 
     def _example(self, number: int, ids: np.ndarray) -> Example:
         if self.masked:

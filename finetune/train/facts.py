@@ -22,6 +22,7 @@ def training_facts(
         "tokens_per_second": round(speed(group, at), 1),
         "padding": round(1 - replica.tokens / max(replica.padded, 1), 4),
         "utilisation": utilisation(group, at, passes),
+        "flops": None if passes.flops_per_token is None else round(passes.flops_per_token * replica.padded),
         "phases": {phase: round(seconds / len(group), 3) for phase, seconds in passes.meter.seconds.items()},
         "replicas": len(group),
         "part": passes.size if passes.size < len(passes.examples) else None,

@@ -33,6 +33,8 @@ def identity(
         "initial_weights": weights_digest(trained_parameters(model))[:16],
         "first_batch": batch.hexdigest()[:16],
         "dropout": streams.seed_of("dropout") if drops(model) else None,
+        # Those of a crossed design have been found to matter, also where none of the above shows it.
+        **({"own": dict(streams.own)} if streams.own else {}),
     }
 
 

@@ -7,7 +7,7 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from finetune.run_dir import write_text
+from finetune.train.energy import energy_counter
 
 
 class Clock:
@@ -137,10 +138,15 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 class Phases:
-    """Seconds of each phase of a run, its share of those of its group, and the peak memory of all of them."""
+    """Seconds of each phase of a run and energy: its share of those of its group; and the peak memory of all of them.
 
-    def __init__(self, device: torch.device, runs: int = 1):
-        self.device, self.runs, self.seconds = device, runs, dict[str, float]()
+    ``total`` adds up what each process has measured.
+    """
+
+    def __init__(self, device: torch.device, runs: int = 1, total: Callable[[float], float] = float):
+        self.device, self.runs, self.total, self.seconds = device, runs, total, dict[str, float]()
+        self.energy = energy_counter(device)
+        self._joules = math.nan
         reset_peak_memory(device)
         self._last = time.perf_counter()
 
@@ -149,11 +155,16 @@ class Phases:
         now = time.perf_counter()
         spent = now - self._last if seconds is None else seconds
         self.seconds[phase], self._last = round(spent / self.runs, 3), now
+        self._joules = self.energy.joules()
 
-    def facts(self) -> dict[str, Any]:
-        """For the run's result."""
+    def facts(self, whole: bool = True) -> dict[str, Any]:
+        """For the run's result; every process has to ask. ``whole``: the phases were measured from their beginning,
+        which energy is not where a run goes on in another process."""
+        joules = self._joules if self.energy.shared else self.total(self._joules)
+        source = self.energy.source if whole else "the run was interrupted, and its beginning was not measured"
         return {
             "seconds": round(sum(self.seconds.values()), 3),
             "phases": self.seconds,
             "peak_memory_bytes": peak_memory_bytes(self.device),
+            "energy": {"joules": finite(round(joules / self.runs, 2)) if whole else None, "source": source},
         }

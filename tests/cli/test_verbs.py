@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import finetune as package
+from finetune.cli import VERBS
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,9 +26,9 @@ def test_help_is_quick(finetune):
 
 def test_help_and_version(finetune):
     said = finetune("--help").stdout
-    assert all(verb in said for verb in ("run", "check", "schema", "list", "explain", "evaluate", "report"))
+    assert all(verb in said for verb in VERBS)
     assert finetune("--version").stdout.strip() == f"finetune {package.__version__}"
-    for verb in ("run", "check", "schema", "list", "explain", "evaluate", "report"):
+    for verb in VERBS:
         assert finetune(verb, "--help").returncode == 0
 
 

@@ -251,19 +251,19 @@ class Battery:
         """The training examples, as they are seen once."""
         return [self.data.task.drawn(example, example.number) for example in self.data.train.examples]
 
-    def fresh(self, seed: int) -> Built:
+    def fresh(self, seed: int, dtype: torch.dtype = torch.float32) -> Built:
         """Model and techniques as a run starts from them."""
-        around = open_surroundings(self.recipe.model, Progress(), StopRequest(), self.folder)
+        around = open_surroundings(self.recipe.model, Progress(), StopRequest(), self.folder).at("", dtype)
         base = self.shared.base(self.recipe, self.data.task)
         return build(self.recipe, base, self.data, Streams(seed), around)
 
-    def run(self, seed: int, name: str, stop_at: int | None = None) -> Outcome:
-        """Train; a run that was stopped under the same name goes on where it was."""
+    def run(self, seed: int, name: str, stop_at: int | None = None, dtype: torch.dtype = torch.float32) -> Outcome:
+        """Train, in that arithmetic; a run that was stopped under the same name goes on where it was."""
         make_deterministic(True)
         stop = StopRequest()
         around = open_surroundings(self.recipe.model, StopAt(stop, stop_at), stop, self.folder)
-        around, member = around.at(name, torch.float32), Member(Streams(seed), RunDir(self.folder / name))
-        built = self.fresh(seed)
+        around, member = around.at(name, dtype), Member(Streams(seed), RunDir(self.folder / name))
+        built = self.fresh(seed, dtype)
         model, group = built.model, Group(built.model)
         group.techniques, group.fresh = built.techniques, built.fresh
         initial = {name: value.detach().clone() for name, value in model.named_parameters()}
@@ -271,7 +271,7 @@ class Battery:
         batch = task.collate(self.seen)
 
         def mean_loss() -> float:
-            with torch.no_grad():
+            with torch.no_grad(), torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
                 return float(task.losses(model.eval(), batch).mean())
 
         first = mean_loss()

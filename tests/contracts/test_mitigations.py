@@ -73,3 +73,12 @@ def test_an_interrupted_run_ends_where_the_other_does(batteries, outcomes, combi
     resumed = battery.run(1, "stopped")
     assert resumed.losses == whole.losses
     assert all(torch.equal(value, whole.weights[name]) for name, value in resumed.weights.items())
+
+
+@every_combination
+def test_it_trains_in_bfloat16_as_well(batteries, outcomes, combination):
+    """Frozen weights are in bfloat16 then, and what learns is not."""
+    outcome, wanted = batteries(combination).run(1, "bfloat16", dtype=torch.bfloat16), outcomes(combination, 1)
+    assert len(outcome.losses) == STEPS and all(map(math.isfinite, outcome.losses))
+    assert outcome.losses[0] == pytest.approx(wanted.losses[0], rel=0.05)
+    assert outcome.last < outcome.first

@@ -111,3 +111,12 @@ def test_weights_start_from_the_base_model(batteries, outcomes, combination):
     pretrained = [value for name, value in base.model.named_parameters() if name not in base.new]
     found = list(outcome.initial.values())
     assert all(any(value.shape == other.shape and torch.equal(value, other) for other in found) for value in pretrained)
+
+
+@every_combination
+def test_it_trains_in_bfloat16_as_well(batteries, outcomes, combination):
+    """Frozen weights are in bfloat16 then, and what learns is not."""
+    outcome, wanted = batteries(combination).run(1, "bfloat16", dtype=torch.bfloat16), outcomes(combination, 1)
+    assert len(outcome.losses) == STEPS and all(map(math.isfinite, outcome.losses))
+    assert outcome.losses[0] == pytest.approx(wanted.losses[0], rel=0.05)
+    assert outcome.last < max(FALLS.get(combination[0], 0.95), 0.98) * outcome.first

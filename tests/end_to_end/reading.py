@@ -24,7 +24,10 @@ def scores(study: Path) -> dict[str, dict[str, float]]:
 
 def predictions(study: Path) -> dict[str, Any]:
     """The content of every prediction table, by its path in the study."""
-    return {str(path.relative_to(study)): pq.ParquetFile(path).read() for path in sorted(study.rglob("*.parquet"))}
+    return {
+        str(path.relative_to(study)): pq.ParquetFile(path).read()
+        for path in sorted(study.rglob("predictions/*.parquet"))
+    }
 
 
 def files(study: Path) -> set[str]:

@@ -16,8 +16,8 @@ RUN = {
     "model/tokenizer.json",
     "model/tokenizer_config.json",
 }
-STUDY = {"recipe.yaml", "resolved.yaml", "environment.json", "data.json", "speed.json"}
-REPORT = {"report/index.html", "report/report.md", "report/results.json"}
+STUDY = {"recipe.yaml", "resolved.yaml", "environment.json", "data.json", "speed.json", "examples/test.parquet"}
+REPORT = {"report/index.html", "report/report.md", "report/model-card.md", "report/results.json"}
 RUN_KEYS = {"seed", "status", "reason", "seconds", "peak_memory_bytes", "scores"}
 ESTIMATE_KEYS = {"n", "mean", "sd", "sd_floor", "sd_corrected", "median", "min", "max", "ci", "level", "method"}
 COMPARISON_KEYS = {"task", "metric", "left", "right", "difference", "ci", "p_value", "p_value_adjusted"} | {

@@ -78,7 +78,7 @@ def test_without_saved_models_the_scores_stay(topics, finetune, tmp_path):
 
 def test_the_report_can_be_written_again(study, finetune):
     written = {path.name: path.read_bytes() for path in (study / "report").iterdir()}
-    assert set(written) == {"index.html", "report.md", "results.json"}
+    assert set(written) == {"index.html", "report.md", "model-card.md", "results.json"}
     for path in (study / "report").iterdir():
         path.unlink()
     done = finetune("report", "runs/topics")

@@ -34,6 +34,7 @@ def text(**sections: str) -> str:
         ({"evaluate": "[{name: test, data: {path: b}}]"}, "evaluate.0.name", "the recipe's own test"),
         ({"evaluate": "[{name: train, data: {path: b}}]"}, "evaluate.0.name", "the recipe's own train"),
         ({"data": TEST_FILE, "evaluate": "[{name: test, data: {path: b}}]"}, "evaluate.0.name", "own test"),
+        ({"task": "{type: classification, group: g}", "vary": "[split]"}, "task.group", "take split out of `vary`"),
         ({"train": "{select: rouge_l}"}, "train.select", "loss, accuracy"),
         ({"data": NO_VALIDATION, "train": "{early_stopping: {}}"}, "train.early_stopping", "no validation"),
         ({"train": "{early_stopping: {}, evaluations: 0}"}, "train.early_stopping", "never stops"),

@@ -247,3 +247,15 @@ def test_a_column_called_type_is_not_taken_for_a_plugin(write):
     data = "data: {train: {path: a.csv, columns: {type: x, x: 3}}, split: {test: 0.3}}\n"
     [problem] = problems(write("model: {source: org/name}\n" + data + TASK + STRATEGY))
     assert problem.path == "data.train.columns.x"
+
+
+def test_a_baseline_has_to_be_a_variant(write):
+    variants = "variants: {full: {}, lora: {strategy: {type: adapter}}}\n"
+    assert load(write(HEAD + TASK + STRATEGY + "scoring: {baseline: lora}\n" + variants)).variants
+    path = write(HEAD + TASK + STRATEGY + "scoring: {baseline: lra}\n" + variants)
+    [problem] = problems(path)
+    assert (problem.path, problem.where) == ("scoring.baseline", f"{path.name}:5")
+    assert "no variant called 'lra'" in problem.found and "lora" in problem.advice
+    own = "variants: {full: {scoring: {baseline: lora}}, lora: {strategy: {type: adapter}}}\n"
+    [problem] = problems(write(HEAD + TASK + STRATEGY + own))
+    assert "not the same for all" in problem.found

@@ -10,12 +10,16 @@ import yaml
 from finetune import stats
 from finetune.errors import InputError
 from finetune.report import build
+from finetune.report.reading import read_study
+from finetune.report.sides import side_of
 
 VARIANT = {"name", "strategy", "parameters", "runs", "estimates", "failures", "stability"}
 RUN = {"seed", "status", "reason", "seconds", "peak_memory_bytes", "scores"}
-ESTIMATE = {"n", "mean", "sd", "sd_floor", "sd_corrected", "median", "min", "max", "ci", "level", "method", "reason"}
+ESTIMATE = {"n", "mean", "sd", "sd_ci", "sd_floor", "sd_corrected", "sd_corrected_ci", "median", "min", "max", "ci",
+            "level", "method", "reason", "expected_best"}  # fmt: skip
 COMPARISON = {"task", "metric", "left", "right", "difference", "ci", "p_value", "p_value_adjusted",
-              "probability_of_improvement", "verdict", "method"}  # fmt: skip
+              "probability_of_improvement", "probability_of_improvement_ci", "verdict", "method", "detectable",
+              "p_permutation", "sd_ratio", "sd_ratio_ci", "p_spread_adjusted", "spread_verdict"}  # fmt: skip
 
 
 def variant(results, name):
@@ -56,7 +60,11 @@ def test_numbers_are_those_of_stats(study):
     found = variant(results, "lora")["estimates"]["test/accuracy"]
     expected = asdict(stats.estimate(list(lora.values())))
     assert {key: found[key] for key in expected} == expected
-    row, expected = comparison(results, "lora", "full"), asdict(stats.compare(lora, full))
+    read = read_study(study.path).variants
+    sides = [side_of(read[name], "test", "accuracy") for name in ("lora", "full")]
+    assert [list(side.scores) for side in sides] == [list(lora.values()), list(full.values())]
+    assert all(side.contributions.shape == (len(lora), 200) for side in sides)
+    row, expected = comparison(results, "lora", "full"), asdict(stats.compare(*sides, np.random.default_rng(0)))
     assert {key: row[key] for key in expected} == expected
 
 
@@ -106,6 +114,42 @@ def test_holm_runs_over_the_headline_family_alone(study):
     assert [row["p_value_adjusted"] for row in headline] == stats.holm([row["p_value"] for row in headline])
     other = [row for row in rows if row["metric"] != "accuracy"]
     assert [row["p_value_adjusted"] for row in other] == stats.holm([row["p_value"] for row in other])
+
+
+def test_a_baseline_takes_the_place_of_all_pairs(study):
+    every, asked = build(study.path)["comparisons"], build(study.path, baseline="lora")["comparisons"]
+
+    def pairs(rows):
+        return {(row["left"], row["right"]) for row in rows}
+
+    against_base = {(name, "base") for name in ("linear", "lora", "full")}
+    assert pairs(asked) == {("linear", "lora"), ("full", "lora"), *against_base}
+    assert len(pairs(every)) == len(pairs(asked)) + 1
+    row = next(row for row in every if (row["left"], row["right"], row["metric"]) == ("linear", "lora", "accuracy"))
+    assert comparison({"comparisons": asked}, "linear", "lora")["p_value"] == row["p_value"]
+    resolved = study.path / "resolved.yaml"
+    said = yaml.safe_load(resolved.read_text())
+    for entry in said["variants"].values():
+        entry["recipe"]["scoring"] = {"baseline": "full"}
+    resolved.write_text(yaml.safe_dump(said, sort_keys=False))
+    assert pairs(build(study.path)["comparisons"]) == {("linear", "full"), ("lora", "full"), *against_base}
+    with pytest.raises(InputError, match="no variant called 'lore'"):
+        build(study.path, baseline="lore")
+
+
+def test_the_verdict_speaks_of_the_baseline_alone(study):
+    build(study.path, baseline="linear")
+    text = (study.path / "report" / "report.md").read_text(encoding="utf-8")
+    assert text.splitlines()[2].startswith("**full is best.**") and "against lora" not in text
+
+
+def test_the_best_of_more_seeds_is_better(study):
+    results = build(study.path)
+    found = variant(results, "lora")["estimates"]
+    up, down = found["test/accuracy"]["expected_best"], found["test/nll"]["expected_best"]
+    assert up[0] == pytest.approx(found["test/accuracy"]["mean"]) and up == sorted(up) and up[-1] > up[0]
+    assert down[0] == pytest.approx(found["test/nll"]["mean"]) and down == sorted(down, reverse=True)
+    assert "best of 5" in (study.path / "report" / "report.md").read_text(encoding="utf-8")
 
 
 def test_one_seed_gives_no_interval_and_says_why(make):

@@ -6,9 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from finetune.stats import estimate, failure_rate, sd_factors, spread, t_interval
+from finetune.stats import estimate, expected_best, failure_rate, sd_factors, sd_interval, t_interval
+from finetune.stats.bootstrap import bca_interval
 
 scores = st.lists(st.integers(-1000, 1000).map(lambda k: k / 1000), min_size=2, max_size=12)
+TWENTY = np.random.default_rng(7).gamma(2, size=20)
 
 
 def test_estimate_by_hand():
@@ -16,6 +18,8 @@ def test_estimate_by_hand():
     assert (found.n, found.mean, found.sd, found.median, found.min, found.max) == (3, 2.0, 1.0, 2.0, 1.0, 3.0)
     # t(0.975, 2) = 4.302653 from a printed table; half width 4.302653 / sqrt(3)
     assert found.ci == pytest.approx((2 - 2.484138, 2 + 2.484138), abs=1e-6)
+    # chi-square(0.975, 2) = 7.377759 and chi-square(0.025, 2) = 0.050636
+    assert found.sd_ci == pytest.approx(((2 / 7.377759) ** 0.5, (2 / 0.050636) ** 0.5), rel=1e-4)
     assert found.reason is None and "Student t" in found.method
 
 
@@ -28,7 +32,7 @@ def test_interval_is_scipys(level):
 
 def test_one_seed_has_no_spread():
     found = estimate([0.9])
-    assert (found.n, found.mean, found.sd, found.ci) == (1, 0.9, None, None)
+    assert (found.n, found.mean, found.sd, found.ci, found.sd_ci) == (1, 0.9, None, None, None)
     assert found.reason == "one seed says nothing about the spread; run at least two"
 
 
@@ -37,9 +41,75 @@ def test_no_seed_has_nothing():
     assert (found.n, found.mean, found.ci) == (0, None, None) and "no run" in found.reason
 
 
-def test_equal_scores_have_exactly_no_spread():
-    found = estimate([0.1, 0.1, 0.1])
-    assert found.sd == 0.0 and "no width" in found.reason
+@pytest.mark.parametrize("n", [3, 30])
+def test_equal_scores_have_exactly_no_spread(n):
+    found = estimate([0.1] * n)
+    assert (found.sd, found.sd_ci) == (0.0, (0.0, 0.0)) and "no width" in found.reason
+    assert found.ci == (found.mean, found.mean)
+
+
+def test_ten_seeds_are_resampled():
+    found = estimate(TWENTY[:10])
+    assert "BCa" in found.method and "Student t" in estimate(TWENTY[:9]).method
+    assert found.ci == bca_interval(TWENTY[:10], np.random.default_rng(0))
+    found = estimate(TWENTY)
+    low, high = t_interval(found.mean, found.sd, 20)
+    assert found.ci[0] > low and found.ci[1] > high  # it leans where the scores do
+
+
+def test_the_same_seeds_have_the_same_interval_and_a_generator_another():
+    assert estimate(TWENTY) == estimate(TWENTY)
+    drawn = [estimate(TWENTY, rng=np.random.default_rng(seed)).ci for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2] and drawn[0] == pytest.approx(drawn[2], abs=0.05)
+
+
+def test_the_interval_of_an_sd_survives_skew():
+    """Bonett's at n = 20 against the chi-square interval, which covers 88 % of such scores, to 1 in 200 exact."""
+    draws = np.random.default_rng(3).gamma(4, size=(2000, 20))  # their true SD is 2
+    assert np.mean([low <= 2 <= high for low, high in map(sd_interval, draws)]) >= 0.9
+    factors = sd_factors(20)
+    chi_square = draws.std(axis=1, ddof=1)[:, None] * factors
+    assert np.mean((chi_square[:, 0] <= 2) & (chi_square[:, 1] >= 2)) < 0.9
+
+
+@pytest.mark.parametrize(
+    ("values", "squares", "fourths"),
+    [
+        ([0, 1] * 5, 2.5, 10 / 16),
+        ([0] * 9 + [1], 0.9, 1),  # fourth powers are about the mean without the two at each end: 0
+    ],
+)
+def test_the_interval_of_an_sd_is_bonetts(values, squares, fourths):
+    c, kurtosis = 10 / (10 - 1.959964), 10 * fourths / squares**2
+    error = c * ((kurtosis - 0.7) / 9) ** 0.5
+    expected = [(c * squares / 9 * np.exp(sign * 1.959964 * error)) ** 0.5 for sign in (-1, 1)]
+    assert sd_interval(values) == pytest.approx(expected, rel=1e-6)
+
+
+@given(st.lists(st.integers(0, 3), min_size=2, max_size=30).filter(lambda values: len(set(values)) > 1))
+def test_the_intervals_contain_what_they_are_of(values):
+    found = estimate(values)
+    assert found.ci[0] < found.mean < found.ci[1]
+    assert found.sd_ci[0] < found.sd < found.sd_ci[1]
+
+
+def test_expected_best_by_hand():
+    # Two draws with replacement from 1, 2, 4: the best is 4 with probability 5/9, 2 with 3/9, 1 with 1/9.
+    assert expected_best([4.0, 1.0, 2.0])[:2] == pytest.approx([7 / 3, 27 / 9])
+    assert expected_best([4.0, 1.0, 2.0], higher_is_better=False)[:2] == pytest.approx([7 / 3, (1 * 5 + 2 * 3 + 4) / 9])
+    assert expected_best([]).shape == (0,)
+
+
+@given(scores)
+def test_more_seeds_never_have_a_worse_best(values):
+    best = expected_best(values)
+    assert best[0] == pytest.approx(np.mean(values)) and best[-1] <= max(values) + 1e-12
+    assert (np.diff(best) >= -1e-12).all()
+
+
+def test_expected_best_is_that_of_resampling():
+    draws = np.random.default_rng(0).choice(TWENTY, size=(40_000, 5))
+    assert expected_best(TWENTY)[4] == pytest.approx(draws.max(axis=1).mean(), abs=0.02)
 
 
 @given(scores, st.randoms())
@@ -76,46 +146,3 @@ def test_wilson_interval_by_hand():
     assert found.rate == 0 and found.ci == pytest.approx((0, z2 / (5 + z2)), abs=1e-6)
     assert failure_rate(2, 5).rate == 0.4
     assert failure_rate(0, 0).ci is None
-
-
-def test_spread_by_hand():
-    # Runs score 1/2 and 1/2: no raw spread. Each example varies by 1/2: floor (1/2 + 1/2) / 4.
-    found = spread([[1, 0], [0, 1]])
-    assert (found.sd, found.sd_floor) == (0.0, 0.5)
-    assert found.sd_corrected == 0.0 and found.clipped
-    # Runs score 1 and 0, raw variance 1/2; 2/1 * (1/2 - 1/4) = 1/2.
-    found = spread([[1, 1], [0, 0]])
-    assert found.sd_corrected**2 == pytest.approx(0.5) and not found.clipped
-
-
-def test_spread_is_the_mean_covariance_of_two_examples():
-    matrix = np.random.default_rng(3).random((6, 9)) + np.linspace(0, 1, 6)[:, None]
-    covariance = np.cov(matrix, rowvar=False)
-    off_diagonal = (covariance.sum() - np.trace(covariance)) / (9 * 8)
-    assert spread(matrix).sd_corrected ** 2 == pytest.approx(off_diagonal)
-
-
-def _runs(rng, studies, runs, examples, true_sd):
-    """Correct answers of runs whose true accuracy is normal around 0.8: shape (studies, runs, examples)."""
-    accuracy = rng.normal(0.8, true_sd, size=(studies, runs, 1))
-    return rng.random((studies, runs, examples)) < accuracy
-
-
-def test_corrected_spread_is_unbiased():
-    studies = _runs(np.random.default_rng(0), 400, 8, 200, true_sd=0.03)
-    found = [spread(matrix) for matrix in studies]
-    signed = [200 / 199 * (s.sd**2 - s.sd_floor**2) for s in found]  # before clipping, which is biased by design
-    assert np.mean(signed) == pytest.approx(0.03**2, rel=0.08)
-    assert np.mean([s.sd_floor for s in found]) == pytest.approx((0.8 * 0.2 / 200) ** 0.5, rel=0.03)
-
-
-def test_corrected_interval_covers_the_truth():
-    studies = _runs(np.random.default_rng(1), 400, 10, 200, true_sd=0.03)
-    intervals = [spread(matrix).corrected_interval() for matrix in studies]
-    assert 0.92 <= np.mean([low <= 0.03 <= high for low, high in intervals]) <= 0.98
-
-
-def test_too_little_for_a_spread():
-    assert spread(np.ones((1, 4))).reason and spread(np.ones((1, 4))).corrected_interval() is None
-    one_example = spread([[1.0], [0.0]])
-    assert one_example.sd_corrected is None and one_example.corrected_interval() is None and one_example.reason

@@ -14,6 +14,7 @@ from finetune.stats import STABILITY_RULE, stability
         (0, 10, (0.02, 0.05), "unstable"),
         (0, 10, (0.001, 0.009), "stable"),
         (0, 10, (0.005, 0.02), "undecided"),
+        (0, 10, (0.01, 0.02), "undecided"),
         (0, 10, None, "undecided"),
     ],
 )

@@ -281,3 +281,15 @@ def test_only_what_learnt_is_saved_and_it_is_enough(prepare, shake, logits, tmp_
     fresh = prepare(build, "partial", seed=2, last=1)
     fresh.strategy.restore(fresh.model, tmp_path)
     assert torch.equal(logits(fresh.model), logits(made.model))
+
+
+@pytest.mark.parametrize("part", ["bias", "norm", "embeddings", "head"])
+def test_parts_train_in_bfloat16(encoder_folder, tmp_path, monkeypatch, part):
+    """A normalisation whose bias alone learns takes both in float32; matrices that are frozen stay in bfloat16."""
+    monkeypatch.setitem(EXAMPLES["strategy"], "partial/part", {"parts": part})
+    outcome = Battery(tmp_path, encoder_folder, "partial/part", "classification").run(1, "run", dtype=torch.bfloat16)
+    assert outcome.last < outcome.first
+    types = {name: value.dtype for name, value in outcome.model.named_parameters()}
+    assert {types[name] for name in outcome.trained} == {torch.float32}
+    frozen = {name for name, value in outcome.model.named_parameters() if value.ndim > 1} - outcome.trained
+    assert {types[name] for name in frozen} == {torch.bfloat16} and outcome.changed() <= outcome.trained

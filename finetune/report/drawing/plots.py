@@ -1,4 +1,4 @@
-"""The two drawings of a report: every seed's score, and every seed's training curve."""
+"""The drawing of every seed's score."""
 
 from __future__ import annotations
 
@@ -6,19 +6,14 @@ from typing import Any
 
 from markupsafe import Markup
 
-from finetune.report.reading import Run
-from finetune.report.svg import Scale, cross, drawing, polyline, short, tag
-from finetune.report.units import Unit, count, fixed, unit
+from finetune.report.drawing.svg import Scale, cross, drawing, short, tag
+from finetune.report.units import Unit, fixed, unit
 from finetune.run_dir import BASE, FAILED
 
 COLOURS = 8
 """Colours that the page's style defines, c0 to c7; further variants begin again."""
 
 RADIUS = 4.5
-MAX_POINTS = 150
-"""Points drawn of one curve; longer ones are averaged over windows of steps."""
-
-Points = list[tuple[float, float]]
 
 
 def seed_plot(results: dict[str, Any], task: dict[str, Any], narrow: bool) -> Markup:
@@ -81,7 +76,7 @@ def _row(
     name, found = variant["name"], variant["estimates"][key]
     parts = [tag("line", x1=x.start, x2=x.end, y1=y, y2=y, class_="guide")]
     label_y = y - 17 if narrow else y + 4.5
-    parts.append(tag("text", tag("title", name), _fit(name, 34 if narrow else 20), x=0, y=label_y, class_="name"))
+    parts.append(tag("text", tag("title", name), fit(name, 34 if narrow else 20), x=0, y=label_y, class_="name"))
     if found["n"]:
         parts.append(tag("text", shown.value(found["mean"]), x=width, y=label_y, text_anchor="end", class_="number"))
     if found["ci"]:
@@ -153,70 +148,6 @@ def _base_line(value: float, text: str, x: Scale, top: float, bottom: float) -> 
     return tag("g", line, tag("text", label, x=x(value), y=top - 8, text_anchor=anchor, class_="base"))
 
 
-def curve_panels(variants: dict[str, list[Run]]) -> list[Markup]:
-    """One panel per variant: training loss of every seed, validation loss dashed, all on one vertical scale."""
-    healthy = [run for runs in variants.values() for run in runs if run.result["status"] != "diverged"]
-    every = [run for runs in variants.values() for run in runs]
-    # A loss that exploded would flatten all others; its line leaves at the top instead.
-    losses = [loss for run in healthy or every for curve in _curves(run) for _, loss in curve]
-    losses = losses or [loss for run in every for curve in _curves(run) for _, loss in curve]
-    if not losses:
-        return []
-    top = max(losses) * 1.05 or 1.0
-    return [_panel(name, runs, top, index % COLOURS) for index, (name, runs) in enumerate(variants.items())]
-
-
-def _curves(run: Run) -> tuple[Points, Points]:
-    """(step, loss) of training and of validation; steps without a finite loss are left out."""
-    train = [(r["step"], r["loss"]) for r in run.metrics if r["kind"] == "train" and r["loss"] is not None]
-    scored = [(r["step"], r["scores"].get("loss")) for r in run.metrics if r["kind"] == "evaluation"]
-    return thinned(train), [(step, loss) for step, loss in scored if loss is not None]
-
-
-def thinned(points: Points, most: int = MAX_POINTS) -> Points:
-    """At most about ``most`` points, each the mean of a window of neighbours."""
-    window = -(-len(points) // most)
-    if window <= 1:
-        return points
-    parts = [points[start : start + window] for start in range(0, len(points), window)]
-    return [(sum(x for x, _ in part) / len(part), sum(y for _, y in part) / len(part)) for part in parts]
-
-
-def _panel(name: str, runs: list[Run], top: float, colour: int) -> Markup:
-    width, height = 360, 216
-    curves = [_curves(run) for run in runs]
-    last = max((step for pair in curves for curve in pair for step, _ in curve), default=1)
-    x, y = Scale(0, max(last, 1), 40, width - 10), Scale(0, top, height - 34, 30)
-    parts = [tag("text", tag("title", name), _fit(name, 40), x=0, y=14, class_="name")]
-    for value in y.ticks(4):
-        parts.append(tag("line", x1=x.start, x2=x.end, y1=y(value), y2=y(value), class_="grid"))
-        text = fixed(value, y.decimals(4))
-        parts.append(tag("text", text, x=x.start - 6, y=y(value) + 4, text_anchor="end", class_="tick"))
-    for value in x.ticks(4):
-        text = count(value)
-        parts.append(tag("text", text, x=x(value), y=height - 18, text_anchor="middle", class_="tick"))
-    parts.append(tag("text", "step", x=(x.start + x.end) / 2, y=height - 3, text_anchor="middle", class_="axis"))
-    for run, (train, scored) in zip(runs, curves, strict=True):
-        parts.append(_run_lines(run, train, scored, x, y))
-    if not any(train or scored for train, scored in curves):
-        middle = (x.start + x.end) / 2
-        parts.append(tag("text", "no training steps", x=middle, y=height / 2, text_anchor="middle", class_="tick"))
-    label = f"Training curves of {name}: loss by step, {len(runs)} seeds"
-    return drawing(width, height, label, parts, f"panel c{colour}")
-
-
-def _run_lines(run: Run, train: Points, scored: Points, x: Scale, y: Scale) -> Markup:
-    title = f"{run.variant}, seed {run.seed}"
-    parts = [tag("title", title)]
-    for points, class_ in ((train, "curve"), (scored, "curve scored")):
-        if points:
-            parts.append(polyline([(x(step), y(loss)) for step, loss in points], class_))
-    parts += [tag("circle", cx=x(step), cy=y(loss), r=1.8, class_="scored-dot") for step, loss in scored]
-    if run.result["status"] == "diverged":
-        step, loss = train[-1] if train else (0.0, 0.0)
-        parts.append(cross(x(step), y(loss), f"{title} diverged: {run.result.get('reason')}"))
-    return tag("g", *parts)
-
-
-def _fit(text: str, most: int) -> str:
+def fit(text: str, most: int) -> str:
+    """The text, cut where it has more than so many characters."""
     return text if len(text) <= most else text[: most - 1] + "…"

@@ -80,7 +80,7 @@ def test_it_stands_on_the_page(study, add):
     add("full", "ensemble", None, seeds=[], status="error", reason="RuntimeError: a <cosmic> ray")
     build(study.path)
     text = page(study)
-    section = text[text.index("## Soups and ensembles") :]
+    section = text[text.index("Soups and ensembles") :]
     rows = [line for line in section.splitlines() if line.startswith("| ")]
     greedy = next(row for row in rows if "soup-greedy" in row and "accuracy" in row)
     assert "| seeds 2, 4, of 5 |" in greedy and "**+" in greedy

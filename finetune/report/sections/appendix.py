@@ -1,68 +1,15 @@
-"""The rear of a report: cost, data, recipe and environment."""
+"""The rear of a report: data, recipe and environment."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from statistics import fmean
 from typing import Any
 
 from finetune.report.blocks import Block, Cell, Code, Column, Fold, Section, Table, Text
-from finetune.report.plots import COLOURS
-from finetune.report.reading import Run, Study
-from finetune.report.units import NONE, count, memory, seconds, share, short_count
-from finetune.run_dir import BASE
+from finetune.report.reading import Study
+from finetune.report.units import NONE, count
 
 FEW_LABELS = 12
 """Label counts up to this many stand open on the page."""
-
-
-def cost_section(study: Study, results: dict[str, Any]) -> Section:
-    """Parameters, time and memory of each variant."""
-    columns = [
-        Column("variant", numeric=False),
-        Column("parameters"),
-        Column("trained", "Parameters that learn, with their share of all"),
-        Column("steps", "Optimizer steps, mean over runs"),
-        Column("time a run", "Loading, training and scoring, mean over runs"),
-        Column("of it training"),
-        Column("tokens/s", "While training, mean over runs"),
-        Column("peak memory", "The largest of all runs"),
-    ]
-    rows = []
-    for index, variant in enumerate(results["variants"]):
-        runs = study.variants.get(variant["name"], [study.base] if study.base else [])
-        rows.append(_cost_row(variant, runs, index))
-    return Section("cost", "Size, time and memory", [Table(columns, rows)])
-
-
-def _cost_row(variant: dict[str, Any], runs: list[Run], index: int) -> list[Cell]:
-    size = variant["parameters"] or {}
-    total, trained = size.get("total"), size.get("trainable")
-    part = share(trained, total) if trained is not None and total else ""
-    peaks = [run.result["peak_memory_bytes"] for run in runs if run.result.get("peak_memory_bytes")]
-    return [
-        Cell(variant["name"], colour=None if variant["name"] == BASE else index % COLOURS),
-        Cell(short_count(total)),
-        Cell(short_count(trained), part),
-        Cell(count(_mean(runs, lambda result: result["training"]["steps"]))),
-        Cell(seconds(_mean(runs, lambda result: result["seconds"]))),
-        Cell(seconds(_mean(runs, lambda result: result["phases"]["train"]))),
-        Cell(count(_mean(runs, lambda result: result["training"]["tokens_per_second"]))),
-        Cell(memory(max(peaks, default=None))),
-    ]
-
-
-def _mean(runs: list[Run], get: Callable[[dict[str, Any]], float | None]) -> float | None:
-    """Mean of a fact over the runs that have it: the base model has no training, a crashed run perhaps no phases."""
-    values = []
-    for run in runs:
-        try:
-            value = get(run.result)
-        except (KeyError, TypeError):
-            continue
-        if value is not None:
-            values.append(value)
-    return fmean(values) if values else None
 
 
 def data_section(study: Study) -> Section:
@@ -72,7 +19,7 @@ def data_section(study: Study) -> Section:
         return Section("data", "Data", [Text("No data facts were recorded.", "muted")])
     columns = [
         Column("split", numeric=False),
-        Column("examples"),
+        Column("examples", "And groups, over which errors are computed, where examples belong together"),
         Column("tokens", "Mean and longest"),
         Column("cut", "Examples longer than the limit, cut at the end"),
         Column("source", numeric=False),
@@ -86,7 +33,7 @@ def data_section(study: Study) -> Section:
         rows.append(
             [
                 Cell(name),
-                Cell(count(split["examples"])),
+                Cell(count(split["examples"]), _groups(study, name)),
                 Cell(length),
                 Cell(count(facts.get("cut"))),
                 Cell(str(split.get("source", NONE))),
@@ -101,13 +48,22 @@ def data_section(study: Study) -> Section:
     return Section("data", "Data", blocks)
 
 
+def _groups(study: Study, task: str) -> str:
+    found = study.groups(task)
+    return "" if found is None or not len(found) else f"{count(int(found.max()) + 1)} groups"
+
+
 def _cleaning(study: Study) -> str:
     dropped, leaks = study.data.get("duplicates_dropped"), study.data.get("leaks") or {}
     sentences = [] if dropped is None else [f"{count(dropped)} duplicates were dropped."]
     if leaks:
         done = {"drop": "dropped from training", "allow": "trained on all the same"}.get(leaks["action"], "refused")
         found = f"{count(leaks['found'])} found, and {done}" if leaks["found"] else "none found"
+        groups = leaks.get("groups")
         sentences.append(f"{count(leaks['checked'])} held-out examples were looked up in the training data: {found}.")
+        if groups:
+            both = f"{count(groups['found'])} on both sides, and {done}" if groups["found"] else "none on both sides"
+            sentences.append(f"Of the groups of '{groups['column']}', {both}.")
     return " ".join(sentences)
 
 
@@ -131,13 +87,32 @@ def recipe_section(study: Study) -> Section:
     return Section("recipe", "Recipe", blocks)
 
 
+REPEAT = (
+    "To repeat the study: the recipe above, the data with the fingerprints above, and these versions on such a device. "
+    "Other versions and devices round differently, and their runs drift apart."
+)
+
+NAMES = {"git": "commit of finetune", "dtype": "arithmetic", "threads": "threads a process"}
+
+
 def environment_section(study: Study) -> Section:
-    """Where the study ran."""
+    """Where the study ran, and what from: all that it takes to run it again."""
     facts = {name: value for name, value in study.environment.items() if name not in ("format", "packages")}
     packages = study.environment.get("packages") or {}
-    rows = [[Cell(name), Cell(NONE if value is None else str(value))] for name, value in facts.items()]
+    rows = [[Cell(NAMES.get(name, name)), Cell(NONE if value is None else str(value))] for name, value in facts.items()]
     if packages:
         rows.append([Cell("packages"), Cell(", ".join(f"{name} {version}" for name, version in packages.items()))])
     if not rows:
         return Section("environment", "Environment", [Text("No environment was recorded.", "muted")])
-    return Section("environment", "Environment", [Table([Column("", numeric=False), Column("", numeric=False)], rows)])
+    rows += [[Cell(name), Cell(value)] for name, value in _bases(study).items()]
+    table = Table([Column("", numeric=False), Column("", numeric=False)], rows)
+    return Section("environment", "Environment", [Text(REPEAT, "muted"), table])
+
+
+def _bases(study: Study) -> dict[str, str]:
+    """The pretrained models by what the recipe calls them, and the weights that were found there."""
+    variants = study.resolved["variants"].values()
+    sources = dict.fromkeys(str(variant["recipe"].get("model", {}).get("source", "")) for variant in variants)
+    weights = dict.fromkeys(str(run.result["base"])[:12] for run in study.runs if run.result.get("base"))
+    found = {"base model": ", ".join(filter(None, sources)), "fingerprint of its weights": ", ".join(weights)}
+    return {name: value for name, value in found.items() if value}

@@ -9,7 +9,7 @@ import numpy as np
 
 from finetune import stats
 from finetune.report.blocks import Block, Cell, Column, Fold, Section, Table, Text
-from finetune.report.plots import COLOURS
+from finetune.report.drawing.plots import COLOURS
 from finetune.report.reading import Run, is_mean
 from finetune.report.units import seconds, unit
 

@@ -8,11 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from finetune.report import build, plots, terminal, units
+from finetune.report import build, terminal, units
+from finetune.report.drawing import plots
+from finetune.report.drawing.svg import Scale, tag
 from finetune.report.markdown import escape
-from finetune.report.plots import thinned
-from finetune.report.reading import read_study
-from finetune.report.svg import Scale, tag
 
 
 @pytest.mark.parametrize("narrow", [False, True])
@@ -41,33 +40,6 @@ def test_base_line_or_arrow(make):
             variant["estimates"]["test/accuracy"]["mean"] = 0.01
     drawing = plots.seed_plot(results, results["tasks"][0], narrow=False)
     assert 'class="baseline"' not in drawing and "← untuned base 1.0" in drawing
-
-
-def test_curves_show_every_seed_and_an_explosion_does_not_flatten_the_rest(fabricator):
-    made = fabricator([1, 2, 3], {"full": "full"})
-    made.run("full", 1, 0.9)
-    made.run("full", 2, 0.9)
-    made.run("full", 3, None, "diverged", "loss is not finite")
-    (panel,) = plots.curve_panels(read_study(made.path).variants)
-    drawing = ElementTree.fromstring(panel)
-    lines = [element for element in drawing.iter("polyline") if element.get("class") == "curve"]
-    assert len(lines) == 3 and len(list(drawing.iter("path"))) == 1
-    heights = [float(pair.split(",")[1]) for pair in lines[0].get("points").split()]
-    assert max(heights) - min(heights) > 60  # pixels of the panel's 216
-
-
-def test_no_curves_without_metrics(fabricator):
-    made = fabricator([1], {"full": "full"})
-    (made.path / "full/seed-1").mkdir(parents=True)
-    assert plots.curve_panels(read_study(made.path).variants) == []
-
-
-def test_thinning_keeps_the_mean():
-    points = [(float(step), float(step % 7)) for step in range(1200)]
-    thin = thinned(points, 150)
-    assert len(thin) == 150
-    assert sum(y for _, y in thin) / 150 == pytest.approx(sum(y for _, y in points) / 1200)
-    assert thinned(points[:150], 150) == points[:150]
 
 
 @given(st.floats(-1e4, 1e4), st.floats(1e-3, 1e4))

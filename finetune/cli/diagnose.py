@@ -1,0 +1,105 @@
+"""`finetune diagnose`."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from pathlib import Path
+from typing import Any
+
+from finetune.cli.arguments import add_recipe
+from finetune.cli.output import columns, wrapped
+
+DISPENSABLE = ("levels", "of it test-set noise", "SD", "95 % interval")
+"""Columns in the order in which a narrow terminal loses them."""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    add_recipe(parser)
+    parser.add_argument("--variant", metavar="NAME", help="which variant; default: the recipe's first")
+    parser.add_argument(
+        "--runs", type=int, choices=(9, 16, 25), help="3, 4 or 5 seeds of each source; default: 16, or 25 for 5 sources"
+    )
+    parser.add_argument(
+        "--sources", type=_names, default=(), metavar="A,B", help="which to cross; default: all that matter here"
+    )
+    parser.add_argument("--seeds", type=_seeds, default=6, metavar="N", help="fresh seeds of the trial; default: 6")
+    parser.add_argument("--no-test", action="store_true", help="name the change, and do not try it")
+    parser.add_argument("--output", type=Path, default=Path("runs"), metavar="DIR", help="default: runs")
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _seeds(text: str) -> int:
+    number = int(text)
+    if number < 6:
+        raise ArgumentTypeError(f"{number} are too few: with fewer than 6, no exact test of pairs can reach 0.05")
+    return number
+
+
+def run(args: Namespace) -> int:
+    """Find out which source of randomness a variant's spread comes from, name one change to try, and try it."""
+    from rich.console import Console
+
+    from finetune.cli.collecting import uncollected
+    from finetune.progress import make_progress
+
+    with uncollected():
+        from finetune.recipe import load
+
+        recipe = load(args.recipe, args.overrides)
+        # Only now: it brings torch, and a recipe's mistakes should not wait for it.
+        from finetune.diagnose import diagnose, try_cure
+
+    def progress() -> Any:
+        return make_progress(Console())
+
+    found = diagnose(recipe, args.output, args.variant, args.runs, args.sources, args.overrides, progress)
+    if found.speaks:
+        show(found.content)
+    if found.trial is not None and not args.no_test:
+        try_cure(found, args.output, args.seeds, progress)
+        if found.speaks:
+            from finetune.report.sections.diagnosis import sentences
+
+            print(wrapped(sentences(found.content)[-1]))
+    if found.speaks:
+        print(f"report: {found.folder.report / 'index.html'}")
+        for failed in found.failed:
+            print(
+                wrapped(f"{failed['variant']}, seed {failed['seed']}: {failed['status']}: {failed['reason']}", "", "  ")
+            )
+    return 1 if found.failed else 0
+
+
+def show(content: dict[str, Any]) -> None:
+    """The diagnosis: a table with as many columns as the terminal has room for, and what follows from it."""
+    from finetune.report.sections.diagnosis import sentences
+
+    which = f"{content['study']}, {content['variant']}: {content['metric']} on {content['task']}"
+    print(wrapped(f"{which}, {content['runs']} runs, {content['levels']} seeds of each source", hanging="  "))
+    for line in lines(content, columns()):
+        print(line)
+    for sentence in sentences(content):
+        print(wrapped(sentence, hanging="  "))
+
+
+def lines(content: dict[str, Any], width: int) -> list[str]:
+    """The table, in lines of at most ``width`` columns where the first two fit; none without a decomposition."""
+    from finetune.report.sections.diagnosis import HEADINGS, rows
+    from finetune.report.units import THIN
+
+    if content["decomposition"] is None:
+        return []
+    table = [dict(zip(HEADINGS, HEADINGS, strict=True)), *rows(content)]
+    sizes = {name: max(len(row[name]) for row in table) for name in HEADINGS}
+    for name in DISPENSABLE:
+        if sum(sizes.values()) + 2 * (len(sizes) - 1) > width:
+            del sizes[name]
+    return [
+        "  ".join(
+            (row[name].ljust if name == "source" else row[name].rjust)(size) for name, size in sizes.items()
+        ).replace(THIN, " ")
+        for row in table
+    ]

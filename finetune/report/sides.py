@@ -1,0 +1,78 @@
+"""What a variant's runs made of one metric, in the form in which statistics compare it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune import stats
+from finetune.report.reading import TEXTS, Run, is_mean
+from finetune.stats.agreement import codes_of
+from finetune.stats.contributions import LABELS
+
+Floats = NDArray[np.float64]
+
+COLUMNS = {"preference_accuracy": ("margin",), "nll": ("loss",), "loss": ("loss", "weight")}
+"""Columns of the prediction store from which a metric's contributions come; for the others, the texts."""
+
+
+def side_of(runs: Sequence[Run], task: str, metric: str, by_example: bool = True) -> stats.Side:
+    """The runs that have the metric, in the order given; a run without a seed is one fixed model.
+
+    ``by_example`` is false where row i is not the same example in every run.
+    """
+    key = f"{task}/{metric}"
+    scored = [run for run in runs if key in run.scores]
+    scores = [run.scores[key] for run in scored]
+    matrix = contributions(scored, task, metric, scores) if by_example and scored else None
+    if scored and scored[0].seed is None:
+        return stats.Side.fixed(scores[0], None if matrix is None else matrix[0])
+    seeds = [run.seed for run in scored if run.seed is not None]
+    return stats.Side.of(dict(zip(seeds, scores, strict=True)), matrix)
+
+
+def contributions(runs: Sequence[Run], task: str, metric: str, scores: Sequence[float]) -> Floats | None:
+    """What each example adds to each run's score, (runs, examples); None unless the rows' means are the scores.
+
+    The stored score of each example where its mean is the metric, which then may be one of the hub's.
+    """
+    for rows in (
+        (run.example_scores(task) for run in runs),
+        (_computed(run, task, metric) for run in runs),
+    ):
+        matrix = _stacked(rows)
+        if matrix is not None and is_mean(matrix, list(scores)):
+            return matrix
+    return None
+
+
+def _stacked(rows: Iterable[Floats | None]) -> Floats | None:
+    stored: list[Floats] = []
+    for row in rows:
+        if row is None or not len(row) or (stored and row.shape != stored[0].shape):
+            return None
+        stored.append(row)
+    return np.stack(stored) if stored else None
+
+
+def _computed(run: Run, task: str, metric: str) -> Floats | None:
+    wanted = COLUMNS.get(metric, TEXTS)
+    labels = metric in LABELS
+    table = run.predictions(task, wanted, TEXTS if labels else ())
+    if table is None:
+        return None
+    if labels:
+        columns = [table[name].combine_chunks() for name in wanted]
+        numbers = codes_of([column.dictionary.to_pylist() for column in columns])
+        coded = [own[column.indices.to_numpy()] for own, column in zip(numbers, columns, strict=True)]
+        return stats.contributions(metric, dict(zip(wanted, coded, strict=True)))
+    return stats.contributions(metric, {name: _values(name, table[name]) for name in wanted})
+
+
+def _values(name: str, column: Any) -> list[str] | Floats | None:
+    if name in TEXTS:
+        return list(column.to_pylist())
+    return None if column.null_count else column.to_numpy().astype(float)

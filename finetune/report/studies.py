@@ -1,0 +1,168 @@
+"""Variants of one study held against those of another, which is fair where both were scored on the same examples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from finetune import stats
+from finetune.errors import InputError, Problem, bad_input, did_you_mean
+from finetune.report.reading import Study, read_study
+from finetune.report.sides import side_of
+from finetune.run_dir import FORMAT, StudyDir
+
+LEVEL = 0.95
+
+SCORE = "runs are comparable on the same examples only: score one study on the other's with `finetune evaluate`"
+
+Facts = dict[str, Any]
+"""What data.json says of one held-out task."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A study, and those of its variants that take part."""
+
+    path: Path
+    study: Study
+    variants: list[str]
+
+    def about(self) -> dict[str, Any]:
+        return {
+            "study": self.study.name,
+            "folder": str(self.path),
+            "digest": self.study.digest,
+            "variants": self.variants,
+        }
+
+
+def compare_studies(
+    left: Path, right: Path, metric: str | None = None, task: str | None = None, variants: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Every variant of ``left`` against every variant of ``right``, on every task that both have, as plain JSON.
+
+    Both are folders of studies, or of single variants; ``variants`` leaves only these, on either side. Without
+    ``metric`` it is each task's headline metric. Holm's correction runs over all comparisons, and over all of spread.
+    Raises InputError for folders that hold no study, where there is nothing to compare, and where the held-out data
+    are not the same.
+    """
+    ours, theirs = _chosen(left, variants), _chosen(right, variants)
+    _check_variants(ours, theirs, variants)
+    tasks = _tasks(ours.study, theirs.study, task)
+    rng = np.random.default_rng(list(f"{ours.study.digest} {theirs.study.digest}".encode()))
+    rows = [row for both in tasks for row in _rows(ours, theirs, both, _metric(both, metric), rng)]
+    _decide(rows)
+    return {
+        "format": FORMAT,
+        "level": LEVEL,
+        "left": ours.about(),
+        "right": theirs.about(),
+        "tasks": [{name: facts[name] for name in ("name", "examples", "fingerprint")} for facts, _ in tasks],
+        "comparisons": [row for row, _ in rows],
+    }
+
+
+def _chosen(path: Path, variants: Sequence[str]) -> Chosen:
+    """The study in ``path``, or the study whose variant is in ``path``."""
+    parent, name = StudyDir(path.resolve().parent), path.resolve().name
+    if StudyDir(path).resolved.exists() or not parent.resolved.exists():
+        study = read_study(path)
+        return Chosen(path, study, [each for each in study.variants if not variants or each in variants])
+    study = read_study(parent.path)
+    if name not in study.variants:
+        found = f"{path} is not a variant of the study {parent.path}"
+        raise bad_input(None, found, did_you_mean(name, study.variants))
+    return Chosen(path, study, [name])
+
+
+def _check_variants(ours: Chosen, theirs: Chosen, wanted: Sequence[str]) -> None:
+    known = dict.fromkeys([*ours.study.variants, *theirs.study.variants])
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        raise InputError(
+            Problem(f"--variants: neither study has '{name}'", did_you_mean(name, known)) for name in unknown
+        )
+    for chosen in (ours, theirs):
+        if not chosen.variants:
+            found = f"--variants leaves none of {chosen.path}"
+            raise bad_input(None, found, f"name at least one of: {', '.join(chosen.study.variants)}")
+    if ours.study.folder.path.resolve() == theirs.study.folder.path.resolve() and set(ours.variants) & set(
+        theirs.variants
+    ):
+        advice = "pairs within a study are in its report; for one of them, give two variants: RUNS/one RUNS/other"
+        raise bad_input(None, f"{ours.path} and {theirs.path} hold the same runs", advice)
+
+
+def _tasks(ours: Study, theirs: Study, wanted: str | None) -> list[tuple[Facts, Facts]]:
+    """What both say of each task that both have; refuses tasks that share no more than their name."""
+    left, right = ({task["name"]: task for task in study.data.get("tasks", [])} for study in (ours, theirs))
+    common = [name for name in left if name in right]
+    if wanted is not None and wanted not in common:
+        found = f"--task: the studies have no held-out task '{wanted}' in common"
+        raise bad_input(None, found, did_you_mean(wanted, common))
+    if not common:
+        one, other = (", ".join(tasks) or "none" for tasks in (left, right))
+        found = f"the studies have no held-out task in common: {one} on the left, {other} on the right"
+        raise bad_input(None, found, SCORE)
+    names = common if wanted is None else [wanted]
+    reasons = {name: _difference(ours, theirs, left[name], right[name]) for name in names}
+    same = [name for name in names if reasons[name] is None]
+    if len(same) < len(names):
+        advice = f"leave it out with --task {same[0]}" if same else SCORE
+        found = "the held-out data of '{}' are not the same: {}"
+        raise InputError(Problem(found.format(name, why), advice) for name, why in reasons.items() if why)
+    return [(left[name], right[name]) for name in same]
+
+
+def _difference(ours: Study, theirs: Study, left: Facts, right: Facts) -> str | None:
+    """Why a task's examples are not the same in both studies; None where they are."""
+    varied = [side for side, study in (("left", ours), ("right", theirs)) if "split" in study.vary]
+    if varied and left["split"] == "test":
+        return f"each seed has its own split, on the {' and the '.join(varied)}"
+    counts = f"{left['examples']:,} examples on the left, {right['examples']:,} on the right"
+    if left["fingerprint"] != right["fingerprint"]:
+        return f"{counts}; fingerprints {left['fingerprint'][:12]} and {right['fingerprint'][:12]}"
+    return None if left["examples"] == right["examples"] else f"{counts}, cut from the same texts"
+
+
+def _metric(both: tuple[Facts, Facts], wanted: str | None) -> dict[str, Any]:
+    """Name and direction of the metric to compare by."""
+    left, right = ({metric["name"]: metric for metric in facts["metrics"]} for facts in both)
+    name = wanted or both[0]["headline"]
+    common = [each for each in left if each in right]
+    if name not in common:
+        found = f"--metric: '{name}' was not computed on '{both[0]['name']}' in both studies"
+        raise bad_input(None, found, did_you_mean(name, common))
+    return dict(left[name])
+
+
+def _rows(
+    ours: Chosen, theirs: Chosen, both: tuple[Facts, Facts], metric: dict[str, Any], rng: np.random.Generator
+) -> list[tuple[dict[str, Any], stats.Comparison]]:
+    """Every pair on one task."""
+    task, name, higher = both[0]["name"], metric["name"], metric["higher_is_better"]
+    lefts, rights = (
+        {variant: side_of(chosen.study.variants[variant], task, name) for variant in chosen.variants}
+        for chosen in (ours, theirs)
+    )
+    groups, rows = ours.study.groups(task), []
+    for left, right in product(lefts, rights):
+        found = stats.compare(lefts[left], rights[right], rng, groups, higher, LEVEL)
+        identity = {"task": task, "metric": name, "left": left, "right": right, "higher_is_better": higher}
+        rows.append(({**identity, **asdict(found)}, found))
+    return rows
+
+
+def _decide(rows: Sequence[tuple[dict[str, Any], stats.Comparison]]) -> None:
+    """Add what depends on the whole family: adjusted p-values and verdicts."""
+    adjusted = stats.holm([found.p_value for _, found in rows])
+    spreads = stats.holm([found.p_spread for _, found in rows])
+    for (row, found), p_value, p_spread in zip(rows, adjusted, spreads, strict=True):
+        row["p_value_adjusted"], row["p_spread_adjusted"] = p_value, p_spread
+        row["verdict"] = stats.verdict(found, p_value, row["higher_is_better"])
+        row["spread_verdict"] = stats.spread_verdict(found.sd_ratio_ci, p_spread, found.level)
