@@ -154,8 +154,11 @@ def test_seeds_differ_in_their_heads_and_share_their_base(bench):
 def test_what_is_frozen_is_held_in_the_compute_dtype(bench):
     made = bench("variants.full.strategy={type: partial, last: 1}", "model.dtype=bfloat16")
     model, _ = made.build()
-    dtypes = {parameter.requires_grad: parameter.dtype for parameter in model.parameters()}
-    assert dtypes == {True: torch.float32, False: torch.bfloat16}
+    dtypes = {(value.requires_grad, value.ndim > 1): value.dtype for value in model.parameters()}
+    assert dtypes[True, True] == dtypes[True, False] == torch.float32
+    assert dtypes[False, True] == torch.bfloat16
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.LayerNorm)]
+    assert {value.dtype for norm in norms for value in norm.parameters()} == {torch.float32}
     assert all(buffer.dtype != torch.bfloat16 for buffer in model.buffers())
     assert next(settle(torch.nn.Linear(2, 2), made.around).parameters()).dtype == torch.float32
 

@@ -18,6 +18,7 @@ def build(study_dir: Path, baseline: str | None = None) -> dict[str, Any]:
     Raises InputError when the folder is not a study's, or no variant has the baseline's name.
     """
     from finetune.report import card, content, html, markdown
+    from finetune.report.ranking import best_variant
     from finetune.report.reading import read_study
     from finetune.report.results import results_of
     from finetune.run_dir import StudyDir, write_json, write_text
@@ -28,7 +29,7 @@ def build(study_dir: Path, baseline: str | None = None) -> dict[str, Any]:
     folder = StudyDir(Path(study_dir)).report
     write_text(folder / "index.html", html.render(document))
     write_text(folder / "report.md", markdown.render(document))
-    best = card.best_variant(results)
+    best = best_variant(results)
     if best is not None:
         write_text(folder / "model-card.md", card.render(study, results, best))
     write_json(folder / "results.json", results)

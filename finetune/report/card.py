@@ -45,16 +45,6 @@ INTRO = (
 )
 
 
-def best_variant(results: Results) -> Results | None:
-    """The tuned variant with the best mean on the first task's headline metric; None when nothing has been scored."""
-    if not results["tasks"]:
-        return None
-    task = results["tasks"][0]
-    key, sign = f"{task['name']}/{task['metric']}", 1 if task["higher_is_better"] else -1
-    scored = [v for v in results["variants"] if v["name"] != BASE and v["estimates"][key]["n"]]
-    return max(scored, key=lambda variant: sign * variant["estimates"][key]["mean"], default=None)
-
-
 def render(study: Study, results: Results, variant: Results) -> str:
     """The card of ``variant``, one of the results' variants."""
     data = yaml.safe_dump(metadata(study, results, variant), sort_keys=False, allow_unicode=True, width=10_000)

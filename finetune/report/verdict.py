@@ -6,6 +6,7 @@ from typing import Any
 
 from finetune import stats
 from finetune.report.blocks import Verdict
+from finetune.report.ranking import headline_key, ranked
 from finetune.report.units import count, listing, p_value, unit
 from finetune.run_dir import BASE
 
@@ -17,7 +18,7 @@ Results = dict[str, Any]
 def verdict_of(results: Results) -> Verdict:
     """Which variant is best on the first task's headline metric, and whether the seeds decide it."""
     remarks = [*_base_remarks(results), *_failure_remarks(results), *_seed_remarks(results)]
-    scored = _ranked(results)
+    scored = ranked(results)
     if not scored:
         return Verdict("undecided", "No answer yet", "No run has been scored.", remarks)
     best, task = scored[0], results["tasks"][0]
@@ -38,20 +39,6 @@ def verdict_of(results: Results) -> Verdict:
     end = "highest" if task["higher_is_better"] else "lowest"
     sentence = f"{best['name']} has the {end} score, {reached}: {gaps}. {_untold(found['n'], listing(open_to))}"
     return Verdict("undecided", "Undecided", sentence, remarks)
-
-
-def headline_key(results: Results) -> str:
-    """ "task/metric" from which the verdict is read."""
-    return f"{results['tasks'][0]['name']}/{results['tasks'][0]['metric']}"
-
-
-def _ranked(results: Results) -> list[dict[str, Any]]:
-    """Tuned variants with a score, best mean first."""
-    if not results["tasks"]:
-        return []
-    key, sign = headline_key(results), -1 if results["tasks"][0]["higher_is_better"] else 1
-    scored = [v for v in results["variants"] if v["name"] != BASE and v["estimates"][key]["n"]]
-    return sorted(scored, key=lambda variant: sign * variant["estimates"][key]["mean"])
 
 
 def _alone(results: Results, name: str, reached: str, remarks: list[str]) -> Verdict:
@@ -103,7 +90,7 @@ def _row(results: Results, left: str, right: str) -> dict[str, Any] | None:
 
 def _base_remarks(results: Results) -> list[str]:
     """How several variants stand to the untuned base model; a single one has it in its sentence."""
-    names = [variant["name"] for variant in _ranked(results)]
+    names = [variant["name"] for variant in ranked(results)]
     if len(names) < 2:
         return []
     rows = {name: row for name in names if (row := _row(results, name, BASE)) and row["difference"] is not None}

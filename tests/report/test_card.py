@@ -8,6 +8,7 @@ import yaml
 from huggingface_hub import ModelCard
 
 from finetune.report import build, card
+from finetune.report.ranking import best_variant
 from finetune.report.reading import read_study
 from finetune.report.units import unit
 
@@ -162,11 +163,11 @@ def test_hostile_names_stay_text(fabricator):
 
 def test_the_best_variant_is_read_in_the_metrics_direction(study):
     results = build(study.path)
-    assert card.best_variant(results)["name"] == "full"
+    assert best_variant(results)["name"] == "full"
     results["tasks"][0] |= {"metric": "nll", "higher_is_better": False}
-    assert card.best_variant(results)["name"] == "full"
+    assert best_variant(results)["name"] == "full"
     results["tasks"][0]["higher_is_better"] = True
-    assert card.best_variant(results)["name"] == "linear"
+    assert best_variant(results)["name"] == "linear"
 
 
 def test_one_seed_has_no_interval_and_no_score_no_card(fabricator):
@@ -184,4 +185,4 @@ def test_the_same_bytes_twice(study):
     first = written(study)
     build(study.path)
     assert written(study) == first
-    json.dumps(card.metadata(read_study(study.path), build(study.path), card.best_variant(build(study.path))))
+    json.dumps(card.metadata(read_study(study.path), build(study.path), best_variant(build(study.path))))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from finetune.report.blocks import Block, Cell, Column, Fold, Section, Table, Text, Tone
+from finetune.report.ranking import best_variant
 from finetune.report.units import MINUS, NONE, count, p_value, unit
 
 Results = dict[str, Any]
@@ -17,6 +18,9 @@ SPREAD_INTRO = (
     "Whose seeds scatter more: the left's SD over seeds divided by the right's. It counts as decided when its interval "
     "excludes 1 and Brown and Forsythe's test, corrected for all comparisons of the table, is below 0.05."
 )
+MANY = 20
+"""Rows above which a table of differences is divided."""
+
 TONES: dict[str, Tone] = {
     "better": "good",
     "worse": "bad",
@@ -33,13 +37,23 @@ def section(results: Results) -> Section:
     )
     if not headline:
         return Section("differences", "Differences", [Text("There is no second variant to compare with.", "muted")])
-    blocks: list[Block] = [Text(INTRO, "muted"), _means(headline)]
+    blocks: list[Block] = [Text(INTRO, "muted"), *_open(results, headline)]
     spreads = [row for row in headline if row["p_spread"] is not None]
     if spreads:
         blocks.append(Fold("Whose seeds scatter more", [Text(SPREAD_INTRO, "muted"), _spreads(spreads)]))
     if other:
         blocks.append(Fold("Differences on the other metrics", [_means(other)]))
     return Section("differences", "Differences", blocks)
+
+
+def _open(results: Results, rows: list[Results]) -> list[Block]:
+    """All differences; where they are many, those of the variant with the best score, and the others folded."""
+    best = best_variant(results)
+    if len(rows) <= MANY or best is None:
+        return [_means(rows)]
+    own = [row for row in rows if best["name"] in (row["left"], row["right"])]
+    others = [row for row in rows if row not in own]
+    return [_means(own), Fold(f"The {len(others)} differences without {best['name']}", [_means(others)])]
 
 
 def _means(rows: list[Results]) -> Table:
