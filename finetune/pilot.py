@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from finetune.errors import bad_input
 from finetune.report.sides import contributions
+from finetune.stats.multibootstrap import by_group
 from finetune.stats.power import Noise
 
 if TYPE_CHECKING:
@@ -107,8 +108,7 @@ def _matrix(study: Study, task: dict[str, Any], runs: Sequence[Run]) -> NDArray[
     labels = study.groups(task["name"])
     if labels is None or labels.max() == 0:
         return matrix
-    sums = np.stack([np.bincount(labels, row) for row in matrix])
-    return sums * sums.shape[1] / matrix.shape[1]
+    return by_group(matrix, labels)
 
 
 def costs(recipe: ResolvedRecipe, study: Study) -> list[Cost]:

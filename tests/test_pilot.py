@@ -128,6 +128,18 @@ def test_examples_that_belong_together_are_counted_in_groups(folder, monkeypatch
     assert pilot.pairs(study, examples=400)[0].examples == 100
 
 
+def test_groups_of_unequal_size_are_no_noise_of_their_own(folder, monkeypatch):
+    """Every example has the same difference, so which groups there are changes nothing."""
+    fill(folder)
+    for variant, score_of_all in (("linear", 1.0), ("full", 0.0)):
+        for seed in range(4):
+            score(folder, variant, seed, np.full(40, score_of_all))
+    study = read_study(folder.path)
+    monkeypatch.setattr(type(study), "groups", lambda self, task: np.repeat([0, 1, 2], [30, 9, 1]))
+    [pair] = pilot.pairs(study)
+    assert pair.noise == Noise(0.0, 0.0, 0.0)
+
+
 @pytest.mark.parametrize("seeds", [0, 1])
 def test_a_pilot_without_spread_is_refused(folder, seeds):
     fill(folder, seeds)

@@ -36,7 +36,7 @@ class Measured:
 
 def measure(study: Study, task: Results, level: float) -> Measured:
     """Everything on one task, whose predictions are read once and then let go."""
-    every = study.variants | ({BASE: [study.base]} if study.base is not None else {})
+    every = study.everything
     # Where each seed has its own split, row i is another example in each run.
     same_rows = "split" not in study.vary
     groups = study.groups(task["name"]) if same_rows else None

@@ -86,6 +86,11 @@ class Study:
     folder: StudyDir
 
     @property
+    def everything(self) -> dict[str, list[Run]]:
+        """Runs by variant, and the untuned base model's one under its own name, where it was scored."""
+        return self.variants | ({BASE: [self.base]} if self.base is not None else {})
+
+    @property
     def runs(self) -> list[Run]:
         """All tuned runs."""
         return [run for runs in self.variants.values() for run in runs]

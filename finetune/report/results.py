@@ -23,7 +23,6 @@ def results_of(study: Study) -> dict[str, Any]:
     """The content of results.json: every run, what each variant's runs amount to, and every pair held together."""
     tasks = [_task(task) for task in study.data.get("tasks", [])]
     measured = {task["name"]: measure(study, task, LEVEL) for task in tasks}
-    every = study.variants | ({BASE: [study.base]} if study.base is not None else {})
     return {
         "format": FORMAT,
         "study": study.name,
@@ -35,7 +34,7 @@ def results_of(study: Study) -> dict[str, Any]:
         "baseline": study.baseline,
         "environment": study.environment,
         "tasks": tasks,
-        "variants": [_variant(study, name, runs, tasks, measured) for name, runs in every.items()],
+        "variants": [_variant(study, name, runs, tasks, measured) for name, runs in study.everything.items()],
         "comparisons": decide([row for found in measured.values() for row in found.comparisons]),
         "across": across_of(study, tasks, np.random.default_rng(list(study.digest.encode())), LEVEL),
     }

@@ -11,12 +11,9 @@ from numpy.typing import NDArray
 from finetune import stats
 from finetune.report.reading import TEXTS, Run, is_mean
 from finetune.stats.agreement import codes_of
-from finetune.stats.contributions import LABELS
+from finetune.stats.contributions import LABELS, columns_of
 
 Floats = NDArray[np.float64]
-
-COLUMNS = {"preference_accuracy": ("margin",), "nll": ("loss",), "loss": ("loss", "weight")}
-"""Columns of the prediction store from which a metric's contributions come; for the others, the texts."""
 
 
 def side_of(runs: Sequence[Run], task: str, metric: str, by_example: bool = True) -> stats.Side:
@@ -59,7 +56,9 @@ def _stacked(rows: Iterable[Floats | None]) -> Floats | None:
 
 
 def _computed(run: Run, task: str, metric: str) -> Floats | None:
-    wanted = COLUMNS.get(metric, TEXTS)
+    wanted = columns_of(metric)
+    if not wanted:
+        return None
     labels = metric in LABELS
     table = run.predictions(task, wanted, TEXTS if labels else ())
     if table is None:

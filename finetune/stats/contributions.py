@@ -47,6 +47,11 @@ def contributions(metric: str, columns: Mapping[str, Any]) -> Contributions | No
     return compute(*wanted)
 
 
+def columns_of(metric: str) -> tuple[str, ...]:
+    """The columns of the prediction store that :func:`contributions` reads; none for a metric that is not ours."""
+    return _METRICS[metric][0] if metric in _METRICS else ()
+
+
 def _accuracy(prediction: Sequence[str], reference: Sequence[str]) -> Contributions:
     return (np.asarray(prediction) == np.asarray(reference)).astype(float)
 

@@ -100,7 +100,7 @@ def across_of(study: Study, tasks: list[Results], rng: np.random.Generator, leve
     if len(used) < 2:
         return content
     keys = [f"{task['name']}/{task['metric']}" for task in used]
-    every = dict(study.variants) | ({BASE: [study.base]} if study.base is not None else {})
+    every = study.everything
     scores = {name: _by_seed(runs, keys) for name, runs in every.items()}
     seen = np.array([row for rows in scores.values() for row in rows.values()])
     taus = _thresholds(seen) if seen.size else np.empty(0)
