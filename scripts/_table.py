@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from statistics import fmean
+from statistics import median
 from typing import Any
 
-from finetune.report.units import memory, seconds, short_count, unit
+from finetune.report.ranking import headline_key, ranked
+from finetune.report.units import THIN, Unit, memory, seconds, short_count, unit
+from finetune.report.verdict import verdict_of
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -22,29 +24,42 @@ def markers(study: str) -> tuple[str, str]:
 
 
 def table(results: dict[str, Any]) -> str:
-    """The variants by their first held-out score, the best first: how many weights learn, time and memory of a run,
-    and the mean over seeds with its interval."""
-    task = results["tasks"][0]
-    key, shown = f"{task['name']}/{task['metric']}", unit(task["metric"])
-    scored = [variant for variant in results["variants"] if key in variant["estimates"]]
-    scored.sort(key=lambda variant: variant["estimates"][key]["mean"], reverse=task["higher_is_better"])
-    lines = [f"| variant | learns | a run takes | memory | {shown.heading} | seeds |", "| --- " * 6 + "|"]
-    for variant in scored:
+    """The variants by their first held-out score, the best first and the others last.
+
+    How many weights learn, a run's median time (one that was paused says nothing of the others) and memory, the mean
+    over seeds with its interval, raw and corrected spread, and failed runs; under it the report's verdict.
+    """
+    task, key = results["tasks"][0], headline_key(results)
+    shown, scored = unit(task["metric"]), ranked(results)
+    others = [variant for variant in results["variants"] if variant not in scored]
+    lines = [
+        f"| variant | learns | a run takes | memory | {shown.heading} | SD | without test-set noise | failed |",
+        "| --- " * 8 + "|",
+    ]
+    for variant in [*scored, *others]:
         estimate, runs = variant["estimates"][key], variant["runs"]
         spent = [run["seconds"] for run in runs if run["seconds"] is not None]
         peaks = [run["peak_memory_bytes"] for run in runs if run["peak_memory_bytes"] is not None]
         cells = [
             variant["name"],
             short_count((variant["parameters"] or {}).get("trainable")),
-            seconds(fmean(spent) if spent else None),
+            seconds(median(spent) if spent else None),
             memory(max(peaks, default=None)),
             f"{shown.number(estimate['mean'])} {shown.interval(estimate['ci'])}",
-            str(estimate["n"]),
+            shown.number(estimate["sd"], more=1),
+            f"{shown.number(estimate['sd_corrected'], more=1)} {_ends(shown, estimate['sd_corrected_ci'])}".rstrip(),
+            f"{variant['failures']['count']} of {variant['failures']['n']}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    level = next((f"{variant['estimates'][key]['level']:.0%}" for variant in scored), "")
-    device = results["environment"]["device"]
-    return "\n".join([*lines, "", f"{level} intervals over seeds; {task['examples']:,} held-out examples; {device}."])
+    verdict = verdict_of(results)
+    about = (
+        f"{results['level']:.0%} intervals; {task['examples']:,} held-out examples; {results['environment']['device']}."
+    )
+    return "\n".join([*lines, "", f"**{verdict.word}.** {verdict.sentence} {about}".replace(THIN, " ")])
+
+
+def _ends(shown: Unit, bounds: tuple[float, float] | None) -> str:
+    return "" if bounds is None else f"[{', '.join(shown.number(bound, more=1) for bound in bounds)}]"
 
 
 def write(results: dict[str, Any], readme: Path = README) -> None:

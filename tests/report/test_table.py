@@ -17,6 +17,23 @@ def test_the_table_ranks_the_variants_by_their_scores(study):
         assert f" {100 * means[name]:.1f} " in row
 
 
+def test_a_variant_without_a_score_stands_last(make):
+    made = make(base=None)
+    for seed in made.seeds:
+        made.run("full", seed, None, status="error", reason="it fell over")
+    rows = [row for row in table(build(made.path)).splitlines() if row.startswith("| ")]
+    assert rows[-1].startswith("| full | ") and "\N{EN DASH}" in rows[-1] and rows[-1].endswith("| 5 of 5 |")
+    assert [row.split(" | ")[0] for row in rows[-3:-1]] == ["| lora", "| linear"]
+
+
+def test_one_run_that_was_paused_does_not_change_what_a_run_takes(study):
+    results = build(study.path)
+    for variant in results["variants"]:
+        if variant["name"] != "base":
+            variant["runs"][0]["seconds"] = 5e4  # 2.8 hours in the mean of five
+    assert " h |" not in table(results) and " 14 s |" in table(results)
+
+
 def test_it_takes_the_place_of_the_last_one(study, tmp_path):
     results = build(study.path)
     begin, end = markers(results["study"])
