@@ -162,7 +162,7 @@ def _baseline(variants: dict[str, Any], wanted: str | None) -> str | None:
         raise bad_input(None, f"there is no variant called '{wanted}'", did_you_mean(wanted, list(variants)))
     first = next(iter(variants.values()))["recipe"]
     said: str | None = (first.get("scoring") or {}).get("baseline")
-    return wanted or said
+    return wanted or (said if said in variants else None)  # a diagnosis takes one variant out of its recipe
 
 
 def _read_run(folder: RunDir, variant: str, seed: int | None) -> Run:

@@ -137,6 +137,17 @@ def test_a_baseline_takes_the_place_of_all_pairs(study):
         build(study.path, baseline="lore")
 
 
+def test_a_baseline_that_the_study_has_not_is_none(study):
+    """As in the study of one variant that `finetune diagnose` makes of a recipe with several."""
+    resolved = study.path / "resolved.yaml"
+    said = yaml.safe_load(resolved.read_text())
+    for entry in said["variants"].values():
+        entry["recipe"]["scoring"] = {"baseline": "elsewhere"}
+    resolved.write_text(yaml.safe_dump(said, sort_keys=False))
+    results = build(study.path)
+    assert results["baseline"] is None and comparison(results, "linear", "lora")["verdict"]
+
+
 def test_the_verdict_speaks_of_the_baseline_alone(study):
     build(study.path, baseline="linear")
     text = (study.path / "report" / "report.md").read_text(encoding="utf-8")
