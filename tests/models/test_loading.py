@@ -1,4 +1,4 @@
-"""Base models: from where they are loaded, what is refused, which parameters are new, where they run."""
+"""Base models: from where they are loaded, what is refused, which parameters are new."""
 
 import shutil
 from pathlib import Path
@@ -292,41 +292,6 @@ def test_the_embedded_language_model(tmp_path):
         assert tokenizer.decode(int(model(ids).logits[0, -1].argmax())) == " Paris"
 
 
-# Devices and arithmetic
-
-
-@pytest.mark.parametrize("device", ["gpu", "cuda:x", "mps", "meta", ""])
-def test_a_device_that_does_not_exist_is_refused(device):
-    problem = refusal(models.choose_device, options("x", device=device))
-    assert problem.path == "model.device" and "cuda:N" in problem.advice
-
-
-def test_a_cuda_device_that_is_not_there_is_refused(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert "sees no CUDA device" in refusal(models.choose_device, options("x", device="cuda")).found
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert "there are 2 CUDA devices" in refusal(models.choose_device, options("x", device="cuda:2")).found
-    assert models.choose_device(options("x", device="cuda:1")) == torch.device("cuda", 1)
-
-
-def test_each_process_of_a_launcher_has_its_own_device(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setenv("LOCAL_RANK", "3")
-    assert models.choose_device(options("x")) == torch.device("cuda", 3)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert models.choose_device(options("x")) == torch.device("cpu")
-
-
-@pytest.mark.parametrize("flag, dtype", [("avx512_bf16", torch.bfloat16), ("amx_bf16", torch.bfloat16), ("avx2", None)])
-def test_auto_is_bfloat16_where_the_processor_has_it(monkeypatch, flag, dtype):
-    monkeypatch.setattr(models, "_cpu_info", lambda *keys: f"fpu {flag} sse2")
-    cpu = torch.device("cpu")
-    assert models.choose_dtype(options("x"), cpu) == (dtype or torch.float32)
-    assert models.choose_dtype(options("x", dtype="float32"), cpu) == torch.float32
-    assert models.choose_dtype(options("x", dtype="bfloat16"), cpu) == torch.bfloat16
-
-
 def test_a_head_that_the_checkpoint_brings_is_drawn_afresh_where_the_task_wants_its_own(encoder_folder, tmp_path):
     """Its outputs may stand for the same labels in another order."""
     trained = tmp_path / "trained"
@@ -339,9 +304,3 @@ def test_a_head_that_the_checkpoint_brings_is_drawn_afresh_where_the_task_wants_
     assert again.new == {"classifier.weight", "classifier.bias"}
     one, other = again.copy(Streams(1)), again.copy(Streams(2))
     assert not torch.equal(one.classifier.weight, other.classifier.weight)
-
-
-def test_a_cuda_device_has_a_number(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setenv("LOCAL_RANK", "3")
-    assert models.choose_device(ModelOptions(source="x", device="cuda")) == torch.device("cuda", 3)

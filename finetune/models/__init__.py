@@ -1,0 +1,24 @@
+"""A base model from the hub (with a revision), a folder, a GGUF file, or an installed package."""
+
+from finetune.models.base import BaseModel, head_parameters, initialise
+from finetune.models.devices import choose_device, choose_dtype, cpu_has_bfloat16, cpu_name
+from finetune.models.loading import load_base, load_config, load_tokenizer, skeleton
+from finetune.models.places import Location, ModelOptions, check_files, locate
+
+__all__ = [
+    "BaseModel",
+    "Location",
+    "ModelOptions",
+    "check_files",
+    "choose_device",
+    "choose_dtype",
+    "cpu_has_bfloat16",
+    "cpu_name",
+    "head_parameters",
+    "initialise",
+    "load_base",
+    "load_config",
+    "load_tokenizer",
+    "locate",
+    "skeleton",
+]

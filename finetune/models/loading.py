@@ -1,0 +1,126 @@
+"""Reads a base model: its tokenizer, its configuration, its architecture without weights, and its weights."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, redirect_stderr
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune.errors import bad_input
+from finetune.models.base import BaseModel, head_parameters
+from finetune.models.places import Location, ModelOptions, check_files, locate
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def load_tokenizer(options: ModelOptions) -> PreTrainedTokenizerBase:
+    """The tokenizer beside the model, or the one named; a padding token is chosen where it has none."""
+    from transformers import AutoTokenizer
+
+    at = "model.tokenizer" if options.tokenizer else "model.source"
+    place = locate(options.tokenizer or options.source, at)
+    if place.local and not place.gguf_file and not _has_tokenizer(Path(place.name)):
+        raise bad_input(
+            at,
+            f"{place.name} has no tokenizer (tokenizer.json, tokenizer.model, vocab.txt or vocab.json)",
+            "save it there with tokenizer.save_pretrained, or name another place in model.tokenizer",
+        )
+    with _loading(place, at):
+        tokenizer = AutoTokenizer.from_pretrained(
+            place.name, trust_remote_code=options.trust_remote_code, **place.arguments()
+        )
+    if not tokenizer.is_fast:
+        raise bad_input(at, "this tokenizer has no tokenizer.json", "convert it to a fast tokenizer first")
+    if tokenizer.pad_token is None:
+        # Our losses and masks tell padding by position, so an end token that doubles as padding is still learnt.
+        # transformers' decoder classifiers do compare ids: there a text's own trailing end token counts as padding.
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    return tokenizer
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return any((folder / name).exists() for name in ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json"))
+
+
+def load_base(options: ModelOptions, architecture: str, new_head: bool = False, **config: Any) -> BaseModel:
+    """Load weights into ``architecture`` (a transformers Auto class); ``config`` overrides its configuration.
+
+    With ``new_head`` a head that the checkpoint brings is drawn afresh like one that it lacks: its outputs may stand
+    for other labels, or for the same ones in another order.
+    """
+    import torch
+    import transformers
+
+    check_files(options)
+    place = locate(options.source)
+    arguments = place.arguments()
+    if place.gguf_file and hasattr(transformers, "GgufConfig"):
+        # Newer transformers keep GGUF weights packed, which cannot be trained.
+        arguments["quantization_config"] = transformers.GgufConfig(dequantize=True)
+    with _loading(place, "model.source"):
+        model, report = getattr(transformers, architecture).from_pretrained(
+            place.name,
+            dtype=torch.float32,
+            trust_remote_code=options.trust_remote_code,
+            use_safetensors=None if place.gguf_file or options.allow_pickle else True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **arguments,
+            **config,
+        )
+    if getattr(model.config, "quantization_config", None) is not None:
+        # The weights are plain now; saved with this entry they could not be loaded again.
+        del model.config.quantization_config
+    mismatched = {key[0] if isinstance(key, tuple) else key for key in report["mismatched_keys"]}
+    new = frozenset(report["missing_keys"]) | mismatched
+    return BaseModel(model, new | head_parameters(model) if new_head else new)
+
+
+def skeleton(options: ModelOptions, architecture: str, **config: Any) -> PreTrainedModel:
+    """The architecture without weights (on torch's `meta` device): what a dry run needs, at no cost."""
+    import torch
+    import transformers
+
+    settings = load_config(options, **config)
+    with _loading(locate(options.source), "model.source"), torch.device("meta"):
+        return getattr(transformers, architecture).from_config(settings, trust_remote_code=options.trust_remote_code)
+
+
+def load_config(options: ModelOptions, **config: Any) -> Any:
+    """The base model's configuration, with ``config`` laid over it."""
+    import transformers
+
+    check_files(options)
+    place = locate(options.source)
+    with _loading(place, "model.source"):
+        return transformers.AutoConfig.from_pretrained(
+            place.name, trust_remote_code=options.trust_remote_code, **place.arguments(), **config
+        )
+
+
+@contextmanager
+def _loading(place: Location, at: str) -> Iterator[None]:
+    """Turns what transformers raises for a model that cannot be had into one clear message; quiets its progress."""
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    # Reading a GGUF file draws a bar of its own that no switch turns off.
+    muted = redirect_stderr(StringIO()) if place.gguf_file else nullcontext()
+    try:
+        with muted, warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    except (OSError, ValueError, KeyError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        where, advice = ("", "check the model's files")
+        if not place.local:
+            where, advice = " on the hub", "check the name, the revision and the network; a folder is written ./name"
+        raise bad_input(at, f"{place.name}{where} could not be loaded: {first}", advice) from error
+    finally:
+        logging.set_verbosity(verbosity)
