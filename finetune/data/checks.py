@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pyarrow as pa
 
+from finetune.data.nested import plain_values, values_of
 from finetune.data.sources import EXAMPLE, as_dataset, as_table
 from finetune.errors import InputError, Problem, bad_input
 
@@ -30,7 +31,7 @@ def keys(dataset: Dataset, inputs: Sequence[str]) -> list[Key]:
     table = as_table(dataset.select_columns(list(inputs)))
     found = []
     for start in range(0, table.num_rows, CHUNK):
-        columns = [table[name].slice(start, CHUNK).to_pylist() for name in inputs]
+        columns = [plain_values(table[name].slice(start, CHUNK)) for name in inputs]
         for row in zip(*columns, strict=True):
             # The separator counts as space, so that it is in none of the texts.
             text = "\x1f".join(map(_canonical, row))
@@ -182,10 +183,10 @@ def take(dataset: Dataset, rows: np.ndarray) -> Dataset:
 
 def _number(dataset: Dataset, row: int) -> int:
     """The row's number in its source, counted from 1."""
-    return dataset[row][EXAMPLE] + 1
+    return dataset[EXAMPLE][row] + 1
 
 
 def _excerpt(dataset: Dataset, row: int, inputs: Sequence[str]) -> str:
-    value = dataset[row][inputs[0]]
+    [value] = values_of(dataset.select([row]), inputs[0])
     text = " ".join((value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)).split())
     return f"'{text}'" if len(text) <= EXCERPT else f"'{text[:EXCERPT]}…'"

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from finetune.data.nested import is_nested
 from finetune.data.sources import EXAMPLE, as_table
 from finetune.errors import bad_input, did_you_mean
 
@@ -72,7 +73,7 @@ def require_groups(dataset: Dataset, column: str, at: str, option: str) -> None:
     refuse_missing(dataset, column, at, option)
     table = _table(dataset, column, at, option)
     kind = table[column].type
-    if pa.types.is_nested(kind):
+    if is_nested(kind):
         raise bad_input(option, f"column '{column}' of {at} holds {kind}", "name a column of plain values")
     if _is_text(kind):
         empty = pc.equal(pc.utf8_trim_whitespace(table[column]), "")

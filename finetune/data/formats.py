@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
+from finetune.data.nested import holds_objects, nested_array
 from finetune.data.options import Source
 from finetune.errors import InputError, Problem, bad_input
 
@@ -210,6 +211,8 @@ def _from_rows(rows: Sequence[dict[str, Any]], places: Sequence[str], path: Path
 
 
 def _to_array(values: list[Any]) -> pa.Array:
+    if holds_objects(values):
+        return nested_array(values)
     try:
         return pa.array(values)
     except pa.ArrowTypeError:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from finetune.data.nested import is_nested
 from finetune.errors import InputError, bad_input, did_you_mean
 
 Piece = tuple[str, str | None, str]
@@ -54,7 +55,7 @@ def _column(table: pa.Table, recipe: str, path: str) -> pa.ChunkedArray:
     pieces = _parse(recipe, known, path)
     used = {column: table[column].to_pylist() for _, column, _ in pieces if column is not None}
     for column in used:
-        if pa.types.is_nested(table[column].type):
+        if is_nested(table[column].type):
             raise bad_input(path, f"column '{column}' holds lists or objects, which a template cannot show")
     return pa.chunked_array([[_fill(pieces, used, row) for row in range(table.num_rows)]], pa.string())
 

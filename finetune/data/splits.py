@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 
 from finetune.data.columns import refuse_missing
 from finetune.data.draws import TEST, TRAIN, VALIDATION, random_keys
+from finetune.data.nested import is_nested
 from finetune.data.options import Split
 from finetune.data.sources import as_table
 from finetune.errors import bad_input
@@ -88,7 +88,7 @@ def _codes(dataset: Dataset, column: str | None, path: str) -> np.ndarray:
         return np.zeros(dataset.num_rows, dtype=np.int64)
     refuse_missing(dataset, column, "data.train", path)
     values = as_table(dataset.select_columns([column]))[column]
-    if pa.types.is_nested(values.type):
+    if is_nested(values.type):
         raise bad_input(path, f"column '{column}' of data.train holds lists or objects, not plain values")
     return values.combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
 
