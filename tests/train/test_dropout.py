@@ -340,3 +340,41 @@ def test_nothing_happens_at_zero_or_in_evaluation():
         assert dropout(values, 0.0, True) is values and dropout(values, 0.5, False) is values
         assert torch.nn.Dropout(0.5).eval()(values) is values
     assert masks.calls == 0
+
+
+LAYOUTS = {
+    "plain": lambda: torch.randn(ROWS, TOKENS, WIDTH),
+    "heads first": lambda: torch.randn(ROWS, TOKENS, 4, 8).transpose(1, 2),
+    "few heads": lambda: torch.randn(ROWS, 2, TOKENS, TOKENS),
+    "one head": lambda: torch.randn(ROWS, 1, TOKENS, TOKENS),
+    "heads last": lambda: torch.randn(ROWS, TOKENS, TOKENS, 3).permute(0, 3, 1, 2),
+    "tokens first": lambda: torch.randn(TOKENS, ROWS, WIDTH).transpose(0, 1),
+    "repeated": lambda: torch.randn(1, TOKENS, WIDTH).expand(ROWS, -1, -1),
+    "every second": lambda: torch.randn(ROWS, TOKENS, 2 * WIDTH)[..., ::2],
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_comes_out_lies_in_memory_as_after_torchs_dropout(layout, dtype):
+    """A model may look at it through a view that no other layout allows."""
+    values = LAYOUTS[layout]().to(dtype).requires_grad_()
+    with Kernels(masks_of(range(ROWS))):
+        ours = dropout(values, 0.5)
+    assert ours.stride() == dropout(values, 0.5).stride()
+    ours.backward(torch.ones(()).expand(ours.shape).to(dtype))  # a gradient of no layout of its own
+    assert torch.equal(values.grad != 0, ours != 0)
+
+
+@pytest.mark.parametrize("heads", [1, 2, 3, 4, 8])
+def test_a_model_that_views_its_attention_weights_can_be_trained(heads):
+    """DeBERTa multiplies them as (rows * heads, T, T)."""
+    from transformers import DebertaV2Config, DebertaV2Model
+
+    shape = {"hidden_size": 24, "num_hidden_layers": 1, "intermediate_size": 16, "vocab_size": 50}
+    relative = {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "position_biased_input": False}
+    config = DebertaV2Config(**shape, **relative, num_attention_heads=heads)
+    model, ids = DebertaV2Model(config).train(), torch.arange(ROWS * 8).view(ROWS, 8)
+    with Kernels(masks_of(range(ROWS), 8)):
+        model(ids).last_hidden_state.sum().backward()
+    assert all(value.grad is not None for name, value in model.named_parameters() if "query" in name)
