@@ -60,7 +60,7 @@ def assemble(
         weights.append({name: value.detach() for name, value in trained_parameters(model).items()})
     # What changes weights in ways of its own may change those too that no example uses.
     plain = built.strategy.plain and recipe.train.optimizer == "adamw" and not treated(recipe)
-    group = Group.stack(model, weights[::-1], _seen(data) if plain else None)
+    group = Group.stack(model, weights[::-1], _seen(data, base.model.config) if plain else None)
     group.techniques, group.fresh = built.techniques, built.fresh
     return group, built.strategy, starts[::-1]
 
@@ -77,11 +77,18 @@ class Built:
     """Names of trained parameters without a pretrained value."""
 
 
-def _seen(data: TaskData) -> torch.Tensor:
-    """The tokens that training meets, sorted: those of the examples, and padding."""
+def _seen(data: TaskData, config: Any) -> torch.Tensor | None:
+    """The tokens that training meets, sorted: those of the examples, padding, and what an encoder-decoder puts before
+    a text. None: any, where words are replaced at random."""
+    if data.task.redraws:
+        return None
     ids = [example.inputs["input_ids"] for example in data.train.examples]
     padding = data.task.tokenizer.pad_token_id
-    return torch.from_numpy(np.unique(np.concatenate([*ids, [0 if padding is None else padding]])).astype(np.int64))
+    own = [0 if padding is None else padding]
+    if getattr(config, "is_encoder_decoder", False):
+        names = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
+        own += [found for name in names if isinstance(found := getattr(config, name, None), int) and found >= 0]
+    return torch.from_numpy(np.unique(np.concatenate([*ids, own])).astype(np.int64))
 
 
 def build(recipe: Recipe, base: models.BaseModel, data: TaskData, streams: Streams, around: Surroundings) -> Built:

@@ -221,16 +221,22 @@ class SeenEmbedding(Embedding):
         found, unseen = self.learning(numbers, rows.clamp(min=0)), rows < 0
         if not unseen.any():
             return found
-        if torch.is_grad_enabled():
-            raise ValueError("a token that no training example has cannot be trained on")
         others = functional.embedding(numbers, self.table)
         others = others * self.beside(self.decay, others)
+        if torch.is_grad_enabled():  # padding, say, at which nobody looks
+            others.requires_grad_().register_hook(lambda gradient: _refuse(gradient[unseen]))
         return torch.where(unseen[..., None], others, found)
 
     def own(self, key: str, number: int) -> torch.Tensor:
         whole = self.table * self.decay[number]
         whole[self.seen] = self.get_parameter(key).detach().view(self.replicas, len(self.seen), -1)[number]
         return whole
+
+
+def _refuse(gradient: torch.Tensor) -> None:
+    """Rather an error than a row that silently stays as it is."""
+    if (gradient.isfinite() & (gradient != 0)).any():  # what diverges is told elsewhere
+        raise ValueError("a token that no training example has cannot be trained on")
 
 
 class Looped(Stacked):

@@ -261,7 +261,8 @@ class Chat(Task):
 
         if self._way(model).packed:
             return batch
-        return together(unpacked(apart(batch))) if "place" in batch else unpacked(batch)
+        alone = unpacked(apart(batch), self.tokenizer.pad_token_id)
+        return together(alone) if "place" in batch else alone
 
     def losses(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         return self._losses(model, batch)[:, 0]

@@ -123,7 +123,7 @@ class Classification(Task):
         examples = [
             Example(
                 number=number,
-                inputs={name: np.asarray(encoded[name][row], dtype=np.int32) for name in encoded},
+                inputs=self._inputs({name: encoded[name][row] for name in encoded}),
                 target=numbers[label],
                 weight=1.0,
                 reference=label,
@@ -136,6 +136,16 @@ class Classification(Task):
             "cut": sum(bool(encoding.overflowing) for encoding in encoded.encodings),
         }
         return Encoded(examples, facts)
+
+    def _inputs(self, given: dict[str, list[int]]) -> dict[str, np.ndarray]:
+        """Model inputs (tokens,) by name. An empty text to which the tokenizer adds nothing is one special token, at
+        which a decoder can be read out."""
+        if not given["input_ids"]:
+            tokenizer = self.tokenizer
+            known = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id, tokenizer.pad_token_id)
+            first = next(token for token in known if token is not None)
+            given = {name: [first if name == "input_ids" else 0] for name in given}
+        return {name: np.asarray(values, dtype=np.int32) for name, values in given.items()}
 
     def collate(self, examples: Sequence[Example], counts: Sequence[int] | None = None) -> dict[str, torch.Tensor]:
         import torch

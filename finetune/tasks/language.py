@@ -190,7 +190,7 @@ class Language(Task):
     def arranged(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         from finetune.tasks.causal.packing import unpacked
 
-        return batch if self.masked or self._way(model).packed else unpacked(batch)
+        return batch if self.masked or self._way(model).packed else unpacked(batch, self.tokenizer.pad_token_id)
 
     def losses(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         from finetune.tasks.causal.ways import losses_of

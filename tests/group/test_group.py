@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+import transformers
 from transformers import AutoModelForCausalLM
 
+from finetune import assemble as assemble_module
 from finetune.assemble import build
 from finetune.group import group as group_module
 from finetune.group.group import Group
@@ -264,6 +266,48 @@ def test_what_training_never_meets_cannot_be_trained_on(variant):
     group, seen = this.assembled([0]), {t for e in this.data.train.examples for t in e.inputs["input_ids"].tolist()}
     foreign = next(token for token in range(10, 400) if token not in seen)
     with pytest.raises(ValueError, match="cannot be trained on"):
-        group.model(input_ids=torch.tensor([[foreign]]))
+        group.model(input_ids=torch.tensor([[foreign]])).logits.sum().backward()
     with torch.no_grad():
         group.model(input_ids=torch.tensor([[foreign]]))
+
+
+def test_what_nobody_looks_at_needs_not_be_met(variant):
+    """Padding, whatever a model fills it with, gets no gradient."""
+    this = variant("bert", "full")
+    group, seen = this.assembled([0]), {t for e in this.data.train.examples for t in e.inputs["input_ids"].tolist()}
+    foreign = next(token for token in range(10, 400) if token not in seen)
+    ids = torch.tensor([[*sorted(seen)[:5], foreign]])
+    group.model.eval()(input_ids=ids, attention_mask=torch.tensor([[1, 1, 1, 1, 1, 0]])).logits.sum().backward()
+    assert trained_parameters(group.model)["bert.embeddings.word_embeddings.weight"].grad.any()
+
+
+NARROW = {"intermediate_size": 64, "num_attention_heads": 4, "input_embedding_size": 16, "output_embedding_size": 16}
+UNTIED = {
+    "words are replaced": ("RemBert", "MaskedLM", NARROW),
+    "it is not packed": ("Mamba", "CausalLM", {"tie_word_embeddings": False, "state_size": 4}),
+}
+
+
+@pytest.mark.parametrize("why", UNTIED)
+def test_what_training_makes_up_is_met_by_untied_models_too(tmp_path, why):
+    """Random words for masked ones, and padding where each example has a row of its own."""
+    family, head, config = UNTIED[why]
+    size = {"vocab_size": 2000, "hidden_size": 32, "num_hidden_layers": 2, "pad_token_id": 5}
+    tiny.save_tokenizer(tmp_path / "model")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "model", pad_token="[MASK]")
+    tokenizer.mask_token = "[MASK]"
+    tokenizer.save_pretrained(tmp_path / "model")
+    torch.manual_seed(0)
+    made = getattr(transformers, f"{family}Config")(**size, **config)
+    getattr(transformers, f"{family}For{head}")(made).save_pretrained(tmp_path / "model")
+    [came] = Variant.of(tmp_path / "study", tmp_path / "model", "language", STRATEGY["full"]).run([0], "run")
+    assert came.losses[-1] < came.losses[0]
+
+
+def test_what_an_encoder_decoder_puts_before_a_text_is_met(tmp_path):
+    """Its start token stands in no example."""
+    folder = tiny.save_encoder_decoder(tmp_path / "model")
+    this = Variant.of(tmp_path / "study", folder, "classification", STRATEGY["full"])
+    this.base.model.config.decoder_start_token_id = 4
+    assert 4 not in {token for example in this.data.train.examples for token in example.inputs["input_ids"].tolist()}
+    assert 4 in assemble_module._seen(this.data, this.base.model.config)

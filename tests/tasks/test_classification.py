@@ -210,6 +210,24 @@ def test_predictions_do_not_depend_on_the_batch(any_folder):
     assert len({found.loss for found in together}) == 9
 
 
+@pytest.mark.parametrize("pair", [None, "other"])
+def test_an_empty_text_is_predicted_from_a_place_of_its_own(any_folder, pair):
+    """In a batch of nothing else, alone, and beside longer texts: always the same."""
+    train = tiny.dataset(text=["", "a long text of words", "", ""], other=["", "b", "", ""], label=list("abab"))
+    task, encoded = fitted(any_folder, train, pair=pair)
+    model, examples = model_for(any_folder, task), encoded.examples
+    assert all(example.length > 0 for example in examples)
+
+    def found(some):
+        batch = task.collate(some)
+        assert batch["attention_mask"].any(1).all()
+        return [one.probabilities for one in task.predict(model, some, batch)]
+
+    with torch.no_grad():
+        together, alone, empty = found(examples), found(examples[:1]), found([examples[0], *examples[2:]])
+    np.testing.assert_allclose([*empty, *alone], [together[0]] * 4, rtol=1e-5)
+
+
 def test_the_majority_is_that_of_the_training_examples(encoder_folder):
     train = tiny.dataset(text=["a", "b", "c"], label=["x", "y", "y"])
     task, _ = fitted(encoder_folder, train)

@@ -75,16 +75,17 @@ def with_mask(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {**batch, "attention_mask": (batch["example"] >= 0).long()}
 
 
-def unpacked(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The same examples, in their order, one a row and padded at the right; ``batch`` itself when it is so already."""
+def unpacked(batch: dict[str, torch.Tensor], filler: int = 0) -> dict[str, torch.Tensor]:
+    """The same examples, in their order, one a row and padded at the right with ``filler``; ``batch`` itself when it
+    is so already."""
     if "attention_mask" in batch:
         return batch
     real = batch["example"] >= 0
     place = batch["example"][real], batch["position_ids"][real]
     shape = int(place[0].max()) + 1, int(place[1].max()) + 1
     positions = torch.arange(shape[1], device=real.device).expand(shape)
-    apart = {"input_ids": torch.zeros(shape, dtype=torch.int64, device=real.device), "position_ids": positions}
-    for name, empty in (("input_ids", 0), ("example", -1), ("targets", IGNORED)):
+    apart = {"input_ids": positions, "position_ids": positions}
+    for name, empty in (("input_ids", filler), ("example", -1), ("targets", IGNORED)):
         apart[name] = torch.full(shape, empty, device=real.device)
         apart[name][place] = batch[name][real]
     return with_mask(apart)
