@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from finetune.digests import text_digest, weights_digest
 from finetune.evaluate import metrics, store
-from finetune.evaluate.predict import predict, score
+from finetune.evaluate.predict import batches_of, predict, score
 from finetune.group.group import Group
 from finetune.run_dir import RunDir
 from finetune.shared import TaskData
@@ -65,7 +65,7 @@ def score_held_out(
         with group.alone(number) as alone:
             weights.append(weights_digest(trained_parameters(alone)))
     for task, encoded in data.held_out.items():
-        batches = -(-len(encoded.examples) // recipe.scoring.batch_size)
+        batches = len(batches_of(encoded.examples, data.task, recipe.scoring.batch_size))
         around.progress.start(f"scoring {task}", batches)
         options = [section.identifying() for section in (recipe.scoring, recipe.task, recipe.strategy)]
         about = [model, task, data.facts["splits"][task]["fingerprint"], *options, around.dtype]

@@ -61,6 +61,7 @@ class Shared:
         task: Task = TASKS.get(recipe.task.type)(recipe.task)
         task.pairs = STRATEGIES.get(recipe.strategy.type).pairs
         task.config = lambda: models.load_config(recipe.model)
+        task.check_config()
         held_out = {entry.name: entry.data for entry in recipe.evaluate}
         # The whole task, because it checks its own columns while the data are read.
         wanted = [recipe.data, *recipe.evaluate, recipe.task, split_seed]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
+import transformers as tf
 
 from finetune import models, recipe
 from finetune.errors import InputError
@@ -150,3 +153,17 @@ def test_every_seeds_own_split_is_checked(topics):
     alone = {seed: unseen([seed]) for seed in range(8)}
     fine, bad = (next(seed for seed, wrong in alone.items() if wrong == wanted) for wanted in (False, True))
     assert unseen([fine, bad])
+
+
+ENCODER_DECODERS = ["Bart", "MBart", "Pegasus", "Marian", "M2M100", "T5"]
+
+
+@pytest.mark.parametrize("kind", ENCODER_DECODERS)
+def test_chat_with_an_encoder_decoder_is_refused_by_name(chats, tmp_path, decoder_folder, kind):
+    """Its decoder would run alone, with new embeddings."""
+    config = getattr(tf, f"{kind}Config")(d_model=32, pad_token_id=0, eos_token_id=2, decoder_start_token_id=2)
+    shutil.copytree(decoder_folder, tmp_path / "model")
+    config.save_pretrained(tmp_path / "model")
+    with pytest.raises(InputError, match=rf"a {config.model_type} model, an encoder-decoder") as caught:
+        preflight(load(chats, f"model.source={tmp_path / 'model'}"))
+    assert caught.value.problems[0].path == "model.source"

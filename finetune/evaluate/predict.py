@@ -15,6 +15,7 @@ from finetune.group.group import Group
 from finetune.memory import out_of_memory
 from finetune.surroundings import Surroundings
 from finetune.tasks.base import Example, Prediction, Task
+from finetune.tasks.batching import cut
 
 
 def predict(
@@ -31,9 +32,7 @@ def predict(
     halved.
     """
     accelerator = around.accelerator
-    # Alike in length, so that little is padded; the longest first, so that memory runs out at once if it does.
-    order = sorted(range(len(examples)), key=lambda index: -examples[index].length)
-    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    batches = batches_of(examples, task, batch_size)
     mine: list[tuple[int, list[Prediction]]] = []
     group.model.eval()
     if group.prefix:
@@ -52,6 +51,14 @@ def predict(
         _table(task, examples, [found[index][replica] for index in range(len(examples))])
         for replica in range(group.count)
     ]
+
+
+def batches_of(examples: Sequence[Example], task: Task, size: int) -> list[list[int]]:
+    """Places of the examples that are scored at once, at most ``size``."""
+    # Alike in length, so that little is padded; the longest first, so that memory runs out at once if it does.
+    lengths = np.array([example.length for example in examples])
+    order = np.argsort(-lengths, kind="stable")
+    return [batch.tolist() for batch in cut(order, lengths, size, task.batching)]
 
 
 def _predict(

@@ -15,11 +15,13 @@ from itertools import accumulate, takewhile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from finetune.strategies.blocks import find_blocks, heights
 from finetune.surroundings import Surroundings
 from finetune.tasks.base import Example, Task
+from finetune.tasks.batching import Batching, cut
 
 IN_MEMORY = 1 << 30
 """Bytes of one array up to which it is kept in memory; larger ones are mapped from disk."""
@@ -212,11 +214,13 @@ class Prefix:
         self.store.announce(examples)
         missing = [example for example in examples if not self.store.has([example])]
         missing.sort(key=lambda example: -example.length)
-        for start in range(0, len(missing), size):
-            self._bottom(model, task, missing[start : start + size], around)
+        lengths = np.array([example.length for example in missing])
+        for batch in cut(np.arange(len(missing)), lengths, size, task.batching):
+            self._bottom(model, task, [missing[index] for index in batch], around)
 
     def holds(self, model: torch.nn.Module, task: Task, examples: Sequence[Example], around: Surroundings) -> bool:
         """Whether the prefix makes the same of ``examples`` once more, with the model as it is in training."""
+        examples = examples[:1] if task.batching >= Batching.SAME_LENGTH else examples
         filled, self.store = self.store, Activations(self.store.folder)
         self.store.announce(examples)
         with torch.random.fork_rng(devices=[around.device] if around.device.type == "cuda" else []):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from finetune import options
+from finetune.tasks.batching import Batching
 from finetune.tasks.conversation import readable
 
 if TYPE_CHECKING:
@@ -114,6 +115,10 @@ class Task:
     """Reads the base model's configuration, for tasks that fit themselves to it."""
     labels: tuple[str, ...] = ()
     """The classes in the order of the head's outputs, for tasks that have classes."""
+    batching: Batching = Batching.PACKED
+    """What examples may share while they are learnt and scored, as far as the task itself lets them."""
+    answering: Batching = Batching.PADDED
+    """What prompts may share while they are answered."""
     pairs: bool = False
     """Whether it is to be learnt from pairs of answers: each training example is a pair then, and counts 1."""
 
@@ -129,6 +134,16 @@ class Task:
     def group(self) -> str | None:
         """The column whose equal values belong together, for tasks with that option."""
         return getattr(self.options, "group", None)
+
+    @property
+    def causal(self) -> bool:
+        """Whether each token is predicted from those before it."""
+        return False
+
+    @property
+    def packing(self) -> bool:
+        """Whether :meth:`collate` puts several examples into one row."""
+        return False
 
     @property
     def redraws(self) -> bool:
@@ -150,6 +165,9 @@ class Task:
     def positions(self, example: Example) -> int:
         """How many tokens the model has to have room for to learn or to score ``example``."""
         return example.length
+
+    def check_config(self) -> None:
+        """Raise :class:`InputError` when no model of the base's :attr:`config` can learn this task."""
 
     def check_model(self, model: Any) -> None:
         """Raise :class:`InputError` when ``model``, which may be without weights, cannot learn this task."""
@@ -186,7 +204,16 @@ class Task:
         To be asked before the first losses of a model of R ``replicas`` side by side, under the arithmetic (autocast)
         that they are computed in; a model of one finds out by itself.
         """
-        return None
+        return self.in_words(None)
+
+    def in_words(self, way: object) -> str | None:
+        """``way``, if there is one, and what else examples may not share."""
+        shared = [self.batching] if self.batching >= Batching.SAME_LENGTH else []
+        return ", ".join(map(str, [*([way] if way else []), *shared])) or None
+
+    def packs(self, model: torch.nn.Module) -> bool:
+        """Whether examples that :meth:`collate` has put into one row stay there when ``model`` runs."""
+        return False
 
     def arranged(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """A collated batch as ``model`` can take it, which :meth:`losses` does by itself: for who has to know where
@@ -204,6 +231,11 @@ class Task:
 
     def outputs(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> Outputs:
         """What :meth:`losses` are computed from, for who changes them; takes more memory where labels are many."""
+        raise NotImplementedError
+
+    def plain(self, model: torch.nn.Module, example: Example) -> Outputs:
+        """The same of one example as a user of plain transformers gets it: from the model, called on its tokens (and
+        their types) alone, of a pair on the chosen answer's."""
         raise NotImplementedError
 
     def predict(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -13,7 +12,8 @@ from pydantic import Field, model_validator
 from finetune.errors import bad_input
 from finetune.options import OPERATIONAL, Options
 from finetune.registry import TASKS
-from finetune.tasks.base import Encoded, Example, Outputs, Prediction, Task, pad, token_facts
+from finetune.tasks.base import Encoded, Example, Outputs, Prediction, Task, token_facts
+from finetune.tasks.batching import Batching
 from finetune.tasks.conversation import (
     IGNORED,
     Conversation,
@@ -133,6 +133,13 @@ class Chat(Task):
         asked = 0 if example.prompt is None else len(example.prompt) + self.options.max_new_tokens
         return max(asked, *(len(ids) for ids in example.parts(example.inputs["input_ids"])))
 
+    def check_config(self) -> None:
+        config = self.config()
+        if getattr(config, "is_encoder_decoder", False):  # whose decoder, run alone, would get embeddings of its own
+            found = f"is a {config.model_type} model, an encoder-decoder, and chat continues one text"
+            advice = "use a decoder, a model that was trained to continue text; or task type classification"
+            raise bad_input("model.source", found, advice)
+
     def check_model(self, model: Any) -> None:
         from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
@@ -238,16 +245,27 @@ class Chat(Task):
         ids = [part for example in examples for part in example.parts(example.inputs["input_ids"])]
         targets = [part for example in examples for part in example.parts(example.target)]
         filler, each = self.tokenizer.pad_token_id, len(ids) // len(examples)
-        if self.options.packing:
+        if self.packing:
             sizes = [each * count for count in counts or [len(examples)]]
             batch = lay_out(packed_rows([len(own) for own in ids], sizes), ids, targets, filler)
         else:
             batch = with_mask(lay_out([[index] for index in range(len(ids))], ids, targets, filler))
         return together(batch) if each == 2 else batch
 
-    def way(self, model: torch.nn.Module, replicas: int = 1) -> str:
+    @property
+    def causal(self) -> bool:
+        return True
+
+    @property
+    def packing(self) -> bool:
+        return self.options.packing and self.batching == Batching.PACKED
+
+    def packs(self, model: torch.nn.Module) -> bool:
+        return self.packing and self._way(model).packed
+
+    def way(self, model: torch.nn.Module, replicas: int = 1) -> str | None:
         found = self._way(model, replicas)
-        return str(replace(found, packed=found.packed and self.options.packing))
+        return self.in_words(replace(found, packed=found.packed and self.packing))
 
     def _way(self, model: torch.nn.Module, replicas: int = 1) -> Way:
         from finetune.tasks.causal.ways import way_of
@@ -266,6 +284,12 @@ class Chat(Task):
 
     def losses(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         return self._losses(model, batch)[:, 0]
+
+    def plain(self, model: torch.nn.Module, example: Example) -> Outputs:
+        from finetune.tasks.causal.ways import plain_outputs
+
+        [ids, *_], [targets, *_] = example.parts(example.inputs["input_ids"]), example.parts(example.target)
+        return plain_outputs(model, ids, targets)
 
     def margins(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         chosen, rejected = self._losses(model, batch).unbind(1)
@@ -292,40 +316,14 @@ class Chat(Task):
         return [Prediction("", loss, margin=rejected[0] - loss if rejected else None) for loss, *rejected in found]
 
     def generate(self, model: torch.nn.Module, examples: Sequence[Example], device: torch.device) -> list[str]:
-        from transformers import GenerationConfig
+        from finetune.tasks.causal.generation import answers
 
         prompts = [example.prompt for example in examples if example.prompt is not None]
-        # Padding stands at the left, so that answers go on where prompts end.
-        ids = pad(prompts, self.tokenizer.pad_token_id, left=True).to(device)
-        mask = pad([np.ones_like(prompt) for prompt in prompts], 0, left=True).to(device)
-        greedy = GenerationConfig(
-            do_sample=False,
-            max_new_tokens=self.options.max_new_tokens,
-            eos_token_id=sorted(self._end_tokens(examples)),
-            pad_token_id=self.tokenizer.pad_token_id,
-        )
-        with _without_own_generation(model) as plain:
-            generated = plain.generate(input_ids=ids, attention_mask=mask, generation_config=greedy)
-        texts = self.tokenizer.batch_decode(generated[:, ids.shape[1] :], skip_special_tokens=True)
-        return [text.strip() for text in texts]
+        ends, filler = sorted(self._end_tokens(examples)), self.tokenizer.pad_token_id
+        found = answers(model, prompts, filler, ends, self.options.max_new_tokens, self.answering)
+        return [text.strip() for text in self.tokenizer.batch_decode(found, skip_special_tokens=True)]
 
     def _end_tokens(self, examples: Sequence[Example]) -> set[int]:
         """The tokenizer's end token, and the token that closes the template's turns, where that is another."""
         last = {self.tokenizer.eos_token_id, *(int(example.target[-1]) for example in examples)}
         return last & {self.tokenizer.convert_tokens_to_ids(token) for token in self.special}
-
-
-@contextmanager
-def _without_own_generation(model: torch.nn.Module) -> Iterator[Any]:
-    """The model without the generation settings it came with (such as a repetition penalty), which would be added
-    to those that are asked for."""
-    from transformers import GenerationConfig
-
-    from finetune.tasks.causal.ways import bare, without_adapter
-
-    owner = without_adapter(model)
-    own, owner.generation_config = owner.generation_config, GenerationConfig()
-    try:
-        yield bare(model)
-    finally:
-        owner.generation_config = own

@@ -170,6 +170,14 @@ class Classification(Task):
         owners = torch.arange(len(logits), device=logits.device)
         return Outputs(logits, batch["targets"], owners, len(logits))
 
+    def plain(self, model: torch.nn.Module, example: Example) -> Outputs:
+        import torch
+
+        device = next(model.parameters()).device
+        inputs = {name: torch.from_numpy(value).long()[None].to(device) for name, value in example.inputs.items()}
+        target, owner = torch.tensor([[example.target], [0]], device=device)
+        return Outputs(model(**inputs).logits.float(), target, owner, 1)
+
     def losses(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         return self.outputs(model, batch).losses()
 

@@ -14,6 +14,7 @@ from finetune.errors import bad_input
 from finetune.options import OPERATIONAL, Options
 from finetune.registry import TASKS
 from finetune.tasks.base import Encoded, Example, Outputs, Prediction, Task, token_facts
+from finetune.tasks.batching import Batching
 from finetune.tasks.conversation import IGNORED
 
 if TYPE_CHECKING:
@@ -71,6 +72,10 @@ class Language(Task):
     @property
     def redraws(self) -> bool:
         return self.masked
+
+    @property
+    def causal(self) -> bool:
+        return not self.masked
 
     def inputs(self) -> list[str]:
         return [self.options.text]
@@ -159,17 +164,26 @@ class Language(Task):
         from finetune.tasks.causal.packing import lay_out, packed_rows, with_mask
 
         ids, targets = [example.inputs["input_ids"] for example in examples], [example.target for example in examples]
-        packed = self.options.packing and not self.masked
-        rows = (
-            packed_rows([len(own) for own in ids], counts or [len(ids)]) if packed else [[n] for n in range(len(ids))]
-        )
+        rows = [[n] for n in range(len(ids))]
+        if self.packing:
+            rows = packed_rows([len(own) for own in ids], counts or [len(ids)])
         batch = lay_out(rows, ids, targets, self.tokenizer.pad_token_id)
-        return batch if packed else with_mask(batch)
+        return batch if self.packing else with_mask(batch)
+
+    @property
+    def packing(self) -> bool:
+        return self.options.packing and not self.masked and self.batching == Batching.PACKED
+
+    def packs(self, model: torch.nn.Module) -> bool:
+        return self.packing and self._way(model).packed
 
     def way(self, model: torch.nn.Module, replicas: int = 1) -> str | None:
         from finetune.tasks.causal.ways import HEADS
 
-        return HEADS[self._head(model, replicas)] if self.masked else str(self._way(model, replicas))
+        if self.masked:
+            return self.in_words(HEADS[self._head(model, replicas)])
+        found = self._way(model, replicas)
+        return self.in_words(replace(found, packed=found.packed and self.packing))
 
     def _way(self, model: torch.nn.Module, replicas: int = 1) -> Way:
         from finetune.tasks.causal.ways import way_of
@@ -201,6 +215,11 @@ class Language(Task):
         from finetune.tasks.causal.ways import outputs_of
 
         return outputs_of(model, self.arranged(model, batch), self._head(model), ahead=not self.masked)
+
+    def plain(self, model: torch.nn.Module, example: Example) -> Outputs:
+        from finetune.tasks.causal.ways import plain_outputs
+
+        return plain_outputs(model, example.inputs["input_ids"], example.target, ahead=not self.masked)
 
     def predict(
         self, model: torch.nn.Module, examples: Sequence[Example], batch: dict[str, torch.Tensor]

@@ -10,6 +10,7 @@ import numpy as np
 
 from finetune.randomness import Streams
 from finetune.tasks.base import Example
+from finetune.tasks.batching import Batching, cut
 from finetune.train.options import TrainOptions
 
 LENGTH_JITTER = 0.1
@@ -98,7 +99,13 @@ def plan_batches(examples: Sequence[Example], options: TrainOptions, streams: St
 
 
 def micro_batches(
-    batch: np.ndarray, lengths: np.ndarray, size: int, process: int = 0, processes: int = 1, tokens: int | None = None
+    batch: np.ndarray,
+    lengths: np.ndarray,
+    size: int,
+    process: int = 0,
+    processes: int = 1,
+    tokens: int | None = None,
+    batching: Batching = Batching.PADDED,
 ) -> list[np.ndarray]:
     """This process's parts of an optimizer batch, alike in length: places in ``batch``, at most ``size`` a part.
 
@@ -107,10 +114,30 @@ def micro_batches(
     """
     by_length = np.argsort(lengths[batch], kind="stable")
     shares = [by_length[rank::processes] for rank in range(processes)]
+    if batching >= Batching.SAME_LENGTH:
+        return _unpadded(shares, lengths[batch], size, tokens, batching)[process]
     parts = math.ceil(len(shares[0]) / size)
     while tokens and parts < len(shares[0]) and any(_widest(share, parts, lengths[batch]) > tokens for share in shares):
         parts += 1
     return np.array_split(shares[process], parts)
+
+
+def _unpadded(
+    shares: Sequence[np.ndarray], lengths: np.ndarray, size: int, tokens: int | None, batching: Batching
+) -> list[list[np.ndarray]]:
+    """Every process's parts, none of which is padded; as many each, of which some may be empty."""
+    found = [
+        [
+            part
+            for same in cut(share, lengths, len(share), max(batching, Batching.SAME_LENGTH))
+            for part in cut(
+                same, lengths, min(size, max(tokens // int(lengths[same[0]]), 1) if tokens else size), batching
+            )
+        ]
+        for share in shares
+    ]
+    most = max(map(len, found))
+    return [[*parts, *[np.empty(0, dtype=np.int64)] * (most - len(parts))] for parts in found]
 
 
 def _widest(share: np.ndarray, parts: int, lengths: np.ndarray) -> int:

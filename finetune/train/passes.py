@@ -177,7 +177,8 @@ class Passes:
         places = np.concatenate([np.arange(len(own)) for own in drawn])
         every, lengths = np.concatenate(drawn), self.plans[0].lengths
         rank, processes = self.around.accelerator.process_index, self.around.accelerator.num_processes
-        for part in micro_batches(every, lengths, self.size * len(drawn), rank, processes, self.tokens):
+        size, batching = self.size * len(drawn), self.task.batching
+        for part in micro_batches(every, lengths, size, rank, processes, self.tokens, batching):
             # Every process has to take part in every synchronised pass, even with nothing to add.
             chosen = np.sort(part) if len(part) else np.zeros(1, int)
             examples = [self.examples[number] for number in every[chosen]]

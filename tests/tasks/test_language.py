@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import transformers as tf
 from torch.nn.functional import cross_entropy
 
 from finetune.errors import InputError
@@ -68,6 +69,26 @@ def test_a_causal_model_predicts_every_token_but_the_first(decoder_folder):
             wanted = cross_entropy(model(ids[None]).logits[0, :-1].float(), ids[1:], reduction="sum")
             assert float(loss) == pytest.approx(float(wanted), rel=1e-5)
             assert example.weight == len(ids) - 1
+
+
+COUNT_THEMSELVES = ["Roberta", "XLMRoberta", "Camembert", "MPNet", "Longformer", "Data2VecText", "RobertaPreLayerNorm"]
+
+
+@pytest.mark.parametrize("kind", COUNT_THEMSELVES)
+def test_a_model_that_counts_positions_from_its_padding_token_gets_none(tmp_path, kind):
+    """From `padding_idx` + 1, where BERT counts from 0; losses are those of plain transformers."""
+    size = tiny.save_tokenizer(tmp_path)
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    config = {"vocab_size": size, "max_position_embeddings": 130, "pad_token_id": 0, "is_decoder": False, **shape}
+    torch.manual_seed(0)
+    config |= {"attention_window": [8, 8]} if kind == "Longformer" else {}
+    getattr(tf, f"{kind}ForMaskedLM")(getattr(tf, f"{kind}Config")(**config)).save_pretrained(tmp_path)
+    task, examples = fitted(tmp_path, texts(4), training=False)
+    model = model_for(tmp_path, task)
+    with torch.no_grad():
+        found = task.losses(model, task.collate(examples))
+        wanted = torch.cat([task.plain(model, example).losses() for example in examples])
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
 
 
 def test_a_masked_model_predicts_what_is_hidden(encoder_folder):

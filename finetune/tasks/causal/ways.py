@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from torch.nn.functional import cross_entropy, pad
 
@@ -78,6 +79,16 @@ def outputs_of(model: torch.nn.Module, batch: Batch, head: Head, ahead: bool = T
     return Outputs(logits.float(), targets[learnt], owners, int(batch["example"].max()) + 1)
 
 
+def plain_outputs(model: torch.nn.Module, ids: np.ndarray, targets: np.ndarray, ahead: bool = True) -> Outputs:
+    """The logits of one example's labels, from a model that is given its tokens ``ids`` (T,) and nothing else."""
+    device = next(model.parameters()).device
+    logits = model(input_ids=torch.from_numpy(ids).long()[None].to(device)).logits[0].float()
+    wanted = torch.from_numpy(targets).long().to(device)
+    wanted = pad(wanted[1:], (0, 1), value=IGNORED) if ahead else wanted
+    learnt = wanted != IGNORED
+    return Outputs(logits[learnt], wanted[learnt], torch.zeros_like(wanted[learnt]), 1)
+
+
 def _columns(learnt: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows and columns (rows, C) of the labels of each row, in order, filled up with others where another row has
     more."""
@@ -111,6 +122,9 @@ def _everywhere(model: torch.nn.Module, batch: Batch, targets: torch.Tensor) -> 
 
 def _logits(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
     inputs: dict[str, Any] = {name: value for name, value in model_inputs(batch).items() if _accepts(model, name)}
+    if "attention_mask" in inputs:
+        # One example a row, whose positions a model counts by itself: RoBERTa and its kin from padding_idx + 1, not 0.
+        inputs.pop("position_ids", None)
     if _accepts(model, "use_cache"):
         inputs["use_cache"] = False  # a cache costs memory, and transformers does not look for packed rows beside one
     return model(**inputs).logits

@@ -1,0 +1,34 @@
+"""How examples may share a pass through a model, so that each one's outputs are what they are alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from enum import IntEnum
+
+import numpy as np
+
+
+class Batching(IntEnum):
+    """What examples may share, from most to least."""
+
+    PACKED = 0
+    """Rows: several examples in one, which do not see each other."""
+    PADDED = 1
+    """Batches of one example a row, filled up where another is longer."""
+    SAME_LENGTH = 2
+    """Batches of equally long examples, for models that see padding."""
+    SINGLE = 3
+    """Nothing."""
+
+    def __str__(self) -> str:
+        return ("packed", "one example a row", "one length a batch", "one example at a time")[self]
+
+
+def cut(order: np.ndarray, lengths: Sequence[int] | np.ndarray, size: int, batching: Batching) -> Iterator[np.ndarray]:
+    """Batches of at most ``size`` of the examples that ``order`` names, in its order, which is by their ``lengths``."""
+    same = [order]
+    if batching >= Batching.SAME_LENGTH:
+        same = np.split(order, np.flatnonzero(np.diff(np.asarray(lengths)[order])) + 1)
+    size = 1 if batching == Batching.SINGLE else size
+    for run in same:
+        yield from (run[start : start + size] for start in range(0, len(run), size))

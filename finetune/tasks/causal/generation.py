@@ -1,0 +1,90 @@
+"""Greedy answers to prompts, as many at once as a model can take.
+
+Shapes: N prompts; S new tokens; V tokens in the vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from finetune.tasks.base import pad
+from finetune.tasks.batching import Batching, cut
+from finetune.tasks.causal.ways import bare, without_adapter
+
+Tokens = list[int]
+
+
+def answers(
+    model: torch.nn.Module,
+    prompts: Sequence[np.ndarray],
+    filler: int,
+    ends: Sequence[int],
+    most: int,
+    batching: Batching,
+) -> list[Tokens]:
+    """What follows each of ``prompts``, at most ``most`` tokens, to one of ``ends``; ``filler`` may stand after it."""
+    found: dict[int, Tokens] = {}
+    for batch in _batches(prompts, batching):
+        generated = _generate(model, [prompts[index] for index in batch], filler, most, eos_token_id=list(ends))
+        found.update(zip(batch.tolist(), generated.tolist(), strict=True))
+    return [found[index] for index in range(len(prompts))]
+
+
+def continued(
+    model: torch.nn.Module, prompts: Sequence[np.ndarray], filler: int, steps: int, batching: Batching
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The ``steps`` tokens that follow each of ``prompts``, ends among them, (N, S), and their logits (N, S, V)."""
+    tokens: dict[int, torch.Tensor] = {}
+    logits: dict[int, torch.Tensor] = {}
+    asked = {"eos_token_id": None, "output_logits": True, "return_dict_in_generate": True}
+    for batch in _batches(prompts, batching):
+        own = [prompts[index] for index in batch]
+        generated = _generate(model, own, filler, steps, **asked)
+        tokens.update(zip(batch.tolist(), generated.sequences, strict=True))
+        logits.update(zip(batch.tolist(), torch.stack(generated.logits, 1).float(), strict=True))
+    order = range(len(prompts))
+    return torch.stack([tokens[index] for index in order]), torch.stack([logits[index] for index in order])
+
+
+def _batches(prompts: Sequence[np.ndarray], batching: Batching) -> Iterator[np.ndarray]:
+    """Places of prompts that are answered at once: all, where one may be filled up to the length of another."""
+    lengths = np.array([len(prompt) for prompt in prompts])
+    # Replica by replica, as they come: those of a stack's replicas are of the same lengths.
+    order = np.argsort(lengths, kind="stable") if batching >= Batching.SAME_LENGTH else np.arange(len(prompts))
+    return cut(order, lengths, len(prompts), batching)
+
+
+def _generate(model: torch.nn.Module, prompts: Sequence[np.ndarray], filler: int, most: int, **settings: Any) -> Any:
+    """What `generate` gives for ``prompts``, the sequences without them."""
+    from transformers import GenerationConfig
+
+    device = next(model.parameters()).device
+    # Padding stands at the left, so that answers go on where prompts end.
+    ids = pad(prompts, filler, left=True).to(device)
+    mask = pad([np.ones_like(prompt) for prompt in prompts], 0, left=True).to(device)
+    greedy = GenerationConfig(do_sample=False, max_new_tokens=most, pad_token_id=filler, **settings)
+    with _without_own_generation(model) as plain:
+        generated = plain.generate(input_ids=ids, attention_mask=mask, generation_config=greedy)
+    if isinstance(generated, torch.Tensor):
+        return generated[:, ids.shape[1] :]
+    generated.sequences = generated.sequences[:, ids.shape[1] :]
+    return generated
+
+
+@contextmanager
+def _without_own_generation(model: torch.nn.Module) -> Iterator[Any]:
+    """The model without the generation settings it came with (such as a repetition penalty), which would be added
+    to those that are asked for."""
+    from transformers import GenerationConfig
+
+    owner = without_adapter(model)
+    own, owner.generation_config = owner.generation_config, GenerationConfig()
+    try:
+        yield bare(model)
+    finally:
+        owner.generation_config = own
