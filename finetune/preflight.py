@@ -13,8 +13,10 @@ from finetune.assemble import count_parameters, prepare
 from finetune.combine import check_combining
 from finetune.errors import InputError, Problem, bad_input
 from finetune.evaluate import metrics
+from finetune.outside import check_settings
 from finetune.shared import Shared, TaskData
 from finetune.stages import chain, recipe_of, within
+from finetune.surroundings import asked_of
 
 if TYPE_CHECKING:
     from finetune.recipe import Recipe, ResolvedRecipe, Variant
@@ -49,7 +51,7 @@ def preflight(recipe: ResolvedRecipe, shared: Shared | None = None) -> Preflight
     found = Preflight({}, {})
     for variant in recipe.variants:
         try:
-            models.choose_device(variant.recipe.model)
+            check_settings(asked_of(variant.recipe.model, variant.recipe.train.compile))
             models.check_files(variant.recipe.model)
             if variant.recipe.model.device != recipe.variants[0].recipe.model.device:
                 found_device = f"is {variant.recipe.model.device}, unlike that of variant '{recipe.variants[0].name}'"

@@ -20,6 +20,7 @@ from finetune import models
 from finetune import recipe as recipes
 from finetune.errors import InputError, Problem, bad_input
 from finetune.evaluate import metrics
+from finetune.outside import recorded
 from finetune.preflight import Preflight
 from finetune.recipe.yaml_text import one_line
 from finetune.run_dir import FORMAT, StudyDir, atomic, read_json
@@ -236,6 +237,7 @@ def environment(around: Surroundings, dtype: Any) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "dtype": str(dtype).removeprefix("torch."),
         "processes": around.accelerator.num_processes,
+        "settings": recorded(),
     }
 
 

@@ -20,6 +20,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finetune import outside
 from finetune.data.options import Source
 from finetune.errors import InputError
 from finetune.evaluate.metrics import HUB as HUB_METRIC
@@ -121,7 +122,7 @@ def _content(recipe: ResolvedRecipe) -> list[Any]:
 
 
 def _software() -> list[Any]:
-    """Python, every installed package and our own source.
+    """Python, every installed package, our own source, and what the environment asks for.
 
     Packages are told by the names of the folders that describe them, which hold their versions, and by when these
     were written, because a package can be installed again under the same version. This imports nothing.
@@ -133,7 +134,8 @@ def _software() -> list[Any]:
         for entry in os.scandir(place)
         if entry.name.endswith((".dist-info", ".egg-info"))
     ]
-    return [sys.version, sys.platform, sorted(installed), list(_Files().tree(Path(__file__).parent))]
+    source = list(_Files().tree(Path(__file__).parent))
+    return [sys.version, sys.platform, sorted(installed), source, outside.recorded()]
 
 
 def _files_of(recipe: ResolvedRecipe) -> Iterator[list[Any]]:

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from finetune.errors import bad_input
 from finetune.memory import keep_memory
 from finetune.models import ModelOptions, choose_device, choose_dtype
+from finetune.outside import Asked, overruled
 from finetune.progress import Progress
 from finetune.stopping import StopRequest
 
@@ -79,14 +81,50 @@ def make_deterministic(wanted: bool) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
+def asked_of(options: ModelOptions, compiled: bool | str = False) -> Asked:
+    """What a recipe's model section asks for, where the environment could say otherwise."""
+    device = choose_device(options)
+    return Asked(str(device), str(choose_dtype(options, device)).removeprefix("torch."), compiled)
+
+
 def open_surroundings(options: ModelOptions, progress: Progress, stop: StopRequest, cache: Path) -> Surroundings:
     """Find the processes and the device that this one belongs to. Only the first process shows anything."""
-    from accelerate import Accelerator
-
     device = choose_device(options)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    accelerator = Accelerator(cpu=device.type == "cpu")
+    accelerator = _accelerator(device)
     shown = progress if accelerator.is_main_process else Progress()
+    for line in overruled(asked_of(options)):
+        shown.say(line)
     keep_memory()
     return Surroundings(accelerator, choose_dtype(options, device), cache, progress=shown, stop=stop)
+
+
+def _accelerator(device: torch.device) -> Accelerator:
+    """Accelerate's view of the processes, in which nothing from outside changes arithmetic or steps.
+
+    What is not said here it would read from the environment, or take from an Accelerator that this process has had.
+    """
+    from accelerate import Accelerator
+    from accelerate.utils import DistributedType, GradientAccumulationPlugin
+
+    try:
+        accelerator = Accelerator(
+            cpu=device.type == "cpu",
+            mixed_precision="no",
+            dynamo_backend="no",
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+        )
+    except ValueError as error:
+        found = f"Accelerate cannot do what the recipe asks for: {error}"
+        raise bad_input(None, found, "start finetune in a process of its own, without accelerate's settings") from error
+    others = int(os.environ.get("WORLD_SIZE") or 1)
+    if others > accelerator.num_processes:
+        found = f"WORLD_SIZE={others} is set in the environment, and this process is alone: LOCAL_RANK is not set"
+        raise bad_input(None, found, "start all processes with torchrun, or unset WORLD_SIZE")
+    plain = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
+    if accelerator.device.type != device.type or accelerator.distributed_type not in plain:
+        found = f"Accelerate runs on {accelerator.device}, distributed as {accelerator.distributed_type.value}"
+        advice = f"this recipe runs on {device.type}, each process with the whole model; unset accelerate's settings"
+        raise bad_input("model.device", found, advice)
+    return accelerator

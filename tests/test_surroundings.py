@@ -72,13 +72,25 @@ def test_if_any_process_is_asked_to_stop_all_must(around):
 def test_only_the_first_process_shows_anything(monkeypatch, tmp_path):
     import accelerate
 
-    monkeypatch.setattr(
-        accelerate,
-        "Accelerator",
-        lambda cpu: SimpleNamespace(is_main_process=False, device=torch.device("cpu"), num_processes=2),
-    )
+    second = SimpleNamespace(is_main_process=False, device=torch.device("cpu"), num_processes=2)
+    second.distributed_type = accelerate.DistributedType.MULTI_CPU
+    monkeypatch.setattr(accelerate, "Accelerator", lambda **said: second)
     around = open_surroundings(ModelOptions(source="anywhere", device="cpu"), Loud(), StopRequest(), tmp_path)
     assert type(around.progress) is Progress
+
+
+def test_processes_that_do_not_know_of_each_other_are_refused(monkeypatch, around, tmp_path):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="WORLD_SIZE=2 is set in the environment, and this process is alone"):
+        open_surroundings(ModelOptions(source="anywhere", device="cpu"), Progress(), StopRequest(), tmp_path)
+
+
+def test_accelerate_with_other_arithmetic_in_this_process_is_refused(monkeypatch, around, tmp_path):
+    from accelerate.state import AcceleratorState
+
+    monkeypatch.setitem(AcceleratorState._shared_state, "_mixed_precision", "bf16")
+    with pytest.raises(InputError, match=r"Accelerate cannot do what the recipe asks for.*mixed_precision"):
+        open_surroundings(ModelOptions(source="anywhere", device="cpu"), Progress(), StopRequest(), tmp_path)
 
 
 def test_determinism_can_be_turned_on_and_off():

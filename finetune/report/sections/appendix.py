@@ -92,14 +92,19 @@ REPEAT = (
     "Other versions and devices round differently, and their runs drift apart."
 )
 
-NAMES = {"git": "commit of finetune", "dtype": "arithmetic", "threads": "threads a process"}
+NAMES = {
+    "git": "commit of finetune",
+    "dtype": "arithmetic",
+    "threads": "threads a process",
+    "settings": "environment variables",
+}
 
 
 def environment_section(study: Study) -> Section:
     """Where the study ran, and what from: all that it takes to run it again."""
     facts = {name: value for name, value in study.environment.items() if name not in ("format", "packages")}
     packages = study.environment.get("packages") or {}
-    rows = [[Cell(NAMES.get(name, name)), Cell(NONE if value is None else str(value))] for name, value in facts.items()]
+    rows = [[Cell(NAMES.get(name, name)), Cell(_in_words(value))] for name, value in facts.items()]
     if packages:
         rows.append([Cell("packages"), Cell(", ".join(f"{name} {version}" for name, version in packages.items()))])
     if not rows:
@@ -107,6 +112,13 @@ def environment_section(study: Study) -> Section:
     rows += [[Cell(name), Cell(value)] for name, value in _bases(study).items()]
     table = Table([Column("", numeric=False), Column("", numeric=False)], rows)
     return Section("environment", "Environment", [Text(REPEAT, "muted"), table])
+
+
+def _in_words(value: Any) -> str:
+    """One fact of the environment; those with parts in one line."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_in_words(part)}" for name, part in value.items()) or NONE
+    return NONE if value is None else str(value)
 
 
 def _bases(study: Study) -> dict[str, str]:
