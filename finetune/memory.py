@@ -1,9 +1,12 @@
-"""Memory: kept from step to step on a CPU, and told from other errors when there is no more."""
+"""Memory: kept from step to step on a CPU, lent by the disk, and told from other errors when there is no more."""
 
 from __future__ import annotations
 
 import ctypes
+import math
 import platform
+import tempfile
+from pathlib import Path
 
 import torch
 
@@ -22,6 +25,17 @@ def keep_memory() -> bool:
     libc = ctypes.CDLL(None)
     wanted = ((MMAP_MAX, 0), (TRIM_THRESHOLD, 2**31 - 1), (TOP_PAD, 64 << 20))
     return all([libc.mallopt(parameter, value) == 1 for parameter, value in wanted])
+
+
+def room_on_disk(size: tuple[int, ...], dtype: torch.dtype, folder: Path) -> torch.Tensor:
+    """A tensor that lies in ``folder``, and vanishes with the process."""
+    count = math.prod(size)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".tensor-", delete=False) as file:
+        file.truncate(count * dtype.itemsize)
+    mapped = torch.from_file(file.name, shared=True, size=count, dtype=dtype)
+    Path(file.name).unlink()  # the mapping holds the room, and a crash leaves nothing behind
+    return mapped.reshape(size)
 
 
 def out_of_memory(error: BaseException) -> bool:

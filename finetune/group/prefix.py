@@ -7,7 +7,6 @@ et al. 2021) caches it for one run. Here all runs of a study share it, in traini
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from finetune.memory import room_on_disk
 from finetune.strategies.blocks import find_blocks, heights
 from finetune.surroundings import Surroundings
 from finetune.tasks.base import Example, Task
@@ -113,16 +113,10 @@ class Activations:
 
     def _room(self, size: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         """Room for an array, in memory or on disk."""
-        count = math.prod(size)
         with torch.inference_mode(False):  # a tensor made in inference mode could not be trained on
-            if count * dtype.itemsize <= IN_MEMORY:
+            if math.prod(size) * dtype.itemsize <= IN_MEMORY:
                 return torch.empty(size, dtype=dtype)
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=self.folder, prefix=".activations-", delete=False) as file:
-                file.truncate(count * dtype.itemsize)
-            mapped = torch.from_file(file.name, shared=True, size=count, dtype=dtype)
-            Path(file.name).unlink()  # the mapping holds the room, and a crash leaves nothing behind
-            return mapped.reshape(size)
+            return room_on_disk(size, dtype, self.folder)
 
 
 @dataclass(frozen=True)

@@ -34,9 +34,10 @@ from finetune.train.optimizer import (
 )
 from finetune.train.options import TrainOptions
 from finetune.train.passes import Passes
+from finetune.train.processes import share
 from finetune.train.schedules import rate_at
 from finetune.train.state import Position, Replica, Trained, Validation
-from finetune.train.weights import Weights
+from finetune.train.weights import Weights, keep
 
 
 def train(
@@ -105,11 +106,10 @@ class _Training:
         plans = [plan_batches(examples, options, member.streams) for member in members]
         epoch, steps = steps_of(examples, options)
         optimizer = make_optimizer(weights.parameters, options, len(members), techniques)
-        # The group keeps the model itself: scoring runs it as often as each process has batches, not in step.
-        model, optimizer = around.accelerator.prepare(group.model, optimizer)
         set_training_mode(group.model)
         with around.arithmetic():
             way = task.way(group.model, group.count)
+        model, optimizer = share(group, task, examples, optimizer, around)
         size, meter = options.micro_batch_size or len(examples), Meter(around.device)
         passes = Passes(group, model, task, examples, plans, size, options.micro_batch_tokens, around, meter)
         replicas, best = [Replica() for _ in members], [dict[str, torch.Tensor]() for _ in members]
@@ -135,7 +135,7 @@ class _Training:
                 state, tensors = found
                 self.replicas[number] = Replica(**state["replica"])
                 self.at = Position(**state["position"]).scaled(len(self.members))
-                self.best[number] = tensors.get("best", {})
+                self.best[number] = keep(tensors.get("best", {}), self.around.cache)
                 moments.append(tensors.get("optimizer", {}))
                 remembered.append(tensors.get("techniques", {}))
                 self.weights.put(number, tensors["weights"])
@@ -259,7 +259,7 @@ class _Training:
                 continue
             replica.validated = self.at.step
             if replica.judge(self.at.step, scores[validation.select], validation.higher_is_better, self.options):
-                self.best[number] = {name: row.clone() for name, row in self.weights.of(number).items()}
+                self.best[number] = keep(self.weights.of(number), self.around.cache, self.best[number])
             self.logs[number].write(
                 kind="evaluation",
                 step=self.at.step,

@@ -4,10 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
+from finetune.memory import room_on_disk
 from finetune.strategies.base import trained_parameters
+
+
+IN_MEMORY = 1 << 30
+"""Bytes of a run's weights up to which a copy is kept in the host's memory; larger ones lie on disk."""
+
+
+def keep(
+    weights: Mapping[str, torch.Tensor], folder: Path, former: Mapping[str, torch.Tensor] | None = None
+) -> dict[str, torch.Tensor]:
+    """A copy of ``weights`` that takes no room on their device: in the host's memory, or, where they are large, in
+    ``folder``. The ``former`` copy, if there is one, is overwritten."""
+    large = sum(value.nbytes for value in weights.values()) > IN_MEMORY
+    kept = dict(former or {})
+    for name, value in weights.items():
+        if name not in kept:
+            size, dtype = tuple(value.shape), value.dtype
+            kept[name] = room_on_disk(size, dtype, folder) if large else torch.empty(size, dtype=dtype, device="cpu")
+        kept[name].copy_(value)
+    return kept
 
 
 class Weights:

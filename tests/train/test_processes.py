@@ -5,11 +5,16 @@ import subprocess
 import sys
 
 import pytest
+import torch
+import transformers
 from safetensors.torch import load_file
 
-from finetune.train import checkpoint
+from finetune.group.group import Group
+from finetune.strategies.base import set_training_mode
+from finetune.train import checkpoint, processes
 from finetune.train.meters import read_rows
-from tests.train.workbench import fit, furthest
+from tests import tiny
+from tests.train.workbench import classification, fit, furthest, surroundings
 
 pytestmark = pytest.mark.slow
 
@@ -56,6 +61,57 @@ def test_two_processes_train_as_one(request, tmp_path, task, options):
     same = ("steps", "epochs", "examples", "tokens", "best_step")
     assert {name: facts[name] for name in same} == {name: one.trained.facts[name] for name in same}
     assert 0 <= facts["padding"] < 0.5
+
+
+def saved(folder, family, head, **config):
+    """A tiny model of another family, with the tests' tokenizer."""
+    size = tiny.save_tokenizer(folder, chat=True)
+    torch.manual_seed(0)
+    made = getattr(transformers, f"{family}Config")(vocab_size=size, pad_token_id=0, **config)
+    getattr(transformers, f"{family}{head}")(made).save_pretrained(folder)
+    return folder
+
+
+def test_parameters_that_are_never_used_are_no_harm(tmp_path):
+    """A decoder's attention to an encoder's states has nothing to do where there is none."""
+    model = tiny.save_encoder(tmp_path / "model", is_decoder=True, add_cross_attention=True)
+    options = {"batch_size": 5, "micro_batch_size": 2, "max_steps": 6, "evaluations": 0}
+    one = fit(classification(model), tmp_path / "one", **options)
+    done = two_processes(model, tmp_path / "two", **options)
+    assert done.returncode == 0, done.stderr
+    first, second = came_to(tmp_path / "two")
+    assert furthest(first, second) == 0 and furthest(first, one.weights) < 1e-5
+    name = "bert.encoder.layer.0.crossattention.self.query.weight"
+    assert torch.equal(first[name], classification(model).base.model.get_parameter(name))
+
+
+def test_layers_that_are_left_out_by_chance_are_no_harm(tmp_path):
+    shape = {"hidden_size": 32, "ffn_dim": 64, "num_hidden_layers": 4, "num_attention_heads": 4}
+    model = saved(tmp_path / "model", "OPT", "ForCausalLM", word_embed_proj_dim=32, layerdrop=0.5, **shape)
+    done = two_processes(model, tmp_path / "two", chat=True, batch_size=5, micro_batch_size=1, max_steps=6)
+    assert done.returncode == 0, done.stderr
+    first, second = came_to(tmp_path / "two")
+    assert furthest(first, second) == 0
+
+
+def test_what_is_always_used_is_not_looked_for(topics_bench, tmp_path):
+    """Which would take time at every step."""
+    group, around = Group(topics_bench.model()), surroundings(tmp_path)
+    set_training_mode(group.model)
+    assert not processes.idle(group, topics_bench.task, topics_bench.examples, around)
+    assert all(parameter.grad is None for parameter in group.model.parameters()) and group.model.training
+    assert not processes.skips(group.model)
+
+
+EXPERTS = {"d_ff": 32, "d_kv": 8, "num_layers": 2, "num_sparse_encoder_layers": 1, "num_experts": 2}
+
+
+def test_experts_and_layers_that_may_be_left_out_are_known():
+    switch = transformers.SwitchTransformersConfig(vocab_size=50, d_model=16, num_heads=2, **EXPERTS)
+    assert processes.skips(transformers.SwitchTransformersEncoderModel(switch))
+    shape = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "vocab_size": 50}
+    bart = transformers.BartModel(transformers.BartConfig(**shape, encoder_layerdrop=0.1))
+    assert processes.skips(bart) and not processes.skips(transformers.BartModel(transformers.BartConfig(**shape)))
 
 
 def test_when_one_is_asked_to_stop_both_do_and_either_number_can_go_on(topics_bench, encoder_folder, tmp_path):

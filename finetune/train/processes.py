@@ -1,0 +1,59 @@
+"""Several processes that train one model: how its gradient is shared among them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from accelerate.utils import DistributedDataParallelKwargs
+
+from finetune.group.group import Group
+from finetune.strategies.base import trained_parameters
+from finetune.surroundings import Surroundings
+from finetune.tasks.base import Example, Task
+
+
+def share(
+    group: Group, task: Task, examples: Sequence[Example], optimizer: Any, around: Surroundings
+) -> tuple[torch.nn.Module, Any]:
+    """The group's model, wrapped where processes share its gradient, and the optimizer. The group keeps the model
+    itself: scoring runs it as often as each process has batches, not in step.
+
+    DistributedDataParallel waits for the gradient of every parameter. Where some parameters may take no part in a pass
+    it has to look for those each time (Li et al. 2020, "PyTorch Distributed", section 3.2.3), which is not done where
+    it need not be.
+    """
+    accelerator = around.accelerator
+    if accelerator.num_processes > 1:
+        some = around.total(skips(group.model) or idle(group, task, examples, around)) > 0
+        accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=some)
+    return accelerator.prepare(group.model, optimizer)
+
+
+def skips(model: torch.nn.Module) -> bool:
+    """Whether a pass may leave parts of ``model`` out by chance or by what it reads: whole layers (LayerDrop: Fan et al.
+    2020), or experts that are modules of their own, to which no token may be sent."""
+    for name, module in model.named_modules():
+        dropped = getattr(module, "layerdrop", 0)
+        if isinstance(dropped, int | float) and dropped > 0:
+            return True
+        if name.endswith("experts") and len(list(module.children())) > 1:
+            return True
+    return False
+
+
+def idle(group: Group, task: Task, examples: Sequence[Example], around: Surroundings) -> bool:
+    """Whether a trained parameter gets no gradient from the shortest example. Draws no random number."""
+    every = [min(examples, key=lambda example: example.length)] * group.count
+    training = [module for module in group.model.modules() if module.training]
+    group.model.eval()
+    batch = {name: value.to(around.device) for name, value in task.collate(every, [1] * group.count).items()}
+    batch = task.arranged(group.model, batch)
+    with around.arithmetic(), group.on(every, batch, [1] * group.count):
+        task.losses(group.model, batch).sum().backward()
+    found = any(parameter.grad is None for parameter in trained_parameters(group.model).values())
+    group.model.zero_grad(set_to_none=True)
+    for module in training:
+        module.training = True
+    return found
