@@ -106,8 +106,8 @@ def scale(p: float) -> float:
 
 
 def masked(values: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
-    """``values`` where ``keep`` has its bits set, and zero elsewhere, laid out in memory like ``values``: as torch's own
-    dropout gives them, and as models that look at them through a view expect them.
+    """``values`` where ``keep`` has its bits set, and zero elsewhere, laid out in memory like ``values``: as torch's
+    own dropout gives them, and as models that look at them through a view expect them.
 
     For 16-bit values bits are enough, several times as fast as a product with a mask.
     """

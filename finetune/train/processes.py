@@ -32,8 +32,8 @@ def share(
 
 
 def skips(model: torch.nn.Module) -> bool:
-    """Whether a pass may leave parts of ``model`` out by chance or by what it reads: whole layers (LayerDrop: Fan et al.
-    2020), or experts that are modules of their own, to which no token may be sent."""
+    """Whether a pass may leave parts of ``model`` out by chance or by what it reads: whole layers (LayerDrop: Fan et
+    al. 2020), or experts that are modules of their own, to which no token may be sent."""
     for name, module in model.named_modules():
         dropped = getattr(module, "layerdrop", 0)
         if isinstance(dropped, int | float) and dropped > 0:

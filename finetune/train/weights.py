@@ -11,7 +11,6 @@ import torch
 from finetune.memory import room_on_disk
 from finetune.strategies.base import trained_parameters
 
-
 IN_MEMORY = 1 << 30
 """Bytes of a run's weights up to which a copy is kept in the host's memory; larger ones lie on disk."""
 
