@@ -15,6 +15,7 @@ from finetune.group.group import Group, Member
 from finetune.group.prefix import Activations, Prefix, find_prefix
 from finetune.group.stacked import Weights
 from finetune.mitigations.base import Mitigation
+from finetune.progress import phase
 from finetune.randomness import Streams
 from finetune.registry import MITIGATIONS, STRATEGIES
 from finetune.shared import TaskData
@@ -46,7 +47,8 @@ def assemble(
     starts: list[dict[str, Any]] = []
     weights = []
     for member in reversed(members):  # the first member's model is the one that stays
-        built = build(recipe, base, data, member.streams, around)
+        with phase("preparing the model"):
+            built = build(recipe, base, data, member.streams, around)
         model = built.model
         start = identity(model, data.train.examples, recipe.train, member.streams)
         others = {

@@ -207,7 +207,7 @@ class Finished:
         Adapters are merged first: what they amount to is averaged, never their factors. One run alone stays as it is.
         """
         recipe, mean = self.variant.recipe, dict[str, torch.Tensor]()
-        for number, seed in enumerate(sorted(seeds), start=1):
+        for number, seed in enumerate(self.around.track(sorted(seeds), "averaging weights"), start=1):
             built = drawn(recipe, self.base, self.data, Streams(seed, frozenset(recipe.vary)))
             built.strategy.restore(built.model, self._run(seed).model)
             model = built.model if len(seeds) == 1 else merged(built.model)
@@ -267,7 +267,8 @@ class Finished:
         for task in self.data.held_out:
             paths = [self._run(seed).predictions(task) for seed in seeds]
             if all(path.exists() for path in paths):
-                together = ensemble([store.read(path) for path in paths], self.data.task.example_score)
+                stored = [store.read(path) for path in self.around.track(paths, "reading predictions")]
+                together = ensemble(stored, self.data.task.example_score)
                 if self.around.accelerator.is_main_process:
                     together.write(place.predictions(task))
                 values = score(together, self.variant.recipe.task.metrics)

@@ -184,7 +184,7 @@ def _sources(
     if unknown:
         raise bad_input(None, f"there is no source called '{unknown[0]}'", did_you_mean(unknown[0], STREAMS))
     one = _bare(chosen, chosen.recipe.vary)
-    with located(recipe), stop_on_signals() as stop, new_progress() as progress:
+    with located(recipe), new_progress() as progress, stop_on_signals(progress.say) as stop:
         shared = Shared()
         preflight(replace(recipe, variants=[one]), shared)
         around = open_surroundings(one.recipe.model, progress, stop, cache)

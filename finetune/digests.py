@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from finetune.progress import phase
+
 if TYPE_CHECKING:
     import torch
 
@@ -15,9 +17,11 @@ def weights_digest(weights: Mapping[str, torch.Tensor]) -> str:
     import torch
 
     digest = hashlib.blake2b(digest_size=16)
-    for name, value in weights.items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    with phase("computing the digest of weights", len(weights)) as under_way:
+        for number, (name, value) in enumerate(weights.items(), start=1):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+            under_way.step(number)
     return digest.hexdigest()
 
 

@@ -14,6 +14,7 @@ from finetune.combine import check_combining
 from finetune.errors import InputError, Problem, bad_input
 from finetune.evaluate import metrics
 from finetune.outside import check_settings
+from finetune.progress import phase, track
 from finetune.shared import Shared, TaskData
 from finetune.stages import chain, recipe_of, within
 from finetune.surroundings import asked_of
@@ -49,7 +50,7 @@ def preflight(recipe: ResolvedRecipe, shared: Shared | None = None) -> Preflight
     shared = shared or Shared()
     problems: list[Problem] = []
     found = Preflight({}, {})
-    for variant in recipe.variants:
+    for variant in track(recipe.variants, "checking data and models"):
         try:
             check_settings(asked_of(variant.recipe.model, variant.recipe.train.compile))
             models.check_files(variant.recipe.model)
@@ -81,8 +82,9 @@ def dry_run(recipe: Recipe, splits: Sequence[int], shared: Shared) -> tuple[Task
         metrics.load(name, f"task.metrics.{number}")
     metrics.load(recipe.train.select, "train.select")
     data, *_ = [shared.data(recipe, seed) for seed in splits]
-    empty = models.skeleton(recipe.model, data.task.architecture, **data.task.model_config())
-    model = prepare(recipe, empty, data).model
+    with phase("reading the model's configuration"):
+        empty = models.skeleton(recipe.model, data.task.architecture, **data.task.model_config())
+        model = prepare(recipe, empty, data).model
     check_lengths(model, data)
     return data, count_parameters(model)
 

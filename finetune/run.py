@@ -17,6 +17,7 @@ from finetune.errors import FinetuneError
 from finetune.evaluate import metrics
 from finetune.group.group import Group, Member
 from finetune.group.stacked import Weights
+from finetune.progress import phase
 from finetune.randomness import Streams
 from finetune.run_dir import FORMAT, RunDir, write_json
 from finetune.scoring import Scores, score_held_out, validate_with
@@ -172,7 +173,7 @@ def finish(
 
 def save_model(strategy: Strategy, model: torch.nn.Module, data: TaskData, folder: Path) -> None:
     """Write what was trained, and the tokenizer."""
-    with whole_folder(folder) as temporary:
+    with phase("writing the model"), whole_folder(folder) as temporary:
         strategy.save(model, temporary)
         data.task.tokenizer.save_pretrained(temporary)
 

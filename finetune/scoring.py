@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from finetune.digests import text_digest, weights_digest
 from finetune.evaluate import metrics, store
-from finetune.evaluate.predict import batches_of, predict, score
+from finetune.evaluate.predict import predict, score
 from finetune.group.group import Group
+from finetune.progress import phase
 from finetune.run_dir import RunDir
 from finetune.shared import TaskData
 from finetune.strategies.base import trained_parameters
@@ -45,7 +46,7 @@ def validate_with(group: Group, data: TaskData, recipe: Recipe, around: Surround
     answers = bool(data.task.labels) or metrics.load(select).needs == "text"
 
     def score_now() -> list[dict[str, float]]:
-        found = predict(group, data.task, examples, recipe.scoring.batch_size, around.quietly(), answers)
+        found = predict(group, data.task, examples, recipe.scoring.batch_size, around, answers, "validating")
         return [score(predictions, wanted) for predictions in found]
 
     return Validation(score_now, select, metrics.load(select, "train.select").higher_is_better)
@@ -65,8 +66,6 @@ def score_held_out(
         with group.alone(number) as alone:
             weights.append(weights_digest(trained_parameters(alone)))
     for task, encoded in data.held_out.items():
-        batches = len(batches_of(encoded.examples, data.task, recipe.scoring.batch_size))
-        around.progress.start(f"scoring {task}", batches)
         options = [section.identifying() for section in (recipe.scoring, recipe.task, recipe.strategy)]
         about = [model, task, data.facts["splits"][task]["fingerprint"], *options, around.dtype]
         keys = [text_digest(str([*about, own])) for own in weights]
@@ -75,13 +74,15 @@ def score_held_out(
         found = [each for each in known if each is not None]
         if around.total(len(found)) < len(folders) * around.accelerator.num_processes:
             begun = time.perf_counter()
-            found = predict(group, data.task, encoded.examples, recipe.scoring.batch_size, around)
+            size, title = recipe.scoring.batch_size, f"scoring {task}"
+            found = predict(group, data.task, encoded.examples, size, around, title=title)
             spent = (time.perf_counter() - begun) * around.accelerator.num_processes
             for each in scored if group.prefix is None else []:
                 each.latency[task] = spent / len(encoded.examples) / group.count
         for number, (predictions, path, key) in enumerate(zip(found, paths, keys, strict=True)):
             if around.accelerator.is_main_process:
-                predictions.write(path, key)
+                with phase("writing predictions"):
+                    predictions.write(path, key)
             values = score(predictions, recipe.task.metrics)
             # A diverged model's likelihoods may not be numbers; its other scores still count.
             scores = {f"{task}/{name}": value for name, value in values.items() if math.isfinite(value)}

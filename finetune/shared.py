@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from finetune import models
 from finetune.data import Splits, load_splits
+from finetune.progress import phase
 from finetune.registry import STRATEGIES, TASKS
 from finetune.tasks.base import Encoded, Task
 
@@ -54,8 +55,13 @@ class Shared:
         return self._once(
             "base",
             [recipe.model, task.architecture, config],
-            lambda: models.load_base(recipe.model, task.architecture, task.new_head, **config),
+            lambda: self._load_base(recipe, task, config),
         )
+
+    @staticmethod
+    def _load_base(recipe: Recipe, task: Task, config: dict[str, Any]) -> models.BaseModel:
+        with phase(f"loading {recipe.model.source}"):
+            return models.load_base(recipe.model, task.architecture, task.new_head, **config)
 
     def _load_data(self, recipe: Recipe, split_seed: int) -> TaskData:
         task: Task = TASKS.get(recipe.task.type)(recipe.task)

@@ -89,7 +89,7 @@ def choose_replicas(
         return 1, f"{steps} steps a run are too few to measure"
     measured: dict[int, float] = {}
     reason = ""
-    for count in _candidates(len(runs)):
+    for count in around.track([*_candidates(len(runs))], "measuring how many seeds go side by side"):
         try:
             measured[count] = _seconds(recipe, base, data, runs[:count], around)
         except (Interrupted, InputError, DiskFull):
@@ -137,9 +137,10 @@ def choose_compiled(
         return False, "dropout is at work"
     if recipe.train.compile is True:
         return True, "the recipe says so"
-    plain, begun = _seconds(recipe, base, data, runs[:size], around) * size, time.perf_counter()
     try:
-        compiled = _seconds(recipe, base, data, runs[:size], around, compiled=True) * size
+        with around.progress.phase("measuring whether compiling pays"):
+            plain, begun = _seconds(recipe, base, data, runs[:size], around) * size, time.perf_counter()
+            compiled = _seconds(recipe, base, data, runs[:size], around, compiled=True) * size
     except (Interrupted, InputError, DiskFull):
         raise
     except Exception as error:  # a machine without a compiler, or a model that it cannot take
@@ -177,7 +178,11 @@ def _seconds(
         open_prefix(group, recipe, base, data, around)
         if compiled:
             group.compile()
-        train(group, data.task, data.train.examples, options, members, around.quietly(), None)
+        around = around.at(f"{STEPS} steps with {len(runs)}{' compiled' if compiled else ''}", around.dtype)
+        try:
+            train(group, data.task, data.train.examples, options, members, around, None)
+        except Interrupted:
+            raise Interrupted("stopped while measuring how fast training is") from None
         rows = read_rows(members[0].folder.metrics)
     if len(rows) < STEPS:
         raise FinetuneError(f"a run ended after {len(rows)} of {STEPS} steps")

@@ -46,10 +46,10 @@ def find_sources(recipe: Recipe, shared: Shared, around: Surroundings) -> dict[S
     make_deterministic(recipe.train.deterministic)
     data = shared.data(recipe, recipe.data.split.seed)
     base = shared.base(recipe, data.task)
-    around = around.at("what is random", models.choose_dtype(recipe.model, around.device)).quietly()
+    around = around.at("what is random", models.choose_dtype(recipe.model, around.device))
     still = _after(recipe, base, data, Streams.spelled(0), around)
     found: dict[StreamName, str | None] = {"split": _split(recipe, shared)}
-    for stream in STREAMS[1:]:
+    for stream in around.track(STREAMS[1:], "finding out what is random"):
         changed = _after(recipe, base, data, Streams.spelled(spell({stream: 1})), around)
         found[stream] = None if around.first(changed != still) else SILENT[stream]
     return found

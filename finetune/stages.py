@@ -18,6 +18,7 @@ from finetune.digests import text_digest
 from finetune.errors import FinetuneError, InputError
 from finetune.group.group import Member
 from finetune.models import ModelOptions
+from finetune.progress import phase
 from finetune.randomness import Streams
 from finetune.run import whole_folder
 from finetune.run_dir import FORMAT, RunDir, StudyDir, write_json
@@ -85,7 +86,7 @@ def _train(
     if trained.diverged:
         raise FinetuneError(f"stage '{stage.name}' diverged, and nothing can start from it: {trained.diverged}")
     if around.accelerator.is_main_process:
-        with group.alone(0) as model, whole_folder(place.model) as folder:
+        with phase("writing the model"), group.alone(0) as model, whole_folder(place.model) as folder:
             # Adapters are merged: what starts from it need not know how it was trained.
             merged(model).save_pretrained(folder)
             data.task.tokenizer.save_pretrained(folder)

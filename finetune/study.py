@@ -15,7 +15,7 @@ from finetune.errors import DiskFull, InputError, Interrupted
 from finetune.group.group import Group, Member
 from finetune.outcome import StudyOutcome, failure, summary
 from finetune.preflight import Preflight, located, preflight, split_seed
-from finetune.progress import Progress
+from finetune.progress import Progress, phase
 from finetune.records import claim, data_facts, environment, same_data, with_former, write_examples
 from finetune.run import opening, run, score_untuned
 from finetune.run_dir import StudyDir, read_json, write_json, write_text
@@ -42,17 +42,16 @@ def run_study(recipe: ResolvedRecipe, output: Path, progress: Progress | None = 
     Finished runs are kept, interrupted ones resumed. Raises InputError before anything has started, Interrupted
     when asked to stop, and DiskFull; what was finished by then stays.
     """
-    with told_when_full(output):
-        with located(recipe), stop_on_signals() as stop, progress or Progress() as shown:
-            shared = Shared()
-            study = Study.open(recipe, StudyDir(output / recipe.name), shared, preflight(recipe, shared), shown, stop)
-            for _ in study.rounds():
-                for variant in recipe.variants:
-                    started = study.staged(variant) if study.left(variant) else variant
-                    for seeds in study.groups(started):
-                        study.run(started, seeds)
+    with told_when_full(output), located(recipe), progress or Progress() as shown, stop_on_signals(shown.say) as stop:
+        shared = Shared()
+        study = Study.open(recipe, StudyDir(output / recipe.name), shared, preflight(recipe, shared), shown, stop)
+        for _ in study.rounds():
             for variant in recipe.variants:
-                study.combine(variant)
+                started = study.staged(variant) if study.left(variant) else variant
+                for seeds in study.groups(started):
+                    study.run(started, seeds)
+        for variant in recipe.variants:
+            study.combine(variant)
         return study.report()
 
 
@@ -296,7 +295,8 @@ class Study:
 
         accelerator = self.around.accelerator
         if accelerator.is_main_process:
-            report.build(self.folder.path)
+            with phase("writing the report"):
+                report.build(self.folder.path)
         accelerator.wait_for_everyone()
         results = read_json(self.folder.report / "results.json")
         return StudyOutcome(self.folder.path, results, speaks=accelerator.is_main_process)
@@ -309,7 +309,7 @@ def rescore(folder: Path, overrides: Sequence[str] = (), progress: Progress | No
     """
     place = StudyDir(folder).require()
     recipe = recipes.read_resolved(place.resolved, overrides)
-    with told_when_full(folder), located(recipe), stop_on_signals() as stop, progress or Progress() as shown:
+    with told_when_full(folder), located(recipe), progress or Progress() as shown, stop_on_signals(shown.say) as stop:
         shared = Shared()
         found = preflight(recipe, shared)
         facts = data_facts(recipe, found)
@@ -325,4 +325,4 @@ def rescore(folder: Path, overrides: Sequence[str] = (), progress: Progress | No
         if study.around.accelerator.is_main_process:
             write_json(place.data, with_former(place, facts))
             write_examples(place, recipe, found)
-    return study.report()
+        return study.report()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from finetune.errors import bad_input
+from finetune.errors import Interrupted, bad_input
 from finetune.memory import keep_memory
 from finetune.models import ModelOptions, choose_device, choose_dtype
 from finetune.outside import Asked, overruled
@@ -18,6 +19,8 @@ from finetune.stopping import StopRequest
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -42,10 +45,6 @@ class Surroundings:
         """The same for another run."""
         return replace(self, title=title, dtype=dtype)
 
-    def quietly(self) -> Surroundings:
-        """The same, showing nothing: for work inside a phase that is already shown."""
-        return replace(self, progress=Progress())
-
     def arithmetic(self) -> Any:
         """Autocast to the compute dtype; weights that learn stay float32.
 
@@ -56,6 +55,18 @@ class Surroundings:
     def must_stop(self) -> bool:
         """Whether any process was asked to stop; all of them get the same answer."""
         return self.total(self.stop.requested) > 0
+
+    def track(self, items: Collection[T], title: str) -> Iterator[T]:
+        """The ``items`` one by one, as a phase; after each of them a request to any process stops all of them.
+
+        Every process has to have as many. Raises Interrupted.
+        """
+        with self.progress.phase(title, len(items)) as phase:
+            for number, item in enumerate(items, start=1):
+                yield item
+                phase.step(number)
+                if self.must_stop():
+                    raise Interrupted(f"stopped while {title}")
 
     def total(self, value: float) -> float:
         """The sum of every process's ``value``; all of them get it, so all have to ask."""

@@ -23,7 +23,9 @@ def run(args: Namespace) -> int:
     from finetune.cli.output import finish
     from finetune.progress import make_progress
 
-    with uncollected():
-        from finetune.study import rescore
+    with make_progress(Console()) as progress:
+        with uncollected(), progress.phase("loading the libraries"):
+            from finetune.study import rescore
 
-    return finish(rescore(args.study, args.overrides, make_progress(Console())))
+        outcome = rescore(args.study, args.overrides, progress)
+    return finish(outcome)

@@ -21,11 +21,13 @@ def run(args: Namespace) -> int:
     from finetune.cli.output import finish
     from finetune.progress import make_progress
 
-    with uncollected():
-        from finetune.recipe import load
+    with make_progress(Console()) as progress:
+        with uncollected(), progress.phase("loading the libraries"):
+            from finetune.recipe import load
 
-        recipe = load(args.recipe, args.overrides)
-        # Only now: it brings torch, and a recipe's mistakes should not wait for it.
-        from finetune.study import run_study
+            recipe = load(args.recipe, args.overrides)
+            # Only now: it brings torch, and a recipe's mistakes should not wait for it.
+            from finetune.study import run_study
 
-    return finish(run_study(recipe, args.output, make_progress(Console())))
+        outcome = run_study(recipe, args.output, progress)
+    return finish(outcome)

@@ -13,6 +13,7 @@ import pyarrow as pa
 from finetune.data.nested import plain_values, values_of
 from finetune.data.sources import EXAMPLE, as_dataset, as_table
 from finetune.errors import InputError, Problem, bad_input
+from finetune.progress import parts
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -30,8 +31,8 @@ def keys(dataset: Dataset, inputs: Sequence[str]) -> list[Key]:
     """One digest per row of what its ``inputs`` say: equal for rows that differ in letter case or spacing only."""
     table = as_table(dataset.select_columns(list(inputs)))
     found = []
-    for start in range(0, table.num_rows, CHUNK):
-        columns = [plain_values(table[name].slice(start, CHUNK)) for name in inputs]
+    for rows in parts(table.num_rows, "comparing examples", CHUNK):
+        columns = [plain_values(table[name].slice(rows.start, CHUNK)) for name in inputs]
         for row in zip(*columns, strict=True):
             # The separator counts as space, so that it is in none of the texts.
             text = "\x1f".join(map(_canonical, row))
@@ -170,8 +171,8 @@ def fingerprint(dataset: Dataset) -> str:
     table = as_table(dataset)
     names = sorted(name for name in table.column_names if name != EXAMPLE)
     digest = hashlib.sha256(json.dumps(names).encode())
-    for start in range(0, table.num_rows, CHUNK):
-        values = [table[name].slice(start, CHUNK).to_pylist() for name in names]
+    for rows in parts(table.num_rows, "computing the digest of examples", CHUNK):
+        values = [table[name].slice(rows.start, CHUNK).to_pylist() for name in names]
         digest.update(json.dumps(values, sort_keys=True, default=str).encode())
     return digest.hexdigest()
 

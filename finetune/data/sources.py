@@ -16,6 +16,8 @@ from finetune.data.mapping import add_columns, sources_of
 from finetune.data.options import HUB, SUFFIXES, Source
 from finetune.errors import bad_input
 from finetune.locations import resolve_path
+from finetune.progress import phase
+from finetune.stopping import stop_here
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -42,7 +44,9 @@ def read(source: Source, at: str, seed: int) -> Dataset:
     Raises:
         InputError: at a path under ``at``, when it is not there, not readable or empty.
     """
-    table = read_hub(source, at) if source.kind == "hub" else _read_local(source, at)
+    with phase(f"reading {at}"):
+        table = read_hub(source, at) if source.kind == "hub" else _read_local(source, at)
+    stop_here(f"reading {at}")
     if not table.num_rows or not table.num_columns:
         raise bad_input(f"{at}.path", f"'{source.path}' has no examples", "a header line alone is not enough")
     _refuse_own_example(table, source, at)

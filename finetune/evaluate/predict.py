@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from finetune.errors import Interrupted
 from finetune.evaluate import metrics
 from finetune.evaluate.store import Predictions
 from finetune.group.group import Group
@@ -25,11 +24,12 @@ def predict(
     batch_size: int,
     around: Surroundings,
     answers: bool = True,
+    title: str = "scoring",
 ) -> list[Predictions]:
     """What each run of ``group`` says of every example. Processes share the work, and all get the whole tables.
 
     Without ``answers`` nothing is generated, and only the losses mean anything. A batch of which memory runs out is
-    halved.
+    halved. Raises Interrupted after the batch in which any process was asked to stop; ``title`` is what is shown.
     """
     accelerator = around.accelerator
     batches = batches_of(examples, task, batch_size)
@@ -37,18 +37,18 @@ def predict(
     group.model.eval()
     if group.prefix:
         group.prefix.store.announce(examples)
-    for number, batch in enumerate(batches[accelerator.process_index :: accelerator.num_processes]):
-        if around.stop.requested and accelerator.num_processes == 1:
-            raise Interrupted("stopped while scoring")
-        mine += zip(batch, _predict(group, task, [examples[index] for index in batch], around, answers), strict=True)
-        around.progress.step(number + 1)
+    for start in around.track(range(0, len(batches), accelerator.num_processes), title):
+        # Processes stop together, so all go round as often, the last time some of them with nothing to do.
+        for batch in batches[start : start + accelerator.num_processes][accelerator.process_index :][:1]:
+            found = _predict(group, task, [examples[index] for index in batch], around, answers)
+            mine += zip(batch, found, strict=True)
     if accelerator.num_processes > 1:
         from accelerate.utils import gather_object
 
         mine = gather_object(mine)
-    found = dict(mine)
+    by_index = dict(mine)
     return [
-        _table(task, examples, [found[index][replica] for index in range(len(examples))])
+        _table(task, examples, [by_index[index][replica] for index in range(len(examples))])
         for replica in range(group.count)
     ]
 

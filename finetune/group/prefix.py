@@ -209,7 +209,8 @@ class Prefix:
         missing = [example for example in examples if not self.store.has([example])]
         missing.sort(key=lambda example: -example.length)
         lengths = np.array([example.length for example in missing])
-        for batch in cut(np.arange(len(missing)), lengths, size, task.batching):
+        batches = [*cut(np.arange(len(missing)), lengths, size, task.batching)]
+        for batch in around.track(batches, "filling the prefix store"):
             self._bottom(model, task, [missing[index] for index in batch], around)
 
     def holds(self, model: torch.nn.Module, task: Task, examples: Sequence[Example], around: Surroundings) -> bool:

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from finetune.errors import bad_input
 from finetune.options import OPERATIONAL, Options
+from finetune.progress import parts
 from finetune.registry import TASKS
 from finetune.tasks.base import Encoded, Example, Outputs, Prediction, Task, model_inputs, pad, token_facts
 
@@ -116,24 +117,29 @@ class Classification(Task):
 
     def encode(self, data: Dataset, at: str, training: bool) -> Encoded:
         labels = self._labels(data)
-        texts, pairs = list(data[self.options.text]), list(data[self.options.pair]) if self.options.pair else None
         limit = min(self.options.max_length, self.tokenizer.model_max_length)
-        encoded = self.tokenizer(texts, pairs, truncation=True, max_length=limit, return_attention_mask=False)
+        inputs: list[dict[str, np.ndarray]] = []
+        cut = 0
+        for rows in parts(len(data), f"tokenising {at}"):
+            texts = [list(data[rows.start : rows.stop][name]) for name in self.inputs()]  # and their pairs
+            encoded = self.tokenizer(*texts, truncation=True, max_length=limit, return_attention_mask=False)
+            inputs += [self._inputs({name: encoded[name][row] for name in encoded}) for row in range(len(rows))]
+            cut += sum(bool(encoding.overflowing) for encoding in encoded.encodings)
         numbers = {label: number for number, label in enumerate(self.labels)}
         examples = [
             Example(
                 number=number,
-                inputs=self._inputs({name: encoded[name][row] for name in encoded}),
+                inputs=own,
                 target=numbers[label],
                 weight=1.0,
                 reference=label,
             )
-            for row, (number, label) in enumerate(zip(data["example"], labels, strict=True))
+            for number, label, own in zip(data["example"], labels, inputs, strict=True)
         ]
         facts = {
             "labels": dict(sorted(Counter(labels).items())),
             "tokens": token_facts([example.length for example in examples]),
-            "cut": sum(bool(encoding.overflowing) for encoding in encoded.encodings),
+            "cut": cut,
         }
         return Encoded(examples, facts)
 

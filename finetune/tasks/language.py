@@ -12,6 +12,7 @@ from pydantic import Field
 
 from finetune.errors import bad_input
 from finetune.options import OPERATIONAL, Options
+from finetune.progress import parts
 from finetune.registry import TASKS
 from finetune.tasks.base import Encoded, Example, Outputs, Prediction, Task, token_facts
 from finetune.tasks.batching import Batching
@@ -107,12 +108,16 @@ class Language(Task):
     def encode(self, data: Dataset, at: str, training: bool) -> Encoded:
         end = None if self.masked else self.tokenizer.eos_token_id
         room = self.options.max_length - (end is not None)
-        texts = list(data[self.options.text])
-        pieces = self.tokenizer(texts, truncation=True, max_length=room, return_overflowing_tokens=True)
-        owners = pieces["overflow_to_sample_mapping"]
+        owners: list[int] = []
+        pieces: list[list[int]] = []
+        for some in parts(len(data), f"tokenising {at}"):
+            texts = list(data[some.start : some.stop][self.options.text])
+            found = self.tokenizer(texts, truncation=True, max_length=room, return_overflowing_tokens=True)
+            owners += [some.start + own for own in found["overflow_to_sample_mapping"]]
+            pieces += found["input_ids"]
         examples: list[Example] = []
         rows: list[int] = []
-        for number, ids in enumerate(pieces["input_ids"]):
+        for number, ids in enumerate(pieces):
             last = number + 1 == len(owners) or owners[number + 1] != owners[number]
             whole = np.asarray([*ids, end] if last and end is not None else ids)
             if len(whole) > 1:

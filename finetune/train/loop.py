@@ -12,6 +12,7 @@ import torch
 
 from finetune.errors import Interrupted
 from finetune.group.group import Group, Member
+from finetune.progress import Phase
 from finetune.strategies.base import set_training_mode
 from finetune.surroundings import Surroundings
 from finetune.tasks.base import Example, Task
@@ -56,14 +57,15 @@ def train(
     asked to stop, and leaves diverged replicas with the weights they had before the step that broke them.
     """
     training = _Training.prepare(group, task, examples, options, members, around)
-    with closing(training.passes):
+    with closing(training.passes), around.progress.phase(around.title, training.steps) as phase:
+        phase.step(training.at.step)
         while True:
             if validation and training.evaluation_is_due:
                 training.validate(validation)
             if training.at.step == training.steps or not training.active:
                 return training.finish()
             losses, norms = training.forward_backward()
-            training.watch(losses.tolist(), norms.tolist())
+            training.watch(losses.tolist(), norms.tolist(), phase)
             if training.active:
                 training.update(norms)
                 training.save_if_due()
@@ -121,8 +123,6 @@ class _Training:
         for technique in techniques:
             technique.begin(under_way)
         training._resume()
-        around.progress.start(around.title, steps)
-        around.progress.step(training.at.step)
         return training
 
     def _resume(self) -> None:
@@ -176,7 +176,7 @@ class _Training:
                 technique.gradients()
             return losses, gradient_norms(self.weights.parameters.values(), len(self.replicas))
 
-    def watch(self, losses: Sequence[float], norms: Sequence[float]) -> None:
+    def watch(self, losses: Sequence[float], norms: Sequence[float], phase: Phase) -> None:
         """Hold the step against the signs of divergence, log it, and show it."""
         self.at.seconds, step = self.clock.seconds, self.at.step + 1
         regular = step % max(1, self.steps // 1000) == 0 or step in (1, self.steps)
@@ -194,7 +194,7 @@ class _Training:
                         tokens=replica.tokens,
                         seconds=round(self.at.seconds, 5),
                     )
-        self.around.progress.step(step, note(losses, self.replicas, self.at))
+        phase.step(step, note(losses, self.replicas, self.at))
 
     def update(self, norms: torch.Tensor) -> None:
         """Clip each replica's gradient by its own norm, and take the step."""
@@ -284,7 +284,7 @@ class _Training:
         """Write each member's checkpoint, from which it could also go on alone, or beside others at the same step."""
         self.at.seconds, self.at.part = self.clock.seconds, self.passes.size
         self.at.flops_per_token = self.passes.flops_per_token
-        with self.passes.meter("writing"):
+        with self.passes.meter("writing"), self.around.progress.phase("writing a checkpoint"):
             if self.around.accelerator.is_main_process:
                 for number, member in enumerate(self.members):
                     self._save(number, member)

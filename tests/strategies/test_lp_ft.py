@@ -82,8 +82,8 @@ def test_a_run_stopped_in_either_phase_ends_as_if_it_had_not_been(topics, tmp_pa
     opened, stops = study.stop_on_signals, []
 
     @contextmanager
-    def watched():
-        with opened() as stop:
+    def watched(answer):
+        with opened(answer) as stop:
             stops.append(stop)
             yield stop
 

@@ -352,10 +352,10 @@ def test_tokens_padding_and_examples_are_counted(topics_bench, tmp_path):
 
 def test_the_progress_line_is_told_every_step(topics_bench, tmp_path):
     class Told(Progress):
-        steps, notes, phases = [], [], []
+        steps, notes, begun = [], [], []
 
         def start(self, title, steps):
-            self.phases.append((title, steps))
+            self.begun.append((title, steps))
 
         def step(self, done, note=""):
             self.steps.append(done)
@@ -371,7 +371,7 @@ def test_the_progress_line_is_told_every_step(topics_bench, tmp_path):
         around,
         None,
     )
-    assert Told.phases == [("full, seed 0", 3)] and Told.steps == [0, 1, 2, 3]
+    assert Told.begun == [("full, seed 0", 3)] and Told.steps == [0, 1, 2, 3]
     assert Told.notes[-1].startswith("loss ") and Told.notes[-1].endswith(" tokens/s")
 
 

@@ -1,4 +1,5 @@
-"""Greedy answers to prompts, as many at once as a model can take.
+"""Greedy answers to prompts, as many at once as a model can take. They can be stopped between two tokens: whoever asks
+for answers has to look whether that was asked for, and throw them away.
 
 Shapes: N prompts; S new tokens; V tokens in the vocabulary.
 """
@@ -12,6 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from finetune.progress import phase
+from finetune.stopping import stop_here, stop_requested
 from finetune.tasks.base import pad
 from finetune.tasks.batching import Batching, cut
 from finetune.tasks.causal.ways import bare, without_adapter
@@ -47,6 +50,7 @@ def continued(
         generated = _generate(model, own, filler, steps, **asked)
         tokens.update(zip(batch.tolist(), generated.sequences, strict=True))
         logits.update(zip(batch.tolist(), torch.stack(generated.logits, 1).float(), strict=True))
+        stop_here("trying the model out")
     order = range(len(prompts))
     return torch.stack([tokens[index] for index in order]), torch.stack([logits[index] for index in order])
 
@@ -61,15 +65,23 @@ def _batches(prompts: Sequence[np.ndarray], batching: Batching) -> Iterator[np.n
 
 def _generate(model: torch.nn.Module, prompts: Sequence[np.ndarray], filler: int, most: int, **settings: Any) -> Any:
     """What `generate` gives for ``prompts``, the sequences without them."""
-    from transformers import GenerationConfig
+    from transformers import GenerationConfig, StoppingCriteriaList
 
     device = next(model.parameters()).device
     # Padding stands at the left, so that answers go on where prompts end.
     ids = pad(prompts, filler, left=True).to(device)
     mask = pad([np.ones_like(prompt) for prompt in prompts], 0, left=True).to(device)
     greedy = GenerationConfig(do_sample=False, max_new_tokens=most, pad_token_id=filler, **settings)
-    with _without_own_generation(model) as plain:
-        generated = plain.generate(input_ids=ids, attention_mask=mask, generation_config=greedy)
+    with _without_own_generation(model) as plain, phase("generating answers", most) as under_way:
+
+        def watch(so_far: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+            under_way.step(so_far.shape[1] - ids.shape[1])
+            return torch.full((len(so_far),), stop_requested(), device=so_far.device)
+
+        watching = StoppingCriteriaList([watch])
+        generated = plain.generate(
+            input_ids=ids, attention_mask=mask, generation_config=greedy, stopping_criteria=watching
+        )
     if isinstance(generated, torch.Tensor):
         return generated[:, ids.shape[1] :]
     generated.sequences = generated.sequences[:, ids.shape[1] :]
