@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from finetune.errors import bad_input
 from finetune.options import OPERATIONAL, Options
-from finetune.progress import parts
+from finetune.progress import track
 from finetune.registry import TASKS
 from finetune.tasks.base import Encoded, Example, Outputs, Prediction, Task, token_facts
 from finetune.tasks.batching import Batching
@@ -188,13 +188,10 @@ class Chat(Task):
 
     def _tokenised(self, data: Dataset, rejected: bool) -> list[tuple[Conversation, Tokens]]:
         """The conversations of ``data``, with their chosen answers or their rejected ones."""
-        found: list[tuple[Conversation, Tokens]] = []
-        for rows in parts(len(data), "tokenising conversations"):
-            conversations = [self._conversation(row, rejected) for row in data.select(rows)]
-            # A chat template writes its own special tokens; plain text needs the tokenizer's (such as a first token).
-            tokens = tokenise(conversations, self.tokenizer, add_special=self.options.template == "none")
-            found += zip(conversations, tokens, strict=True)
-        return found
+        conversations = [self._conversation(row, rejected) for row in track(data, "writing out conversations")]
+        # A chat template writes its own special tokens; plain text needs the tokenizer's (such as a first token).
+        tokens = tokenise(conversations, self.tokenizer, add_special=self.options.template == "none")
+        return list(zip(conversations, tokens, strict=True))
 
     def _example(self, number: int, conversation: Conversation, tokens: Sequence[Tokens], training: bool) -> Example:
         """One with an answer, or with a chosen and a rejected one."""

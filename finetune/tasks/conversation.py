@@ -8,6 +8,7 @@ from itertools import accumulate, chain, pairwise
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import bad_input
+from finetune.progress import parts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -155,7 +156,11 @@ def tokenise(
     import numpy as np
 
     def encode(texts: list[str], add: bool) -> list[list[int]]:
-        return tokenizer(texts, add_special_tokens=add, return_attention_mask=False)["input_ids"] if texts else []
+        found: list[list[int]] = []
+        for some in parts(len(texts), "tokenising"):
+            own = texts[some.start : some.stop]
+            found += tokenizer(own, add_special_tokens=add, return_attention_mask=False)["input_ids"]
+        return found
 
     cuts = [[cut for span in conversation.answers for cut in span] for conversation in conversations]
     heads = iter(
@@ -169,8 +174,8 @@ def tokenise(
             # A token spans the place where an answer begins (a prompt that ends in a space). It is split there, since
             # whoever asks gives the prompt alone.
             pieces = [conversation.text[begin:cut] for begin, cut in pairwise([0, *own])]
-            parts = [*encode(pieces[:1], add_special), *encode(pieces[1:], False)]
-            ids, lengths = list(chain(*parts)), list(accumulate(map(len, parts)))[:-1]
+            apart = [*encode(pieces[:1], add_special), *encode(pieces[1:], False)]
+            ids, lengths = list(chain(*apart)), list(accumulate(map(len, apart)))[:-1]
         found.append(_label(np.asarray(ids, dtype=np.int32), [*lengths, len(ids)]))
     return found
 
