@@ -29,6 +29,8 @@ class Preflight:
 
     data: dict[str, TaskData]
     parameters: dict[str, dict[str, int]]
+    told: dict[str, tuple[str, ...]]
+    """What is drawn afresh and what is left out of the base model."""
 
     def lines(self) -> list[str]:
         """Data and parameters, for a person."""
@@ -39,7 +41,8 @@ class Preflight:
         for name, count in self.parameters.items():
             share = count["trainable"] / count["total"]
             lines.append(f"{name}: {count['trainable']:,} of {count['total']:,} parameters learn ({share:.2%})")
-        return lines
+        told = dict.fromkeys(line for found in self.told.values() for line in found)
+        return [*lines, *(f"base model: {line}" for line in told)]
 
 
 def preflight(recipe: ResolvedRecipe, shared: Shared | None = None) -> Preflight:
@@ -49,7 +52,7 @@ def preflight(recipe: ResolvedRecipe, shared: Shared | None = None) -> Preflight
     """
     shared = shared or Shared()
     problems: list[Problem] = []
-    found = Preflight({}, {})
+    found = Preflight({}, {}, {})
     for variant in track(recipe.variants, "checking data and models"):
         try:
             check_settings(asked_of(variant.recipe.model, variant.recipe.train.compile))
@@ -62,7 +65,7 @@ def preflight(recipe: ResolvedRecipe, shared: Shared | None = None) -> Preflight
                     stage = recipe_of(variant.recipe, number, variant.recipe.model)
                     dry_run(stage, [stage.data.split.seed], shared)
             splits = dict.fromkeys(split_seed(recipe, variant, seed) for seed in recipe.seeds)
-            data, parameters = dry_run(variant.recipe, list(splits), shared)
+            data, parameters, told = dry_run(variant.recipe, list(splits), shared)
             check_combining(variant.recipe, data)
         except InputError as error:
             here = error.located(partial(recipe.locate, variant=variant.name)).problems
@@ -70,23 +73,27 @@ def preflight(recipe: ResolvedRecipe, shared: Shared | None = None) -> Preflight
         else:
             found.data[variant.name] = data
             found.parameters[variant.name] = parameters
+            found.told[variant.name] = told
     if problems:
         raise InputError(problems)
     same_held_out(recipe, found)
     return found
 
 
-def dry_run(recipe: Recipe, splits: Sequence[int], shared: Shared) -> tuple[TaskData, dict[str, int]]:
-    """All of a run that needs no weights: its data, under every split, and how many parameters learn."""
+def dry_run(recipe: Recipe, splits: Sequence[int], shared: Shared) -> tuple[TaskData, dict[str, int], tuple[str, ...]]:
+    """All of a run that needs no weights: its data, under every split, how many parameters learn, and how the base
+    model's checkpoint fits."""
     for number, name in enumerate(recipe.task.metrics):
         metrics.load(name, f"task.metrics.{number}")
     metrics.load(recipe.train.select, "train.select")
     data, *_ = [shared.data(recipe, seed) for seed in splits]
-    with phase("reading the model's configuration"):
+    with phase("reading the model's configuration and the names of its weights"):
         empty = models.skeleton(recipe.model, data.task.architecture, **data.task.model_config())
-        model = prepare(recipe, empty, data).model
+        data.task.check_model(empty)  # before its weights are held against a model that is of no use
+        base = models.weightless_base(recipe.model, empty, data.task.new_head)
+        model = prepare(recipe, base.model, data, base.new).model
     check_lengths(model, data)
-    return data, count_parameters(model)
+    return data, count_parameters(model), base.told
 
 
 def same_held_out(recipe: ResolvedRecipe, found: Preflight) -> None:

@@ -49,6 +49,7 @@ def run(
     something; ``compiled``: whether to compile the model. Runs that were interrupted resume from their checkpoints.
     """
     recipe, phases = variant.recipe, Phases(around.device, len(members), around.total)
+    base.tell(around.progress.say)
     begun = train_before(recipe, members, data, base, around)
     group, strategy, starts = assemble(recipe, base, data, members, around, sisters, begun)
     open_prefix(group, recipe, base, data, around)
@@ -75,6 +76,7 @@ def run(
                 "training": how.facts,
                 "identity": starts[number],
                 "base": base.digest,
+                "new": models.modules_of(base.new),
                 "streams": member.streams.facts(),
             }
             results.append(

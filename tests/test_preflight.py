@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
@@ -167,3 +168,25 @@ def test_chat_with_an_encoder_decoder_is_refused_by_name(chats, tmp_path, decode
     with pytest.raises(InputError, match=rf"a {config.model_type} model, an encoder-decoder") as caught:
         preflight(load(chats, f"model.source={tmp_path / 'model'}"))
     assert caught.value.problems[0].path == "model.source"
+
+
+def test_a_base_that_lacks_weights_is_refused_and_what_the_recipe_names_learns_in_every_variant(
+    topics, encoder_folder, monkeypatch
+):
+    monkeypatch.setattr(models, "load_base", lambda *_, **__: pytest.fail("weights were loaded"))
+    folder = shutil.copytree(encoder_folder, topics.parent / "decoding")
+    said = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**said, "is_decoder": True, "add_cross_attention": True}))
+    topics.write_text(
+        topics.read_text().replace(str(encoder_folder), str(folder))
+        + "  lora: {strategy: {type: adapter, rank: 2}}\n  biases: {strategy: {type: partial, parts: bias}}\n"
+    )
+    with pytest.raises(InputError, match=r"model.source: the checkpoint .* does not fit its model") as error:
+        preflight(load(topics))
+    assert "write model.new: [crossattention]" in error.value.problems[0].advice
+    found = preflight(load(topics, "model.new=[crossattention]"))
+    assert "base model: drawn afresh in each run, beside the head: " in found.lines()[-1]
+    # 99 of the head, and 2 blocks of 4 projections of 32 x 32 and a norm.
+    assert found.parameters["linear"]["trainable"] == 99 + 2 * (4 * (32 * 32 + 32) + 64)
+    assert found.parameters["lora"]["trainable"] > found.parameters["linear"]["trainable"]
+    assert found.parameters["biases"]["trainable"] > found.parameters["linear"]["trainable"]

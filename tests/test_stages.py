@@ -48,7 +48,7 @@ def written(tmp_path, encoder_folder):
         content = {
             "name": "staged",
             "seeds": 2,
-            "model": {"source": str(model), "dtype": "float32", "device": "cpu"},
+            "model": {"source": str(model), "dtype": "float32", "device": "cpu", "new": ["cls"]},
             "data": {"train": {"path": str(tmp_path / "news.csv")}, "split": {"test": 12}},
             "task": {"type": "classification", "max_length": 32},
             "strategy": {"type": "full"},

@@ -173,8 +173,8 @@ def save_t5(folder: Path, **config) -> Path:
     return folder
 
 
-def save_gguf(path: Path, blocks: int = 2, width: int = 32) -> Path:
-    """A Llama with a chat tokenizer in one GGUF file, its large matrices quantised to 8 bits."""
+def save_gguf(path: Path, blocks: int = 2, width: int = 32, without: str = "") -> Path:
+    """A Llama with a chat tokenizer in one GGUF file, its large matrices quantised to 8 bits, all but one named."""
     import gguf
     import numpy as np
     from gguf import quants
@@ -207,6 +207,7 @@ def save_gguf(path: Path, blocks: int = 2, width: int = 32) -> Path:
         own |= {"attn_norm": (width,), "ffn_norm": (width,), "ffn_down": (width, 2 * width)}
         own |= {name: (2 * width, width) for name in ("ffn_gate", "ffn_up")}
         shapes |= {f"blk.{block}.{name}": shape for name, shape in own.items()}
+    shapes.pop(without, None)
     for name, shape in shapes.items():
         values = rng.normal(0, 0.1, shape).astype(np.float32) + (len(shape) == 1)
         if len(shape) == 1 or name == "token_embd":

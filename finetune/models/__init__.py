@@ -2,7 +2,8 @@
 
 from finetune.models.base import BaseModel, head_parameters, initialise
 from finetune.models.devices import choose_device, choose_dtype, cpu_has_bfloat16, cpu_name
-from finetune.models.loading import load_base, load_config, load_tokenizer, skeleton
+from finetune.models.fit import modules_of
+from finetune.models.loading import load_base, load_config, load_tokenizer, skeleton, weightless_base
 from finetune.models.places import Location, ModelOptions, check_files, locate
 
 __all__ = [
@@ -20,5 +21,7 @@ __all__ = [
     "load_config",
     "load_tokenizer",
     "locate",
+    "modules_of",
     "skeleton",
+    "weightless_base",
 ]

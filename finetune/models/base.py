@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,8 @@ class BaseModel:
     model: PreTrainedModel
     new: frozenset[str]
     """Parameters drawn from each run's `init` stream: the task's head, and what else the checkpoint does not have."""
+    told: tuple[str, ...] = ()
+    """What a person should know of how the checkpoint fits the model, and of what was said while it was loaded."""
     kept: dict[Any, Any] = field(default_factory=dict, repr=False)
     """What others have computed from these weights, kept as long as they are."""
 
@@ -29,6 +31,12 @@ class BaseModel:
     def digest(self) -> str:
         """A hash of the pretrained weights."""
         return weights_digest({name: value for name, value in self.model.named_parameters() if name not in self.new})
+
+    def tell(self, say: Callable[[str], None]) -> None:
+        """Say once what :attr:`told` holds."""
+        for line in self.told if self.kept.setdefault("tell", True) else ():
+            say(f"base model · {line}")
+        self.kept["tell"] = False
 
     def copy(self, streams: Streams) -> PreTrainedModel:
         """A copy whose new parameters are drawn from ``streams``' `init` stream."""
@@ -41,14 +49,15 @@ class BaseModel:
 def initialise(model: PreTrainedModel, names: Iterable[str]) -> None:
     """Draw the named parameters afresh, as the architecture itself initialises them.
 
-    Whole modules are drawn, those that directly own one of the names, because architectures define their
-    initialisation per module; then the modules made of such ones, since some say more about their parts (GPT-2 draws
-    the layers that write to the residual stream smaller).
+    The modules are asked to that directly own one of the names, because architectures define their initialisation per
+    module; then the modules made of such ones, since some say more about their parts (GPT-2 draws the layers that write
+    to the residual stream smaller). What else they own stays as it is.
     """
+    names = set(names)
     owners = {name.rpartition(".")[0] for name in names}
     drawn = set()
     for name, parameter in model.named_parameters():
-        new = name.rpartition(".")[0] in owners
+        new = name in names
         # transformers marks loaded parameters, and its initialisers leave marked ones alone.
         parameter._is_hf_initialized = not new  # type: ignore[attr-defined]
         drawn |= {id(parameter)} if new else set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stderr
@@ -11,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.errors import bad_input
 from finetune.models.base import BaseModel, head_parameters
+from finetune.models.fit import fit_of
 from finetune.models.places import Location, ModelOptions, check_files, locate
+from finetune.models.weights import weight_shapes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -50,7 +53,8 @@ def load_base(options: ModelOptions, architecture: str, new_head: bool = False, 
     """Load weights into ``architecture`` (a transformers Auto class); ``config`` overrides its configuration.
 
     With ``new_head`` a head that the checkpoint brings is drawn afresh like one that it lacks: its outputs may stand
-    for other labels, or for the same ones in another order.
+    for other labels, or for the same ones in another order. Raises :class:`InputError` when the checkpoint does not
+    fit.
     """
     import torch
     import transformers
@@ -61,7 +65,7 @@ def load_base(options: ModelOptions, architecture: str, new_head: bool = False, 
     if place.gguf_file and hasattr(transformers, "GgufConfig"):
         # Newer transformers keep GGUF weights packed, which cannot be trained.
         arguments["quantization_config"] = transformers.GgufConfig(dequantize=True)
-    with _loading(place, "model.source"):
+    with _loading(place, "model.source") as said:
         model, report = getattr(transformers, architecture).from_pretrained(
             place.name,
             dtype=torch.float32,
@@ -75,9 +79,37 @@ def load_base(options: ModelOptions, architecture: str, new_head: bool = False, 
     if getattr(model.config, "quantization_config", None) is not None:
         # The weights are plain now; saved with this entry they could not be loaded again.
         del model.config.quantization_config
-    mismatched = {key[0] if isinstance(key, tuple) else key for key in report["mismatched_keys"]}
-    new = frozenset(report["missing_keys"]) | mismatched
-    return BaseModel(model, new | head_parameters(model) if new_head else new)
+    fit = fit_of(model, report, options.new, options.source, new_head)
+    return BaseModel(model, fit.new, (*fit.lines(), *said))
+
+
+def weightless_base(options: ModelOptions, empty: PreTrainedModel, new_head: bool = False) -> BaseModel:
+    """What :func:`load_base` would make of an ``empty`` :func:`skeleton`, from the names and shapes of weights alone.
+
+    Raises what it would. Where these do not say (a GGUF file, a model that is still on the hub, weights packed into few
+    bits or converted by their values), the loading itself decides.
+    """
+    import torch
+
+    shapes = None if hasattr(empty.config, "quantization_config") else weight_shapes(options)
+    if shapes is None:
+        return BaseModel(empty, frozenset(head_parameters(empty)) if new_head else frozenset())
+    loader: Any = type(empty)
+    with _loading(locate(options.source), "model.source") as said:
+        try:
+            _, report = loader.from_pretrained(
+                None,
+                config=empty.config,
+                state_dict=shapes,
+                device_map={"": "meta"},
+                dtype=torch.float32,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+            )
+        except RuntimeError:
+            return BaseModel(empty, frozenset(head_parameters(empty)) if new_head else frozenset())
+    fit = fit_of(empty, report, options.new, options.source, new_head)
+    return BaseModel(empty, fit.new, (*fit.lines(), *said))
 
 
 def skeleton(options: ModelOptions, architecture: str, **config: Any) -> PreTrainedModel:
@@ -102,25 +134,50 @@ def load_config(options: ModelOptions, **config: Any) -> Any:
         )
 
 
-@contextmanager
-def _loading(place: Location, at: str) -> Iterator[None]:
-    """Turns what transformers raises for a model that cannot be had into one clear message; quiets its progress."""
-    from transformers.utils import logging
+class _Listener(logging.Handler):
+    """Keeps what transformers warns of, instead of showing it; its tables of what did not fit are kept apart."""
 
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.warnings: list[str] = []
+        self.tables: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if "LOAD REPORT" in message or "absent from the checkpoint" in message:
+            self.tables.append(message)
+        elif (first := message.strip().splitlines()[0]) not in self.warnings:
+            self.warnings.append(first)
+
+
+@contextmanager
+def _loading(place: Location, at: str) -> Iterator[list[str]]:
+    """Turns what transformers raises for a model that cannot be had into one clear message; quiets its progress.
+
+    What it warns of is not shown, but in the list that the block gets.
+    """
+    from safetensors import SafetensorError
+    from transformers.utils import logging as transformers_logging
+
+    verbosity, heard = transformers_logging.get_verbosity(), _Listener()
+    transformers_logging.set_verbosity_warning()
+    transformers_logging.disable_progress_bar()
+    logger = logging.getLogger("transformers")
+    handlers, logger.handlers = logger.handlers, [heard]
     # Reading a GGUF file draws a bar of its own that no switch turns off.
     muted = redirect_stderr(StringIO()) if place.gguf_file else nullcontext()
     try:
         with muted, warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
-            yield
-    except (OSError, ValueError, KeyError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            yield heard.warnings
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        # Of weights that could not be converted, the table alone says which.
+        reasons = [line for line in "\n".join(heard.tables).splitlines() if line.startswith("Error")]
+        first = (*reasons, *str(error).strip().splitlines(), type(error).__name__)[0]
         where, advice = ("", "check the model's files")
         if not place.local:
             where, advice = " on the hub", "check the name, the revision and the network; a folder is written ./name"
         raise bad_input(at, f"{place.name}{where} could not be loaded: {first}", advice) from error
     finally:
-        logging.set_verbosity(verbosity)
+        logger.handlers = handlers
+        transformers_logging.set_verbosity(verbosity)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import Field
+
 from finetune.errors import bad_input
 from finetune.locations import resolve_package_path
 from finetune.options import Options
@@ -28,6 +30,11 @@ class ModelOptions(Options):
     """Allow the model's own Python code from the hub or folder to run."""
     allow_pickle: bool = False
     """Allow weights stored as pickle (`pytorch_model.bin`), which can run code when loaded."""
+    new: list[str] = Field(default_factory=list)
+    """Parts of the base model that its checkpoint lacks and that are to start from random numbers, such as
+    `[crossattention]`: names of modules or parameters, or shell-style patterns over them; `a.b` also names
+    `x.a.b.weight`. They are drawn from each run's seed and learn under every strategy. Without their names only a new
+    head and a pooler may be missing."""
 
 
 @dataclass(frozen=True)

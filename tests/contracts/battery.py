@@ -224,7 +224,7 @@ class Battery:
         else:
             data = tiny.write_csv(self.folder / "data.csv", tiny.sentences(44))
         content = {
-            "model": {"source": str(self.model_folder), "dtype": "float32", "device": "cpu"},
+            "model": {"source": str(self.model_folder), "dtype": "float32", "device": "cpu", "new": ["cls"]},
             "data": {"train": {"path": str(data)}, "split": {"test": 12}},
             "task": {**said("task", self.task), **({"rejected": "rejected"} if pairs else {})},
             "strategy": said("strategy", self.strategy),

@@ -84,7 +84,7 @@ class Variant:
             else tiny.write_csv(folder / "data.csv", tiny.sentences(44))
         )
         content = {
-            "model": {"source": str(model), "dtype": "float32", "device": "cpu"},
+            "model": {"source": str(model), "dtype": "float32", "device": "cpu", "new": ["cls"]},
             "data": {"train": {"path": str(data)}, "split": {"test": 8, "validation": 4}},
             "task": {**TASKS[task], **({"rejected": "rejected"} if pairs else {})},
             "strategy": strategy,

@@ -24,7 +24,7 @@ def fitted(folder, texts, training=True, **options):
 
 
 def model_for(folder, task):
-    base = load_base(ModelOptions(source=str(folder)), task.architecture, **task.model_config())
+    base = load_base(ModelOptions(source=str(folder), new=["cls"]), task.architecture, **task.model_config())
     return base.copy(Streams(0)).eval()
 
 

@@ -126,5 +126,10 @@ def _bases(study: Study) -> dict[str, str]:
     variants = study.resolved["variants"].values()
     sources = dict.fromkeys(str(variant["recipe"].get("model", {}).get("source", "")) for variant in variants)
     weights = dict.fromkeys(str(run.result["base"])[:12] for run in study.runs if run.result.get("base"))
-    found = {"base model": ", ".join(filter(None, sources)), "fingerprint of its weights": ", ".join(weights)}
+    new = dict.fromkeys(name for run in study.runs for name in run.result.get("new") or [])
+    found = {
+        "base model": ", ".join(filter(None, sources)),
+        "fingerprint of its weights": ", ".join(weights),
+        "drawn afresh in each run": ", ".join(new),
+    }
     return {name: value for name, value in found.items() if value}

@@ -1,0 +1,157 @@
+"""Whether a checkpoint fits the model it is loaded into: from what transformers reports on loading."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+from finetune.errors import bad_input
+from finetune.models.base import head_parameters
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+SHOWN = 3
+"""How many names a message gives; it says how many there are."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What of a model the checkpoint does not have, and what of the checkpoint the model does not have."""
+
+    new: frozenset[str]
+    """Parameters that start without a pretrained value: a new head, a pooler, and what `model.new` names."""
+    beside: frozenset[str] = frozenset()
+    """Those of them that are no part of the task's head."""
+    unused: tuple[str, ...] = ()
+    """Weights of the checkpoint that this model has no place for and that are more than another task's head."""
+
+    def lines(self) -> list[str]:
+        """For a person; empty where the checkpoint has all that the model has but its head, and no more."""
+        lines = []
+        if self.beside:
+            lines.append(f"drawn afresh in each run, beside the head: {listed(modules_of(self.beside))}")
+        if self.unused:
+            lines.append(f"this model has no place for the checkpoint's {listed(modules_of(self.unused))}")
+        return lines
+
+
+def fit_of(
+    model: PreTrainedModel, report: Mapping[str, Any], wanted: Sequence[str], source: str, new_head: bool
+) -> Fit:
+    """Read transformers' ``report`` on loading a checkpoint into ``model``, whose weights may be absent.
+
+    Weights of a new head and of a pooler may be missing, and those that ``wanted`` (`model.new`) names. Raises
+    :class:`InputError` when others are missing or have another shape: they would be random numbers.
+    """
+    shapes = {name: (tuple(there), tuple(here)) for name, there, here in report["mismatched_keys"]}
+    parameters = {name for name, _ in model.named_parameters()}
+    counted = parameters | {name for name, buffer in model.named_buffers() if buffer.is_floating_point()}
+    lacking = {name for name in (*report["missing_keys"], *shapes) if name in counted}
+    # What a language model ends with is pretrained, whatever a classifier ends with is not.
+    head = head_parameters(model) if new_head or model.get_output_embeddings() is None else set()
+    needed = {name for name in counted - head if not is_pooler(name)}
+    foreign = sorted(name for name in lacking & needed if not is_named(name, wanted))
+    unused = tuple(sorted(report["unexpected_keys"]))
+    if foreign:
+        raise bad_input(
+            "model.source", _found(foreign, shapes, needed, unused, source), _advice(foreign, counted, unused)
+        )
+    new = frozenset(lacking & parameters)
+    beside = frozenset(name for name in new if name not in head or is_pooler(name))
+    return Fit(new | head if new_head else new, beside, tuple(name for name in unused if _matters(name, model)))
+
+
+def is_pooler(name: str) -> bool:
+    """Whether a weight belongs to a pooler, which most checkpoints lack and every head is trained with."""
+    return any(part.startswith("pooler") for part in name.split("."))
+
+
+def is_named(name: str, patterns: Iterable[str]) -> bool:
+    """Whether a pattern of `model.new` names this weight, or a module that holds it."""
+    return any(fnmatchcase(f".{name}.", f"*.{pattern}.*") for pattern in patterns)
+
+
+def _matters(name: str, model: PreTrainedModel) -> bool:
+    """Whether a weight that ``model`` has no place for is more than a pooler, or the head of another task."""
+    inner = name.removeprefix(f"{model.base_model_prefix}.")
+    below = inner.partition(".")[0] in dict(model.base_model.named_children())
+    return (below or model.get_output_embeddings() is not None) and not is_pooler(inner)
+
+
+def modules_of(names: Iterable[str]) -> list[str]:
+    """The modules that hold weights, in order, with `*` for numbers; those inside another one go without saying."""
+    owners = {_starred(name.rpartition(".")[0] or name) for name in names}
+    return sorted(owner for owner in owners if not any(owner.startswith(f"{other}.") for other in owners))
+
+
+def _starred(name: str) -> str:
+    return ".".join("*" if part.isdecimal() else part for part in name.split("."))
+
+
+def listed(names: Sequence[str], shown: int = SHOWN) -> str:
+    """A few names, and how many more there are."""
+    more = len(names) - shown
+    return ", ".join(names[:shown]) + (f" and {more} more" if more > 0 else "")
+
+
+def _found(
+    foreign: list[str],
+    shapes: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]],
+    needed: set[str],
+    unused: Sequence[str],
+    source: str,
+) -> str:
+    """What does not fit, in words: a few weights, and how many of how many."""
+    missing = [name for name in foreign if name not in shapes]
+    said = []
+    if missing:
+        elsewhere = {name: place for name in missing if (place := _stored_as(name, unused))}
+        shown = [f"{name} (there is {elsewhere[name]})" if name in elsewhere else name for name in missing]
+        said.append(f"it lacks {len(missing)} of this model's {len(needed)} weights, such as {listed(shown)}")
+    if misshapen := [name for name in foreign if name in shapes]:
+        shown = [f"{name} ({_shape(shapes[name][0])} for {_shape(shapes[name][1])})" for name in misshapen]
+        said.append(f"{len(misshapen)} have another shape, such as {listed(shown)}")
+    return f"the checkpoint in {source} does not fit its model: {'; '.join(said)}; they would start as random numbers"
+
+
+def _advice(foreign: list[str], counted: set[str], unused: Sequence[str]) -> str:
+    """What to write: the names for `model.new`, unless the checkpoint is of another model, or named otherwise."""
+    if any(_stored_as(name, unused) for name in foreign):
+        return (
+            "save the checkpoint under the names that transformers gives its weights (without what wrapped the model)"
+        )
+    if len(foreign) > len(counted) / 2:
+        return "give the checkpoint that belongs to this config.json"
+    return (
+        "give a complete checkpoint that belongs to this config.json; to train them from random numbers all the same, "
+        f"write model.new: [{', '.join(naming(foreign, counted - set(foreign)))}]"
+    )
+
+
+def _stored_as(name: str, unused: Iterable[str]) -> str | None:
+    """The name under which the checkpoint seems to hold a weight: the same, with or without what stands before it."""
+    inner = name.partition(".")[2]
+    ends = [f".{name}", *([f".{inner}"] if "." in inner else [])]
+    return next(
+        (key for key in unused if any(f".{key}".endswith(end) for end in ends) or f".{name}".endswith(f".{key}")), None
+    )
+
+
+def naming(names: Iterable[str], others: Iterable[str]) -> list[str]:
+    """The fewest patterns of `model.new` that name all of ``names`` and none of ``others``; words, where they do."""
+    left, others, patterns = set(names), list(others), list[str]()
+    while left:
+        words = {part for name in left for part in name.split(".") if not part.isdecimal()}
+        usual = words | {_starred(name.rpartition(".")[0]) for name in left} | {_starred(name) for name in left}
+        apart = [word for word in usual if not any(is_named(other, [word]) for other in others)] or list(left)
+        best = min(apart, key=lambda word: (-sum(is_named(name, [word]) for name in left), len(word), word))
+        patterns.append(best)
+        left = {name for name in left if not is_named(name, [best])}
+    return patterns
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape)) or "one number"
