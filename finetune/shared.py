@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from finetune import models
@@ -40,7 +41,9 @@ class TaskData:
 class Shared:
     """Loads on first use, and keeps what it loaded for the runs that need the same."""
 
-    def __init__(self) -> None:
+    def __init__(self, today: date | None = None) -> None:
+        self.today = today or date.today()
+        """The study's date: the day it was begun."""
         self._kept: dict[str, Any] = {}
 
     def data(self, recipe: Recipe, split_seed: int) -> TaskData:
@@ -66,6 +69,7 @@ class Shared:
     def _load_data(self, recipe: Recipe, split_seed: int) -> TaskData:
         task: Task = TASKS.get(recipe.task.type)(recipe.task)
         task.pairs = STRATEGIES.get(recipe.strategy.type).pairs
+        task.today = self.today
         task.config = lambda: models.load_config(recipe.model)
         task.check_config()
         held_out = {entry.name: entry.data for entry in recipe.evaluate}
@@ -74,7 +78,9 @@ class Shared:
         splits: Splits = self._once(
             "splits",
             wanted,
-            lambda: load_splits(recipe.data, held_out, task.inputs(), split_seed, task.check, task.group),
+            lambda: load_splits(
+                recipe.data, held_out, task.inputs(), split_seed, task.check, task.group, task.converted
+            ),
         )
         tokenizer = self._once(
             "tokenizer", [recipe.model.source, recipe.model.tokenizer], lambda: models.load_tokenizer(recipe.model)

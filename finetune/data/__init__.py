@@ -42,6 +42,7 @@ def load_splits(
     split_seed: int,
     check: Callable[[Dataset, str], None],
     group: str | None = None,
+    convert: Callable[[Dataset, str], Dataset] | None = None,
 ) -> Splits:
     """Read, check, clean and divide all data of a study.
 
@@ -52,13 +53,14 @@ def load_splits(
         split_seed: seeds the split and the samples of `limit`.
         check: the task's own check, called on every table as it was read, with its recipe path.
         group: the column that `task.group` names, whose values must not be both learnt from and held out.
+        convert: makes of every table, before it is checked, what the task works on; given its recipe path too.
 
     Raises:
         InputError: with the problems of all sources, or else those of cleaning, splitting and leaks.
     """
     from finetune.data import checks
 
-    train, *others = _read_all(_parts(options, held_out), split_seed, check, group)
+    train, *others = _read_all(_parts(options, held_out), split_seed, check, group, convert)
     pool, repeated = checks.without_duplicates(train.read, inputs, options.duplicates, train.at)
     train, *carved = _divide(replace(train, data=pool), options, split_seed)
     others = sorted([*carved, *others], key=lambda part: ORDER.get(part.name, len(ORDER)))
@@ -99,7 +101,11 @@ def _parts(options: DataOptions, held_out: Mapping[str, Source]) -> list[_Part]:
 
 
 def _read_all(
-    parts: Sequence[_Part], seed: int, check: Callable[[Dataset, str], None], group: str | None
+    parts: Sequence[_Part],
+    seed: int,
+    check: Callable[[Dataset, str], None],
+    group: str | None,
+    convert: Callable[[Dataset, str], Dataset] | None,
 ) -> list[_Part]:
     """The parts with their examples, checked; the problems of all of them are raised together."""
     from finetune.data.columns import require_groups
@@ -110,6 +116,7 @@ def _read_all(
     for part in parts:
         try:
             data = read(part.source, part.at, seed)
+            data = convert(data, part.at) if convert else data
             check(data, part.at)
             if group is not None:
                 require_groups(data, group, part.at, "task.group")

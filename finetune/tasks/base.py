@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from finetune import options
 from finetune.tasks.batching import Batching
-from finetune.tasks.conversation import readable
+from finetune.tasks.conversation import Frame
+from finetune.tasks.messages import readable
 
 if TYPE_CHECKING:
     import torch
@@ -36,6 +38,8 @@ class Example:
     """The right answer in words."""
     prompt: np.ndarray | None = None
     """Tokens to generate from, (tokens,); None where nothing is generated."""
+    frame: Frame = Frame()
+    """What stands around the words of an answer, and does not count when answers are compared."""
     rejected: int | None = None
     """Of a pair, whose sequences follow each other in inputs and target, the chosen answer's first: where the rejected
     one's begins. None: no pair."""
@@ -56,6 +60,8 @@ class Encoded:
     examples: list[Example]
     facts: dict[str, Any] = field(default_factory=dict)
     """Token counts, how many were cut or dropped, label counts: for the report's data section."""
+    notes: list[str] = field(default_factory=list)
+    """What a person has to know about how it was read, a line each."""
     rows: list[int] | None = None
     """The row of the data set that each example is a piece of, where rows are divided into several examples."""
 
@@ -113,6 +119,8 @@ class Task:
     tokenizer: PreTrainedTokenizerBase
     config: Callable[[], Any]
     """Reads the base model's configuration, for tasks that fit themselves to it."""
+    today: date | None = None
+    """The study's date, for what shows one; None: what the clock says."""
     labels: tuple[str, ...] = ()
     """The classes in the order of the head's outputs, for tasks that have classes."""
     batching: Batching = Batching.PACKED
@@ -153,6 +161,10 @@ class Task:
     def inputs(self) -> list[str]:
         """Columns that make two examples the same one, for duplicates and leaks."""
         raise NotImplementedError
+
+    def converted(self, data: Dataset, at: str) -> Dataset:
+        """``data``, read at recipe path ``at``, with the columns that this task works on, before they are checked."""
+        return data
 
     def check(self, data: Dataset, at: str) -> None:
         """Raise :class:`InputError` when ``data``, read at recipe path ``at``, cannot serve this task."""

@@ -2,20 +2,58 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain, pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from finetune.errors import bad_input
 from finetune.progress import parts
+from finetune.tasks.control import MARKS, without_tokens
 
 if TYPE_CHECKING:
     import numpy as np
     from transformers import PreTrainedTokenizerBase
 
+    from finetune.tasks.control import Marker
+
 IGNORED = -100
 """Label of a token that is not learnt."""
+
+_TAG = re.compile(r"<[^<>\s]+>|\[[^\[\]\s]+\]")
+"""Such as `</think>` or `[/THINK]`."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a template puts around an answer's own words, such as an empty think block before them: it is learnt, and
+    does not count when answers are compared."""
+
+    lead: str = ""
+    tail: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.lead.strip() or self.tail.strip())
+
+    def inside(self, answer: str, special: Sequence[str] = ()) -> str:
+        """``answer`` without lead and tail, and without the ``special`` tokens that it may end with."""
+        answer = self._after_lead(answer)
+        for token in special:
+            answer = answer.rstrip().removesuffix(token) if answer.rstrip().endswith(token) else answer
+        return answer.rstrip().removesuffix(self.tail.strip()) if self.tail.strip() else answer
+
+    def _after_lead(self, answer: str) -> str:
+        """What closes with a tag, as reasoning does, may hold something else than our lead. Where it was begun and is
+        not closed, there is no answer yet."""
+        lead, begins = self.lead.strip(), answer.lstrip()
+        if begins.startswith(lead):
+            return begins[len(lead) :] if lead else answer
+        tags = _TAG.findall(lead)
+        opens, closes = bool(tags) and lead.startswith(tags[0]), bool(tags) and lead.endswith(tags[-1])
+        if not closes or (opens and (len(tags) == 1 or not begins.startswith(tags[0]))):
+            return answer
+        return begins.partition(tags[-1])[2]
 
 
 @dataclass(frozen=True)
@@ -23,16 +61,16 @@ class Conversation:
     """A conversation as text, and which parts of it are answers."""
 
     text: str
+    """Control tokens that the data hold have marks around them."""
     answers: list[tuple[int, int]]
     """Character spans of the answers, each with the token that ends it; the last one ends the text."""
+    frame: Frame = Frame()
+    """What the template puts around the last answer's own words."""
 
     def last_answer(self, special: tuple[str, ...]) -> str:
-        """The last answer in words, without the ``special`` token that ends it."""
+        """The last answer in words, without what stands around them and without ``special`` tokens."""
         begin, end = self.answers[-1]
-        answer = self.text[begin:end]
-        for token in special:
-            answer = answer.removesuffix(token)
-        return answer.strip()
+        return without_tokens(self.frame.inside(self.text[begin:end], special), special).strip()
 
 
 @dataclass(frozen=True)
@@ -44,37 +82,6 @@ class Tokens:
     """(tokens,) the token itself inside an answer, -100 elsewhere."""
     prompt: np.ndarray
     """All that comes before the last answer."""
-
-
-def special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
-    """Tokens that decoding leaves out, the longest first. A tokenizer names only some of them as its own."""
-    added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    return tuple(sorted(added | set(tokenizer.all_special_tokens), key=lambda token: (-len(token), token)))
-
-
-def readable(value: Any) -> str:
-    """A task's input as people read it: of messages, what comes before the last answer, a paragraph for each turn."""
-    if not isinstance(value, list):
-        return str(value)
-    messages: list[dict[str, str]] = value
-    last = max(turn for turn, message in enumerate(messages) if message["role"] == "assistant")
-    return "\n\n".join(f"{message['role']}: {message['content']}" for message in messages[:last])
-
-
-def mistake_in(messages: Any) -> str | None:
-    """What is wrong with a list of messages, in words; None when nothing is."""
-    if not isinstance(messages, list) or not messages:
-        return f"is {type(messages).__name__} where a list of messages is wanted"
-    for message in messages:
-        if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
-            return f"holds {message!r:.60} where a message with role and content is wanted"
-        if not isinstance(message["content"], str) or not isinstance(message["role"], str):
-            return f"has a message whose role or content is not text: {message!r:.60}"
-    if not any(message["role"] == "assistant" and message["content"].strip() for message in messages):
-        return "has no answer by the assistant"
-    if messages[0]["role"] == "assistant":
-        return "begins with the assistant, so there is nothing to answer"
-    return None
 
 
 def mistake_in_pair(chosen: Tokens, rejected: Tokens) -> str | None:
@@ -92,62 +99,14 @@ def joined(prompt: str, answer: str, tokenizer: PreTrainedTokenizerBase) -> Conv
     return Conversation(text, [(len(prompt), len(text))])
 
 
-def templated(
-    messages: Sequence[dict[str, str]], tokenizer: PreTrainedTokenizerBase, special: tuple[str, ...]
-) -> Conversation:
-    """Render ``messages``, up to the last answer, with the model's own template; ``special``: its special tokens.
-
-    What an answer adds to the text that asks for it is what is learnt. This works for any template that shows
-    earlier turns as it showed them when they were last, and needs no markers inside the template; for any other
-    :class:`InputError` is raised, because such a model would be asked something else than what it learnt.
-    """
-    end = str(tokenizer.eos_token)
-    turns = [turn for turn, message in enumerate(messages) if message["role"] == "assistant"]
-    spans, after = [], ""
-    for turn in turns:
-        before = _render(messages[:turn], tokenizer, asking=True)
-        former, after = after, _closed(_render(messages[: turn + 1], tokenizer, asking=False), before, end, special)
-        if not after.startswith(before) or not after.startswith(former):
-            raise bad_input(
-                "task.template",
-                "the model's chat template shows an answer differently once the conversation goes on, or without the "
-                "words that ask for it, so what is learnt would not be what is later asked",
-                "give single-turn conversations, or prompt and completion with task.template: none",
-            )
-        spans.append((len(before), len(after)))
-    text = after if after.endswith(special) else after + end
-    return Conversation(text, [*spans[:-1], (spans[-1][0], len(text))])
-
-
-def _render(messages: Sequence[dict[str, str]], tokenizer: PreTrainedTokenizerBase, asking: bool) -> str:
-    from jinja2 import TemplateError
-
-    try:
-        return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=asking))
-    except TemplateError as error:
-        roles = ", ".join(message["role"] for message in messages)
-        raise bad_input(
-            "task.template",
-            f"the model's chat template refuses the turns {roles}: {error}",
-            "change the conversations, leave task.system out, or use prompt and completion with task.template: none",
-        ) from error
-
-
-def _closed(text: str, before: str, end: str, special: tuple[str, ...]) -> str:
-    """``text``, which an answer follows ``before`` in, up to the token that closes the answer's turn.
-
-    Many templates put a line break behind that token, and some an end token behind that, when nothing follows
-    (Phi-3): neither is something the model has to say.
-    """
-    text = text.rstrip()
-    shorter = text.removesuffix(end).rstrip()
-    return shorter if shorter.endswith(special) and shorter.startswith(before) else text
-
-
 def tokenise(
-    conversations: Sequence[Conversation], tokenizer: PreTrainedTokenizerBase, add_special: bool
+    conversations: Sequence[Conversation],
+    tokenizer: PreTrainedTokenizerBase,
+    add_special: bool,
+    marker: Marker | None = None,
 ) -> list[Tokens]:
-    """Tokens and labels; ``add_special``: the tokenizer puts its own special tokens (such as a first one) around.
+    """Tokens and labels; ``add_special``: the tokenizer puts its own special tokens (such as a first one) around;
+    ``marker`` has marked the control tokens that are data.
 
     Where answers begin and end is found by tokenising what comes before. The characters that tokenizers give for
     each token would not do: many leave spaces out of them.
@@ -160,6 +119,9 @@ def tokenise(
         for some in parts(len(texts), "tokenising"):
             own = texts[some.start : some.stop]
             found += tokenizer(own, add_special_tokens=add, return_attention_mask=False)["input_ids"]
+        for place, text in enumerate(texts if marker else []):
+            if marker and MARKS[0] in text:
+                found[place] = marker.encode(text, add)
         return found
 
     cuts = [[cut for span in conversation.answers for cut in span] for conversation in conversations]

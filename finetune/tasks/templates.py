@@ -1,0 +1,157 @@
+"""What of a conversation an answer is, under any chat template."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import date
+from functools import cached_property
+from os.path import commonprefix
+from typing import TYPE_CHECKING, Any
+
+from finetune.errors import InputError, bad_input
+from finetune.tasks.control import Marker, special_tokens, template_tokens, unmarked
+from finetune.tasks.conversation import Conversation, Frame
+from finetune.tasks.messages import OWN_KEYS, Message, is_learnt, last_learnt, text_of
+from finetune.tasks.rendering import Renderer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+REASONING = ("reasoning_content", "thinking", "reasoning")
+"""Keys under which data and templates have what was thought before an answer."""
+PROBES = ("q", "Z")
+"""Answers that have no character in common."""
+
+
+class Template:
+    """The chat template of a ``tokenizer``; ``today`` is the date that it may print.
+
+    What an answer adds to the text that asks for it is what is learnt. This works for any template, and needs no
+    markers inside it. An earlier answer that the template shows in another way once the conversation goes on (without
+    its reasoning, say) is read and not learnt: no answer that the model gives looks like that.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, today: date):
+        self.tokenizer = tokenizer
+        self.special = special_tokens(tokenizer)
+        self.renderer = Renderer(tokenizer, today)
+        self.counts: Counter[str] = Counter()
+        """`control_tokens`: conversations that hold some as text; `answers_changed`: answers that the template shows
+        without something that they say; `answers_not_learnt`: earlier ones that it shows in another way later."""
+
+    @cached_property
+    def of_others(self) -> Marker:
+        """The control tokens that are text where anybody but the assistant writes them."""
+        return Marker(self.tokenizer, {*self.special, *self._own})
+
+    @cached_property
+    def of_answers(self) -> Marker:
+        """Those that are text where the assistant writes them: it may say `<think>`, and nothing that makes a turn."""
+        try:
+            turn = self.renderer.render([{"role": "user", "content": "x"}], None, asking=False)
+        except InputError:  # a template that wants other turns
+            turn = ""
+        return Marker(self.tokenizer, {*self.special, *(name for name in self._own if name in turn)})
+
+    @cached_property
+    def _own(self) -> tuple[str, ...]:
+        return template_tokens(self.tokenizer, self.renderer.source() + self.renderer.source(tools=True))
+
+    def conversation(self, messages: Sequence[Message], tools: list[Any] | None = None) -> Conversation:
+        """``messages``, up to the last answer that is learnt, as text. Raises InputError, without saying where."""
+        last = last_learnt(messages)
+        assert last is not None
+        learnt = [turn for turn in range(last + 1) if is_learnt(messages[turn])]
+        plain = [{key: value for key, value in each.items() if key not in OWN_KEYS} for each in messages[: last + 1]]
+        markers = [self.of_answers if message["role"] == "assistant" else self.of_others for message in plain]
+        marked = [marker.mark(message) for marker, message in zip(markers, plain, strict=True)]
+        marked_tools = self.of_others.mark(tools)
+        shown, text = self.renderer.fitting(marked, marked_tools)
+        if marked != plain or marked_tools != tools:
+            self.counts["control_tokens"] += 1
+            if unmarked(text) != self.renderer.fitting(plain, tools)[1]:
+                found = "has a control token in a text that the template changes"
+                raise bad_input("task.template", found, "take it out of the data, or write it in another way")
+        self.renderer.refuse_unread(shown, marked_tools, text)
+        return self._with_answers(shown, marked_tools, learnt, text)
+
+    def _with_answers(self, messages: list[Message], tools: Any, learnt: list[int], whole: str) -> Conversation:
+        *_, last = learnt
+        spans, frame, after = [], Frame(), whole
+        for turn in learnt:
+            before = self.renderer.render(messages[:turn], tools, asking=True)
+            shown = whole if turn == last else self.renderer.render(messages[: turn + 1], tools, asking=False)
+            after = self._closed(shown, before)
+            if turn == last and not after.startswith(before):
+                raise bad_input(
+                    "task.template",
+                    "the model's chat template shows an answer differently without the words that ask for it, so what "
+                    "is learnt would not be what is later asked",
+                    "give the reasoning that it asks for, or prompt and completion with task.template: none",
+                )
+            if not after.startswith(before) or not whole.startswith(after):
+                self.counts["answers_not_learnt"] += 1
+                continue
+            before, frame = self._framed(messages[: turn + 1], tools, before, after)
+            self._count_changes(messages[turn], after[len(before) :])
+            spans.append((len(before), len(after)))
+        text = after if after.endswith(self.special) else after + str(self.tokenizer.eos_token)
+        return Conversation(text, [*spans[:-1], (spans[-1][0], len(text))], frame)
+
+    def _count_changes(self, message: Message, said: str) -> None:
+        thoughts = [str(message[key]).strip() for key in REASONING if message.get(key)]
+        if any(text not in said for text in (text_of(message), *thoughts)):
+            self.counts["answers_changed"] += 1
+
+    def _framed(self, messages: list[Message], tools: Any, before: str, after: str) -> tuple[str, Frame]:
+        """The text that asks for the last answer of ``messages``, and what the template puts around its words.
+
+        Found by showing other answers in its place. A template that does not know `add_generation_prompt` heads its
+        answers all the same; that heading asks for the answer, and is no part of it.
+        """
+        own = text_of(messages[-1]).strip()
+        if own and self._bare(after[len(before) :]) == own:
+            return before, Frame()
+        thoughts = [key for key in REASONING if messages[-1].get(key)]
+        probes = self._probes(messages, tools, before, thoughts)
+        if probes[0] == probes[1]:  # which shows no such answer
+            return before, Frame()
+        lead = commonprefix(probes)
+        if lead.strip() and before == self.renderer.render(messages[:-1], tools, asking=False):
+            without = self._probes(messages, tools, before, []) if thoughts else probes
+            heading = commonprefix([after[len(before) :], *without])
+            before, lead = before + heading, lead[len(heading) :]
+        bare = [self._bare(probe) for probe in probes]
+        tail = commonprefix([probe[::-1] for probe in bare])[::-1]
+        return before, Frame(unmarked(lead), unmarked(tail))
+
+    def _probes(self, messages: list[Message], tools: Any, before: str, keys: Sequence[str]) -> list[str]:
+        """What the template shows after ``before`` when the last answer is another; ``keys`` of it are kept."""
+        kept = {key: messages[-1][key] for key in ("role", *keys)}
+        found = []
+        for word in PROBES:
+            content = [{"type": "text", "text": word}] if isinstance(messages[-1].get("content"), list) else word
+            try:
+                shown = self.renderer.render([*messages[:-1], {**kept, "content": content}], tools, asking=False)
+            except InputError:  # a template that wants something beside the words, and so has nothing around them alone
+                return ["", ""]
+            found.append(self._closed(shown, before).removeprefix(before) if shown.startswith(before) else "")
+        return found
+
+    def _bare(self, said: str) -> str:
+        """An answer without the token that ends it."""
+        said = said.strip()
+        for token in self.special:
+            said = said.removesuffix(token)
+        return said.strip()
+
+    def _closed(self, text: str, before: str) -> str:
+        """``text``, which an answer follows ``before`` in, up to the token that closes the answer's turn.
+
+        Many templates put a line break behind that token, and some an end token behind that, when nothing follows
+        (Phi-3): neither is something the model has to say.
+        """
+        text = text.rstrip()
+        shorter = text.removesuffix(str(self.tokenizer.eos_token)).rstrip()
+        return shorter if shorter.endswith(self.special) and shorter.startswith(before) else text
