@@ -42,7 +42,12 @@ class Preflight:
             share = count["trainable"] / count["total"]
             lines.append(f"{name}: {count['trainable']:,} of {count['total']:,} parameters learn ({share:.2%})")
         told = dict.fromkeys(line for found in self.told.values() for line in found)
-        return [*lines, *(f"base model: {line}" for line in told)]
+        return [*lines, *(f"base model: {line}" for line in told), *self.notes()]
+
+    def notes(self) -> list[str]:
+        """What a person has to know about how the data were read, each line once."""
+        every = [[data.train, data.validation, *data.held_out.values()] for data in self.data.values()]
+        return list(dict.fromkeys(note for parts in every for encoded in parts if encoded for note in encoded.notes))
 
 
 def preflight(recipe: ResolvedRecipe, shared: Shared | None = None) -> Preflight:

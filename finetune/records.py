@@ -7,6 +7,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Iterator
+from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -219,8 +220,9 @@ def with_former(folder: StudyDir, facts: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def environment(around: Surroundings, dtype: Any) -> dict[str, Any]:
-    """What the study ran on: the content of `environment.json`."""
+def environment(around: Surroundings, dtype: Any, today: date) -> dict[str, Any]:
+    """What the study ran on: the content of `environment.json`. ``today`` is the day it was begun on, which chat
+    templates may print."""
     packages = ("torch", "transformers", "tokenizers", "datasets", "peft", "accelerate", "evaluate", "numpy", "scipy")
     if around.device.type == "cuda":
         device = f"cuda ({torch.cuda.get_device_name(around.device)}, CUDA {torch.version.cuda})"
@@ -228,6 +230,7 @@ def environment(around: Surroundings, dtype: Any) -> dict[str, Any]:
         device = f"{around.device.type} ({models.cpu_name()}, {torch.get_num_threads()} threads)"
     return {
         "format": FORMAT,
+        "date": today.isoformat(),
         "finetune": finetune.__version__,
         "git": commit(Path(finetune.__file__).parent),
         "python": platform.python_version(),

@@ -23,6 +23,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,12 @@ class StudyDir:
     @property
     def environment(self) -> Path:
         return self.path / "environment.json"
+
+    @property
+    def begun_on(self) -> date | None:
+        """The day on which the study was begun; None where it has not been, or does not say."""
+        said = read_json(self.environment).get("date") if self.environment.exists() else None
+        return said and date.fromisoformat(said)
 
     @property
     def data(self) -> Path:

@@ -43,8 +43,12 @@ def run_study(recipe: ResolvedRecipe, output: Path, progress: Progress | None = 
     when asked to stop, and DiskFull; what was finished by then stays.
     """
     with told_when_full(output), located(recipe), progress or Progress() as shown, stop_on_signals(shown.say) as stop:
-        shared = Shared()
-        study = Study.open(recipe, StudyDir(output / recipe.name), shared, preflight(recipe, shared), shown, stop)
+        folder = StudyDir(output / recipe.name)
+        shared = Shared(folder.begun_on)
+        found = preflight(recipe, shared)
+        study = Study.open(recipe, folder, shared, found, shown, stop)
+        for line in found.notes():
+            shown.say(line)
         for _ in study.rounds():
             for variant in recipe.variants:
                 started = study.staged(variant) if study.left(variant) else variant
@@ -95,7 +99,8 @@ class Study:
             write_text(folder.recipe, recipe.text)
             write_json(folder.data, with_former(folder, facts))
             write_examples(folder, recipe, found)
-            write_json(folder.environment, environment(around, models.choose_dtype(first.model, around.device)))
+            dtype = models.choose_dtype(first.model, around.device)
+            write_json(folder.environment, environment(around, dtype, shared.today))
         around.accelerator.wait_for_everyone()
         return cls.resume(recipe, folder, shared, around)
 
@@ -310,7 +315,7 @@ def rescore(folder: Path, overrides: Sequence[str] = (), progress: Progress | No
     place = StudyDir(folder).require()
     recipe = recipes.read_resolved(place.resolved, overrides)
     with told_when_full(folder), located(recipe), progress or Progress() as shown, stop_on_signals(shown.say) as stop:
-        shared = Shared()
+        shared = Shared(place.begun_on)
         found = preflight(recipe, shared)
         facts = data_facts(recipe, found)
         same_data(place, facts)

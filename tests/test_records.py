@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from datetime import date
 
 import pyarrow.parquet as pq
 import pytest
@@ -154,8 +155,8 @@ def test_the_data_are_described(topics):
 def test_the_environment_is_described(topics):
     options = recipe.load(topics).variants[0].recipe.model
     around = open_surroundings(options, Progress(), StopRequest(), topics.parent)
-    found = environment(around, around.dtype)
-    assert found["dtype"] == "float32" and found["processes"] == 1
+    found = environment(around, around.dtype, date(2025, 1, 2))
+    assert found["dtype"] == "float32" and found["processes"] == 1 and found["date"] == "2025-01-02"
     assert {"torch", "transformers", "peft", "datasets"} <= set(found["packages"])
     assert found["device"].startswith(around.device.type)
     json.dumps(found, allow_nan=False)

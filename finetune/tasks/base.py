@@ -38,7 +38,7 @@ class Example:
     """The right answer in words."""
     prompt: np.ndarray | None = None
     """Tokens to generate from, (tokens,); None where nothing is generated."""
-    frame: Frame = Frame()
+    frame: Frame = field(default_factory=Frame)
     """What stands around the words of an answer, and does not count when answers are compared."""
     rejected: int | None = None
     """Of a pair, whose sequences follow each other in inputs and target, the chosen answer's first: where the rejected
@@ -60,10 +60,10 @@ class Encoded:
     examples: list[Example]
     facts: dict[str, Any] = field(default_factory=dict)
     """Token counts, how many were cut or dropped, label counts: for the report's data section."""
-    notes: list[str] = field(default_factory=list)
-    """What a person has to know about how it was read, a line each."""
     rows: list[int] | None = None
     """The row of the data set that each example is a piece of, where rows are divided into several examples."""
+    notes: list[str] = field(default_factory=list)
+    """What a person has to know about how it was read, a line each."""
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import date
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -11,21 +13,24 @@ from pydantic import Field, model_validator
 
 from finetune.errors import bad_input
 from finetune.options import OPERATIONAL, Options
-from finetune.progress import track
 from finetune.registry import TASKS
 from finetune.tasks.base import Encoded, Example, Outputs, Prediction, Task, token_facts
 from finetune.tasks.batching import Batching
+from finetune.tasks.chat_columns import ChatColumns, Given, as_tools, in_row
+from finetune.tasks.control import MARKS, Marker, special_tokens
 from finetune.tasks.conversation import (
     IGNORED,
     Conversation,
     Tokens,
     joined,
-    mistake_in,
     mistake_in_pair,
-    special_tokens,
-    templated,
+    refuse_unfit,
+    shortened,
     tokenise,
+    words_in,
 )
+from finetune.tasks.messages import readable
+from finetune.tasks.templates import Template, told
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +46,10 @@ class ChatOptions(Options):
 
     type: Literal["chat"]
     messages: str | None = None
-    """Column with a list of {role, content}; the assistant's turns are learnt, the last one is scored."""
+    """Column with a list of {role, content} and what else the model's template reads, such as `tool_calls`, or of
+    ShareGPT's {from, value}. The assistant's turns are learnt, but for those with `weight: 0` or `train: false`; the
+    last one is scored. Without this and `prompt`, columns `messages`, `conversations`, or `instruction`, `input` and
+    `output` are looked for."""
     prompt: str | None = None
     """Column with the prompt, shown as the user's turn."""
     completion: str | None = None
@@ -51,6 +59,11 @@ class ChatOptions(Options):
     for strategy preference, and for the metrics that compare the two."""
     system: str | None = None
     """System message put before every conversation that has none."""
+    tools: str | None = None
+    """Column with the tools that may be called: a list of JSON schemas, or that list as JSON text."""
+    drop_keys: list[str] = Field([])
+    """Keys of messages, such as `name`, that are left out although they say something, and counted; `tools` for the
+    tools. Without it, a key that the model's template does not read is refused."""
     group: str | None = Field(None, json_schema_extra=OPERATIONAL)
     """Column whose equal values belong together (a document, a patient), so that errors are computed by group and not
     by example. A group must not be on both sides of a split: see `data.split.group` and `data.leaks`."""
@@ -71,12 +84,19 @@ class ChatOptions(Options):
 
     @model_validator(mode="after")
     def _one_form(self) -> ChatOptions:
-        if (self.messages is None) == (self.prompt is None) or (self.prompt is None) != (self.completion is None):
+        both = self.messages is not None and self.prompt is not None
+        if both or (self.prompt is None) != (self.completion is None):
             raise ValueError("give either messages, or both prompt and completion")
-        if self.messages and self.template == "none":
+        if self.prompt is None and self.messages is None and self.rejected is not None:
+            raise ValueError("rejected needs messages, or both prompt and completion")
+        if self.prompt is None and self.template == "none":
             raise ValueError("messages need the model's template; give prompt and completion for template: none")
         if self.system and self.template == "none":
             raise ValueError("a system message needs the model's template; put its text into the prompt")
+        if self.tools and self.template == "none":
+            raise ValueError("tools need the model's template; describe them in the prompt")
+        if kept := {"role", "content"} & set(self.drop_keys):
+            raise ValueError(f"drop_keys cannot hold {kept.pop()}, which every message needs")
         return self
 
 
@@ -93,42 +113,30 @@ class Chat(Task):
     options: ChatOptions
     special: tuple[str, ...]
     """The tokenizer's special tokens."""
+    shown_by: Template | None = None
+    """The model's chat template; None: prompt and completion are joined as they are."""
+    marker: Marker
+    """Tells control tokens inside data from those that make turns."""
+
+    def __init__(self, options: ChatOptions):
+        super().__init__(options)
+        self.columns = ChatColumns(options)
 
     def inputs(self) -> list[str]:
-        return [self.options.messages or self.options.prompt or ""]
+        return self.columns.inputs()
+
+    def converted(self, data: Dataset, at: str) -> Dataset:
+        return self.columns.converted(data, at)
 
     def check(self, data: Dataset, at: str) -> None:
-        from finetune.data.columns import require_column, require_text
-
-        for option in ("messages", "prompt", "completion", "rejected"):
-            column, path = getattr(self.options, option), f"task.{option}"
-            if column and not self.options.messages:
-                require_text(data, column, at, path)
-            elif column:
-                require_column(data, column, at, path)
-                for row, messages in enumerate(data[column], start=1):
-                    if mistake := mistake_in(messages):
-                        raise bad_input(path, f"{at}, row {row}: {mistake}", "give [{role: …, content: …}, …]")
+        self.columns.check(data, at)
 
     def fit(self, splits: Splits, tokenizer: PreTrainedTokenizerBase) -> None:
         super().fit(splits, tokenizer)
         self.special = special_tokens(tokenizer)
-        if tokenizer.eos_token is None:
-            raise bad_input(
-                "model.source", "its tokenizer has no end token", "an answer could never end; set eos_token"
-            )
-        if self.options.template == "model" and not tokenizer.chat_template:
-            raise bad_input(
-                "task.template",
-                "this model's tokenizer has no chat template",
-                "use a chat model, or write task.template: none to join prompt and completion as they are",
-            )
-        if self.options.template == "none" and tokenizer("a").input_ids[-1] == tokenizer.eos_token_id:
-            raise bad_input(
-                "task.template",
-                "this tokenizer ends every text with the end token, so prompts would end before their answers",
-                "use the model's chat template, or a tokenizer without that habit",
-            )
+        refuse_unfit(tokenizer, self.options.template == "model")
+        self.shown_by = Template(tokenizer, self.today or date.today()) if self.options.template == "model" else None
+        self.marker = self.shown_by.of_others if self.shown_by else Marker(tokenizer, self.special)
 
     def positions(self, example: Example) -> int:
         asked = 0 if example.prompt is None else len(example.prompt) + self.options.max_new_tokens
@@ -156,17 +164,19 @@ class Chat(Task):
         return {"pad_token_id": self.tokenizer.pad_token_id}
 
     def encode(self, data: Dataset, at: str, training: bool) -> Encoded:
-        examples, cut, dropped = [], 0, 0
+        examples, cut, dropped, refuse = [], 0, 0, self.options.too_long == "refuse"
         # Where it is not learnt from, a worse answer is of use in scoring only.
         paired = bool(self.options.rejected) and (self.pairs or not training)
-        answers = [self._tokenised(data, rejected) for rejected in ([False, True] if paired else [False])]
+        counts: Counter[str] = Counter()
+        answers = [self._tokenised(data, False, at, counts)]
+        answers += [self._tokenised(data, True, at, Counter())] if paired else []
         for row, (number, *given) in enumerate(zip(data["example"], *answers, strict=True), start=1):
             tokens = [own for _, own in given]
             if training and max(len(own.ids) for own in tokens) > self.options.max_length:
                 if self.options.too_long == "drop":
                     dropped += 1
                     continue
-                tokens = [self._cut(own, at, row) for own in tokens]
+                tokens = [shortened(own, self.options.max_length, refuse, at, row) for own in tokens]
                 cut += 1
             if paired and (mistake := mistake_in_pair(*tokens)):
                 advice = "take this row out of the file; where both answers are cut, raise task.max_length"
@@ -183,15 +193,31 @@ class Chat(Task):
             "cut": cut,
             "dropped": dropped,
             "answer_tokens": token_facts([int((e.target[: e.rejected] != IGNORED).sum()) for e in examples]),
+            **{name: number for name, number in counts.items() if number},
         }
-        return Encoded(examples, facts)
+        return Encoded(examples, facts, notes=[*self.columns.told(data, at), *told(counts, at)])
 
-    def _tokenised(self, data: Dataset, rejected: bool) -> list[tuple[Conversation, Tokens]]:
+    def _tokenised(
+        self, data: Dataset, rejected: bool, at: str, counts: Counter[str]
+    ) -> list[tuple[Conversation, Tokens]]:
         """The conversations of ``data``, with their chosen answers or their rejected ones."""
-        conversations = [self._conversation(row, rejected) for row in track(data, "writing out conversations")]
+        dropped: Counter[str] = Counter()
+        conversations = []
+        path = "task.messages" if self.columns.messages else "task.prompt"
+        for row, given in enumerate(self.columns.rows(data, rejected, dropped), start=1):
+            with in_row(at, row, path):
+                conversations.append(self._conversation(given, counts))
+        counts.update({f"dropped_{key}": number for key, number in dropped.items()})
         # A chat template writes its own special tokens; plain text needs the tokenizer's (such as a first token).
-        tokens = tokenise(conversations, self.tokenizer, add_special=self.options.template == "none")
+        tokens = tokenise(conversations, self.tokenizer, add_special=self.shown_by is None, marker=self.marker)
         return list(zip(conversations, tokens, strict=True))
+
+    def _conversation(self, given: Given, counts: Counter[str]) -> Conversation:
+        if self.shown_by:
+            return self.shown_by.conversation(given.messages, as_tools(given.tools), counts)
+        found = joined(self.marker.mark(given.prompt), self.marker.mark(given.answer), self.tokenizer)
+        counts.update(["control_tokens"] if MARKS[0] in found.text else [])
+        return found
 
     def _example(self, number: int, conversation: Conversation, tokens: Sequence[Tokens], training: bool) -> Example:
         """One with an answer, or with a chosen and a rejected one."""
@@ -203,41 +229,14 @@ class Chat(Task):
             weight=1.0 if training and self.pairs else learnt,
             reference=conversation.last_answer(self.special),
             prompt=tokens[0].prompt,
+            frame=conversation.frame,
             rejected=len(tokens[0].ids) if len(tokens) > 1 else None,
         )
 
-    def _conversation(self, row: dict[str, Any], rejected: bool) -> Conversation:
-        options = self.options
-        if options.messages:
-            turns = row[str(options.rejected if rejected else options.messages)]
-            messages = [{"role": turn["role"], "content": turn["content"]} for turn in turns]
-        else:
-            prompt, answer = row[str(options.prompt)], row[str(options.rejected if rejected else options.completion)]
-            if options.template == "none":
-                return joined(prompt, answer, self.tokenizer)
-            messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
-        if options.system and messages[0]["role"] != "system":
-            messages.insert(0, {"role": "system", "content": options.system})
-        return templated(messages, self.tokenizer, self.special)
+    def shown(self, data: Dataset, encoded: Encoded) -> list[str]:
+        from finetune.data.nested import values_of
 
-    def _cut(self, tokens: Tokens, at: str, row: int) -> Tokens:
-        ids, labels, limit = tokens.ids, tokens.labels, self.options.max_length
-        if len(ids) <= limit:  # one of a pair
-            return tokens
-        if self.options.too_long == "refuse":
-            raise bad_input(
-                "task.max_length",
-                f"{at}, row {row} has {len(ids)} tokens, more than {limit}",
-                f"raise task.max_length to {len(ids)}, or write task.too_long: cut",
-            )
-        if (labels[:limit] == IGNORED).all():
-            raise bad_input(
-                "task.max_length",
-                f"{at}, row {row} has {len(ids)} tokens, and its answer begins after the first {limit}: cut there, "
-                "nothing of it would be learnt",
-                "raise task.max_length, shorten the prompt ({body:.800} in data.columns), or write task.too_long: drop",
-            )
-        return replace(tokens, ids=ids[:limit], labels=labels[:limit])
+        return list(map(readable, values_of(data, self.inputs()[0])))
 
     def collate(self, examples: Sequence[Example], counts: Sequence[int] | None = None) -> dict[str, torch.Tensor]:
         from finetune.tasks.causal.packing import lay_out, packed_rows, with_mask
@@ -322,7 +321,8 @@ class Chat(Task):
         prompts = [example.prompt for example in examples if example.prompt is not None]
         ends, filler = sorted(self._end_tokens(examples)), self.tokenizer.pad_token_id
         found = answers(model, prompts, filler, ends, self.options.max_new_tokens, self.answering)
-        return [text.strip() for text in self.tokenizer.batch_decode(found, skip_special_tokens=True)]
+        every = zip(found, examples, strict=True)
+        return [words_in(ids, example.frame, self.tokenizer, ends) for ids, example in every]
 
     def _end_tokens(self, examples: Sequence[Example]) -> set[int]:
         """The tokenizer's end token, and the token that closes the template's turns, where that is another."""

@@ -63,7 +63,7 @@ class Marker:
         self.tokens = _longest_first(tokens)
         self._names = re.compile("|".join(map(re.escape, self.tokens)) or "(?!)")
         # The unknown token is what any strange character becomes, and begins or ends nothing.
-        self._ids = set(tokenizer.convert_tokens_to_ids(list(self.tokens))) - {tokenizer.unk_token_id}
+        self._ids = {tokenizer.convert_tokens_to_ids(token) for token in self.tokens} - {tokenizer.unk_token_id}
 
     def mark(self, value: Any) -> Any:
         """``value`` with every control token marked in its texts."""
@@ -118,8 +118,8 @@ class Marker:
         from tokenizers import Tokenizer
 
         state = json.loads(self.tokenizer.backend_tokenizer.to_str())
-        kept = {"added_tokens": [], "post_processor": None, "truncation": None, "padding": None}
-        return Tokenizer.from_str(json.dumps(state | kept))
+        bare: dict[str, Any] = {"added_tokens": [], "post_processor": None, "truncation": None, "padding": None}
+        return Tokenizer.from_str(json.dumps(state | bare))
 
 
 def _continued(encode: Any, text: str) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, chain, pairwise
 from typing import TYPE_CHECKING
 
@@ -36,16 +36,9 @@ class Frame:
     def __bool__(self) -> bool:
         return bool(self.lead.strip() or self.tail.strip())
 
-    def inside(self, answer: str, special: Sequence[str] = ()) -> str:
-        """``answer`` without lead and tail, and without the ``special`` tokens that it may end with."""
-        answer = self._after_lead(answer)
-        for token in special:
-            answer = answer.rstrip().removesuffix(token) if answer.rstrip().endswith(token) else answer
-        return answer.rstrip().removesuffix(self.tail.strip()) if self.tail.strip() else answer
-
-    def _after_lead(self, answer: str) -> str:
-        """What closes with a tag, as reasoning does, may hold something else than our lead. Where it was begun and is
-        not closed, there is no answer yet."""
+    def after_lead(self, answer: str) -> str:
+        """``answer`` without the lead. What closes with a tag, as reasoning does, may hold something else than ours;
+        where it was begun and is not closed, there is no answer yet."""
         lead, begins = self.lead.strip(), answer.lstrip()
         if begins.startswith(lead):
             return begins[len(lead) :] if lead else answer
@@ -54,6 +47,10 @@ class Frame:
         if not closes or (opens and (len(tags) == 1 or not begins.startswith(tags[0]))):
             return answer
         return begins.partition(tags[-1])[2]
+
+    def before_tail(self, answer: str) -> str:
+        """``answer``, which ends with no special token, without the tail."""
+        return answer.rstrip().removesuffix(self.tail.strip()) if self.tail.strip() else answer
 
 
 @dataclass(frozen=True)
@@ -64,13 +61,14 @@ class Conversation:
     """Control tokens that the data hold have marks around them."""
     answers: list[tuple[int, int]]
     """Character spans of the answers, each with the token that ends it; the last one ends the text."""
-    frame: Frame = Frame()
+    frame: Frame = field(default_factory=Frame)
     """What the template puts around the last answer's own words."""
 
     def last_answer(self, special: tuple[str, ...]) -> str:
         """The last answer in words, without what stands around them and without ``special`` tokens."""
         begin, end = self.answers[-1]
-        return without_tokens(self.frame.inside(self.text[begin:end], special), special).strip()
+        answer = without_tokens(self.frame.after_lead(self.text[begin:end]), special)
+        return self.frame.before_tail(answer).strip()
 
 
 @dataclass(frozen=True)
@@ -82,6 +80,24 @@ class Tokens:
     """(tokens,) the token itself inside an answer, -100 elsewhere."""
     prompt: np.ndarray
     """All that comes before the last answer."""
+
+
+def refuse_unfit(tokenizer: PreTrainedTokenizerBase, template: bool) -> None:
+    """Refuse a tokenizer that cannot make conversations, with its chat ``template`` or without one."""
+    if tokenizer.eos_token is None:
+        raise bad_input("model.source", "its tokenizer has no end token", "an answer could never end; set eos_token")
+    if template and not tokenizer.chat_template:
+        raise bad_input(
+            "task.template",
+            "this model's tokenizer has no chat template",
+            "use a chat model, or write task.template: none to join prompt and completion as they are",
+        )
+    if not template and tokenizer("a").input_ids[-1] == tokenizer.eos_token_id:
+        raise bad_input(
+            "task.template",
+            "this tokenizer ends every text with the end token, so prompts would end before their answers",
+            "use the model's chat template, or a tokenizer without that habit",
+        )
 
 
 def mistake_in_pair(chosen: Tokens, rejected: Tokens) -> str | None:
@@ -151,3 +167,38 @@ def _label(ids: np.ndarray, cuts: list[int]) -> Tokens:
         labels[begin:end] = ids[begin:end]
     labels[:1] = IGNORED  # nothing comes before the first token that could predict it
     return Tokens(ids, labels, ids[: cuts[-2]])
+
+
+def shortened(tokens: Tokens, limit: int, refuse: bool, at: str, row: int) -> Tokens:
+    """The first ``limit`` tokens, of which some must be learnt; where longer ones are not to be ``refuse``d."""
+    ids, labels = tokens.ids, tokens.labels
+    if len(ids) <= limit:  # one of a pair
+        return tokens
+    if refuse:
+        raise bad_input(
+            "task.max_length",
+            f"{at}, row {row} has {len(ids)} tokens, more than {limit}",
+            f"raise task.max_length to {len(ids)}, or write task.too_long: cut",
+        )
+    if (labels[:limit] == IGNORED).all():
+        raise bad_input(
+            "task.max_length",
+            f"{at}, row {row} has {len(ids)} tokens, and its answer begins after the first {limit}: cut there, "
+            "nothing of it would be learnt",
+            "raise task.max_length, shorten the prompt ({body:.800} in data.columns), or write task.too_long: drop",
+        )
+    return replace(tokens, ids=ids[:limit], labels=labels[:limit])
+
+
+def words_in(ids: Sequence[int], frame: Frame, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]) -> str:
+    """The words of a generated answer, ``ids`` up to one of ``ends``, without its ``frame``. Decoding leaves special
+    tokens out, and the frame may have some, so that it is looked for with them."""
+
+    def decode(part: Sequence[int], whole: bool) -> str:
+        return str(tokenizer.decode(list(part), skip_special_tokens=not whole))
+
+    ids = ids[: next((place for place, each in enumerate(ids) if each in ends), len(ids))]
+    text = decode(ids, True)
+    after = frame.after_lead(text)
+    begin = next(place for place in range(len(ids) + 1) if len(decode(ids[place:], True)) <= len(after))
+    return frame.before_tail(decode(ids if after == text else ids[begin:], False)).strip()

@@ -45,8 +45,9 @@ def _mistake_in_one(message: Any) -> str | None:
         return f"has a message whose role or content is not text: {message!r:.60}"
     weight, train = message.get("weight"), message.get("train")
     if weight not in (None, 0, 1) or not isinstance(train, bool | None):
-        return f"has a message with {'train' if weight in (None, 0, 1) else 'weight'} that is neither 0 nor 1, true nor " + (
-            f"false: {message!r:.60}; an answer is learnt, or it is not"
+        return (
+            f"has a message with {'train' if weight in (None, 0, 1) else 'weight'} that is neither 0 nor 1, true nor "
+            + (f"false: {message!r:.60}; an answer is learnt, or it is not")
         )
     if role != "assistant" and (weight or train):
         return f"asks for a message of role '{role}' to be learnt, and the assistant's are: {message!r:.60}"

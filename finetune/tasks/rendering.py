@@ -100,7 +100,9 @@ class Renderer:
                     drop = f"write task.drop_keys: [{key}], which drops it and counts it"
                     kept = "leave such messages out, or use another template"
                     found = f"in messages of role '{message['role']}'"
-                    raise _unread(key, found, kept if key.startswith("content") else f"take it out of the data, or {drop}")
+                    raise _unread(
+                        key, found, kept if key.startswith("content") else f"take it out of the data, or {drop}"
+                    )
                 self._read.add(name)
 
     def _matters(

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import date
 from functools import cached_property
-from os.path import commonprefix
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import InputError, bad_input
@@ -36,9 +36,6 @@ class Template:
         self.tokenizer = tokenizer
         self.special = special_tokens(tokenizer)
         self.renderer = Renderer(tokenizer, today)
-        self.counts: Counter[str] = Counter()
-        """`control_tokens`: conversations that hold some as text; `answers_changed`: answers that the template shows
-        without something that they say; `answers_not_learnt`: earlier ones that it shows in another way later."""
 
     @cached_property
     def of_others(self) -> Marker:
@@ -58,8 +55,15 @@ class Template:
     def _own(self) -> tuple[str, ...]:
         return template_tokens(self.tokenizer, self.renderer.source() + self.renderer.source(tools=True))
 
-    def conversation(self, messages: Sequence[Message], tools: list[Any] | None = None) -> Conversation:
-        """``messages``, up to the last answer that is learnt, as text. Raises InputError, without saying where."""
+    def conversation(
+        self, messages: Sequence[Message], tools: list[Any] | None = None, counts: Counter[str] | None = None
+    ) -> Conversation:
+        """``messages``, up to the last answer that is learnt, as text. Raises InputError, without saying where.
+
+        Counted: `control_tokens`, conversations that hold some as text; `answers_changed`, answers that the template
+        shows without something that they say; `answers_not_learnt`, earlier ones that it shows in another way later.
+        """
+        counts = Counter() if counts is None else counts
         last = last_learnt(messages)
         assert last is not None
         learnt = [turn for turn in range(last + 1) if is_learnt(messages[turn])]
@@ -69,14 +73,16 @@ class Template:
         marked_tools = self.of_others.mark(tools)
         shown, text = self.renderer.fitting(marked, marked_tools)
         if marked != plain or marked_tools != tools:
-            self.counts["control_tokens"] += 1
+            counts["control_tokens"] += 1
             if unmarked(text) != self.renderer.fitting(plain, tools)[1]:
                 found = "has a control token in a text that the template changes"
                 raise bad_input("task.template", found, "take it out of the data, or write it in another way")
         self.renderer.refuse_unread(shown, marked_tools, text)
-        return self._with_answers(shown, marked_tools, learnt, text)
+        return self._with_answers(shown, marked_tools, learnt, text, counts)
 
-    def _with_answers(self, messages: list[Message], tools: Any, learnt: list[int], whole: str) -> Conversation:
+    def _with_answers(
+        self, messages: list[Message], tools: Any, learnt: list[int], whole: str, counts: Counter[str]
+    ) -> Conversation:
         *_, last = learnt
         spans, frame, after = [], Frame(), whole
         for turn in learnt:
@@ -91,18 +97,13 @@ class Template:
                     "give the reasoning that it asks for, or prompt and completion with task.template: none",
                 )
             if not after.startswith(before) or not whole.startswith(after):
-                self.counts["answers_not_learnt"] += 1
+                counts["answers_not_learnt"] += 1
                 continue
             before, frame = self._framed(messages[: turn + 1], tools, before, after)
-            self._count_changes(messages[turn], after[len(before) :])
+            counts["answers_changed"] += _changes(messages[turn], after[len(before) :])
             spans.append((len(before), len(after)))
         text = after if after.endswith(self.special) else after + str(self.tokenizer.eos_token)
         return Conversation(text, [*spans[:-1], (spans[-1][0], len(text))], frame)
-
-    def _count_changes(self, message: Message, said: str) -> None:
-        thoughts = [str(message[key]).strip() for key in REASONING if message.get(key)]
-        if any(text not in said for text in (text_of(message), *thoughts)):
-            self.counts["answers_changed"] += 1
 
     def _framed(self, messages: list[Message], tools: Any, before: str, after: str) -> tuple[str, Frame]:
         """The text that asks for the last answer of ``messages``, and what the template puts around its words.
@@ -117,13 +118,13 @@ class Template:
         probes = self._probes(messages, tools, before, thoughts)
         if probes[0] == probes[1]:  # which shows no such answer
             return before, Frame()
-        lead = commonprefix(probes)
+        lead = _common_start(probes)
         if lead.strip() and before == self.renderer.render(messages[:-1], tools, asking=False):
             without = self._probes(messages, tools, before, []) if thoughts else probes
-            heading = commonprefix([after[len(before) :], *without])
+            heading = _common_start([after[len(before) :], *without])
             before, lead = before + heading, lead[len(heading) :]
         bare = [self._bare(probe) for probe in probes]
-        tail = commonprefix([probe[::-1] for probe in bare])[::-1]
+        tail = _common_start([probe[::-1] for probe in bare])[::-1]
         return before, Frame(unmarked(lead), unmarked(tail))
 
     def _probes(self, messages: list[Message], tools: Any, before: str, keys: Sequence[str]) -> list[str]:
@@ -155,3 +156,30 @@ class Template:
         text = text.rstrip()
         shorter = text.removesuffix(str(self.tokenizer.eos_token)).rstrip()
         return shorter if shorter.endswith(self.special) and shorter.startswith(before) else text
+
+
+def _common_start(texts: Sequence[str]) -> str:
+    return "".join(each[0] for each in takewhile(lambda each: len(set(each)) == 1, zip(*texts, strict=False)))
+
+
+def _changes(message: Message, said: str) -> bool:
+    """Whether the text ``said`` lacks something of a message's words or thoughts."""
+    thoughts = [str(message[key]).strip() for key in REASONING if message.get(key)]
+    return any(text not in said for text in (text_of(message), *thoughts))
+
+
+def told(counts: Counter[str], at: str) -> list[str]:
+    """What has been counted, in lines for a person."""
+    said = {
+        "control_tokens": "{} conversations hold control tokens of the model in their words, which are read as text",
+        "answers_changed": "the model's chat template leaves something out of {} answers as the data have them "
+        "(spaces around them, or reasoning)",
+        "answers_not_learnt": "{} earlier answers are read and not learnt, because the model's chat template shows "
+        "them differently once the conversation goes on (without reasoning, say); end a conversation with each answer "
+        "that is to be learnt",
+    }
+    lines = {
+        key: said.get(key, f"task.drop_keys: {key.removeprefix('dropped_')} was left out of {{}} messages")
+        for key in counts
+    }
+    return [f"{at}: {line.format(counts[key])}" for key, line in lines.items() if counts[key]]

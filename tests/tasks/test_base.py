@@ -7,8 +7,8 @@ from finetune.records import examples
 from finetune.shared import TaskData
 from finetune.tasks.chat import Chat
 from finetune.tasks.classification import Classification
-from finetune.tasks.conversation import readable
 from finetune.tasks.language import Language
+from finetune.tasks.messages import readable
 from tests import tiny
 
 

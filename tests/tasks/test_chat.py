@@ -61,7 +61,9 @@ def any_folder(request, tmp_path):
 @pytest.mark.parametrize(
     "options, text",
     [
-        ({}, "give either messages"),
+        ({"rejected": "r"}, "rejected needs messages"),
+        ({"messages": "m", "drop_keys": ["content"]}, "drop_keys cannot hold content"),
+        ({"prompt": "p", "completion": "c", "template": "none", "tools": "t"}, "tools need the model's template"),
         ({"messages": "m", "prompt": "p", "completion": "c"}, "give either messages"),
         ({"prompt": "p"}, "give either messages"),
         ({"completion": "c"}, "give either messages"),

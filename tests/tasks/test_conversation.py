@@ -1,12 +1,19 @@
 """Conversations: which tokens are answers, under the templates of well-known models."""
 
+from collections import Counter
+from datetime import date
+
 import numpy as np
 import pytest
 from tokenizers import pre_tokenizers, processors
 
-from finetune.tasks.conversation import IGNORED, joined, mistake_in, special_tokens, templated, tokenise
+from finetune.tasks.control import special_tokens
+from finetune.tasks.conversation import IGNORED, joined, tokenise
+from finetune.tasks.messages import mistake_in
+from finetune.tasks.templates import Template, told
 from tests.tasks.templates import CHATML, FORGETFUL, GEMMA, PHI3, PLAIN, TEMPLATES, tokenizer_with
 
+TODAY = date(2025, 1, 2)
 USER = {"role": "user", "content": "the bank of the team"}
 ANSWER = {"role": "assistant", "content": "money, and a  match"}
 AGAIN = {"role": "user", "content": "a rocket"}
@@ -15,7 +22,7 @@ LAST = {"role": "assistant", "content": "space\n\nor an orbit"}
 
 def render(messages, tokenizer):
     """The conversation's tokens, and the texts of its runs of learnt tokens."""
-    talk = templated(messages, tokenizer, special_tokens(tokenizer))
+    talk = Template(tokenizer, TODAY).conversation(messages)
     [tokens] = tokenise([talk], tokenizer, add_special=False)
     return talk, tokens, learnt(tokens, tokenizer)
 
@@ -90,21 +97,24 @@ def test_an_answer_that_nothing_ends_gets_the_end_token(tmp_path):
     assert talk.last_answer(special_tokens(tokenizer)) == ANSWER["content"]
 
 
-def test_a_template_that_rewrites_earlier_answers_is_refused(tmp_path, refusal):
+def test_an_earlier_answer_that_the_template_rewrites_is_read_and_not_learnt(tmp_path):
     tokenizer = tokenizer_with(tmp_path, FORGETFUL, ["<|im_start|>", "<|im_end|>"], "<|im_end|>")
     thinking = {"role": "assistant", "content": "<think>hm</think>money"}
-    special = special_tokens(tokenizer)
-    problem = refusal(templated, [USER, thinking, AGAIN, LAST], tokenizer, special)
-    assert problem.path == "task.template" and "differently once the conversation goes on" in problem.found
-    assert "single-turn" in problem.advice
-    assert templated([USER, thinking], tokenizer, special).last_answer(special) == thinking["content"]
-    assert templated([USER, ANSWER, AGAIN, LAST], tokenizer, special)
+    counts = Counter()
+    talk = Template(tokenizer, TODAY).conversation([USER, thinking, AGAIN, LAST], counts=counts)
+    [tokens] = tokenise([talk], tokenizer, add_special=False)
+    assert learnt(tokens, tokenizer) == [LAST["content"] + "<|im_end|>"] and "hm" not in talk.text
+    assert counts["answers_not_learnt"] == 1 and "1 earlier answers" in told(counts, "data.train")[0]
+    for messages in ([USER, thinking], [USER, ANSWER, AGAIN, thinking]):
+        talk, _, texts = render(messages, tokenizer)
+        assert talk.last_answer(special_tokens(tokenizer)) == thinking["content"]
+        assert len(texts) == len(messages) // 2
 
 
 def test_what_a_template_itself_refuses_is_told(tmp_path, refusal):
     tokenizer = tokenizer_with(tmp_path, GEMMA, ["<start_of_turn>", "<end_of_turn>"])
     system = {"role": "system", "content": "sort by topic"}
-    problem = refusal(templated, [system, USER, ANSWER], tokenizer, special_tokens(tokenizer))
+    problem = refusal(Template(tokenizer, TODAY).conversation, [system, USER, ANSWER])
     assert problem.path == "task.template" and "System role not supported" in problem.found
     assert "system, user" in problem.found
 

@@ -1,0 +1,151 @@
+"""The columns that conversations are read from: what is in them, what is refused, and what each row says."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import repeat
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from finetune.errors import InputError, bad_input
+from finetune.progress import track
+from finetune.tasks.messages import Message, has_value, mistake_in, without_keys
+from finetune.tasks.recognised import MESSAGES, as_messages, known_columns, parsed, recognised, with_messages
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from finetune.tasks.chat import ChatOptions
+
+TOOLS = "tools"
+
+
+class Given(NamedTuple):
+    """What one row gives: messages, or a prompt and its answer, and the tools that may be called."""
+
+    messages: list[Message]
+    prompt: str = ""
+    answer: str = ""
+    tools: list[Any] | None = None
+
+
+class ChatColumns:
+    """Reads the columns that a chat task's ``options`` name, or those that are known by their names."""
+
+    def __init__(self, options: ChatOptions):
+        self.options = options
+        self.messages = MESSAGES if options.prompt is None and options.messages is None else options.messages
+        """The column of lists of messages; None where prompt and completion are given."""
+
+    @property
+    def found_by_name(self) -> bool:
+        """Whether the recipe names no column."""
+        return self.messages is not None and self.options.messages is None
+
+    def inputs(self) -> list[str]:
+        """Columns that make two examples the same one."""
+        return [self.messages or str(self.options.prompt), *([self.options.tools] if self.options.tools else [])]
+
+    def converted(self, data: Dataset, at: str) -> Dataset:
+        """``data`` with its conversations as lists of {role, content}."""
+        from finetune.data.nested import values_of
+
+        if self.found_by_name:
+            return recognised(data, at)
+        for option in ("messages", "rejected") if self.messages else ():
+            column = getattr(self.options, option)
+            if column in data.column_names:
+                values = values_of(data, column)
+                found = as_messages(values, at, f"task.{option}")
+                data = data if found == values else with_messages(data, column, found)
+        return data
+
+    def told(self, data: Dataset, at: str) -> list[str]:
+        """A line on columns that the recipe does not name, and that are read all the same."""
+        if not self.found_by_name:
+            return []
+        known = known_columns(data.column_names)
+        columns = next((each for each in known if each != (MESSAGES,)), known[0])
+        also = [name for name in ("system", TOOLS) if name in data.column_names]
+        return [f"{at}: columns {', '.join([*columns, *also])} are read as conversations; task.messages names another"]
+
+    def check(self, data: Dataset, at: str) -> None:
+        """Refuse columns that are missing, and rows that cannot be learnt from."""
+        from finetune.data.columns import require_column, require_text
+        from finetune.data.nested import values_of
+
+        if self.options.tools:
+            require_column(data, self.options.tools, at, "task.tools")
+        for option in ("messages", "prompt", "completion", "rejected"):
+            column, path = getattr(self.options, option) or "", f"task.{option}"
+            if option == "messages" and self.messages:
+                column = self.messages
+            if not column:
+                continue
+            if self.messages:
+                require_column(data, column, at, path)
+            else:
+                require_text(data, column, at, path)
+            for row, value in zip(_numbers(data), values_of(data, column), strict=True):
+                if self.messages and (mistake := self._mistake_in(value)):
+                    raise bad_input(path, f"{at}, row {row}: {mistake}", "give [{role: …, content: …}, …]")
+                if option in ("completion", "rejected") and isinstance(value, str) and not value.strip():
+                    found = f"{at}, row {row} has an empty answer"
+                    raise bad_input(path, found, "complete the file, or take this row out of it")
+
+    def _mistake_in(self, messages: Any) -> str | None:
+        mistake = mistake_in(messages)
+        return mistake or mistake_in(without_keys(messages, self.options.drop_keys, Counter()))
+
+    def rows(self, data: Dataset, rejected: bool, dropped: Counter[str]) -> Iterator[Given]:
+        """What each row gives, with its chosen answer or its rejected one; keys that are ``dropped`` are counted."""
+        from finetune.data.nested import values_of
+
+        options = self.options
+        column = options.tools or (TOOLS if self.found_by_name and TOOLS in data.column_names else None)
+        tools = values_of(data, column) if column else repeat(None)
+        answers = values_of(data, str(options.rejected if rejected else self.messages or options.completion))
+        prompts = repeat("") if self.messages else values_of(data, str(options.prompt))
+        for prompt, answer, own in zip(prompts, track(answers, "writing out conversations"), tools, strict=False):
+            if self.messages:
+                messages, words = without_keys(answer, options.drop_keys, dropped), ("", "")
+            else:
+                messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
+                words = (prompt, answer)
+            begins = messages[0]["role"] == "system"
+            if options.system and not begins:
+                messages = [{"role": "system", "content": options.system}, *messages]
+            if TOOLS in options.drop_keys and has_value(own):
+                dropped[TOOLS] += 1
+                own = None
+            yield Given(messages, *words, own)
+
+
+def as_tools(value: Any) -> list[Any] | None:
+    """A list of tools, from a list or JSON text; None where there are none."""
+    found = parsed(value)
+    if not has_value(found) or (isinstance(found, str) and not found.strip()):
+        return None
+    tools = [parsed(tool) for tool in (found if isinstance(found, list) else [found])]
+    if not all(isinstance(tool, dict) for tool in tools):
+        raise bad_input("task.tools", f"holds {value!r:.60}, not a list of tools", "give a list of JSON schemas")
+    return tools
+
+
+@contextmanager
+def in_row(at: str, row: int, path: str) -> Iterator[None]:
+    """Say which row of the data at ``at`` an InputError is about; ``path`` is the option, where it names none."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(
+            replace(problem, found=f"{at}, row {row}: {problem.found}", path=problem.path or path)
+            for problem in error.problems
+        ) from error
+
+
+def _numbers(data: Dataset) -> list[int]:
+    """Row numbers in the file, from 1."""
+    return [number + 1 for number in data["example"]]
