@@ -14,7 +14,7 @@ from finetune.recipe.yaml_text import parse
 def read_text(path: Path) -> str:
     """The text of a recipe file; raises InputError when it cannot be read."""
     try:
-        return path.read_text(encoding="utf-8-sig")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         siblings = [file.name for file in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
         advice = did_you_mean(path.name, siblings) if siblings else "check the path"
@@ -28,6 +28,11 @@ def read_text(path: Path) -> str:
         ) from None
     except OSError as error:
         raise InputError(Problem(f"{shown(path)} cannot be read: {error.strerror}")) from None
+    if "\0" in text:  # each second character, where it is UTF-16 without a mark
+        line = text.count("\n", 0, text.index("\0")) + 1
+        found = "there are NUL characters in it, as in UTF-16"
+        raise InputError(Problem(found, "save the recipe as UTF-8", where=f"{shown(path)}:{line}"))
+    return text
 
 
 def read_mapping(path: Path, text: str, folder: Path | None) -> tuple[Node, list[Problem]]:

@@ -1,7 +1,8 @@
 """YAML text to and from a tree whose values know their lines, with the plain scalars of YAML 1.2.
 
 PyYAML reads YAML 1.1, in which `no` is false and `1e-3` is a text. Here only `true` and `false` are truth values,
-and a number is what Python would call one.
+and a number is what Python would call one. Merge keys (`<<: *base`, from YAML 1.1's type repository) work, as they do
+everywhere else: what a section merges stands below its own keys, and knows the lines where it was written.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from finetune.errors import InputError, Problem
 from finetune.recipe.tree import Keys, Node, Origin, dotted
 
 _TAG = "tag:yaml.org,2002:"
+_MERGE = "<<"
 
 
 class _Loader(yaml.SafeLoader):
@@ -32,7 +34,7 @@ class _Dumper(yaml.SafeDumper):
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     """Texts with line breaks of any kind are escaped: PyYAML would read some of them back as spaces."""
-    style = '"' if text and text.splitlines() != [text] else None
+    style = '"' if text and (text.splitlines() != [text] or text == _MERGE) else None
     return dumper.represent_scalar(_TAG + "str", text, style)
 
 
@@ -135,19 +137,36 @@ class _Builder:
 
     def _mapping(self, node: yaml.MappingNode, keys: Keys) -> dict[str, Node]:
         content: dict[str, Node] = {}
+        merged: list[Node] = []
         lines: dict[str, int] = {}
         for key_node, value in node.value:
             line = key_node.start_mark.line + 1
             key = key_node.value
+            if isinstance(key, str):
+                key = self._whole(key, keys, self.origin(line))
             if not isinstance(key_node, yaml.ScalarNode):
                 self._complain(keys, self.origin(line), "a key must be a word, not a list or a section")
-            elif key in content:
+            elif key in lines:
                 found = f"the key '{key}' is written twice in this section, first on line {lines[key]}"
-                self._complain((*keys, key), self.origin(line), found, "keep one of the two")
+                advice = "keep one of the two" if key != _MERGE else "merge several sections with <<: [*name, *other]"
+                self._complain((*keys, key), self.origin(line), found, advice)
             else:
                 lines[key] = line
-                content[key] = self.build(value, (*keys, key), line)
-        return content
+                if key == _MERGE and key_node.style is None:
+                    merged = self._merged(value, keys, self.origin(line))
+                else:
+                    content[key] = self.build(value, (*keys, key), line)
+        below = {key: value for section in reversed(merged) for key, value in section.content.items()}
+        return below | content
+
+    def _merged(self, node: yaml.Node, keys: Keys, origin: Origin) -> list[Node]:
+        """The sections that a merge key names, the one that counts most first."""
+        named = node.value if isinstance(node, yaml.SequenceNode) else [node]
+        if not all(isinstance(each, yaml.MappingNode) for each in named):
+            advice = "write <<: *name or <<: [*name, *other], where each anchor (&name) stands at a section"
+            self._complain(keys, origin, "a merge key (<<) takes sections, and this is none", advice)
+            return []
+        return [section for each in named if (section := self.build(each, keys)).is_mapping]
 
     def _scalar(self, node: yaml.ScalarNode, keys: Keys, origin: Origin) -> Any:
         if node.tag not in _SCALARS:
@@ -160,7 +179,14 @@ class _Builder:
             return node.value
         if isinstance(value, float) and not math.isfinite(value):
             self._complain(keys, origin, f"the number {node.value} is too large")
-        return value
+        return self._whole(value, keys, origin) if isinstance(value, str) else value
+
+    def _whole(self, text: str, keys: Keys, origin: Origin) -> str:
+        """``text``, which an escape such as `"\\ud83d"` may have given half of a character."""
+        whole = text.encode("utf-8", "replace").decode()
+        if whole != text:
+            self._complain(keys, origin, "this text has half of a surrogate pair", "write the whole character")
+        return whole
 
     def _complain(self, keys: Keys, origin: Origin, found: str, advice: str = "") -> None:
         self.problems.append(Problem(found=found, advice=advice, path=dotted(keys) or None, where=origin.where))

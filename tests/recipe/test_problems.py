@@ -259,3 +259,19 @@ def test_a_baseline_has_to_be_a_variant(write):
     own = "variants: {full: {scoring: {baseline: lora}}, lora: {strategy: {type: adapter}}}\n"
     [problem] = problems(write(HEAD + TASK + STRATEGY + own))
     assert "not the same for all" in problem.found
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp1252"])
+def test_a_recipe_in_another_encoding_says_so(tmp_path, good, encoding):
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(f"# é\n{good}".encode(encoding))
+    with pytest.raises(InputError) as caught:
+        load(path)
+    [problem] = caught.value.problems
+    assert problem.advice == "save the recipe as UTF-8" and problem.where.endswith("recipe.yaml:1")
+
+
+def test_a_recipe_may_begin_with_a_byte_order_mark(tmp_path, good):
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(good.encode("utf-8-sig"))
+    assert load(path).name == "recipe"

@@ -297,3 +297,21 @@ def test_a_resolved_recipe_takes_overrides_of_scoring_only(write, good, tmp_path
 def test_what_is_not_a_resolved_recipe_is_refused(write, text):
     with pytest.raises(InputError):
         read_resolved(write(text, "resolved.yaml"))
+
+
+def test_a_variant_may_merge_another(write, good):
+    path = write(
+        good
+        + """variants:
+  short: &short
+    train: &train {epochs: 1}
+  long:
+    <<: *short
+    train: {<<: *train, batch_size: 4}
+"""
+    )
+    recipe = load(path)
+    short, long = (variant.recipe.train for variant in recipe.variants)
+    assert (short.epochs, long.epochs, long.batch_size) == (1, 1, 4)
+    assert recipe.locate("train.epochs", "long") == "recipe.yaml:9"
+    assert recipe.locate("train.batch_size", "long") == "recipe.yaml:12"

@@ -128,3 +128,68 @@ def test_what_is_dumped_is_read_back(value):
     assert "\n" not in line
     back = read(line)["key"]
     assert back == value or (isinstance(value, float) and math.isclose(back, value))
+
+
+MERGED = """\
+base: &base {epochs: 1, rate: 2}
+other: &other
+  rate: 5
+  size: 6
+one: {<<: *base, rate: 3}
+two:
+  rate: 4
+  <<: *other
+both:
+  <<: [*base, *other]
+"""
+
+
+def test_merge_keys_lay_a_section_below_its_own_keys():
+    found = read(MERGED)
+    assert found["one"] == {"epochs": 1, "rate": 3}
+    assert found["two"] == {"rate": 4, "size": 6}
+    assert found["both"] == {"epochs": 1, "rate": 2, "size": 6}, "of several, the first counts most"
+
+
+def test_merged_values_know_the_lines_where_they_were_written():
+    node, problems = parse(MERGED, lambda line: Origin(f"f:{line}"))
+    assert problems == []
+    places = (["one", "epochs"], ["one", "rate"], ["two", "size"], ["two", "rate"], ["both", "size"])
+    assert [node.find(place).origin.where for place in places] == ["f:1", "f:5", "f:4", "f:7", "f:4"]
+
+
+def test_a_merged_section_may_merge_another():
+    assert read("a: &a {x: 1}\nb: &b {<<: *a, y: 2}\nc: {<<: *b, x: 3}")["c"] == {"x": 3, "y": 2}
+
+
+def test_a_quoted_merge_key_is_a_key():
+    assert read("a: {'<<': 3}") == {"a": {"<<": 3}}
+    assert read(dump({"a": {"<<": 3}})) == read(one_line({"a": {"<<": 3}})) == {"a": {"<<": 3}}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: &a 3\nb: {<<: *a}\n", "takes sections"),
+        ("a: &a [1]\nb: {<<: [*a]}\n", "takes sections"),
+        ("b:\n  <<:\n", "takes sections"),
+        ("a: &a {x: 1}\nb: {<<: *a, <<: *a}\n", "<<: [*name, *other]"),
+        ("a: &a {b: {<<: *a}}\n", "contains itself"),
+        ('a: "\\ud83d"\n', "half of a surrogate pair"),
+        ('"a\\ud83d": 1\n', "half of a surrogate pair"),
+    ],
+)
+def test_merges_and_texts_that_cannot_be(text, said):
+    _, problems = parse(text, lambda line: Origin(f"f:{line}"))
+    [problem] = problems
+    assert said in str(problem)
+
+
+@pytest.mark.parametrize("text", ["0o10", "1:30:00", "2020-01-01T00:00:00Z", "0b1", "Yes", "OFF", "y"])
+def test_more_of_yaml_1_1_stays_text(text):
+    assert read(f"key: {text}") == {"key": text}
+    assert read("{on: 1, no: 2, y: 3}") == {"on": 1, "no": 2, "y": 3}
+
+
+def test_octal_looking_numbers_are_decimal():
+    assert read("key: 010") == {"key": 10}
