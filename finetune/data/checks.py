@@ -143,7 +143,10 @@ def without_shared_groups(
         if both:
             found = f"{len(both)} of the {len(groups)} values of '{column}' are in the training data too, such as "
             advice = f"if '{column}' means the same in both files, set `data.leaks` to drop (from training) or allow; "
-            advice += f'else give it other values in one of them, as with `columns: {{{column}: "new {{{column}}}"}}`'
+            advice += (
+                f'else give it other values in one of them, as with `{column}: "new {{{column}}}"` in {at}.columns '
+            )
+            advice += "(in the braces, its name in the file)"
             if at.startswith("data.split"):
                 advice = f"keep groups together with `data.split.group: {column}`"
             problems.append(Problem(f"{found}'{both[0]:.{EXCERPT}}'", advice, at))
@@ -157,7 +160,9 @@ def without_shared_groups(
 
 
 def _groups(dataset: Dataset, column: str) -> list[str]:
-    return [str(value) for value in as_table(dataset)[column].to_pylist()]
+    """Its value, spelt alike wherever it stands: 7 in one file is 7.0 in another, where some of them are missing."""
+    values = as_table(dataset)[column].to_pylist()
+    return [str(int(value) if isinstance(value, float) and value.is_integer() else value) for value in values]
 
 
 def overlap(dataset: Dataset, others: Iterable[Dataset], inputs: Sequence[str]) -> int:

@@ -23,7 +23,17 @@ def require_column(dataset: Dataset, column: str, at: str, option: str) -> None:
     """Refuse a ``dataset`` (of the recipe path ``at``) that lacks ``column``, which ``option`` names."""
     if column not in dataset.column_names:
         known = [name for name in dataset.column_names if name != EXAMPLE]
-        raise bad_input(option, f"{at} has no column '{column}'", did_you_mean(column, known))
+        advice = _separated(known[0]) if len(known) == 1 else ""
+        raise bad_input(option, f"{at} has no column '{column}'", advice or did_you_mean(column, known))
+
+
+def _separated(header: str) -> str:
+    """What to do about a table of one column whose name is a whole header line; empty where it is not."""
+    separator = max(";|\t,", key=header.count)
+    if separator not in header:
+        return ""
+    named = "tabs" if separator == "\t" else f"'{separator}'"
+    return f"its only column is called '{header}': values separated by {named}; write it with commas, as .csv"
 
 
 def require_text(dataset: Dataset, column: str, at: str, option: str) -> None:
@@ -32,10 +42,9 @@ def require_text(dataset: Dataset, column: str, at: str, option: str) -> None:
     values = table[column]
     kind = values.type
     if not _is_text(kind) and not pa.types.is_null(kind):
-        numbers = pa.types.is_integer(kind) or pa.types.is_floating(kind)
-        what = f"numbers, such as {values.drop_null()[0]}," if numbers and len(values.drop_null()) else f"{kind},"
-        advice = f"if they are meant as text, make a text column of them: `columns: {{{column}_text: '{{{column}}}'}}`"
-        raise bad_input(option, f"column '{column}' of {at} holds {what} not text", advice)
+        raise bad_input(
+            option, f"column '{column}' of {at} holds {_what(values)}, not text", _as_text(values, column, at)
+        )
     _refuse_gaps(table, values, f"column '{column}' of {at} has no text", option)
     if pc.all(pc.equal(pc.utf8_trim_whitespace(values), "")).as_py():
         raise bad_input(option, f"every text in column '{column}' of {at} is empty")
@@ -53,9 +62,11 @@ def require_labels(dataset: Dataset, column: str, at: str, option: str) -> None:
     kind = values.type
     if pa.types.is_floating(kind):
         found = f"column '{column}' of {at} holds decimal numbers, such as {values[0]}"
-        raise bad_input(option, found, "labels are text, whole numbers, or true and false")
+        advice = "labels are text, whole numbers, or true and false; write classes as such in the file"
+        raise bad_input(option, found, advice)
     if not (_is_text(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
-        raise bad_input(option, f"column '{column}' of {at} holds {kind}", "labels are text or whole numbers")
+        found, advice = f"column '{column}' of {at} holds {_what(values)}", _as_text(values, column, at)
+        raise bad_input(option, found, f"labels are text or whole numbers; {advice}")
     if _is_text(kind):
         trimmed = pc.utf8_lower(pc.utf8_trim_whitespace(values))
         _refuse_rows(table, pc.equal(trimmed, ""), f"column '{column}' of {at} has an empty label", option)
@@ -83,6 +94,33 @@ def require_groups(dataset: Dataset, column: str, at: str, option: str) -> None:
 def _table(dataset: Dataset, column: str, at: str, option: str) -> pa.Table:
     require_column(dataset, column, at, option)
     return as_table(dataset.select_columns([name for name in {column, EXAMPLE} if name in dataset.column_names]))
+
+
+def _what(values: pa.ChunkedArray) -> str:
+    """What a column holds, in words."""
+    kind, given = values.type, values.drop_null()
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        return f"numbers, such as {given[0]}" if len(given) else "numbers"
+    if _is_bytes(kind):
+        return "bytes"
+    return str(kind)
+
+
+def _as_text(values: pa.ChunkedArray, column: str, at: str) -> str:
+    """How to make text of a column; only where that gives what the file says."""
+    if is_nested(values.type):
+        return "name a column of plain values; lists and objects have to be written out in the file"
+    if _is_bytes(values.type):
+        try:
+            b"\n".join(values.drop_null().to_pylist()).decode()
+        except UnicodeDecodeError:
+            return "name another column; these bytes are not text in UTF-8"
+    advice = f"if they are meant as text, make text of them: `{column}: '{{{column}}}'` in {at}.columns"
+    return f"{advice} (in the braces, the column's name in the file)"
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from finetune.data.formats import BAD_BYTES, decode, unknown_encoding
+from finetune.data.encodings import NotText, advise, decode
+from finetune.data.formats import unknown_encoding
 from finetune.data.options import Source
 from finetune.errors import InputError, Problem, bad_input
 
@@ -31,8 +32,8 @@ def read_folder(path: Path, source: Source, at: str) -> pa.Table:
         content = (path / file).read_bytes()
         try:
             text = decode(content, source).replace("\r\n", "\n")
-        except UnicodeDecodeError as error:
-            broken.append((file, f"byte 0x{content[error.start]:02X} at position {error.start}"))
+        except NotText as error:
+            broken.append((file, error.found))
             continue
         except LookupError as error:
             raise unknown_encoding(source, at) from error
@@ -42,8 +43,10 @@ def read_folder(path: Path, source: Source, at: str) -> pa.Table:
             column.append(value)
     if broken:
         file, what = broken[0]
-        found = f"{what} is not valid {source.encoding}; so in {len(broken)} of {len(files)} files"
-        raise InputError(Problem(found, BAD_BYTES, f"{at}.path", str(path / file)))
+        found = f"{what}; {len(broken)} of {len(files)} files are not text in {source.encoding}"
+        first = dict.fromkeys([*(file for file, _ in broken), *files])  # what is wrong before what is not
+        contents = [(path / file).read_bytes() for file in first]
+        raise InputError(Problem(found, advise(contents, source), f"{at}.path", str(path / file)))
     return pa.table(rows)
 
 

@@ -7,7 +7,6 @@ that no value is changed by a guess. In text columns an empty cell is the empty 
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
 import json
@@ -21,6 +20,8 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
+from finetune.data.arrow_types import plain
+from finetune.data.encodings import LONE_SURROGATE, NotText, advise, code_point, decode
 from finetune.data.nested import holds_objects, nested_array
 from finetune.data.options import Source
 from finetune.errors import InputError, Problem, bad_input
@@ -29,19 +30,11 @@ INTEGER = r"-?(?:0|[1-9][0-9]{0,17})"
 """Whole numbers without leading zeros that fit into 64 bits."""
 NUMBER = rf"{INTEGER}(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{{1,3}})?|[nN][aA][nN]"
 
-BAD_BYTES = "set `encoding: latin-1` (or what it is), or `encoding_errors: replace` when only a few are wrong"
-
 BLOCK = 1 << 26
 """Bytes that the csv reader parses at once; no row can be longer."""
 
 HEADER = 1 << 20
 """Characters in which the header line must end."""
-
-
-def decode(content: bytes, source: Source) -> str:
-    """The text of a file without its byte order mark; raises UnicodeDecodeError, and LookupError for the encoding."""
-    utf8 = codecs.lookup(source.encoding).name == "utf-8"
-    return content.decode("utf-8-sig" if utf8 else source.encoding, source.encoding_errors)
 
 
 def unknown_encoding(source: Source, at: str) -> InputError:
@@ -54,10 +47,9 @@ def read_text(path: Path, source: Source, at: str) -> str:
     content = path.read_bytes()
     try:
         text = decode(content, source)
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        found = f"byte 0x{content[error.start]:02X} is not valid {source.encoding}"
-        raise InputError(Problem(found, BAD_BYTES, f"{at}.path", f"{path}:{line}")) from error
+    except NotText as error:
+        line = content.count(b"\n", 0, error.position) + 1
+        raise InputError(Problem(error.found, advise([content], source), f"{at}.path", f"{path}:{line}")) from error
     except LookupError as error:
         raise unknown_encoding(source, at) from error
     if not text or text.isspace():
@@ -66,12 +58,12 @@ def read_text(path: Path, source: Source, at: str) -> str:
 
 
 def read_csv(path: Path, source: Source, at: str) -> pa.Table:
-    """A comma-separated file; values in double quotes may hold commas and line ends."""
+    """A comma-separated file, as texts; values in double quotes may hold commas and line ends."""
     return _read_delimited(path, source, at, delimiter=",", quotes=True)
 
 
 def read_tsv(path: Path, source: Source, at: str) -> pa.Table:
-    """A tab-separated file; quotes are ordinary characters, and a value cannot hold a tab or a line end."""
+    """A tab-separated file, as texts; quotes are ordinary characters, and a value holds no tab and no line end."""
     return _read_delimited(path, source, at, delimiter="\t", quotes=False)
 
 
@@ -94,11 +86,11 @@ def _read_delimited(path: Path, source: Source, at: str, delimiter: str, quotes:
         )
     except pa.ArrowInvalid as error:
         broken = _broken_row(text, len(names), delimiter, quotes) or (1, str(error))
-        raise _broken(path, at, *broken) from error
+        raise _broken(path, at, *broken, quotes) from error
     # The reader takes a quote that is never closed for a value that reaches to the end of the file.
     if quotes and text.count('"') % 2 and (unclosed := _broken_row(text, len(names), delimiter, quotes)):
-        raise _broken(path, at, *unclosed)
-    return pa.table({name: _recognise(table[name]) for name in names})
+        raise _broken(path, at, *unclosed, quotes)
+    return table
 
 
 def _header(text: str, delimiter: str, quotes: bool) -> list[str]:
@@ -133,9 +125,16 @@ def _broken_row(text: str, fields: int, delimiter: str, quotes: bool) -> tuple[i
     return None
 
 
-def _broken(path: Path, at: str, line: int, found: str) -> InputError:
+def _broken(path: Path, at: str, line: int, found: str, quotes: bool) -> InputError:
     advice = "values that hold the separator go in double quotes, and a double quote in them is doubled"
+    if not quotes:
+        advice = "a value cannot hold a tab or a line end here; write such a table as csv or jsonl"
     return InputError(Problem(found, advice, f"{at}.path", f"{path}:{line}"))
+
+
+def recognise(table: pa.Table) -> pa.Table:
+    """``table``, in which all is text, with numbers in the columns that have nothing else."""
+    return pa.table({name: _recognise(table[name]) for name in table.column_names})
 
 
 def _recognise(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -170,9 +169,19 @@ def read_jsonl(path: Path, source: Source, at: str) -> pa.Table:
     if broken:
         line, found = broken[0]
         more = f" ({len(broken) - 1} more lines are broken too)" if broken[1:] else ""
-        advice = "every line is one JSON object; a file that is one JSON list is called .json"
+        advice = "every line is one JSON object"
+        if _is_json(path, source, at):
+            advice = "the file is one JSON value: set `format: json`"
         raise InputError(Problem(found + more, advice, f"{at}.path", f"{path}:{line}"))
     return _from_rows(rows, [f"line {line}" for line in lines], path, at)
+
+
+def _is_json(path: Path, source: Source, at: str) -> bool:
+    try:
+        json.loads(read_text(path, source, at))
+    except json.JSONDecodeError:
+        return False
+    return True
 
 
 def _invalid(error: json.JSONDecodeError) -> str:
@@ -185,7 +194,8 @@ def read_json(path: Path, source: Source, at: str) -> pa.Table:
         content = json.loads(read_text(path, source, at))
     except json.JSONDecodeError as error:
         found = _invalid(error)
-        advice = "if every line is an object of its own, set `format: jsonl`" if error.msg == "Extra data" else ""
+        lines = error.msg == "Extra data" and error.lineno == 2 and error.colno == 1
+        advice = "if every line is an object of its own, set `format: jsonl`" if lines else ""
         raise InputError(Problem(found, advice, f"{at}.path", f"{path}:{error.lineno}")) from error
     lists = [content] if isinstance(content, list) else []
     if isinstance(content, dict):
@@ -204,9 +214,13 @@ def _from_rows(rows: Sequence[dict[str, Any]], places: Sequence[str], path: Path
         values = [row.get(name) for row in rows]
         try:
             columns[name] = _to_array(values)
+        except UnicodeEncodeError as error:
+            raise _surrogate(name, rows, places, path, at) from error
         except (ValueError, TypeError, OverflowError) as error:
             found = f"column '{name}' of '{path}' {_mixture(values, places) or f'cannot be read: {error}'}"
             raise bad_input(f"{at}.path", found, "the values of a column must be of one kind") from error
+        if LONE_SURROGATE.search(name):
+            raise _surrogate(name, rows, places, path, at)
     return pa.table(columns)
 
 
@@ -219,6 +233,21 @@ def _to_array(values: list[Any]) -> pa.Array:
         # NaN is a number to Arrow; in a column of text it can only mean that there is no value.
         without = [None if isinstance(value, float) and math.isnan(value) else value for value in values]
         return pa.array(without)
+
+
+def _surrogate(name: str, rows: Iterable[dict[str, Any]], places: Iterable[str], path: Path, at: str) -> InputError:
+    """The error for the first text with half of a surrogate pair, which JSON can write and which no text can hold."""
+    texts = (json.dumps({name: row[name]}, ensure_ascii=False) if name in row else "" for row in rows)
+    halves = ((LONE_SURROGATE.search(text), place) for text, place in zip(texts, places, strict=True))
+    half, place = next((half[0], place) for half, place in halves if half)
+    found = f"column '{_escaped(name)}' has {code_point(half)} in {place}, half of a surrogate pair and no character"
+    advice = "a text was cut within a character, such as an emoji: write the whole character, or take the half out"
+    where = f"{path}:{place.removeprefix('line ')}" if place.startswith("line ") else str(path)
+    return InputError(Problem(found, advice, f"{at}.path", where))
+
+
+def _escaped(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _mixture(values: Iterable[Any], places: Iterable[str]) -> str | None:
@@ -236,14 +265,10 @@ def _kind(value: Any) -> str:
 
 
 def read_parquet(path: Path, source: Source, at: str) -> pa.Table:
-    """A parquet file; dictionary-encoded columns (pandas' categories) become plain ones."""
+    """A parquet file; categories, views and other ways to store the same values become plain columns."""
     try:
         table = pyarrow.parquet.ParquetFile(path).read()
     except (pa.ArrowException, OSError) as error:
         reason = str(error).partition("\n")[0]
         raise bad_input(f"{at}.path", f"'{path}' is not a readable parquet file: {reason}") from error
-    plain = [
-        column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
-        for column in table.columns
-    ]
-    return pa.table(plain, names=table.column_names)
+    return plain(table)

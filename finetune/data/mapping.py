@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import string
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
@@ -16,8 +15,13 @@ Piece = tuple[str, str | None, str]
 """Literal text, then a column (None: nothing follows) and the format that its text gets."""
 
 
-def add_columns(table: pa.Table, columns: Mapping[str, str], at: str) -> pa.Table:
+def add_columns(
+    table: pa.Table, columns: Mapping[str, str], at: str, written: pa.Table | None = None, encoding: str = "utf-8"
+) -> pa.Table:
     """``table`` with the new columns; each is made from the table's own columns, never from another new one.
+
+    ``written`` has the same columns as texts, where those are what the file has: a template shows `2.50` so, and not
+    as the number that was recognised in it. Bytes are shown as the text that they are in ``encoding``.
 
     Raises:
         InputError: with every problem, at ``{at}.columns.NAME``.
@@ -25,7 +29,7 @@ def add_columns(table: pa.Table, columns: Mapping[str, str], at: str) -> pa.Tabl
     made, problems = {}, []
     for name, recipe in columns.items():
         try:
-            made[name] = _column(table, recipe, f"{at}.columns.{name}")
+            made[name] = _column(table, recipe, f"{at}.columns.{name}", written, encoding)
         except InputError as error:
             problems += error.problems
     if problems:
@@ -48,16 +52,36 @@ def sources_of(recipe: str, known: list[str]) -> set[str]:
         return set()
 
 
-def _column(table: pa.Table, recipe: str, path: str) -> pa.ChunkedArray:
+def _column(table: pa.Table, recipe: str, path: str, written: pa.Table | None, encoding: str) -> pa.ChunkedArray:
     known = table.column_names
     if recipe in known:
         return table[recipe]
     pieces = _parse(recipe, known, path)
-    used = {column: table[column].to_pylist() for _, column, _ in pieces if column is not None}
-    for column in used:
-        if is_nested(table[column].type):
-            raise bad_input(path, f"column '{column}' holds lists or objects, which a template cannot show")
-    return pa.chunked_array([[_fill(pieces, used, row) for row in range(table.num_rows)]], pa.string())
+    used = {column for _, column, _ in pieces if column is not None}
+    shown = {column: _shown(table, column, path, written, encoding) for column in used}
+    return pa.chunked_array([[_fill(pieces, shown, row) for row in range(table.num_rows)]], pa.string())
+
+
+def _shown(table: pa.Table, column: str, path: str, written: pa.Table | None, encoding: str) -> Sequence[str | None]:
+    """What a template shows of each value of a column; None where there is no value."""
+    kind, values = table[column].type, table[column].to_pylist()
+    if is_nested(kind):
+        raise bad_input(path, f"column '{column}' holds lists or objects, which a template cannot show")
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        return [
+            None if value is None else _decoded(value, column, row, path, encoding) for row, value in enumerate(values)
+        ]
+    gaps = [value is None or (isinstance(value, float) and math.isnan(value)) for value in values]
+    texts = values if written is None else written[column].to_pylist()
+    return [None if gap else str(text) for gap, text in zip(gaps, texts, strict=True)]
+
+
+def _decoded(value: bytes, column: str, row: int, path: str, encoding: str) -> str:
+    try:
+        return value.decode(encoding)
+    except UnicodeDecodeError as error:
+        found = f"column '{column}' holds bytes, and those in row {row + 1} are not text in {encoding}"
+        raise bad_input(path, found, "a template shows texts and numbers; name another column") from error
 
 
 def _parse(template: str, known: list[str], path: str) -> list[Piece]:
@@ -85,14 +109,14 @@ def _parse(template: str, known: list[str], path: str) -> list[Piece]:
     return pieces
 
 
-def _fill(pieces: list[Piece], columns: Mapping[str, list[Any]], row: int) -> str | None:
+def _fill(pieces: list[Piece], columns: Mapping[str, Sequence[str | None]], row: int) -> str | None:
     """The text of one row; None when a value it needs is missing, so that the gap stays visible."""
     parts = []
     for literal, column, spec in pieces:
         parts.append(literal)
         if column is not None:
-            value = columns[column][row]
-            if value is None or (isinstance(value, float) and math.isnan(value)):
+            text = columns[column][row]
+            if text is None:
                 return None
-            parts.append(format(str(value), spec))
+            parts.append(format(text, spec))
     return "".join(parts)

@@ -22,8 +22,9 @@ def is_nested(kind: pa.DataType) -> bool:
 
 
 def json_array(values: Sequence[Any]) -> pa.Array:
-    """``values`` as they are, whatever lists and objects they hold; None is null."""
-    return pa.array([None if value is None else json.dumps(value) for value in values], pa.json_())
+    """``values`` as they are, whatever lists and objects they hold; None is null. Raises UnicodeEncodeError where a
+    text has half of a surrogate pair, which an escape would hide from Arrow."""
+    return pa.array([None if value is None else json.dumps(value, ensure_ascii=False) for value in values], pa.json_())
 
 
 def holds_objects(values: Sequence[Any]) -> bool:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
-from finetune.data import formats
+from finetune.data import encodings, formats
 from finetune.data.draws import LIMIT, random_keys
 from finetune.data.folders import read_folder
 from finetune.data.mapping import add_columns, sources_of
@@ -45,12 +46,15 @@ def read(source: Source, at: str, seed: int) -> Dataset:
         InputError: at a path under ``at``, when it is not there, not readable or empty.
     """
     with phase(f"reading {at}"):
-        table = read_hub(source, at) if source.kind == "hub" else _read_local(source, at)
+        written = read_hub(source, at) if source.kind == "hub" else _read_local(source, at)
     stop_here(f"reading {at}")
-    if not table.num_rows or not table.num_columns:
-        raise bad_input(f"{at}.path", f"'{source.path}' has no examples", "a header line alone is not enough")
-    _refuse_own_example(table, source, at)
-    table = with_example(add_columns(table, source.columns, at))
+    if not written.num_rows or not written.num_columns:
+        raise bad_input(f"{at}.path", f"'{source.path}' has no examples", "name a file that has some")
+    _refuse_own_example(written, source, at)
+    delimited = source.kind in ("csv", "tsv")
+    table = formats.recognise(written) if delimited else written
+    table = add_columns(table, source.columns, at, written if delimited else None, source.encoding)
+    table = with_example(table)
     if source.limit is not None and source.limit < table.num_rows:
         table = table.take(np.sort(np.argsort(random_keys(table.num_rows, seed, LIMIT), kind="stable")[: source.limit]))
     return as_dataset(table)
@@ -78,10 +82,13 @@ def with_example(table: pa.Table) -> pa.Table:
 def _refuse_own_example(table: pa.Table, source: Source, at: str) -> None:
     """Our row number would hide a column of that name; harmless only when a new column keeps what is in it."""
     known = table.column_names
-    kept = any(EXAMPLE in sources_of(recipe, known) for recipe in source.columns.values())
-    if EXAMPLE in source.columns or (EXAMPLE in known and not kept):
-        found = f"'{EXAMPLE}' is the name of the row number that every dataset gets, and cannot be a column of its own"
-        raise bad_input(f"{at}.columns", found, f"give the column another name: `columns: {{text: {EXAMPLE}}}`")
+    found = f"'{EXAMPLE}' is the name of the row number that every dataset gets, and cannot be a column of its own"
+    if EXAMPLE in source.columns:
+        raise bad_input(f"{at}.columns", found, "give the new column another name")
+    if EXAMPLE in known and not any(EXAMPLE in sources_of(recipe, known) for recipe in source.columns.values()):
+        taken = {*known, *source.columns}
+        free = next(name for number in count() if (name := f"own_{EXAMPLE}{number or ''}") not in taken)
+        raise bad_input(f"{at}.columns", found, f"give the column another name too: `columns: {{{free}: {EXAMPLE}}}`")
 
 
 def _read_local(source: Source, at: str) -> pa.Table:
@@ -89,8 +96,7 @@ def _read_local(source: Source, at: str) -> pa.Table:
     kind = source.kind or ("folder" if path.is_dir() else SUFFIXES.get(path.suffix.lower()))
     if kind is None:
         found = f"what '{source.path}' is cannot be told from its name"
-        known = f"set `{at}.format` to csv, tsv, jsonl, json, parquet"
-        raise bad_input(f"{at}.path", found, f"{known}, or convert it (known endings: {', '.join(SUFFIXES)})")
+        raise bad_input(f"{at}.path", found, _format_advice(path, at))
     if path.is_dir() != (kind == "folder"):
         there, wanted = ("a folder", f"a {kind} file") if path.is_dir() else ("a file", "a folder")
         raise bad_input(f"{at}.path", f"'{source.path}' is {there}, where {wanted} is expected")
@@ -98,6 +104,17 @@ def _read_local(source: Source, at: str) -> pa.Table:
         return READERS[kind](path, source, at)
     except OSError as error:
         raise bad_input(f"{at}.path", f"'{source.path}' cannot be read: {error.strerror or error}") from error
+
+
+def _format_advice(path: Path, at: str) -> str:
+    """What to do about a file whose name says nothing: a format is advised only for what it can read."""
+    with open(path, "rb") as file:
+        start = file.read(encodings.HEAD)
+    if advice := encodings.binary(start):
+        return advice
+    if b"\0" in start:
+        return f"it does not look like text; convert it (known endings: {', '.join(SUFFIXES)})"
+    return f"set `{at}.format` to csv, tsv, jsonl or json (known endings: {', '.join(SUFFIXES)})"
 
 
 def read_hub(source: Source, at: str) -> pa.Table:

@@ -48,10 +48,10 @@ def test_refused_text(refused, values, text):
 
 
 def test_numbers_in_place_of_text_say_how_to_make_them_text(load, refused):
-    with refused("task.text", "such as 12", "columns: {text_text: '{text}'}"):
+    with refused("task.text", "such as 12", "`text: '{text}'` in data.train.columns"):
         require_text(load("a.csv", "text\n12\n7\n"), "text", "data.train", "task.text")
-    made = load("a.csv", "text\n12\n7\n", columns={"text_text": "{text}"})
-    require_text(made, "text_text", "data.train", "task.text")
+    made = load("a.csv", "text\n12\n7\n", columns={"text": "{text}"})
+    require_text(made, "text", "data.train", "task.text")
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def test_columns_and_order(corpus):
 
 def test_invalid_bytes_name_the_file(corpus, refused):
     (corpus / "tech" / "003.txt").write_bytes(b"Price\nonly \xa3 5")
-    with refused(AT, "0xA3", "in 1 of 4 files", "encoding_errors: replace") as seen:
+    with refused(AT, "0xA3", "1 of 4 files", "encoding: cp1252`", "only £ 5") as seen:
         read(Source(path=str(corpus)), "data.train", 0)
     assert seen.problem.where == str(corpus / "tech" / "003.txt")
     replaced = read(Source(path=str(corpus), encoding_errors="replace"), "data.train", 0)

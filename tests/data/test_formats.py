@@ -169,7 +169,6 @@ def test_jsonl_broken_line_is_named(load, refused, line, what):
         ("true", "7", "holds true or false (line 1) and a number (line 3)"),
         ("[1]", '"x"', "holds a list (line 1) and text (line 3)"),
         ("1", str(10**30), "cannot be read"),
-        ('"x"', '"\\ud800"', "cannot be read"),
     ],
 )
 def test_jsonl_column_of_several_kinds(load, refused, first, second, what):
@@ -243,7 +242,7 @@ def test_other_encodings(load):
 
 def test_invalid_bytes(load, refused):
     content = "text\nfine\ncafé\n".encode("latin-1")
-    with refused(AT, "0xE9", "encoding_errors: replace", "encoding: latin-1") as seen:
+    with refused(AT, "0xE9", "set `encoding: cp1252`", "text fine café") as seen:
         load("a.csv", content)
     assert seen.problem.where.endswith("a.csv:3")
     assert load("a.csv", content, encoding_errors="replace")["text"][1] == "caf�"
@@ -253,3 +252,68 @@ def test_invalid_bytes(load, refused):
 def test_unknown_encoding(load, refused, encoding):
     with refused("data.train.encoding", encoding):
         load("a.csv", "text\na\n", encoding=encoding)
+
+
+# --- advice that is right when followed
+
+
+def test_numbers_are_shown_in_templates_as_the_file_has_them(load):
+    rows = "price,label\n2.50,a\n12,b\n1e5,c\n,d\n"
+    data = load("a.csv", rows, columns={"text": "costs {price}"})
+    assert data["text"] == ["costs 2.50", "costs 12", "costs 1e5", None]
+    assert list(data["price"]) == [2.5, 12.0, 1e5, None]
+
+
+def test_tsv_is_not_advised_to_quote(load, refused):
+    with refused(AT, "2 values, where 3 are expected", "cannot hold a tab") as seen:
+        load("a.tsv", "a\tb\tc\n1\t2\n")
+    assert "double quotes" not in seen.problem.advice
+
+
+@pytest.mark.parametrize("separator, named", [(";", "';'"), ("|", "'|'"), ("\t", "tabs")])
+def test_another_separator_is_named(load, refused, separator, named):
+    from finetune.data.columns import require_text
+
+    data = load("a.csv", f"text{separator}label\nwords{separator}x\n")
+    with refused("task.text", f"separated by {named}"):
+        require_text(data, "text", "data.train", "task.text")
+
+
+def test_a_json_value_that_is_called_jsonl(load, refused):
+    content = '[\n {"text": "a"},\n {"text": "b"}\n]\n'
+    with refused(AT, "set `format: json`"):
+        load("a.jsonl", content)
+    assert list(load("a.jsonl", content, format="json")["text"]) == ["a", "b"]
+
+
+def test_a_broken_json_file_is_not_called_jsonl(load, refused):
+    with refused(AT, "Extra data") as seen:
+        load("a.json", '[{"text": "a"}] trailing')
+    assert "jsonl" not in seen.problem.advice
+
+
+@pytest.mark.parametrize(
+    "value", ['"\\ud800"', '"ab\\udc00cd"', '["\\ud83d"]', '{"role": "user", "content": "\\ud83d "}']
+)
+def test_half_of_a_surrogate_pair_is_refused_with_its_line(load, refused, value):
+    rows = [f'{{"text": {value.replace(value[value.index(chr(92)) : value.index(chr(92)) + 6], "x")}}}'] * 3
+    with refused(AT, "column 'text' has U+D", "half of a surrogate pair") as seen:
+        load("a.jsonl", "\n".join([rows[0], "", *rows[1:], f'{{"text": {value}}}']))
+    assert seen.problem.where.endswith("a.jsonl:5")
+    with refused(AT, "in entry 2, half of a surrogate pair"):
+        load("a.json", f'[{rows[0]}, {{"text": {value}}}]')
+
+
+@pytest.mark.parametrize("row", ['{"te\\ud800xt": "a"}', '{"text": {"in\\udfffner": 1}}'])
+def test_half_of_a_surrogate_pair_in_a_name(load, refused, row):
+    with refused(AT, "half of a surrogate pair") as seen:
+        load("a.jsonl", '{"text": null}\n' + row)
+    assert seen.problem.where.endswith("a.jsonl:2")
+
+
+def test_a_whole_pair_is_a_character(load):
+    assert load("a.jsonl", '{"text": "\\ud83d\\ude00"}')["text"] == ["\U0001f600"]
+
+
+def test_a_nul_in_a_text_is_kept(load):
+    assert load("a.csv", "text,label\nsome wo\0rds,a\nmore words,b\n")["text"][0] == "some wo\0rds"

@@ -51,7 +51,10 @@ def test_files_of_their_own_are_looked_at_together(patients, refused):
     assert [problem.path for problem in error.value.problems] == ["data.test", "evaluate.tweets.data"]
     first, second = error.value.problems
     assert first.found == "1 of the 2 values of 'patient' are in the training data too, such as 'ben'"
-    assert "`data.leaks` to drop" in second.advice and 'columns: {patient: "new {patient}"}' in second.advice
+    assert (
+        "`data.leaks` to drop" in second.advice
+        and '`patient: "new {patient}"` in evaluate.tweets.data.columns' in second.advice
+    )
 
 
 def test_the_advised_columns_tell_other_groups_apart(patients):

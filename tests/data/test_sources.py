@@ -59,6 +59,8 @@ def test_row_number_does_not_hide_a_column(load, refused):
         load("a.csv", "example,label\na,x\n")
     with refused("data.train.columns", "row number"):
         load("b.csv", "text,label\na,x\n", columns={"example": "text"})
+    with refused("data.train.columns", "{own_example1: example}"):  # not a name that hides another column
+        load("d.csv", "text,example,own_example\na,b,c\n")
     kept = load("c.csv", "example,label\na,x\n", columns={"text": "{example}"})
     assert kept["text"] == ["a"] and kept["example"] == [0]
 
