@@ -22,10 +22,14 @@ def build(study_dir: Path, baseline: str | None = None) -> dict[str, Any]:
     from finetune.report.reading import read_study
     from finetune.report.results import results_of
     from finetune.run_dir import StudyDir, write_json, write_text
+    from finetune.stopping import stop_here
 
     study = read_study(Path(study_dir), baseline)
+    stop_here("writing the report")
     results = results_of(study)
+    stop_here("writing the report")
     document = content.document(study, results)
+    stop_here("writing the report")
     folder = StudyDir(Path(study_dir)).report
     write_text(folder / "index.html", html.render(document))
     write_text(folder / "report.md", markdown.render(document))
