@@ -10,7 +10,8 @@ import time
 
 import pytest
 
-from finetune.stopping import stop_on_signals
+from finetune import stopping
+from finetune.stopping import ANSWER, stop_on_signals
 from finetune.train import checkpoint
 from finetune.train.meters import read_rows
 
@@ -103,3 +104,36 @@ with stop_on_signals() as stop:
         process.send_signal(signal.SIGINT)
     _, problem = process.communicate(timeout=30)
     assert process.returncode != 0 and "KeyboardInterrupt" in problem and time.monotonic() - begun < 30
+
+
+def test_a_request_is_answered_while_other_code_than_pythons_runs_and_insisting_ends_even_that():
+    """Handlers of signals wait for such code, which may be a long computation, or a wait for another process."""
+    program = """
+import hashlib, sys
+from finetune import stopping
+stopping.PATIENCE = 0.2
+with stopping.stop_on_signals(lambda text: print(text, flush=True)):
+    print("ready", flush=True)
+    hashlib.pbkdf2_hmac("sha512", b"long", b"computation", 10**9)
+"""
+    command = [sys.executable, "-c", program]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    begun = time.monotonic()
+    for line in ("ready", ANSWER):
+        assert process.stdout.readline().strip() == line and process.poll() is None
+        process.send_signal(signal.SIGINT)
+    _, problem = process.communicate(timeout=30)
+    assert process.returncode == 130 and problem == "" and time.monotonic() - begun < 30
+
+
+def test_what_a_launcher_hands_on_is_no_second_request(monkeypatch):
+    """The terminal sends Ctrl-C to all processes, and torchrun sends it to its own once more."""
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setattr(stopping, "TOGETHER", 0.5)
+    with stop_on_signals() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.requested
+        time.sleep(0.6)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
