@@ -40,6 +40,11 @@ def template_tokens(tokenizer: PreTrainedTokenizerBase, source: str) -> tuple[st
     return _longest_first(name for name in added if _BRACKETED.fullmatch(name) and name in source)
 
 
+def partner(name: str) -> str:
+    """The tag that closes what the tag ``name`` opens, or opens what it closes."""
+    return name[0] + name[2:] if name[1:2] == "/" else f"{name[0]}/{name[1:]}"
+
+
 def _longest_first(tokens: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(set(tokens), key=lambda token: (-len(token), token)))
 

@@ -10,7 +10,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import InputError, bad_input
-from finetune.tasks.control import Marker, special_tokens, template_tokens, unmarked
+from finetune.tasks.control import Marker, partner, special_tokens, template_tokens, unmarked
 from finetune.tasks.conversation import Conversation, Frame
 from finetune.tasks.messages import OWN_KEYS, Message, is_learnt, last_learnt, text_of
 from finetune.tasks.rendering import Renderer
@@ -44,12 +44,21 @@ class Template:
 
     @cached_property
     def of_answers(self) -> Marker:
-        """Those that are text where the assistant writes them: it may say `<think>`, and nothing that makes a turn."""
+        """Those that are text where the assistant writes them: it may say `<think>` and `</think>`, and other tags that
+        come in pairs, but nothing that makes a turn."""
+        turns = self._turn_tokens()
+        inside = {name for name in self._own if {name, partner(name)} <= {*self._own} - turns}
+        return Marker(self.tokenizer, {*self.special, *self._own} - inside)
+
+    def _turn_tokens(self) -> set[str]:
+        """Those that the template puts around what a user says, and the first that asks for an answer."""
+        said: list[Message] = [{"role": "user", "content": "x"}]
         try:
-            turn = self.renderer.render([{"role": "user", "content": "x"}], None, asking=False)
+            turn, asked = (self.renderer.render(said, None, asking) for asking in (False, True))
         except InputError:  # a template that wants other turns
-            turn = ""
-        return Marker(self.tokenizer, {*self.special, *(name for name in self._own if name in turn)})
+            return set()
+        asks = sorted((asked.index(name, len(turn)), name) for name in self._own if name in asked[len(turn) :])
+        return {name for name in self._own if name in turn} | {name for _, name in asks[:1]}
 
     @cached_property
     def _own(self) -> tuple[str, ...]:
@@ -100,7 +109,8 @@ class Template:
                 counts["answers_not_learnt"] += 1
                 continue
             before, frame = self._framed(messages[: turn + 1], tools, before, after)
-            counts["answers_changed"] += _changes(messages[turn], after[len(before) :])
+            if _lacks(after[len(before) :], messages[turn]):
+                counts["answers_changed"] += 1
             spans.append((len(before), len(after)))
         text = after if after.endswith(self.special) else after + str(self.tokenizer.eos_token)
         return Conversation(text, [*spans[:-1], (spans[-1][0], len(text))], frame)
@@ -162,8 +172,8 @@ def _common_start(texts: Sequence[str]) -> str:
     return "".join(each[0] for each in takewhile(lambda each: len(set(each)) == 1, zip(*texts, strict=False)))
 
 
-def _changes(message: Message, said: str) -> bool:
-    """Whether the text ``said`` lacks something of a message's words or thoughts."""
+def _lacks(said: str, message: Message) -> bool:
+    """Whether the text lacks something of a message's words or thoughts."""
     thoughts = [str(message[key]).strip() for key in REASONING if message.get(key)]
     return any(text not in said for text in (text_of(message), *thoughts))
 
