@@ -96,6 +96,7 @@ def dry_run(recipe: Recipe, splits: Sequence[int], shared: Shared) -> tuple[Task
         empty = models.skeleton(recipe.model, data.task.architecture, **data.task.model_config())
         data.task.check_model(empty)  # before its weights are held against a model that is of no use
         base = models.weightless_base(recipe.model, empty, data.task.new_head)
+        check_tokens(base.model, data, "model.tokenizer" if recipe.model.tokenizer else "model.source")
         model = prepare(recipe, base.model, data, base.new).model
     check_lengths(model, data)
     return data, count_parameters(model), base.told
@@ -121,17 +122,40 @@ def same_held_out(recipe: ResolvedRecipe, found: Preflight) -> None:
 
 def check_lengths(model: Any, data: TaskData) -> None:
     """Refuse examples that are longer than the model's positions: it would fail on them, or worse, not fail."""
-    limit: Any = getattr(model.config, "max_position_embeddings", None)
+    limit = models.positions_of(model)
     limit = limit and limit - getattr(model, "virtual", 0)  # tokens that a strategy puts before every text
-    sets = {"train": data.train, "validation": data.validation, **data.held_out}
-    for name, encoded in sets.items():
-        longest = max((data.task.positions(example) for example in encoded.examples), default=0) if encoded else 0
+    for name, encoded in data.sets.items():
+        longest = max((data.task.positions(example) for example in encoded.examples), default=0)
         if limit is not None and longest > limit:
             raise bad_input(
                 "task.max_length",
                 f"'{name}' has an example that needs {longest} tokens, and the model has room for {limit}",
                 f"write at most {limit} here for training examples; shorten held-out ones in data.columns, as in "
                 "{body:.800}, or lower task.max_new_tokens where there is one",
+            )
+
+
+def check_tokens(model: Any, data: TaskData, at: str) -> None:
+    """Refuse tokens that the model's table has no row for, which would end a run while it is trained."""
+    rows, tokenizer = models.rows_of(model), data.task.tokenizer
+    if rows is None or len(tokenizer) <= rows:
+        return
+    special = {"its padding": tokenizer.pad_token_id, "its mask": tokenizer.mask_token_id}
+    used = {name: own for name, own in special.items() if own is not None}
+    for name, encoded in data.sets.items():
+        parts = [[example.inputs["input_ids"], example.prompt] for example in encoded.examples]
+        used[f"'{name}'"] = max(
+            (int(ids.max()) for own in parts for ids in own if ids is not None and len(ids)), default=0
+        )
+    for where, number in used.items():
+        if number >= rows:
+            token = tokenizer.convert_ids_to_tokens(number)
+            raise bad_input(
+                at,
+                f"its tokenizer has {len(tokenizer)} tokens and the model a table for {rows}: {where} has the token "
+                f"'{token}', number {number}, which the model does not know",
+                "name the tokenizer that the model was trained with in model.tokenizer, or save the model after "
+                f"model.resize_token_embeddings({len(tokenizer)})",
             )
 
 

@@ -37,6 +37,11 @@ class TaskData:
     facts: dict[str, Any]
     """`splits`, `duplicates_dropped` and `leaks` of the study's `data.json`."""
 
+    @property
+    def sets(self) -> dict[str, Encoded]:
+        """All that there are, by name."""
+        return {"train": self.train, **({"validation": self.validation} if self.validation else {}), **self.held_out}
+
 
 class Shared:
     """Loads on first use, and keeps what it loaded for the runs that need the same."""

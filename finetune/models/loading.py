@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.errors import bad_input
 from finetune.models.base import BaseModel, head_parameters
+from finetune.models.configuration import check_class, lay_over
 from finetune.models.fit import fit_of
 from finetune.models.places import Location, ModelOptions, check_files, locate
 from finetune.models.weights import weight_shapes
@@ -42,6 +43,9 @@ def load_tokenizer(options: ModelOptions) -> PreTrainedTokenizerBase:
         # Our losses and masks tell padding by position, so an end token that doubles as padding is still learnt.
         # transformers' decoder classifiers do compare ids: there a text's own trailing end token counts as padding.
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    if tokenizer.pad_token is None:
+        found = "this tokenizer has no padding token, and no end or unknown token that could stand for it"
+        raise bad_input(at, found, "name one of its tokens as pad_token in its tokenizer_config.json")
     return tokenizer
 
 
@@ -65,16 +69,18 @@ def load_base(options: ModelOptions, architecture: str, new_head: bool = False, 
     if place.gguf_file and hasattr(transformers, "GgufConfig"):
         # Newer transformers keep GGUF weights packed, which cannot be trained.
         arguments["quantization_config"] = transformers.GgufConfig(dequantize=True)
+    settings = load_config(options, **config)
+    check_class(settings, architecture)
     with _loading(place, "model.source") as said:
         model, report = getattr(transformers, architecture).from_pretrained(
             place.name,
+            config=settings,
             dtype=torch.float32,
             trust_remote_code=options.trust_remote_code,
             use_safetensors=None if place.gguf_file or options.allow_pickle else True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
             **arguments,
-            **config,
         )
     if getattr(model.config, "quantization_config", None) is not None:
         # The weights are plain now; saved with this entry they could not be loaded again.
@@ -118,6 +124,7 @@ def skeleton(options: ModelOptions, architecture: str, **config: Any) -> PreTrai
     import transformers
 
     settings = load_config(options, **config)
+    check_class(settings, architecture)
     with _loading(locate(options.source), "model.source"), torch.device("meta"):
         return getattr(transformers, architecture).from_config(settings, trust_remote_code=options.trust_remote_code)
 
@@ -129,9 +136,10 @@ def load_config(options: ModelOptions, **config: Any) -> Any:
     check_files(options)
     place = locate(options.source)
     with _loading(place, "model.source"):
-        return transformers.AutoConfig.from_pretrained(
-            place.name, trust_remote_code=options.trust_remote_code, **place.arguments(), **config
+        found = transformers.AutoConfig.from_pretrained(
+            place.name, trust_remote_code=options.trust_remote_code, **place.arguments()
         )
+    return lay_over(found, config)
 
 
 class _Listener(logging.Handler):

@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from finetune.errors import bad_input
+from finetune.models import is_masked
 from finetune.options import OPERATIONAL, Options
 from finetune.registry import TASKS
 from finetune.tasks.base import Encoded, Example, Outputs, Prediction, Task, token_facts
@@ -150,10 +151,8 @@ class Chat(Task):
             raise bad_input("model.source", found, advice)
 
     def check_model(self, model: Any) -> None:
-        from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
-
         # transformers gives such models an output layer on request, but their attention runs both ways.
-        if model.config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not model.config.is_decoder:
+        if is_masked(model.config):
             raise bad_input(
                 "model.source",
                 f"is a {model.config.model_type} model, which sees the words after the one that it is to predict",

@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from finetune.errors import bad_input
+from finetune.models import is_masked, text_config
 from finetune.options import OPERATIONAL, Options
 from finetune.progress import parts
 from finetune.registry import TASKS
@@ -65,6 +66,8 @@ class Language(Task):
 
     options: LanguageOptions
     masked: bool
+    tokens: int
+    """How many tokens there are that tokenizer and model both know, counted from 0."""
 
     @property
     def architecture(self) -> str:
@@ -87,14 +90,14 @@ class Language(Task):
         require_text(data, self.options.text, at, "task.text")
 
     def fit(self, splits: Splits, tokenizer: PreTrainedTokenizerBase) -> None:
-        from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
-
         super().fit(splits, tokenizer)
         config, asked = self.config(), self.options.objective
-        if config.is_encoder_decoder:
+        if getattr(config, "is_encoder_decoder", False):
             found = f"is a {config.model_type} model, whose pretraining cannot be continued here"
             raise bad_input("model.source", found, "use an encoder or a decoder")
-        self.masked = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.is_decoder
+        self.masked = is_masked(config)
+        rows = getattr(text_config(config), "vocab_size", None)
+        self.tokens = min(len(tokenizer), rows or len(tokenizer))
         if asked not in ("auto", "masked" if self.masked else "causal"):
             found = f"is {asked}, which a {config.model_type} model was not trained for"
             raise bad_input("task.objective", found, f"write {'masked' if self.masked else 'causal'}, or auto")
@@ -162,7 +165,7 @@ class Language(Task):
         target[hidden] = ids[hidden]
         seen[hidden[how < MASKED]] = self.tokenizer.mask_token_id
         changed = hidden[(how >= MASKED) & (how < MASKED + RANDOM)]
-        seen[changed] = rng.integers(0, len(self.tokenizer), len(changed))
+        seen[changed] = rng.integers(0, self.tokens, len(changed))
         return replace(example, inputs={"input_ids": seen}, target=target)
 
     def collate(self, examples: Sequence[Example], counts: Sequence[int] | None = None) -> dict[str, torch.Tensor]:
@@ -204,7 +207,7 @@ class Language(Task):
         return self._way(model, replicas).head
 
     def _any_tokens(self) -> list[int]:
-        return np.linspace(0, len(self.tokenizer), 18, dtype=int)[1:-1].tolist()
+        return np.linspace(0, self.tokens, 18, dtype=int)[1:-1].tolist()
 
     def arranged(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         from finetune.tasks.causal.packing import unpacked

@@ -1,0 +1,95 @@
+"""What a model's configuration says of it, which each family says in its own way, or not at all."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from finetune.errors import bad_input
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+TASKS = {
+    "AutoModelForSequenceClassification": "type classification",
+    "AutoModelForCausalLM": "types chat and language",
+    "AutoModelForMaskedLM": "type language (masked)",
+}
+"""What transformers' Auto classes are used for here."""
+
+LIMITS = (
+    "max_position_embeddings",
+    "max_encoder_position_embeddings",
+    "n_positions",
+    "n_ctx",
+    "max_seq_len",
+    "max_sequence_length",
+    "max_target_positions",
+)
+"""What families call the longest text that they have positions for; none of these where there is no limit."""
+
+
+def text_config(config: Any) -> Any:
+    """The part of a configuration that is about text: all of it, but for models that also see or hear."""
+    return getattr(config, "text_config", None) or config
+
+
+def is_masked(config: Any) -> bool:
+    """Whether a model was trained to fill in words from both sides; few configurations have `is_decoder`."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+    return config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
+
+
+def lay_over(config: Any, values: dict[str, Any]) -> Any:
+    """``config`` with ``values`` in the parts that know them: those about tokens in each that is about text."""
+    text = text_config(config)
+    for key, value in values.items():
+        wanted = {id(part): part for part in (config, text) if hasattr(part, key)} if key.endswith("_token_id") else {}
+        for part in wanted.values() or [text if key.endswith("_token_id") else config]:
+            setattr(part, key, value)
+    return config
+
+
+def check_class(config: Any, architecture: str) -> None:
+    """Refuse a model of which transformers has no class for a task, with the tasks for which it has one."""
+    import transformers
+
+    if _has(config, getattr(transformers, architecture), architecture):
+        return
+    others = [task for name, task in TASKS.items() if _has(config, getattr(transformers, name), name)]
+    raise bad_input(
+        "model.source",
+        f"is a {config.model_type} model, of which transformers has no class for task {TASKS[architecture]}",
+        f"use another base, or a task that it can do: {', '.join(others)}" if others else "use another base",
+    )
+
+
+def _has(config: Any, auto: Any, architecture: str) -> bool:
+    return type(config) in auto._model_mapping or architecture in (getattr(config, "auto_map", None) or {})
+
+
+def positions_of(model: PreTrainedModel) -> int | None:
+    """How many tokens a text may have for ``model``, which may be without weights or wrapped; None: no limit is known.
+
+    A table of positions that has a padding row counts from behind it (RoBERTa and its kin: transformers'
+    `create_position_ids_from_input_ids`), so that its last rows are as many fewer.
+    """
+    config = text_config(model.config)
+    said = [limit for name in LIMITS if isinstance(limit := getattr(config, name, None), int) and limit > 0]
+    limits = said[:1]
+    for name, module in model.named_modules():
+        padding, table = getattr(module, "padding_idx", None), getattr(module, "weight", None)
+        if padding is not None and table is not None and table.ndim == 2 and "pos" in name.rpartition(".")[2]:
+            limits.append(len(table) - padding - 1)
+    return min(limits, default=None)
+
+
+def rows_of(model: PreTrainedModel) -> int | None:
+    """How many tokens the model's table has rows for; None where it has no plain table."""
+    import torch
+
+    try:
+        table = model.get_input_embeddings()
+    except NotImplementedError:
+        return None
+    return len(table.weight) if isinstance(table, torch.nn.Embedding) else None
