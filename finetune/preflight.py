@@ -93,10 +93,12 @@ def dry_run(recipe: Recipe, splits: Sequence[int], shared: Shared) -> tuple[Task
     metrics.load(recipe.train.select, "train.select")
     data, *_ = [shared.data(recipe, seed) for seed in splits]
     with phase("reading the model's configuration and the names of its weights"):
+        at = "model.tokenizer" if recipe.model.tokenizer else "model.source"
+        check_tokens(data, models.rows_said(data.task.config()), at)  # first: no table can have its padding outside
         empty = models.skeleton(recipe.model, data.task.architecture, **data.task.model_config())
+        check_tokens(data, models.rows_of(empty), at)
         data.task.check_model(empty)  # before its weights are held against a model that is of no use
         base = models.weightless_base(recipe.model, empty, data.task.new_head)
-        check_tokens(base.model, data, "model.tokenizer" if recipe.model.tokenizer else "model.source")
         model = prepare(recipe, base.model, data, base.new).model
     check_lengths(model, data)
     return data, count_parameters(model), base.told
@@ -135,25 +137,23 @@ def check_lengths(model: Any, data: TaskData) -> None:
             )
 
 
-def check_tokens(model: Any, data: TaskData, at: str) -> None:
-    """Refuse tokens that the model's table has no row for, which would end a run while it is trained."""
-    rows, tokenizer = models.rows_of(model), data.task.tokenizer
+def check_tokens(data: TaskData, rows: int | None, at: str) -> None:
+    """Refuse tokens for which the model's table of so many ``rows`` has none: they would end a run."""
+    tokenizer = data.task.tokenizer
     if rows is None or len(tokenizer) <= rows:
         return
-    special = {"its padding": tokenizer.pad_token_id, "its mask": tokenizer.mask_token_id}
-    used = {name: own for name, own in special.items() if own is not None}
+    used = {"its padding": tokenizer.pad_token_id}
     for name, encoded in data.sets.items():
-        parts = [[example.inputs["input_ids"], example.prompt] for example in encoded.examples]
-        used[f"'{name}'"] = max(
-            (int(ids.max()) for own in parts for ids in own if ids is not None and len(ids)), default=0
-        )
+        texts = [ids for each in encoded.examples for ids in (each.inputs["input_ids"], each.prompt) if ids is not None]
+        used[f"'{name}'"] = max((int(ids.max()) for ids in texts if len(ids)), default=0)
+    if data.task.redraws:
+        used["a hidden word"] = tokenizer.mask_token_id
     for where, number in used.items():
         if number >= rows:
-            token = tokenizer.convert_ids_to_tokens(number)
             raise bad_input(
                 at,
                 f"its tokenizer has {len(tokenizer)} tokens and the model a table for {rows}: {where} has the token "
-                f"'{token}', number {number}, which the model does not know",
+                f"'{tokenizer.convert_ids_to_tokens(number)}', number {number}, which the model does not know",
                 "name the tokenizer that the model was trained with in model.tokenizer, or save the model after "
                 f"model.resize_token_embeddings({len(tokenizer)})",
             )

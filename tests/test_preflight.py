@@ -190,3 +190,41 @@ def test_a_base_that_lacks_weights_is_refused_and_what_the_recipe_names_learns_i
     assert found.parameters["linear"]["trainable"] == 99 + 2 * (4 * (32 * 32 + 32) + 64)
     assert found.parameters["lora"]["trainable"] > found.parameters["linear"]["trainable"]
     assert found.parameters["biases"]["trainable"] > found.parameters["linear"]["trainable"]
+
+
+def with_more_tokens(folder, target, *tokens):
+    """A copy of a model whose tokenizer knows tokens that its table has no rows for."""
+    shutil.copytree(folder, target)
+    tokenizer = tf.AutoTokenizer.from_pretrained(target)
+    tokenizer.add_tokens(list(tokens), special_tokens=True)
+    tokenizer.save_pretrained(target)
+    return target
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+def test_a_token_without_a_row_in_the_models_table_is_refused(topics, encoder_folder, tmp_path, held_out):
+    folder = with_more_tokens(encoder_folder, tmp_path / "model", "<|one|>", "<|two|>")
+    if held_out:
+        tiny.write_csv(tmp_path / "more.csv", [("a <|two|> goal", "sport"), ("a bank", "money")])
+        topics.write_text(topics.read_text() + f"evaluate: [{{name: more, data: {{path: {tmp_path / 'more.csv'}}}}}]\n")
+    else:
+        file = next(topics.parent.glob("*.csv"))
+        file.write_text(file.read_text() + "a <|two|> goal,sport\na <|one|> goal,sport\n" * 20)
+    with pytest.raises(InputError, match="tokens and the model a table for") as error:
+        preflight(load(topics, f"model.source={folder}"))
+    (problem,) = error.value.problems
+    assert problem.path == "model.source" and "<|" in problem.found and "resize_token_embeddings(" in problem.advice
+
+
+def test_tokens_without_a_row_that_no_example_has_do_no_harm(topics, encoder_folder, tmp_path):
+    folder = with_more_tokens(encoder_folder, tmp_path / "model", "<|one|>", "<|two|>")
+    assert preflight(load(topics, f"model.source={folder}")).parameters["full"]["trainable"] > 0
+
+
+def test_a_padding_token_without_a_row_is_refused(topics, encoder_folder, tmp_path):
+    folder = with_more_tokens(encoder_folder, tmp_path / "model", "<|pad|>")
+    tokenizer = tf.AutoTokenizer.from_pretrained(folder)
+    tokenizer.pad_token = "<|pad|>"
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(InputError, match=r"its padding has the token '<\|pad\|>'"):
+        preflight(load(topics, f"model.source={folder}"))

@@ -1,7 +1,7 @@
 """A base model from the hub (with a revision), a folder, a GGUF file, or an installed package."""
 
 from finetune.models.base import BaseModel, head_parameters, initialise
-from finetune.models.configuration import is_masked, positions_of, rows_of, text_config
+from finetune.models.configuration import is_masked, positions_of, rows_of, rows_said
 from finetune.models.devices import choose_device, choose_dtype, cpu_has_bfloat16, cpu_name
 from finetune.models.fit import modules_of
 from finetune.models.loading import load_base, load_config, load_tokenizer, skeleton, weightless_base
@@ -26,7 +26,7 @@ __all__ = [
     "modules_of",
     "positions_of",
     "rows_of",
+    "rows_said",
     "skeleton",
-    "text_config",
     "weightless_base",
 ]

@@ -84,6 +84,12 @@ def positions_of(model: PreTrainedModel) -> int | None:
     return min(limits, default=None)
 
 
+def rows_said(config: Any) -> int | None:
+    """How many tokens a configuration says that there are; None where it does not."""
+    said = getattr(text_config(config), "vocab_size", None)
+    return said if isinstance(said, int) and said > 0 else None
+
+
 def rows_of(model: PreTrainedModel) -> int | None:
     """How many tokens the model's table has rows for; None where it has no plain table."""
     import torch

@@ -56,9 +56,9 @@ def fit_of(
     foreign = sorted(name for name in lacking & needed if not is_named(name, wanted))
     unused = tuple(sorted(report["unexpected_keys"]))
     if foreign:
-        raise bad_input(
-            "model.source", _found(foreign, shapes, needed, unused, source), _advice(foreign, counted, unused)
-        )
+        elsewhere = _elsewhere(foreign, unused, model.base_model_prefix)
+        found = _found(foreign, shapes, len(needed), elsewhere, source)
+        raise bad_input("model.source", found, _advice(foreign, counted, elsewhere))
     new = frozenset(lacking & parameters)
     beside = frozenset(name for name in new if name not in head or is_pooler(name))
     return Fit(new | head if new_head else new, beside, tuple(name for name in unused if _matters(name, model)))
@@ -100,26 +100,24 @@ def listed(names: Sequence[str], shown: int = SHOWN) -> str:
 def _found(
     foreign: list[str],
     shapes: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]],
-    needed: set[str],
-    unused: Sequence[str],
+    needed: int,
+    elsewhere: Mapping[str, str],
     source: str,
 ) -> str:
     """What does not fit, in words: a few weights, and how many of how many."""
-    missing = [name for name in foreign if name not in shapes]
     said = []
-    if missing:
-        elsewhere = {name: place for name in missing if (place := _stored_as(name, unused))}
+    if missing := [name for name in foreign if name not in shapes]:
         shown = [f"{name} (there is {elsewhere[name]})" if name in elsewhere else name for name in missing]
-        said.append(f"it lacks {len(missing)} of this model's {len(needed)} weights, such as {listed(shown)}")
+        said.append(f"it lacks {len(missing)} of this model's {needed} weights, such as {listed(shown)}")
     if misshapen := [name for name in foreign if name in shapes]:
         shown = [f"{name} ({_shape(shapes[name][0])} for {_shape(shapes[name][1])})" for name in misshapen]
         said.append(f"{len(misshapen)} have another shape, such as {listed(shown)}")
     return f"the checkpoint in {source} does not fit its model: {'; '.join(said)}; they would start as random numbers"
 
 
-def _advice(foreign: list[str], counted: set[str], unused: Sequence[str]) -> str:
+def _advice(foreign: list[str], counted: set[str], elsewhere: Mapping[str, str]) -> str:
     """What to write: the names for `model.new`, unless the checkpoint is of another model, or named otherwise."""
-    if any(_stored_as(name, unused) for name in foreign):
+    if len(elsewhere) > len(foreign) / 2:
         return (
             "save the checkpoint under the names that transformers gives its weights (without what wrapped the model)"
         )
@@ -131,13 +129,24 @@ def _advice(foreign: list[str], counted: set[str], unused: Sequence[str]) -> str
     )
 
 
-def _stored_as(name: str, unused: Iterable[str]) -> str | None:
-    """The name under which the checkpoint seems to hold a weight: the same, with or without what stands before it."""
-    inner = name.partition(".")[2]
-    ends = [f".{name}", *([f".{inner}"] if "." in inner else [])]
-    return next(
-        (key for key in unused if any(f".{key}".endswith(end) for end in ends) or f".{name}".endswith(f".{key}")), None
-    )
+def _elsewhere(names: Iterable[str], unused: Iterable[str], base: str) -> dict[str, str]:
+    """Of the weights under other names, theirs in the checkpoint: the same with more or less before it, with or without
+    the name of the ``base`` model inside."""
+    ends = {end: key for key in unused for end in _endings(key)}
+    keys = set(unused)
+    found = {}
+    for name in names:
+        inner = name.removeprefix(f"{base}.")
+        key = ends.get(name) or ends.get(inner) or next((end for end in _endings(name) if end in keys), None)
+        if key is not None and "." in inner:
+            found[name] = key
+    return found
+
+
+def _endings(name: str) -> list[str]:
+    """A dotted name without its first parts, one by one: all that are left have a dot."""
+    parts = name.split(".")
+    return [".".join(parts[start:]) for start in range(len(parts) - 1)]
 
 
 def naming(names: Iterable[str], others: Iterable[str]) -> list[str]:

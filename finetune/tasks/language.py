@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from finetune.errors import bad_input
-from finetune.models import is_masked, text_config
+from finetune.models import is_masked, rows_said
 from finetune.options import OPERATIONAL, Options
 from finetune.progress import parts
 from finetune.registry import TASKS
@@ -96,8 +96,7 @@ class Language(Task):
             found = f"is a {config.model_type} model, whose pretraining cannot be continued here"
             raise bad_input("model.source", found, "use an encoder or a decoder")
         self.masked = is_masked(config)
-        rows = getattr(text_config(config), "vocab_size", None)
-        self.tokens = min(len(tokenizer), rows or len(tokenizer))
+        self.tokens = min(len(tokenizer), rows_said(config) or len(tokenizer))
         if asked not in ("auto", "masked" if self.masked else "causal"):
             found = f"is {asked}, which a {config.model_type} model was not trained for"
             raise bad_input("task.objective", found, f"write {'masked' if self.masked else 'causal'}, or auto")

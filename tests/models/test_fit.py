@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import BertModel, Qwen3MoeConfig, Qwen3MoeForCausalLM
+from transformers import BertModel, ElectraConfig, ElectraForPreTraining, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from finetune import recipe
 from finetune.errors import InputError
@@ -114,6 +114,15 @@ def test_a_masked_model_needs_the_layer_that_it_was_pretrained_with(load, encode
     assert "cls.predictions.bias" in problem.found and "write model.new: [cls]" in problem.advice
     base = load(options(encoder_folder, new=["cls"]), MASKED)
     assert len(base.new) == 5 and base.told == ("drawn afresh in each run, beside the head: cls.predictions",)
+
+
+def test_another_tasks_head_is_no_other_name_for_the_one_that_is_missing(tmp_path):
+    size = tiny.save_tokenizer(tmp_path)
+    shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64}
+    ElectraForPreTraining(ElectraConfig(vocab_size=size, embedding_size=32, **shape)).save_pretrained(tmp_path)
+    problem = refusal(from_header, options(tmp_path), MASKED)
+    assert "there is" not in problem.found
+    assert "write model.new: [generator_predictions, generator_lm_head]" in problem.advice
 
 
 @both
