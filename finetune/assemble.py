@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from finetune.group.group import Group, Member
 from finetune.group.prefix import Activations, Prefix, find_prefix
 from finetune.group.stacked import Weights
 from finetune.mitigations.base import Mitigation
+from finetune.models.pooled import pooled_in, read_pooling
 from finetune.progress import phase
 from finetune.randomness import Streams
 from finetune.registry import MITIGATIONS, STRATEGIES
@@ -25,6 +27,7 @@ from finetune.technique import Technique, Techniques
 from finetune.train.batching import steps_of
 from finetune.train.identity import check_distinct, identity
 from finetune.train.optimizer import check_optimizer
+from finetune.train.solving import settle_pooling
 
 if TYPE_CHECKING:
     from finetune.recipe import Recipe
@@ -54,8 +57,11 @@ def assemble(
         others = {
             other.streams.seed: {"identity": known} for other, known in zip(reversed(members), starts, strict=False)
         }
-        check_distinct(start, {**sisters, **others})
+        if not built.strategy.solves:  # what is solved is the same, from wherever it starts
+            check_distinct(start, {**sisters, **others})
         starts.append(start)
+        split = member.streams
+        settle_pooling(model, base, data.task, data.train.examples, recipe.scoring.batch_size, split, around)
         with torch.no_grad():
             for name, value in (begun[len(members) - len(starts)] if begun else {}).items():
                 model.get_parameter(name).copy_(value)
@@ -77,6 +83,13 @@ class Built:
     """The strategy and the mitigations."""
     fresh: frozenset[str]
     """Names of trained parameters without a pretrained value."""
+
+    def restore(self, folder: Path) -> None:
+        """Put in what a run has saved in ``folder``: the weights that it trained, and how it pools."""
+        self.strategy.restore(self.model, folder)
+        pooled, pooling = pooled_in(self.model), read_pooling(folder)
+        if pooled and pooling:
+            pooled.pooling = pooling
 
 
 def _seen(data: TaskData, config: Any) -> torch.Tensor | None:
@@ -137,6 +150,8 @@ def treated(recipe: Recipe) -> bool:
 def prepare(recipe: Recipe, model: Any, data: TaskData, new: frozenset[str] = frozenset()) -> Built:
     """Apply the recipe's mitigations and strategy to a fresh model. Works on weightless models too."""
     data.task.check_model(model)
+    if data.task.pooling:
+        model.pooling = data.task.pooling
     strategy, mitigations = techniques_of(recipe)
     check_together(strategy, mitigations)
     head = models.head_parameters(model, new) if data.task.new_head else set(new)
@@ -164,6 +179,9 @@ def prepare(recipe: Recipe, model: Any, data: TaskData, new: frozenset[str] = fr
 def check_together(strategy: Strategy, mitigations: Sequence[Mitigation]) -> None:
     """Refuse mitigations that contradict each other or the strategy, and the same one twice."""
     for number, mitigation in enumerate(mitigations):
+        if strategy.solves and mitigation.combines is None:
+            found = f"'{mitigation.name}' is about training in steps, and a probe is solved"
+            raise bad_input(f"mitigations.{number}", found, "leave it out, or write strategy.solver: steps")
         for other in (*strategy.techniques, *mitigations[:number]):
             reason = mitigation.contradicts.get(other.name)
             if isinstance(other, Strategy | Mitigation):

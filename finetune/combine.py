@@ -209,7 +209,7 @@ class Finished:
         recipe, mean = self.variant.recipe, dict[str, torch.Tensor]()
         for number, seed in enumerate(self.around.track(sorted(seeds), "averaging weights"), start=1):
             built = drawn(recipe, self.base, self.data, Streams(seed, frozenset(recipe.vary)))
-            built.strategy.restore(built.model, self._run(seed).model)
+            built.restore(self._run(seed).model)
             model = built.model if len(seeds) == 1 else merged(built.model)
             for name, value in trained_parameters(model).items():
                 # A running mean, in which equal weights stay what they are, to the bit.

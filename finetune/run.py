@@ -17,9 +17,10 @@ from finetune.errors import FinetuneError
 from finetune.evaluate import metrics
 from finetune.group.group import Group, Member
 from finetune.group.stacked import Weights
+from finetune.models.pooled import pooled_in, write_pooling
 from finetune.progress import phase
 from finetune.randomness import Streams
-from finetune.run_dir import FORMAT, RunDir, write_json
+from finetune.run_dir import FORMAT, RunDir, atomic, write_json
 from finetune.scoring import Scores, score_held_out, validate_with
 from finetune.shared import TaskData
 from finetune.strategies.base import TRAINED_WEIGHTS, Strategy
@@ -27,6 +28,7 @@ from finetune.surroundings import Surroundings
 from finetune.train.loop import train
 from finetune.train.meters import Phases
 from finetune.train.options import TrainOptions
+from finetune.train.solving import solve_head
 from finetune.train.state import Trained
 
 if TYPE_CHECKING:
@@ -51,22 +53,23 @@ def run(
     recipe, phases = variant.recipe, Phases(around.device, len(members), around.total)
     base.tell(around.progress.say)
     begun = train_before(recipe, members, data, base, around)
-    group, strategy, starts = assemble(recipe, base, data, members, around, sisters, begun)
-    open_prefix(group, recipe, base, data, around)
-    if compiled:
-        group.compile()
+    # What is solved is the same for all of them: it is done once, and stored for each.
+    single = techniques_of(recipe)[0].solves
+    doing = members[:1] if single else members
+    group, strategy, starts = assemble(recipe, base, data, doing, around, sisters, begun)
     phases.end("load")
-    validation = validate_with(group, data, recipe, around)
-    trained = train(group, data.task, data.train.examples, recipe.train, members, around, validation)
+    trained = fit(group, strategy, recipe, base, data, doing, around, compiled)
     phases.end("train", sum(each.facts["seconds"] for each in trained))
-    folders = [member.folder for member in members]
-    found = score_held_out(group, data, recipe, around, folders, base.digest)
+    found = score_held_out(group, data, recipe, around, [member.folder for member in doing], base.digest)
+    if single:
+        copy_predictions(members, data, around)
+        trained, found, starts = trained * len(members), found * len(members), starts * len(members)
     phases.end("evaluate")
     results = []
     whole = not any(each.facts["resumed"] for each in trained)
     for number, (member, how, (scores, right, latency)) in enumerate(zip(members, trained, found, strict=True)):
         status, reason = judge(how, scores, right, data, recipe, untuned)
-        with group.alone(number) as model:
+        with group.alone(0 if single else number) as model:
             result = {
                 **opening(variant, member.streams.seed, status, reason),
                 **phases.facts(whole),
@@ -74,15 +77,54 @@ def run(
                 "parameters": count_parameters(model),
                 "scores": scores,
                 "training": how.facts,
-                "identity": starts[number],
+                "identity": None if single else starts[number],
                 "base": base.digest,
                 "new": models.modules_of(base.new),
                 "streams": member.streams.facts(),
+                **pooling_facts(model),
             }
             results.append(
                 finish(result, strategy if recipe.train.save_model else None, model, data, around, member.folder)
             )
     return results
+
+
+def fit(
+    group: Group,
+    strategy: Strategy,
+    recipe: Recipe,
+    base: models.BaseModel,
+    data: TaskData,
+    members: Sequence[Member],
+    around: Surroundings,
+    compiled: bool = False,
+) -> list[Trained]:
+    """Solve or train what learns in ``group``; how it went, for each of its members."""
+    examples = data.train.examples
+    if strategy.solves:
+        size, streams = recipe.scoring.batch_size, members[0].streams
+        return [solve_head(group.model, base, data.task, examples, size, streams, around)]
+    open_prefix(group, recipe, base, data, around)
+    if compiled:
+        group.compile()
+    validation = validate_with(group, data, recipe, around)
+    return train(group, data.task, examples, recipe.train, members, around, validation)
+
+
+def copy_predictions(members: Sequence[Member], data: TaskData, around: Surroundings) -> None:
+    """Give each run the predictions of the first."""
+    if around.accelerator.is_main_process:
+        for member in members[1:]:
+            for task in data.held_out:
+                with atomic(member.folder.predictions(task)) as temporary:
+                    shutil.copyfile(members[0].folder.predictions(task), temporary)
+    around.accelerator.wait_for_everyone()
+
+
+def pooling_facts(model: torch.nn.Module) -> dict[str, Any]:
+    """How a head of our own pools, for the run's result."""
+    found = pooled_in(model)
+    return {"pooling": found.pooling.model_dump()} if found else {}
 
 
 def train_before(
@@ -101,16 +143,16 @@ def train_before(
     places = [Member(member.streams, member.folder.before) for member in members]
     left = [place for place in places if not place.folder.model.exists()]
     if left:
-        group, strategy, _ = assemble(first, base, data, left, around, {})
-        open_prefix(group, first, base, data, around)
-        validation = validate_with(group, data, first, around)
-        found = train(group, data.task, data.train.examples, first.train, left, around, validation)
-        for number, trained in enumerate(found):
+        single = techniques_of(first)[0].solves
+        group, strategy, _ = assemble(first, base, data, left[:1] if single else left, around, {})
+        found = fit(group, strategy, first, base, data, left, around)
+        for number, place in enumerate(left):
+            trained = found[0 if single else number]
             if trained.diverged:
                 raise FinetuneError(f"what comes before strategy '{recipe.strategy.type}' diverged: {trained.diverged}")
-            with group.alone(number) as model:
+            with group.alone(0 if single else number) as model:
                 if around.accelerator.is_main_process:
-                    save_model(strategy, model, data, left[number].folder.model)
+                    save_model(strategy, model, data, place.folder.model)
         around.accelerator.wait_for_everyone()
     return [load_file(place.folder.model / TRAINED_WEIGHTS) for place in places]
 
@@ -177,6 +219,7 @@ def save_model(strategy: Strategy, model: torch.nn.Module, data: TaskData, folde
     """Write what was trained, and the tokenizer."""
     with phase("writing the model"), whole_folder(folder) as temporary:
         strategy.save(model, temporary)
+        write_pooling(model, temporary)
         data.task.tokenizer.save_pretrained(temporary)
 
 

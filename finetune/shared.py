@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from datetime import date
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from finetune import models
 from finetune.data import Splits, load_splits
+from finetune.models import Pooling
 from finetune.progress import phase
 from finetune.registry import STRATEGIES, TASKS
 from finetune.tasks.base import Encoded, Task
@@ -53,9 +55,15 @@ class Shared:
 
     def data(self, recipe: Recipe, split_seed: int) -> TaskData:
         """The recipe's data, split, checked and encoded for its task. Raises InputError for data that cannot serve."""
+        # How a head pools has no part in what is read and encoded.
+        plain = recipe.model_copy(update={"task": _unpooled(recipe.task)})
         source, pairs = [recipe.model.source, recipe.model.tokenizer], STRATEGIES.get(recipe.strategy.type).pairs
-        wanted = [recipe.data, *recipe.evaluate, recipe.task, *source, pairs, split_seed]
-        return self._once("data", wanted, lambda: self._load_data(recipe, split_seed))
+        wanted = [recipe.data, *recipe.evaluate, plain.task, *source, pairs, split_seed]
+        data = self._once("data", wanted, lambda: self._load_data(plain, split_seed))
+        pooling = pooling_of(recipe)
+        if pooling is None:
+            return data
+        return self._once("pooled", [*wanted, pooling], lambda: replace(data, task=_with(data.task, pooling)))
 
     def base(self, recipe: Recipe, task: Task) -> models.BaseModel:
         """The base model with the task's head, as every run starts from it."""
@@ -109,3 +117,36 @@ class Shared:
         if key not in self._kept:
             self._kept[key] = load()
         return self._kept[key]
+
+
+def asked_pooling(task: Any, strategy: Any) -> str:
+    """How the recipe's task, or else its strategy, has a new head pool: `model` where there is none, too."""
+    if not TASKS.get(task.type).new_head:
+        return "model"
+    return getattr(task, "pooling", None) or STRATEGIES.get(strategy.type)(strategy).pooling
+
+
+def pooling_of(recipe: Recipe) -> Pooling | None:
+    """How the recipe's head of our own pools, as far as it can be said without weights; None: the architecture's way.
+
+    Raises InputError for files of the model that cannot be read.
+    """
+    asked, normalise = asked_pooling(recipe.task, recipe.strategy), getattr(recipe.task, "normalise", None)
+    if asked == "model":
+        return None
+    if asked != "auto":
+        return Pooling(mode=cast(Any, asked), normalise=bool(normalise), reason="the recipe says so")
+    found = models.declared(recipe.model) or Pooling(mode="auto")
+    return found if normalise is None else found.model_copy(update={"normalise": normalise})
+
+
+def _unpooled(options: Any) -> Any:
+    """A task's options without what they say of pooling."""
+    return options.model_copy(update={name: None for name in ("pooling", "normalise") if hasattr(options, name)})
+
+
+def _with(task: Task, pooling: Pooling) -> Task:
+    """The same fitted task with a head that pools so."""
+    pooled = copy(task)
+    pooled.pooling = pooling
+    return pooled

@@ -13,20 +13,18 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from finetune.assemble import assemble, open_prefix
+from finetune.assemble import assemble
 from finetune.digests import text_digest
 from finetune.errors import FinetuneError, InputError
 from finetune.group.group import Member
 from finetune.models import ModelOptions
 from finetune.progress import phase
 from finetune.randomness import Streams
-from finetune.run import whole_folder
+from finetune.run import fit, whole_folder
 from finetune.run_dir import FORMAT, RunDir, StudyDir, write_json
-from finetune.scoring import validate_with
 from finetune.shared import Shared, TaskData
 from finetune.strategies.whole import merged
 from finetune.surroundings import Surroundings
-from finetune.train.loop import train
 
 if TYPE_CHECKING:
     from finetune.recipe import Recipe, Stage
@@ -79,10 +77,8 @@ def _train(
 ) -> None:
     """Train one stage, or go on with it, and save the whole model; `result.json` says that it is there."""
     base, member = shared.base(recipe, data.task), Member(Streams(stage.seed), place)
-    group, _, _ = assemble(recipe, base, data, [member], around, {})
-    open_prefix(group, recipe, base, data, around)
-    validation = validate_with(group, data, recipe, around)
-    [trained] = train(group, data.task, data.train.examples, recipe.train, [member], around, validation)
+    group, strategy, _ = assemble(recipe, base, data, [member], around, {})
+    [trained] = fit(group, strategy, recipe, base, data, [member], around)
     if trained.diverged:
         raise FinetuneError(f"stage '{stage.name}' diverged, and nothing can start from it: {trained.diverged}")
     if around.accelerator.is_main_process:

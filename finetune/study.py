@@ -243,7 +243,7 @@ class Study:
         base = self.shared.base(variant.recipe, data.task)
         built = build(variant.recipe, base, data, self.recipe.streams(seed), around)
         model = built.model
-        built.strategy.restore(model, folder.model)
+        built.restore(folder.model)
         [(scores, *_)] = score_held_out(Group(model), data, variant.recipe, around, [folder], base.digest)
         result["scores"] |= scores
         if around.accelerator.is_main_process:

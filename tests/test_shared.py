@@ -52,7 +52,7 @@ def test_variants_that_differ_in_strategy_share_everything(topics, loads):
 @pytest.fixture
 def plain(topics):
     """The topics recipe, whose variants are made by tests."""
-    topics.write_text(topics.read_text().partition("variants:")[0] + "strategy: {type: linear}\n")
+    topics.write_text(topics.read_text().partition("variants:")[0] + "strategy: {type: linear, solver: steps}\n")
     return topics
 
 

@@ -236,7 +236,7 @@ data:
 task: {{type: classification, max_length: 32}}
 train: {{epochs: 1, min_steps: 24, batch_size: 16, learning_rate: 1.0e-2, evaluations: 2}}
 variants:
-  linear: {{strategy: {{type: linear}}, train: {{learning_rate: 0.1}}}}
+  linear: {{strategy: {{type: linear, solver: steps}}, task: {{pooling: model}}, train: {{learning_rate: 0.1}}}}
   full: {{strategy: {{type: full}}}}
 """
     )

@@ -6,16 +6,19 @@ from finetune.models.devices import choose_device, choose_dtype, cpu_has_bfloat1
 from finetune.models.fit import modules_of
 from finetune.models.loading import load_base, load_config, load_tokenizer, skeleton, weightless_base
 from finetune.models.places import Location, ModelOptions, check_files, locate
+from finetune.models.pooling import Pooling, declared
 
 __all__ = [
     "BaseModel",
     "Location",
     "ModelOptions",
+    "Pooling",
     "check_files",
     "choose_device",
     "choose_dtype",
     "cpu_has_bfloat16",
     "cpu_name",
+    "declared",
     "head_parameters",
     "initialise",
     "is_masked",

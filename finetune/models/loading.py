@@ -15,6 +15,7 @@ from finetune.models.base import BaseModel, head_parameters
 from finetune.models.configuration import check_class, lay_over
 from finetune.models.fit import fit_of
 from finetune.models.places import Location, ModelOptions, check_files, locate
+from finetune.models.pooling import POOLED
 from finetune.models.weights import weight_shapes
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def load_base(options: ModelOptions, architecture: str, new_head: bool = False, 
     settings = load_config(options, **config)
     check_class(settings, architecture)
     with _loading(place, "model.source") as said:
-        model, report = getattr(transformers, architecture).from_pretrained(
+        model, report = _class_of(architecture).from_pretrained(
             place.name,
             config=settings,
             dtype=torch.float32,
@@ -118,15 +119,25 @@ def weightless_base(options: ModelOptions, empty: PreTrainedModel, new_head: boo
     return BaseModel(empty, fit.new, (*fit.lines(), *said))
 
 
+def _class_of(architecture: str) -> Any:
+    """A transformers Auto class, or the one of our own that is made in the same way."""
+    import transformers
+
+    if architecture != POOLED:
+        return getattr(transformers, architecture)
+    from finetune.models.pooled import PooledForSequenceClassification
+
+    return PooledForSequenceClassification
+
+
 def skeleton(options: ModelOptions, architecture: str, **config: Any) -> PreTrainedModel:
     """The architecture without weights (on torch's `meta` device): what a dry run needs, at no cost."""
     import torch
-    import transformers
 
     settings = load_config(options, **config)
     check_class(settings, architecture)
     with _loading(locate(options.source), "model.source"), torch.device("meta"):
-        return getattr(transformers, architecture).from_config(settings, trust_remote_code=options.trust_remote_code)
+        return _class_of(architecture).from_config(settings, trust_remote_code=options.trust_remote_code)
 
 
 def load_config(options: ModelOptions, **config: Any) -> Any:

@@ -43,6 +43,14 @@ def _head(task: Any, strategy: Any) -> Iterator[Mistake]:
         )
 
 
+def _normalise(task: Any, strategy: Any) -> Iterator[Mistake]:
+    if getattr(task, "normalise", None) is None:
+        return
+    if (task.pooling or STRATEGIES.get(strategy.type)(strategy).pooling) == "model":
+        found = "is about a vector pooled for a head of our own, and transformers' own class pools here"
+        yield Mistake(("task", "normalise"), found, "write task.pooling: auto or mean, or leave it out")
+
+
 def _pairs(task: Any, strategy: Any) -> Iterator[Mistake]:
     """Pairs of answers, where something is to learn from them or to compare them."""
     if getattr(task, "rejected", None):
@@ -149,7 +157,7 @@ def _stages(stages: list[Any]) -> Iterator[Mistake]:
     names, used = [stage.name for stage in stages], set[int]()
     for number, stage in enumerate(stages):
         sections = {name: getattr(stage, name) for name in ("data", "task", "strategy", "train")}
-        for check in (_head, _pairs, _select, _early_stopping, _batches, _method, _optimizer, _plateau):
+        for check in (_head, _normalise, _pairs, _select, _early_stopping, _batches, _method, _optimizer, _plateau):
             needed = {name: sections[name] for name in inspect.signature(check).parameters}
             for mistake in check(**needed):
                 yield replace(mistake, keys=("stages", number, *mistake.keys))
@@ -173,6 +181,7 @@ def _stages(stages: list[Any]) -> Iterator[Mistake]:
 
 CHECKS: tuple[Callable[..., Iterator[Mistake]], ...] = (
     _head,
+    _normalise,
     _pairs,
     _held_out,
     _names,

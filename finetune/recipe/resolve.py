@@ -14,6 +14,7 @@ from finetune.errors import InputError, Problem, did_you_mean
 from finetune.randomness import Streams
 from finetune.recipe.explain import Mistake, describe
 from finetune.recipe.files import read, read_mapping, read_text
+from finetune.recipe.idle import idle_steps
 from finetune.recipe.options import NAME, STUDY_KEYS, Recipe, SeedsUntil
 from finetune.recipe.overrides import Override, apply, parse_overrides
 from finetune.recipe.paths import anchored
@@ -118,7 +119,12 @@ def load(path: Path, overrides: Sequence[str] = ()) -> ResolvedRecipe:
     if root.child("name") is None:
         root = merge(Node({"name": Node(path.stem, Origin(shown(path)))}, root.origin), root)
     shared, trees = _spread(root, assignments, problems)
-    return _resolve(path, text, shared, trees, problems)
+    resolved = _resolve(path, text, shared, trees, problems)
+    if idle := list(
+        idle_steps(path, shared, resolved.trees, {variant.name: variant.recipe for variant in resolved.variants})
+    ):
+        raise InputError(sorted(idle, key=by_place))
+    return resolved
 
 
 def _variant_names(root: Node) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from finetune import options
 from finetune.technique import Technique
@@ -37,6 +37,16 @@ class Strategy(Technique):
     @property
     def needs_head(self) -> bool:
         """Whether nothing would learn without a task head that is trained from scratch."""
+        return False
+
+    @property
+    def pooling(self) -> Literal["model", "auto"]:
+        """How a new head gets one vector of a text's tokens, where the task does not say it."""
+        return "model"
+
+    @property
+    def solves(self) -> bool:
+        """Whether a linear head alone learns, and is solved for instead of trained in steps."""
         return False
 
     @property
@@ -82,6 +92,15 @@ class Strategy(Technique):
         from safetensors.torch import load_file
 
         set_trained(model, load_file(folder / TRAINED_WEIGHTS))
+
+
+def single_linear(model: torch.nn.Module, head: set[str]) -> str | None:
+    """Name of the linear layer that the parameters named in ``head`` make up; None where they are more than one."""
+    import torch
+
+    owners = {name.rpartition(".")[0] for name in head}
+    name = owners.pop() if len(owners) == 1 else ""
+    return name if name and isinstance(model.get_submodule(name), torch.nn.Linear) else None
 
 
 def train_only(model: torch.nn.Module, names: set[str]) -> None:

@@ -7,12 +7,12 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from finetune.errors import bad_input
 from finetune.options import Options
 from finetune.registry import STRATEGIES
-from finetune.strategies.base import Strategy, train_only
+from finetune.strategies.base import Strategy, single_linear, train_only
 from finetune.strategies.tangent import linearise, own_origin
 from finetune.strategies.whole import restore_whole
 
@@ -32,13 +32,29 @@ class LinearOptions(Options):
     """`probe`: the task's head learns, on frozen features. `lp-ft`: first a probe, then all weights learn, from the
     head that it found. `linearised`: all weights learn, head included, in the model's tangent at the pretrained weights
     and the head's first draw; learning rates are those of full tuning."""
+    solver: Literal["lbfgs", "steps"] = "lbfgs"
+    """How a probe is fitted, also the one that `lp-ft` begins with. `lbfgs`: logistic regression with an L2 penalty on
+    features that are computed once, solved to convergence; how strong the penalty is, five-fold cross-validation
+    inside the training examples decides, among ten strengths (C from 1e-4 to 1e4). A validation split is not used, and
+    what `train` says of steps neither; a seed changes nothing unless `vary` has `split`. `steps`: gradient steps, as
+    `train` says."""
     probe_rate: float = Field(5.0e-3, gt=0)
-    """Learning rate of the probe in `lp-ft`; `train.learning_rate` is that of full tuning."""
+    """Learning rate of the probe in `lp-ft` with `solver: steps`; `train.learning_rate` is that of full tuning."""
     probe_epochs: float = Field(20.0, gt=0)
-    """Passes over the training examples that the probe in `lp-ft` may take."""
+    """Passes over the training examples that the probe in `lp-ft` may take with `solver: steps`."""
     patience: int = Field(3, ge=1)
     """Evaluations without improvement on the validation split, one an epoch, after which the probe in `lp-ft` has
-    converged. Without a validation split it takes all its epochs."""
+    converged with `solver: steps`. Without a validation split it takes all its epochs."""
+
+    @model_validator(mode="after")
+    def _said_where_it_means_something(self) -> LinearOptions:
+        said = self.model_fields_set
+        steps = sorted(said & {"probe_rate", "probe_epochs", "patience"})
+        if steps and self.solver == "lbfgs" and self.mode == "lp-ft":
+            raise ValueError(f"{', '.join(steps)} say how a probe takes steps, and it is solved; write solver: steps")
+        if "solver" in said and self.mode == "linearised":
+            raise ValueError("solver is for a probe, and what is linearised takes steps; leave it out")
+        return self
 
 
 @STRATEGIES.register
@@ -70,13 +86,23 @@ class Linear(Strategy):
     def before(self) -> tuple[Any, dict[str, Any]] | None:
         if self.options.mode != "lp-ft":
             return None
+        if self.options.solver == "lbfgs":
+            return LinearOptions(type="linear"), {}
         probe = {
             "learning_rate": self.options.probe_rate,
             "epochs": self.options.probe_epochs,
             "evaluations": math.ceil(self.options.probe_epochs),
             "early_stopping": {"patience": self.options.patience},
         }
-        return LinearOptions(type="linear"), probe
+        return LinearOptions(type="linear", solver="steps"), probe
+
+    @property
+    def solves(self) -> bool:
+        return self.options.mode == "probe" and self.options.solver == "lbfgs"
+
+    @property
+    def pooling(self) -> Literal["model", "auto"]:
+        return "model" if self.linearised else "auto"
 
     @property
     def needs_head(self) -> bool:
@@ -104,6 +130,10 @@ class Linear(Strategy):
     def prepare(self, model: PreTrainedModel, head: set[str]) -> torch.nn.Module:
         if self.needs_head and not head:
             raise bad_input("strategy.type", "this model and task have no head to train", "use partial or adapter")
+        if self.solves and single_linear(model, head) is None:
+            layers = ", ".join(sorted({name.rpartition(".")[0] or name for name in head}))
+            found = f"is `model`, and more than one linear layer learns then: {layers}"
+            raise bad_input("task.pooling", found, "write auto, or leave it out; or write strategy.solver: steps")
         train_only(model, head if self.options.mode == "probe" else {name for name, _ in model.named_parameters()})
         if self.linearised:
             linearise(model, head | self.changed)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from finetune.data import Splits
+    from finetune.models.pooling import Pooling
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,9 @@ class Task:
     """What prompts may share while they are answered."""
     pairs: bool = False
     """Whether it is to be learnt from pairs of answers: each training example is a pair then, and counts 1."""
+
+    pooling: Pooling | None = None
+    """How a head of our own gets one vector of a text's tokens; None: the architecture has its own way, or no head."""
 
     def __init__(self, options: Any):
         self.options = options

@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from finetune.errors import bad_input
+from finetune.models.pooling import POOLED
 from finetune.options import OPERATIONAL, Options
 from finetune.progress import parts
 from finetune.registry import TASKS
@@ -36,6 +37,15 @@ class ClassificationOptions(Options):
     group: str | None = Field(None, json_schema_extra=OPERATIONAL)
     """Column whose equal values belong together (a document, a patient), so that errors are computed by group and not
     by example. A group must not be on both sides of a split: see `data.split.group` and `data.leaks`."""
+    pooling: Literal["model", "auto", "cls", "mean", "last", "max"] | None = None
+    """How the head gets one vector of a text's tokens. `model`: as transformers' own class for the model does. Others
+    put a linear head over the last hidden states: of the first token, the mean of all, the last, or the largest value
+    of each feature; padding never counts. `auto`: what sentence-transformers' files beside the model say, the last
+    token of causal models, else what cross-validation on the training examples prefers. Default: the strategy's,
+    which is `auto` for a linear probe and what begins with one, and `model` for others."""
+    normalise: bool | None = None
+    """Divide that vector by its length, which `pooling: model` has no place for. Default: as `auto` finds; without it,
+    no."""
     max_length: int = Field(256, ge=4)
     """Tokens an example may have; longer ones are cut at the end, and counted in the data facts."""
     metrics: list[str] = Field(["accuracy", "macro_f1", "mcc", "nll"], min_length=1)
@@ -48,13 +58,16 @@ class Classification(Task):
 
     name: ClassVar[str] = "classification"
     Options = ClassificationOptions
-    architecture = "AutoModelForSequenceClassification"
     new_head: ClassVar[bool] = True
     example_score: ClassVar[str] = "accuracy"
 
     options: ClassificationOptions
     commonest: str
     """The class with the most training examples; the first of them in a tie."""
+
+    @property
+    def architecture(self) -> str:
+        return POOLED if self.pooling else "AutoModelForSequenceClassification"
 
     def inputs(self) -> list[str]:
         return [self.options.text, *([self.options.pair] if self.options.pair else [])]
@@ -95,6 +108,8 @@ class Classification(Task):
 
     def check_model(self, model: Any) -> None:
         """Refuse an encoder-decoder that could not be pooled."""
+        if self.pooling:
+            return
         # transformers does so at the input's end token; T5Gemma's at the last token, as in other models.
         if not getattr(model.config, "is_encoder_decoder", False) or model.config.model_type.startswith("t5gemma"):
             return

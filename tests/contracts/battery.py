@@ -43,7 +43,7 @@ EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
         "adaptive/prodigy": {"method": "prodigy"},
         "adaptive/schedule-free": {"method": "schedule-free"},
         "full": {},
-        "linear": {},
+        "linear": {"solver": "steps"},
         "linear/linearised": {"mode": "linearised"},
         "partial": {"last": 1},
         "preference": {"of": {"type": "adapter", "rank": 4}},

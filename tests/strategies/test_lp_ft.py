@@ -23,7 +23,8 @@ def study_of(recipe, folder, *overrides, progress=None):
     text = recipe.read_text().splitlines(keepends=True)
     recipe.write_text("".join(line for line in text if not line.startswith("  linear:")))
     own = (
-        "variants.full.strategy={type: linear, mode: lp-ft, probe_epochs: 6, probe_rate: 0.05}",
+        "variants.full.strategy={type: linear, mode: lp-ft, solver: steps, probe_epochs: 6, probe_rate: 0.05}",
+        "variants.full.task.pooling=model",
         "variants.full.train={epochs: 100, max_steps: 20, min_steps: 0, replicas: 1}",
     )
     outcome = run_study(recipes.load(recipe, ["seeds=[3]", *own, *overrides]), folder, progress)
@@ -114,6 +115,7 @@ def test_seeds_side_by_side_are_the_runs_that_they_are_alone(topics, tmp_path, k
 
 
 def test_the_probe_is_the_linear_strategy():
-    options, train = Linear(LinearOptions(type="linear", mode="lp-ft", patience=2)).before()
-    assert options == LinearOptions(type="linear", mode="probe") and train["early_stopping"] == {"patience": 2}
+    options, train = Linear(LinearOptions(type="linear", mode="lp-ft", solver="steps", patience=2)).before()
+    assert options == LinearOptions(type="linear", solver="steps") and train["early_stopping"] == {"patience": 2}
+    assert Linear(LinearOptions(type="linear", mode="lp-ft")).before() == (LinearOptions(type="linear"), {})
     assert Linear(LinearOptions(type="linear")).before() is None

@@ -1,0 +1,118 @@
+"""What a frozen model makes of examples, as a linear head sees it: one vector for each, computed once."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.functional import normalize
+
+from finetune.errors import Interrupted
+from finetune.group.prefix import IN_MEMORY
+from finetune.memory import out_of_memory
+from finetune.models.pooled import PooledForSequenceClassification, pool
+from finetune.surroundings import Surroundings
+from finetune.tasks.base import Example, Task, model_inputs
+
+
+def extract(
+    model: torch.nn.Module,
+    head: str,
+    task: Task,
+    examples: Sequence[Example],
+    modes: Sequence[str],
+    size: int,
+    around: Surroundings,
+) -> dict[str, torch.Tensor]:
+    """By pooling mode what the linear layer called ``head`` would be given for each of ``examples``: (N, F) float32.
+
+    ``modes`` are of a head of our own; of another model the one mode is its own, whatever it is called. Processes
+    share the work, and all get all of it. Arrays too large for memory are mapped from disk.
+    """
+    order = sorted(range(len(examples)), key=lambda index: -examples[index].length)
+    batches = [order[start : start + size] for start in range(0, len(order), size)]
+    accelerator, found = around.accelerator, dict[str, torch.Tensor]()
+    around.progress.start(f"{around.title}: features", len(batches))
+    model.eval()
+    for number, batch in enumerate(batches[accelerator.process_index :: accelerator.num_processes], start=1):
+        if around.stop.requested and accelerator.num_processes == 1:
+            raise Interrupted("stopped while computing features")
+        for mode, vectors in _vectors(model, head, task, [examples[index] for index in batch], modes, around).items():
+            if mode not in found:
+                found[mode] = room((len(examples), vectors.shape[1]), torch.float32, around.cache)
+                found[mode].zero_()
+            found[mode][torch.tensor(batch)] = vectors
+        around.progress.step(number)
+    if accelerator.num_processes > 1:
+        for mode in modes:  # each has its own rows, and zeros in those of others
+            found[mode] = accelerator.reduce(found[mode].to(around.device), "sum").cpu()
+    return found
+
+
+def room(size: tuple[int, ...], dtype: torch.dtype, folder: Path) -> torch.Tensor:
+    """Room for an array: in memory, or mapped from a file in ``folder`` that vanishes with the process."""
+    count = torch.Size(size).numel()
+    if count * dtype.itemsize <= IN_MEMORY:
+        return torch.empty(size, dtype=dtype)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".features-", delete=False) as file:
+        file.truncate(count * dtype.itemsize)
+    mapped = torch.from_file(file.name, shared=True, size=count, dtype=dtype)
+    Path(file.name).unlink()
+    return mapped.reshape(size)
+
+
+def _vectors(
+    model: Any, head: str, task: Task, examples: Sequence[Example], modes: Sequence[str], around: Surroundings
+) -> dict[str, torch.Tensor]:
+    """The vectors of one batch, which is halved when memory runs out."""
+    try:
+        batch = {name: value.to(around.device) for name, value in task.collate(examples).items()}
+        with torch.no_grad(), around.arithmetic():
+            if isinstance(model, PooledForSequenceClassification):
+                inputs = model_inputs(batch)
+                hidden = model.features(**inputs)
+                found = {mode: pool(hidden, inputs["attention_mask"], mode) for mode in modes}
+            else:
+                found = {modes[0]: _before(model, head, batch)}
+        return {mode: vectors.float().cpu() for mode, vectors in found.items()}
+    except RuntimeError as error:
+        if not out_of_memory(error) or len(examples) == 1:
+            raise
+        half = len(examples) // 2
+    parts = [_vectors(model, head, task, part, modes, around) for part in (examples[:half], examples[half:])]
+    return {mode: torch.cat([part[mode] for part in parts]) for mode in modes}
+
+
+def _before(model: torch.nn.Module, head: str, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """What a model's logits are made of: they are it, where the layer that makes them does nothing."""
+    parent, _, name = head.rpartition(".")
+    owner = model.get_submodule(parent)
+    layer = owner.get_submodule(name)
+    setattr(owner, name, torch.nn.Identity())
+    try:
+        return model(**model_inputs(batch)).logits
+    finally:
+        setattr(owner, name, layer)
+
+
+def looks_back_only(model: PooledForSequenceClassification, example: Example, around: Surroundings) -> bool:
+    """Whether no token sees a later one: then the last alone has seen the whole text."""
+    ids = torch.tensor(example.inputs["input_ids"][:64].astype("int64"), device=around.device)[None]
+    first = ids.shape[1] // 2
+    if first == 0:
+        return False
+    embeddings: Any = model.get_input_embeddings()
+    other = torch.cat([ids[:, :first], (ids[:, first:] + 1) % embeddings.num_embeddings], 1)
+    model.eval()
+    with torch.no_grad(), around.arithmetic():
+        one, two = (model.features(given, torch.ones_like(given))[0, :first].float() for given in (ids, other))
+    return bool((one - two).abs().max() <= 1e-6 * one.abs().max())
+
+
+def scaled(vectors: torch.Tensor, normalised: bool) -> torch.Tensor:
+    """``vectors`` (N, F), each divided by its length where they are to be ``normalised``."""
+    return normalize(vectors, dim=-1) if normalised else vectors

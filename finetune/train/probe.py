@@ -1,0 +1,159 @@
+"""A linear head solved on frozen features: which vectors it sees and how strong its penalty is are chosen by
+cross-validation inside the training examples; then it is fitted to all of them.
+
+The penalties are those of scikit-learn's LogisticRegressionCV, whose C they are given in.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from finetune.randomness import Streams
+from finetune.surroundings import Surroundings
+from finetune.train.features import room, scaled
+from finetune.train.logistic import Axes, Problems, solve
+
+FOLDS = 5
+STRENGTHS = tuple(float(value) for value in np.logspace(-4, 4, 10))
+"""C, from the strongest penalty to the weakest."""
+
+TOGETHER = 1 << 22
+"""Numbers in all solutions of the problems that are solved at once."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A solved head."""
+
+    weights: torch.Tensor
+    """(K, F) float64."""
+    biases: torch.Tensor
+    """(K,) float64; zero without intercept."""
+    normalised: bool
+    mode: str
+    facts: dict[str, Any]
+    """For the run's result: `strength` (C), and what was tried."""
+
+    @property
+    def why(self) -> str:
+        """Why it sees examples as it does, in words."""
+        tried = [
+            f"{one['pooling']}{', normalised' if one['normalise'] else ''} {one['accuracy']:.1%}"
+            for one in self.facts["tried"]
+        ]
+        return f"as cross-validation on the training examples prefers ({'; '.join(tried)} right)"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to see the examples, judged by cross-validation with its best strength."""
+
+    mode: str
+    normalised: bool
+    strength: float
+    nll: float
+    """Mean negative log-likelihood of the examples that were left out, nats."""
+    accuracy: float
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """The lowest is the best: most right; of few examples many are a tie, and the likelihood decides."""
+        return -self.accuracy, self.nll
+
+
+def fit(
+    features: Mapping[str, torch.Tensor],
+    normalise: bool | None,
+    classes: Sequence[int],
+    count: int,
+    intercept: bool,
+    streams: Streams,
+    around: Surroundings,
+) -> Probe:
+    """The best head for ``features``, by mode (N, F), and the right ``classes`` (N,) of ``count``.
+
+    ``normalise`` None: as cross-validation prefers. Folds are drawn from the stream `split`.
+    """
+    begun, right = time.perf_counter(), torch.as_tensor(classes)
+    parts = folds(np.asarray(classes), streams.numpy("split", 0, 1))
+    tried, best, axes = list[Candidate](), None, None
+    for mode, vectors in features.items():
+        for normalised in (False, True) if normalise is None else (normalise,):
+            seen = Axes.of(scaled(vectors, normalised), intercept, lambda size, dtype: room(size, dtype, around.cache))
+            for strength, nll, accuracy in _validated(seen, right, count, parts):
+                found = Candidate(mode, normalised, strength, nll, accuracy)
+                tried.append(found)
+                if best is None or found.rank < best.rank:
+                    best, axes = found, seen
+    assert best is not None and axes is not None, "there is at least one mode"
+    all_of_them = torch.ones(1, len(right), dtype=torch.bool)
+    solution, steps = solve(Problems(axes, right, count, all_of_them, torch.tensor([best.strength]).double()))
+    weights, biases = axes.plain(solution)
+    facts = {
+        "solver": "lbfgs",
+        "strength": best.strength,
+        "folds": len(set(parts.tolist()) - {-1}),
+        "steps": steps,
+        "validated": {"nll": best.nll, "accuracy": best.accuracy},
+        "seconds": time.perf_counter() - begun,
+    }
+    return Probe(weights[0], biases[0], best.normalised, best.mode, facts | {"tried": _summary(tried)})
+
+
+def folds(classes: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """In which fold each example (N,) is left out, from 0, the classes in each as in all; -1: in none.
+
+    The only example of a class is never left out: nothing could be learnt of it then.
+    """
+    found = np.full(len(classes), -1)
+    start = 0
+    for kind in np.unique(classes):
+        own = random.permutation(np.flatnonzero(classes == kind))
+        if len(own) > 1:
+            found[own] = (start + np.arange(len(own))) % FOLDS
+            start += len(own)  # so that small classes do not all begin with the same fold
+    return found
+
+
+def _validated(axes: Axes, right: torch.Tensor, count: int, parts: np.ndarray) -> Iterator[tuple[float, float, float]]:
+    """Each strength with its mean negative log-likelihood and accuracy over the examples left out."""
+    numbers = sorted(set(parts.tolist()) - {-1})
+    if not numbers:  # nothing can be left out: scikit-learn's default is as good a choice as any
+        yield 1.0, 0.0, 0.0
+        return
+    left = torch.from_numpy(np.stack([parts == number for number in numbers]))
+    share = left.sum(1).double() / left.sum()
+    size = max(1, TOGETHER // (len(numbers) * axes.rows.shape[1] * count))
+    start: torch.Tensor | None = None
+    for first in range(0, len(STRENGTHS), size):
+        some = STRENGTHS[first : first + size]
+        strengths = torch.tensor(some, dtype=torch.float64).repeat_interleave(len(numbers))
+        problems = Problems(axes, right, count, ~left.repeat(len(some), 1), strengths)
+        solutions, _ = solve(problems, None if start is None else start.repeat(len(some), 1, 1))
+        start = solutions[-len(numbers) :]
+        nll, accuracy = problems.losses(solutions, left.repeat(len(some), 1))
+        for number, strength in enumerate(some):
+            own = slice(number * len(numbers), (number + 1) * len(numbers))
+            yield strength, float(nll[own] @ share), float(accuracy[own] @ share)
+
+
+def _summary(tried: Sequence[Candidate]) -> list[dict[str, Any]]:
+    """The best of each way to see the examples."""
+    ways = dict.fromkeys((one.mode, one.normalised) for one in tried)
+    best = [min((one for one in tried if (one.mode, one.normalised) == way), key=lambda one: one.rank) for way in ways]
+    return [
+        {
+            "pooling": one.mode,
+            "normalise": one.normalised,
+            "strength": one.strength,
+            "nll": one.nll,
+            "accuracy": one.accuracy,
+        }
+        for one in best
+    ]

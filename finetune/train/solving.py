@@ -1,0 +1,132 @@
+"""Puts a solved head into a model, and finds out how a head of our own is to pool where nobody has said it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from finetune.models import BaseModel, Pooling
+from finetune.models.pooled import HEAD, PooledForSequenceClassification, pooled_in
+from finetune.randomness import Streams
+from finetune.strategies.base import single_linear, trained_parameters
+from finetune.surroundings import Surroundings
+from finetune.tasks.base import Example, Task
+from finetune.train.features import extract, looks_back_only
+from finetune.train.probe import Probe, fit
+from finetune.train.state import Trained
+
+MODES = ("mean", "cls", "max")
+"""What is tried where neither files nor the model say how to pool: what a first token has been trained for, and what
+needs no training."""
+
+
+def settle_pooling(
+    model: torch.nn.Module,
+    base: BaseModel,
+    task: Task,
+    examples: Sequence[Example],
+    size: int,
+    streams: Streams,
+    around: Surroundings,
+) -> None:
+    """Decide how the head of our own in ``model`` pools, where it has one and that is still to be found out."""
+    pooled = pooled_in(model)
+    if pooled is not None and not pooled.pooling.settled:
+        frozen: Any = base.copy(Streams(0)).requires_grad_(False)
+        frozen.to(around.device)
+        frozen.pooling = pooled.pooling
+        pooled.pooling, _ = _find(frozen, HEAD, True, base, task, examples, size, streams, around)
+
+
+def solve_head(
+    model: torch.nn.Module,
+    base: BaseModel,
+    task: Task,
+    examples: Sequence[Example],
+    size: int,
+    streams: Streams,
+    around: Surroundings,
+) -> Trained:
+    """Put into ``model`` the linear head that fits ``examples`` best: all that learns in it."""
+    begun = time.perf_counter()
+    head = single_linear(model, set(trained_parameters(model)))
+    assert head is not None, "the strategy has seen to it"
+    layer: Any = model.get_submodule(head)
+    pooling, probe = _find(model, head, layer.bias is not None, base, task, examples, size, streams, around)
+    if isinstance(model, PooledForSequenceClassification):
+        model.pooling = pooling
+    with torch.no_grad():
+        layer.weight.copy_(probe.weights)
+        if layer.bias is not None:
+            layer.bias.copy_(probe.biases)
+    tokens = sum(example.length for example in examples)
+    facts = {"steps": probe.facts["steps"], "examples": len(examples), "tokens": tokens, "resumed": 0, "replicas": 1}
+    return Trained(None, {**facts, "seconds": round(time.perf_counter() - begun, 3), "solved": probe.facts})
+
+
+def _find(
+    model: Any,
+    head: str,
+    intercept: bool,
+    base: BaseModel,
+    task: Task,
+    examples: Sequence[Example],
+    size: int,
+    streams: Streams,
+    around: Surroundings,
+) -> tuple[Pooling, Probe]:
+    """How to pool, and the solved head for it. All processes get the same; it is found once for the same examples."""
+    asked: Pooling = task.pooling or Pooling(mode="auto", normalise=False, reason="the architecture's own")
+    own = isinstance(model, PooledForSequenceClassification)
+    modes, why = _modes(model, asked, examples, around) if own else (("model",), asked.reason)
+    features = _features(model, head, base, task, examples, modes, size, around)
+    normalise = asked.normalise if own else False
+    key = ("solved", id(examples), modes, normalise, streams.seed_of("split"), str(around.dtype))
+    if key not in base.kept:
+        targets = [example.target for example in examples]
+        main = around.accelerator.is_main_process
+        probe = fit(features, normalise, targets, len(task.labels), intercept, streams, around) if main else None
+        base.kept[key] = around.first(probe)
+        found = base.kept[key]
+        if own and not asked.settled:
+            around.progress.say(f"{around.title} · pooling: {_pooling(found, why)}, {why or found.why}")
+    found = base.kept[key]
+    return (_pooling(found, why or found.why) if own else asked), found
+
+
+def _pooling(found: Probe, why: str) -> Pooling:
+    return Pooling(mode=found.mode, normalise=found.normalised, reason=why)  # type: ignore[arg-type]
+
+
+def _modes(
+    model: PooledForSequenceClassification, asked: Pooling, examples: Sequence[Example], around: Surroundings
+) -> tuple[tuple[str, ...], str]:
+    """What is to be tried, and why, where that is the reason for what comes out; empty: because it is the best."""
+    if asked.mode != "auto":
+        return (asked.mode,), asked.reason
+    longest = max(examples, key=lambda example: example.length)
+    if looks_back_only(model, longest, around):
+        return ("last",), "the last token alone of a causal model has seen the whole text"
+    return MODES, ""
+
+
+def _features(
+    model: Any,
+    head: str,
+    base: BaseModel,
+    task: Task,
+    examples: Sequence[Example],
+    modes: Sequence[str],
+    size: int,
+    around: Surroundings,
+) -> dict[str, torch.Tensor]:
+    """What the head would see, computed once for the same examples and base model."""
+    # The examples are kept beside, because an identity means something only while its object lives.
+    _, known = base.kept.setdefault(("features", id(examples), str(around.dtype)), (examples, {}))
+    missing = [mode for mode in modes if mode not in known]
+    if missing:
+        known |= extract(model, head, task, examples, missing, size, around)
+    return {mode: known[mode] for mode in modes}

@@ -1,0 +1,82 @@
+"""A probe chooses what it sees and how strong its penalty is, by cross-validation inside the training examples."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegressionCV
+
+from finetune.randomness import Streams
+from finetune.train.probe import FOLDS, STRENGTHS, fit, folds
+
+
+@pytest.fixture
+def around(tmp_path):
+    return SimpleNamespace(cache=tmp_path)
+
+
+def features(count=120, width=16, kinds=4, noise=2.0, seed=0):
+    random = np.random.default_rng(seed)
+    classes = np.arange(count) % kinds
+    centres = random.normal(size=(kinds, width))
+    return torch.tensor(centres[classes] + noise * random.normal(size=(count, width))).float(), classes.tolist()
+
+
+def test_folds_hold_each_class_in_equal_parts():
+    classes = np.repeat([0, 1, 2], [50, 20, 7])
+    found = folds(classes, np.random.default_rng(0))
+    for kind in (0, 1, 2):
+        counts = np.bincount(found[classes == kind], minlength=FOLDS)
+        assert counts.max() - counts.min() <= 1
+    sizes = np.bincount(found, minlength=FOLDS)
+    assert sizes.max() - sizes.min() <= 1
+
+
+def test_the_only_example_of_a_class_is_always_learnt_from():
+    classes = np.array([0, 0, 0, 1, 2, 2])
+    found = folds(classes, np.random.default_rng(0))
+    assert found[3] == -1 and (found[classes != 1] >= 0).all()
+    assert len(set(found[classes == 2].tolist())) == 2
+
+
+def test_the_stream_of_the_split_draws_the_folds():
+    classes = np.arange(60) % 3
+    drawn = [folds(classes, Streams(seed).numpy("split", 0, 1)) for seed in (1, 2)]
+    own = [folds(classes, Streams(seed, frozenset({"split"})).numpy("split", 0, 1)) for seed in (1, 2)]
+    assert (drawn[0] == drawn[1]).all() and (own[0] != own[1]).any()
+
+
+def test_it_is_about_as_good_as_scikit_learns(around):
+    vectors, classes = features(width=24)
+    new, right = features(count=2000, width=24, seed=0)
+    new = new[120:]
+    found = fit({"mean": vectors}, False, classes, 4, True, Streams(0), around)
+    theirs = LogisticRegressionCV(Cs=list(STRENGTHS), max_iter=5000).fit(vectors.double().numpy(), classes)
+    accuracy = ((new.double() @ found.weights.T + found.biases).argmax(1).numpy() == right[120:]).mean()
+    assert accuracy > theirs.score(new.double().numpy(), right[120:]) - 0.02
+    assert found.facts["strength"] in STRENGTHS and found.facts["folds"] == FOLDS
+
+
+def test_the_features_that_say_most_are_chosen_and_the_reason_is_told(around):
+    vectors, classes = features(noise=1.0)
+    noise = torch.from_numpy(np.random.default_rng(1).normal(size=vectors.shape)).float()
+    found = fit({"cls": noise, "mean": vectors, "max": noise}, None, classes, 4, True, Streams(0), around)
+    assert found.mode == "mean" and len(found.facts["tried"]) == 6
+    assert "cross-validation on the training examples" in found.why and "mean" in found.why and "%" in found.why
+
+
+def test_length_counts_where_it_says_something(around):
+    """All examples lie in one direction: divided by their length they are the same."""
+    vectors = torch.arange(1, 41).float()[:, None].expand(40, 3).contiguous()
+    classes = [int(number >= 20) for number in range(40)]
+    found = fit({"mean": vectors}, None, classes, 2, True, Streams(0), around)
+    assert not found.normalised and found.facts["validated"]["accuracy"] > 0.9
+    assert fit({"mean": vectors}, True, classes, 2, True, Streams(0), around).normalised
+
+
+def test_so_few_examples_that_none_can_be_left_out_are_fitted_all_the_same(around):
+    vectors, _ = features(count=3)
+    found = fit({"mean": vectors}, False, [0, 1, 2], 3, True, Streams(0), around)
+    assert (vectors.double() @ found.weights.T + found.biases).argmax(1).tolist() == [0, 1, 2]
+    assert found.facts["folds"] == 0 and found.facts["strength"] == 1.0
