@@ -132,8 +132,8 @@ class Linear(Strategy):
             raise bad_input("strategy.type", "this model and task have no head to train", "use partial or adapter")
         if self.solves and single_linear(model, head) is None:
             layers = ", ".join(sorted({name.rpartition(".")[0] or name for name in head}))
-            found = f"is `model`, and more than one linear layer learns then: {layers}"
-            raise bad_input("task.pooling", found, "write auto, or leave it out; or write strategy.solver: steps")
+            found = f"is lbfgs, for one linear layer, and more is new here: {layers}"
+            raise bad_input("strategy.solver", found, "write task.pooling: auto where it is model; or solver: steps")
         train_only(model, head if self.options.mode == "probe" else {name for name, _ in model.named_parameters()})
         if self.linearised:
             linearise(model, head | self.changed)

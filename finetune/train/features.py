@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch.nn.functional import normalize
 
-from finetune.errors import Interrupted
 from finetune.group.prefix import IN_MEMORY
 from finetune.memory import out_of_memory
 from finetune.models.pooled import PooledForSequenceClassification, pool
@@ -35,17 +34,16 @@ def extract(
     order = sorted(range(len(examples)), key=lambda index: -examples[index].length)
     batches = [order[start : start + size] for start in range(0, len(order), size)]
     accelerator, found = around.accelerator, dict[str, torch.Tensor]()
-    around.progress.start(f"{around.title}: features", len(batches))
     model.eval()
-    for number, batch in enumerate(batches[accelerator.process_index :: accelerator.num_processes], start=1):
-        if around.stop.requested and accelerator.num_processes == 1:
-            raise Interrupted("stopped while computing features")
-        for mode, vectors in _vectors(model, head, task, [examples[index] for index in batch], modes, around).items():
+    for start in around.track(range(0, len(batches), accelerator.num_processes), f"{around.title}: features"):
+        # A process with nothing left does the last batch once more, so that all have as many.
+        batch = batches[min(start + accelerator.process_index, len(batches) - 1)]
+        vectors = _vectors(model, head, task, [examples[index] for index in batch], modes, around)
+        for mode, own in vectors.items():
             if mode not in found:
-                found[mode] = room((len(examples), vectors.shape[1]), torch.float32, around.cache)
-                found[mode].zero_()
-            found[mode][torch.tensor(batch)] = vectors
-        around.progress.step(number)
+                found[mode] = room((len(examples), own.shape[1]), torch.float32, around.cache).zero_()
+            if start + accelerator.process_index < len(batches):
+                found[mode][torch.tensor(batch)] = own
     if accelerator.num_processes > 1:
         for mode in modes:  # each has its own rows, and zeros in those of others
             found[mode] = accelerator.reduce(found[mode].to(around.device), "sum").cpu()

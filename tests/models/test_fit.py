@@ -286,8 +286,8 @@ def test_what_is_new_stands_in_the_result_and_in_the_report(decoding, tmp_path):
         "seeds": 1,
         "model": {"source": str(decoding), "dtype": "float32", "device": "cpu", "new": ["crossattention"]},
         "data": {"train": {"path": str(tmp_path / "news.csv")}, "split": {"test": 9}},
-        "task": {"type": "classification", "max_length": 32},
-        "strategy": {"type": "linear"},
+        "task": {"type": "classification", "max_length": 32, "pooling": "model"},
+        "strategy": {"type": "linear", "solver": "steps"},
         "train": {"max_steps": 2, "min_steps": 1, "evaluations": 0},
     }
     (tmp_path / "recipe.yaml").write_text(json.dumps(content))
