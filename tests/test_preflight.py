@@ -58,7 +58,7 @@ def test_it_counts_what_the_run_will_count(topics):
 def test_the_problems_of_all_variants_come_together_each_once(topics):
     topics.write_text(
         topics.read_text()
-        .replace("type: linear", "type: partial, last: 7")
+        .replace("type: linear, solver: steps", "type: partial, last: 7")
         .replace("type: full", "type: partial, last: 8")
         + "  more: {strategy: {type: partial, last: 8}}\n"
     )

@@ -63,8 +63,10 @@ def solve_head(
         if layer.bias is not None:
             layer.bias.copy_(probe.biases)
     tokens = sum(example.length for example in examples)
+    seconds = time.perf_counter() - begun
     facts = {"steps": probe.facts["steps"], "examples": len(examples), "tokens": tokens, "resumed": 0, "replicas": 1}
-    return Trained(None, {**facts, "seconds": round(time.perf_counter() - begun, 3), "solved": probe.facts})
+    speed = {"tokens_per_second": round(tokens / seconds, 1), "utilisation": None, "flops": None}
+    return Trained(None, {**facts, **speed, "seconds": round(seconds, 3), "solved": probe.facts})
 
 
 def _find(

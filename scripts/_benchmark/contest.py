@@ -112,7 +112,8 @@ def _study(case: Case, contestant: Contestant, seeds: list[int], shop: Workshop,
     spent = run_fresh(command, folder / "finetune.log", environment(folder), ours.RAN)
     runs = ours.read_study(folder / "study")
     trained = [run["training"] for run in runs]
-    _same_work(case, [training["examples"] for training in trained])
+    # What is solved has seen each example once, and is done with it.
+    _same_work(case, [training["examples"] * (case.epochs if "solved" in training else 1) for training in trained])
     on_gpu = "cuda" in json.loads((folder / "study" / "environment.json").read_text(encoding="utf-8"))["device"]
     score = (
         _answers(case, shop, folder, next((folder / "study").glob("*/seed-*/model")))

@@ -38,6 +38,14 @@ def recipe(
     ``min_steps`` alone is not left at its default: it would train few examples for longer than the peers do.
     """
     chat = case.job == "b"
+    steps = {
+        "epochs": case.epochs,
+        "min_steps": 0,
+        "batch_size": jobs.CHAT_BATCH if chat else jobs.BATCH,
+        "learning_rate": case.learning_rate,
+        "warmup": jobs.WARMUP,
+        "weight_decay": jobs.WEIGHT_DECAY,
+    }
     return {
         "name": "study",
         "seeds": list(seeds),
@@ -45,15 +53,8 @@ def recipe(
         "data": {"train": {"path": str(train)}, "test": {"path": str(held_out)}},
         "task": _chat() if chat else _pairs(),
         "strategy": STRATEGIES[case.strategy],
-        "train": {
-            "epochs": case.epochs,
-            "min_steps": 0,
-            "batch_size": jobs.CHAT_BATCH if chat else jobs.BATCH,
-            "learning_rate": case.learning_rate,
-            "warmup": jobs.WARMUP,
-            "weight_decay": jobs.WEIGHT_DECAY,
-            "save_model": save_model,
-        },
+        # A probe is solved, and takes no steps.
+        "train": {**({} if case.strategy == "linear" else steps), "save_model": save_model},
         **({"scoring": {"base": False}} if chat else {}),
     }
 

@@ -86,7 +86,7 @@ def object_line(text, label):
 
 
 GOOD_LINES = [object_line(*row) for row in ROWS[:6]]
-LINEAR = "linear: {strategy: {type: linear}"
+LINEAR = "linear: {strategy: {type: linear, solver: steps}"
 
 CASES = {
     "unknown key": (
