@@ -16,6 +16,20 @@ LISTED = 8
 """How many names an error message lists before it says how many more there are."""
 
 
+CACHE = "FINETUNE_CACHE"
+"""Environment variable with the folder to use instead of `finetune` in the user's cache folder; empty: none."""
+
+
+def cache_folder() -> Path | None:
+    """Where what was found out about files is remembered from one call to the next; None when nothing is."""
+    chosen = os.environ.get(CACHE)
+    if chosen is None:
+        base = os.environ.get("XDG_CACHE_HOME", "")
+        base = base if os.path.isabs(base) else os.path.expanduser("~/.cache")
+        chosen = os.path.join(base, "finetune") if os.path.isabs(base) else ""
+    return Path(chosen).expanduser().absolute() if chosen else None
+
+
 def resolve_path(text: str, at: str) -> Path:
     """The existing file or folder that ``text`` names, locally or as ``package:NAME/path``.
 

@@ -237,6 +237,7 @@ def environment(around: Surroundings, dtype: Any, today: date) -> dict[str, Any]
         "platform": platform.platform(),
         "packages": {name: version(name) for name in (*packages, "safetensors", "pyarrow")},
         "device": device,
+        "arithmetic": models.arithmetic_name() if around.device.type == "cpu" else None,
         "threads": torch.get_num_threads(),
         "dtype": str(dtype).removeprefix("torch."),
         "processes": around.accelerator.num_processes,

@@ -24,7 +24,7 @@ from finetune import outside
 from finetune.data.options import Source
 from finetune.errors import InputError
 from finetune.evaluate.metrics import HUB as HUB_METRIC
-from finetune.locations import resolve_path
+from finetune.locations import cache_folder, resolve_path
 from finetune.models import ModelOptions, locate
 from finetune.options import Options
 from finetune.run_dir import read_json, write_json
@@ -34,9 +34,6 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 """Version of what is written; part of the hash."""
-
-CACHE = "FINETUNE_CACHE"
-"""Environment variable with the folder to use instead of `finetune` in the user's cache folder; empty: none."""
 
 READ = 128 << 20
 """Bytes of files that count by their content. Files beyond them, and weights, count by size and times."""
@@ -64,12 +61,8 @@ class _Elsewhere(Exception):
 
 def folder() -> Path | None:
     """Where checks are remembered; None when they are not."""
-    chosen = os.environ.get(CACHE)
-    if chosen is None:
-        base = os.environ.get("XDG_CACHE_HOME", "")
-        base = base if os.path.isabs(base) else os.path.expanduser("~/.cache")
-        chosen = os.path.join(base, "finetune") if os.path.isabs(base) else ""
-    return Path(chosen).expanduser().absolute() / "checks" if chosen else None
+    place = cache_folder()
+    return place / "checks" if place else None
 
 
 def key_of(recipe: ResolvedRecipe) -> str | None:

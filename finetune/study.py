@@ -99,8 +99,8 @@ class Study:
             write_text(folder.recipe, recipe.text)
             write_json(folder.data, with_former(folder, facts))
             write_examples(folder, recipe, found)
-            dtype = models.choose_dtype(first.model, around.device)
-            write_json(folder.environment, environment(around, dtype, shared.today))
+            dtype, why = models.explain_dtype(first.model, around.device)
+            write_json(folder.environment, {**environment(around, dtype, shared.today), "dtype_reason": why})
         around.accelerator.wait_for_everyone()
         return cls.resume(recipe, folder, shared, around)
 

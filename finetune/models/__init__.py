@@ -1,8 +1,9 @@
 """A base model from the hub (with a revision), a folder, a GGUF file, or an installed package."""
 
+from finetune.models.arithmetic import arithmetic_name, cpu_name
 from finetune.models.base import BaseModel, head_parameters, initialise
 from finetune.models.configuration import is_masked, positions_of, rows_of, rows_said
-from finetune.models.devices import choose_device, choose_dtype, cpu_has_bfloat16, cpu_name
+from finetune.models.devices import choose_device, choose_dtype, explain_dtype
 from finetune.models.fit import modules_of
 from finetune.models.loading import load_base, load_config, load_tokenizer, skeleton, weightless_base
 from finetune.models.places import Location, ModelOptions, check_files, locate
@@ -13,12 +14,13 @@ __all__ = [
     "Location",
     "ModelOptions",
     "Pooling",
+    "arithmetic_name",
     "check_files",
     "choose_device",
     "choose_dtype",
-    "cpu_has_bfloat16",
     "cpu_name",
     "declared",
+    "explain_dtype",
     "head_parameters",
     "initialise",
     "is_masked",

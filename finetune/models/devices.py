@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import platform
 from typing import TYPE_CHECKING
 
 from finetune.errors import bad_input
+from finetune.models.arithmetic import measured_for, width_of
 from finetune.models.places import ModelOptions
 
 if TYPE_CHECKING:
@@ -41,31 +41,20 @@ def choose_device(options: ModelOptions) -> torch.device:
 
 
 def choose_dtype(options: ModelOptions, device: torch.device) -> torch.dtype:
-    """The arithmetic asked for, or bfloat16 where the processor multiplies it in hardware."""
+    """The arithmetic asked for, or bfloat16 where it is faster: on a CPU that is measured."""
+    import torch
+
+    return getattr(torch, explain_dtype(options, device)[0])
+
+
+def explain_dtype(options: ModelOptions, device: torch.device) -> tuple[str, str]:
+    """Name of the arithmetic that :func:`choose_dtype` chooses, and why."""
     import torch
 
     if options.dtype != "auto":
-        return getattr(torch, options.dtype)
+        return options.dtype, "the recipe says so"
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    return torch.bfloat16 if device.type == "cpu" and cpu_has_bfloat16() else torch.float32
-
-
-def cpu_has_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 in hardware (AVX-512 BF16 or AMX on x86, BF16 on Arm)."""
-    flags = set(_cpu_info("flags", "Features").split())
-    return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
-
-
-def cpu_name() -> str:
-    """The processor, as the system names it."""
-    return _cpu_info("model name") or platform.processor() or platform.machine()
-
-
-def _cpu_info(*keys: str) -> str:
-    """The first value of one of ``keys`` in Linux's /proc/cpuinfo; empty elsewhere."""
-    if platform.system() != "Linux":
-        return ""
-    with open("/proc/cpuinfo", encoding="utf-8") as info:
-        pairs = (line.partition(":") for line in info)
-        return next((value.strip() for key, _, value in pairs if key.strip() in keys), "")
+        has = torch.cuda.is_bf16_supported(including_emulation=False)
+        return ("bfloat16", "the GPU has it") if has else ("float32", "the GPU has no bfloat16")
+    found = measured_for(width_of(options))
+    return found.dtype, found.reason

@@ -139,11 +139,15 @@ def test_every_kind_of_strategy_and_cure_through_the_command_line(topics, finetu
 
 @pytest.mark.parametrize("dtype", ["auto", "float32", "bfloat16"])
 def test_either_arithmetic_learns(topics, finetune, tmp_path, dtype):
+    import torch
+
     from finetune import models
 
     done = finetune("run", "topics.yaml", f"model.dtype={dtype}", "seeds=1")
     assert done.code == 0, done.text
     environment = json.loads((tmp_path / "runs" / "topics" / "environment.json").read_text())
-    auto = "bfloat16" if models.cpu_has_bfloat16() else "float32"
+    auto = str(models.choose_dtype(models.ModelOptions(source="anywhere"), torch.device("cpu"))).removeprefix("torch.")
+    assert environment["arithmetic"] == models.arithmetic_name()
+    assert ("measured" in environment["dtype_reason"]) == (dtype == "auto")
     assert environment["dtype"] == (auto if dtype == "auto" else dtype)
     assert scores(tmp_path / "runs" / "topics")["full/seed-0"]["test/accuracy"] > 0.6

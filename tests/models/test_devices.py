@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from finetune.errors import InputError
-from finetune.models import ModelOptions, choose_device, choose_dtype, devices
+from finetune.models import ModelOptions, choose_device
 
 
 def options(source, **more):
@@ -39,15 +39,6 @@ def test_each_process_of_a_launcher_has_its_own_device(monkeypatch):
     assert choose_device(options("x")) == torch.device("cuda", 3)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_device(options("x")) == torch.device("cpu")
-
-
-@pytest.mark.parametrize("flag, dtype", [("avx512_bf16", torch.bfloat16), ("amx_bf16", torch.bfloat16), ("avx2", None)])
-def test_auto_is_bfloat16_where_the_processor_has_it(monkeypatch, flag, dtype):
-    monkeypatch.setattr(devices, "_cpu_info", lambda *keys: f"fpu {flag} sse2")
-    cpu = torch.device("cpu")
-    assert choose_dtype(options("x"), cpu) == (dtype or torch.float32)
-    assert choose_dtype(options("x", dtype="float32"), cpu) == torch.float32
-    assert choose_dtype(options("x", dtype="bfloat16"), cpu) == torch.bfloat16
 
 
 def test_a_cuda_device_has_a_number(monkeypatch):

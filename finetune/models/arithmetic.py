@@ -1,0 +1,164 @@
+"""Which arithmetic a CPU is fastest in: found out by measuring it once, and remembered for this machine.
+
+What a processor says of itself does not tell: bfloat16 that is emulated may be seventeen times slower than float32, and
+some processors that have instructions for it gain nothing by them.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finetune.digests import text_digest
+from finetune.errors import InputError
+from finetune.locations import cache_folder
+from finetune.models.places import ModelOptions, locate
+from finetune.run_dir import read_json, write_json
+
+if TYPE_CHECKING:
+    import torch
+
+TOKENS = 128
+"""Rows of the products that are measured: a small batch."""
+
+TRIES = 3
+"""Of each arithmetic, of which the fastest counts."""
+
+SLOW = 5.0
+"""How many times as slow bfloat16 may be at its first pass to be tried again."""
+
+GAIN = 1.2
+"""How many times as fast bfloat16 has to be: less is within what measuring again may come to."""
+
+WIDTH, NARROWEST, WIDEST, STEP = 512, 128, 1024, 128
+"""Hidden size that is measured where the model's is not known, and to which others are brought: the ratio hardly
+changes beyond."""
+
+HIDDEN = ("hidden_size", "d_model", "n_embd", "dim")
+"""What configurations call it."""
+
+
+BFLOAT16_UNITS = {"amx_bf16": "AMX bf16", "avx512_bf16": "AVX-512 bf16", "bf16": "Arm bf16"}
+"""By the system's flag, what multiplies bfloat16 in hardware."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How long a linear layer takes, forward and backward, in seconds."""
+
+    float32: float
+    bfloat16: float
+
+    @property
+    def dtype(self) -> str:
+        """The arithmetic to use."""
+        return "bfloat16" if self.float32 > GAIN * self.bfloat16 else "float32"
+
+    @property
+    def reason(self) -> str:
+        """Why, in words."""
+        ratio = self.float32 / self.bfloat16
+        measured = f"{ratio:.1f}x as fast as" if ratio >= 1 else f"{1 / ratio:.1f}x as slow as"
+        return f"bfloat16 measured {measured} float32"
+
+
+@cache
+def measured_for(width: int) -> Measured:
+    """What this machine's arithmetic takes at a hidden size; measured, where it has not been with as many threads."""
+    import torch
+
+    about = [cpu_name(), arithmetic_name(), torch.__version__, torch.get_num_threads(), width, TOKENS]
+    place = cache_folder()
+    path = place and place / "arithmetic" / f"{text_digest(json.dumps(about))}.json"
+    known = _recall(path) if path else None
+    if known is None:
+        known = _measure(width)
+        if path:
+            _remember(path, known)
+    return known
+
+
+def _recall(path: Path) -> Measured | None:
+    try:
+        found = read_json(path)
+        return Measured(float(found["float32"]), float(found["bfloat16"]))
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _remember(path: Path, found: Measured) -> None:
+    """Write it down; where that cannot be done it is measured again the next time."""
+    try:
+        write_json(path, asdict(found))
+    except OSError:
+        return
+
+
+def _measure(width: int) -> Measured:
+    import torch
+
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        generator = torch.Generator().manual_seed(0)
+        layer = torch.nn.Linear(width, 4 * width, device="meta").to_empty(device="cpu")
+        with torch.no_grad():
+            for parameter in layer.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=generator))
+        rows = torch.randn(TOKENS, width, generator=generator).requires_grad_()
+        seconds[dtype] = _seconds(layer, rows, dtype)
+        if dtype == torch.float32 or seconds[dtype] < SLOW * seconds[torch.float32]:
+            seconds[dtype] = min(_seconds(layer, rows, dtype) for _ in range(TRIES))
+    return Measured(seconds[torch.float32], seconds[torch.bfloat16])
+
+
+def _seconds(layer: torch.nn.Module, rows: torch.Tensor, dtype: torch.dtype) -> float:
+    """One pass as training takes it: weights in float32, products in ``dtype``."""
+    import torch
+
+    begun = time.perf_counter()
+    with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
+        product = layer(rows)
+    product.float().square().mean().backward()
+    return time.perf_counter() - begun
+
+
+def width_of(options: ModelOptions) -> int:
+    """The model's hidden size where its configuration lies on this machine, brought to one of a few sizes."""
+    return min(max(round(_hidden_size(options) / STEP) * STEP, NARROWEST), WIDEST)
+
+
+def _hidden_size(options: ModelOptions) -> int:
+    try:
+        place = locate(options.source)
+        known = json.loads((Path(place.name) / "config.json").read_text(encoding="utf-8")) if place.local else {}
+    except (InputError, OSError, ValueError):  # which loading the model will tell about
+        return WIDTH
+    return next((known[name] for name in HIDDEN if isinstance(known.get(name), int)), WIDTH)
+
+
+def arithmetic_name() -> str:
+    """The CPU's vector instructions that torch uses, and whether it has units for bfloat16."""
+    import torch
+
+    flags = set(_cpu_info("flags", "Features").split())
+    units = [name for flag, name in BFLOAT16_UNITS.items() if flag in flags]
+    return f"{torch.backends.cpu.get_cpu_capability()}, {', '.join(units) or 'no bf16 units'}"
+
+
+def cpu_name() -> str:
+    """The processor, as the system names it."""
+    return _cpu_info("model name") or platform.processor() or platform.machine()
+
+
+def _cpu_info(*keys: str) -> str:
+    """The first value of one of ``keys`` in Linux's /proc/cpuinfo; empty elsewhere."""
+    if platform.system() != "Linux":
+        return ""
+    with open("/proc/cpuinfo", encoding="utf-8") as info:
+        pairs = (line.partition(":") for line in info)
+        return next((value.strip() for key, _, value in pairs if key.strip() in keys), "")
