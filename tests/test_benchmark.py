@@ -113,9 +113,11 @@ def test_our_recipe_is_valid_and_asks_for_what_the_peers_are_told(each, tmp_path
     train, task = recipe["train"], recipe["task"]
     for peer in each.peers:
         spec = peer_spec(each, peer, 3, tmp_path, tmp_path / "train.jsonl", tmp_path / "held_out.jsonl", tmp_path)
-        assert (spec["epochs"], spec["learning_rate"]) == (train["epochs"], train["learning_rate"])
-        assert (spec["warmup"], spec["weight_decay"]) == (train["warmup"], train["weight_decay"])
-        assert (spec["batch"], spec["max_length"]) == (train["batch_size"], task["max_length"])
+        if each.strategy != "linear":  # which is solved, and takes no steps
+            assert (spec["epochs"], spec["learning_rate"]) == (train["epochs"], train["learning_rate"])
+            assert (spec["warmup"], spec["weight_decay"]) == (train["warmup"], train["weight_decay"])
+            assert spec["batch"] == train["batch_size"]
+        assert spec["max_length"] == task["max_length"]
         assert (spec["train"], spec["model"]) == (recipe["data"]["train"]["path"], recipe["model"]["source"])
         assert spec["held_out"] == recipe["data"]["test"]["path"]
         assert [spec["seed"]] == recipe["seeds"]

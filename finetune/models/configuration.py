@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import bad_input
+from finetune.models.pooling import POOLED
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -54,8 +55,8 @@ def check_class(config: Any, architecture: str) -> None:
     """Refuse a model of which transformers has no class for a task, with the tasks for which it has one."""
     import transformers
 
-    if _has(config, getattr(transformers, architecture), architecture):
-        return
+    if architecture == POOLED or _has(config, getattr(transformers, architecture), architecture):
+        return  # a head of our own is put on any model
     others = [task for name, task in TASKS.items() if _has(config, getattr(transformers, name), name)]
     raise bad_input(
         "model.source",

@@ -13,12 +13,16 @@ from finetune import stats
 from finetune.report.reading import Study
 from finetune.report.sections.agreement import agreement_of
 from finetune.report.sections.calibration import calibration_of
-from finetune.report.sides import side_of
+from finetune.report.sides import distinct, side_of
 from finetune.run_dir import BASE
 
 Results = dict[str, Any]
 
 BASE_REASON = "the untuned base model has no seed: one fixed score"
+
+SOLVED_REASON = (
+    "solved, not trained in steps: a seed changes nothing, so the spread is zero by construction, not tested"
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,8 @@ class Measured:
 
 def measure(study: Study, task: Results, level: float) -> Measured:
     """Everything on one task, whose predictions are read once and then let go."""
-    every = study.everything
+    # One model, stored for each seed, is one: agreeing with itself says nothing.
+    every = {name: distinct(runs) for name, runs in study.everything.items()}
     # Where each seed has its own split, row i is another example in each run.
     same_rows = "split" not in study.vary
     groups = study.groups(task["name"]) if same_rows else None
@@ -79,12 +84,14 @@ def _pairs(study: Study) -> Iterator[tuple[str, str]]:
 
 def _estimate(study: Study, variant: str, side: stats.Side, metric: Results, groups: Any, level: float) -> Results:
     """A score over seeds: by the confidence sequence where the scores decided how many seeds there are."""
-    if study.until is not None and variant != BASE:
+    if study.until is not None and side.seeds is not None:
         found = stats.sequential_estimate(side.scores, level)
     else:
         found = stats.estimate(side.scores, level)
     if variant == BASE and found.n:
         found = replace(found, reason=BASE_REASON, method="one score, no seeds")
+    elif side.seeds is None and found.n:
+        found = replace(found, reason=SOLVED_REASON, method="one fit for all seeds")
     spread = None if side.contributions is None else stats.spread(side.contributions, groups, level)
     return {
         **asdict(found),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from finetune import stats
-from finetune.report.measured import BASE_REASON, Measured, decide, measure
+from finetune.report.measured import BASE_REASON, SOLVED_REASON, Measured, decide, measure
 from finetune.report.reading import Run, Study
 from finetune.report.sections.across import across_of
 from finetune.report.sections.combined import combined_of
@@ -99,4 +99,6 @@ def _stability(
         return stats.stability(failures.count, failures.n, None, None)
     metric = tasks[0]["metric"]
     found = estimates[f"{tasks[0]['name']}/{metric}"]
+    if found["reason"] == SOLVED_REASON:
+        return stats.Stability("undecided", SOLVED_REASON)
     return stats.stability(failures.count, failures.n, found["sd_corrected_ci"] or found["sd_ci"], unit(metric).point)

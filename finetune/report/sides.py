@@ -25,10 +25,22 @@ def side_of(runs: Sequence[Run], task: str, metric: str, by_example: bool = True
     scored = [run for run in runs if key in run.scores]
     scores = [run.scores[key] for run in scored]
     matrix = contributions(scored, task, metric, scores) if by_example and scored else None
-    if scored and scored[0].seed is None:
+    if scored and (scored[0].seed is None or is_fixed(runs)):
         return stats.Side.fixed(scores[0], None if matrix is None else matrix[0])
     seeds = [run.seed for run in scored if run.seed is not None]
     return stats.Side.of(dict(zip(seeds, scores, strict=True)), matrix)
+
+
+def is_fixed(runs: Sequence[Run]) -> bool:
+    """Whether the runs were solved on the same examples: one model, stored for each seed."""
+    solved = [bool((run.result.get("training") or {}).get("solved")) for run in runs if run.scores]
+    splits = {(run.result.get("streams") or {}).get("split") for run in runs if run.scores}
+    return bool(solved) and all(solved) and len(splits) == 1
+
+
+def distinct(runs: Sequence[Run]) -> list[Run]:
+    """The runs, or one of them where all are the same model."""
+    return [run for run in runs if run.scores][:1] if is_fixed(runs) else list(runs)
 
 
 def contributions(runs: Sequence[Run], task: str, metric: str, scores: Sequence[float]) -> Floats | None:

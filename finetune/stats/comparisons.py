@@ -28,7 +28,7 @@ class Side:
     scores: NDArray[np.float64]
     """(runs,) in the metric's unit."""
     seeds: tuple[int, ...] | None
-    """Of the runs, in their order; None for one model that no seed has made, such as the untuned base."""
+    """Of the runs, in their order; None for one model that no seed has made: the untuned base, or what is solved."""
     contributions: NDArray[np.float64] | None = None
     """(runs, examples): what each example adds, so that a row's mean is the run's score; None where nothing does."""
 
@@ -119,6 +119,8 @@ def compare(
     and with five pairs cannot be below 0.0625, so it could never decide a small study, let alone a family of
     comparisons. ``rng`` draws its relabellings where there are too many to try all.
     """
+    if left.seeds is None and right.seeds is not None:
+        return _turned(compare(right, left, rng, groups, higher_is_better, level))
     one, other, pairs = _paired(left, right)
     examples, grouped = _examples(one, other, groups)
     improvement, scatter = _improvement(left, right, higher_is_better, level), _scatter(left, right, level)
@@ -140,6 +142,8 @@ def compare(
     difference = float(one.scores.mean() - other.scores.mean())
     found = replace(found, difference=difference, p_mcnemar=_single_models(one, other))
     free = [side for side in (one, other) if side.seeds is not None]
+    if not free:
+        return _of_examples(found, one, other, groups if grouped else None)
     if min(map(len, free)) < 2:
         return replace(found, reason="one seed says nothing about the spread of the difference; run at least two")
     permuted = _permute(one, other, pairs, rng)
@@ -151,6 +155,30 @@ def compare(
         what = f"all {len(one)} differences are equal" if pairs or other.seeds is None else "no score differs"
         return replace(found, reason=f"{what}, so they say nothing about the spread, and no test can be made")
     return _decided(found, noise)
+
+
+def _turned(found: Comparison) -> Comparison:
+    """The same comparison with its sides changed, of which one is a fixed model."""
+    better, share = found.probability_of_improvement, found.probability_of_improvement_ci
+    return replace(
+        found,
+        difference=None if found.difference is None else -found.difference,
+        ci=found.ci and (-found.ci[1], -found.ci[0]),
+        probability_of_improvement=None if better is None else 1 - better,
+        probability_of_improvement_ci=share and (1 - share[1], 1 - share[0]),
+    )
+
+
+def _of_examples(found: Comparison, one: Side, other: Side, groups: ArrayLike | None) -> Comparison:
+    """Two fixed models, over new examples: Student's t of the examples' differences."""
+    if found.examples is None:
+        return replace(found, reason="two models that no seed changes, and no scores of single examples to compare")
+    [matrix] = _sides(one, other, 0, groups, True)
+    count = matrix.shape[1]
+    noise = Uncertainty(0.0, float(matrix.var(ddof=1)) / count, df_examples=count - 1)
+    if noise.se == 0:
+        return replace(found, reason="no example's score differs, so no test can be made")
+    return replace(_decided(found, noise), method="Student's t over examples, of two models that no seed changes")
 
 
 def _decided(found: Comparison, noise: Uncertainty) -> Comparison:
@@ -167,9 +195,9 @@ def _decided(found: Comparison, noise: Uncertainty) -> Comparison:
 
 def _paired(left: Side, right: Side) -> tuple[Side, Side, int]:
     """Both sides' common seeds in one order, and how many; or both as they are, and 0."""
-    assert left.seeds is not None, "a fixed model stands on the right"
     if right.seeds is None:
         return left, right, 0
+    assert left.seeds is not None, "a fixed model stands on the right"
     common = sorted(set(left.seeds) & set(right.seeds))
     if not common or 2 * len(common) < max(len(left), len(right)):
         return left, right, 0

@@ -238,3 +238,31 @@ def test_a_large_study_is_quick_and_small():
     assert time.perf_counter() - began < 20
     assert tracemalloc.get_traced_memory()[1] < 2e8
     tracemalloc.stop()
+
+
+def test_a_fixed_model_may_stand_on_either_side():
+    """A solved head is one model, whatever the seeds of the other side do."""
+    random = np.random.default_rng(3)
+    runs, one = (random.random((5, 80)) < 0.8).astype(float), (random.random(80) < 0.6).astype(float)
+    seeds = Side.of(dict(enumerate(runs.mean(1))), runs)
+    fixed = Side.fixed(one.mean(), one)
+    there = compare(seeds, fixed, np.random.default_rng(0))
+    back = compare(fixed, seeds, np.random.default_rng(0))
+    assert back.difference == -there.difference and back.p_value == there.p_value
+    assert back.ci == (-there.ci[1], -there.ci[0])
+    assert back.probability_of_improvement == 1 - there.probability_of_improvement
+    assert back.p_spread is None and back.sd_ratio is None
+
+
+def test_two_fixed_models_are_compared_over_examples_alone():
+    random = np.random.default_rng(4)
+    one, other = (random.random((2, 200)) < [[0.9], [0.6]]).astype(float)
+    found = compare(Side.fixed(one.mean(), one), Side.fixed(other.mean(), other), np.random.default_rng(0))
+    wanted = stats.ttest_rel(one, other)
+    assert found.p_value == pytest.approx(wanted.pvalue, rel=1e-6)
+    assert found.ci == pytest.approx(tuple(wanted.confidence_interval()), rel=1e-6)
+    assert "over examples" in found.method and found.p_spread is None and found.p_mcnemar is not None
+    alike = compare(Side.fixed(one.mean(), one), Side.fixed(one.mean(), one), np.random.default_rng(0))
+    assert alike.p_value is None and "no example's score differs" in alike.reason
+    alone = compare(Side.fixed(0.9), Side.fixed(0.6), np.random.default_rng(0))
+    assert alone.p_value is None and "no scores of single examples" in alone.reason
