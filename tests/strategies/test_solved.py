@@ -147,7 +147,7 @@ def test_tuning_pools_as_cross_validation_prefers_where_it_is_asked_to(solved):
 
 def test_a_spread_of_zero_by_construction_is_told_and_not_tested(topics, tmp_path):
     text = topics.read_text().replace(
-        "{type: linear, solver: steps}}, task: {pooling: model}, train: {learning_rate: 0.1}", "{type: linear}}"
+        "{type: linear, solver: steps}, task: {pooling: model}, train: {learning_rate: 0.1}", "{type: linear}"
     )
     topics.write_text(text + "  max: {strategy: {type: linear}, task: {pooling: max}}\n")
     results = run_study(recipes.load(topics, ["seeds=3"]), tmp_path / "runs").results
