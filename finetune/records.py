@@ -19,17 +19,20 @@ import torch
 import finetune
 from finetune import models
 from finetune import recipe as recipes
+from finetune.digests import file_digest, text_digest
 from finetune.errors import InputError, Problem, bad_input
 from finetune.evaluate import metrics
+from finetune.locations import resolve_path
 from finetune.outside import recorded
 from finetune.preflight import Preflight
+from finetune.provenance import kernels
 from finetune.recipe.yaml_text import one_line
 from finetune.run_dir import FORMAT, StudyDir, atomic, read_json
 from finetune.shared import TaskData
 from finetune.surroundings import Surroundings
 
 if TYPE_CHECKING:
-    from finetune.recipe import ResolvedRecipe, Variant
+    from finetune.recipe import Recipe, ResolvedRecipe, Variant
 
 
 MOST_CHARACTERS = 2_000
@@ -107,8 +110,7 @@ def _differences(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, A
 
 def same_data(folder: StudyDir, facts: dict[str, Any]) -> None:
     """Refuse data that have changed since the study began."""
-    if not folder.data.exists() or facts["split_varies"]:
-        # Where each seed has its own split, that of the first seed says nothing about the others'.
+    if not folder.data.exists():
         return
     before, changed = read_json(folder.data)["variants"], set()
     for variant, parts in facts["variants"].items():
@@ -151,6 +153,8 @@ def data_facts(recipe: ResolvedRecipe, found: Preflight) -> dict[str, Any]:
         name: {split: facts["fingerprint"] for split, facts in data.facts["splits"].items()}
         for name, data in found.data.items()
     }
+    if "split" in recipe.vary:  # where each seed has its own, that of the first says nothing about the others'
+        fingerprints = {variant.name: dict(_files(variant.recipe)) for variant in recipe.variants}
     return {
         "format": FORMAT,
         "seed": first.recipe.data.split.seed,
@@ -159,6 +163,16 @@ def data_facts(recipe: ResolvedRecipe, found: Preflight) -> dict[str, Any]:
         "tasks": list(tasks.values()),
         "variants": fingerprints,
     }
+
+
+def _files(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """Digests of the files that a recipe's data are read from, by where it names them; not of those on the hub."""
+    own = {f"data.{part}": getattr(recipe.data, part) for part in ("train", "validation", "test")}
+    for at, source in {**own, **{f"evaluate.{held_out.name}": held_out.data for held_out in recipe.evaluate}}.items():
+        if source is not None and source.kind != "hub":
+            path = resolve_path(source.path, at)
+            files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+            yield at, text_digest(str([(each.relative_to(path).as_posix(), file_digest(each)) for each in files]))
 
 
 def write_examples(folder: StudyDir, recipe: ResolvedRecipe, found: Preflight) -> None:
@@ -220,9 +234,9 @@ def with_former(folder: StudyDir, facts: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def environment(around: Surroundings, dtype: Any, today: date) -> dict[str, Any]:
-    """What the study ran on: the content of `environment.json`. ``today`` is the day it was begun on, which chat
-    templates may print."""
+def environment(around: Surroundings, dtype: Any, today: date, starts: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What the study runs on now, and what each variant ``starts`` from: for `environment.json`. ``today`` is the day
+    it was begun on, which chat templates may print."""
     packages = ("torch", "transformers", "tokenizers", "datasets", "peft", "accelerate", "evaluate", "numpy", "scipy")
     if around.device.type == "cuda":
         device = f"cuda ({torch.cuda.get_device_name(around.device)}, CUDA {torch.version.cuda})"
@@ -238,10 +252,13 @@ def environment(around: Surroundings, dtype: Any, today: date) -> dict[str, Any]
         "packages": {name: version(name) for name in (*packages, "safetensors", "pyarrow")},
         "device": device,
         "arithmetic": models.arithmetic_name() if around.device.type == "cpu" else None,
+        "kind": around.device.type,
+        "kernels": kernels(around.device),
         "threads": torch.get_num_threads(),
         "dtype": str(dtype).removeprefix("torch."),
         "processes": around.accelerator.num_processes,
         "settings": recorded(),
+        "starts": starts or {},
     }
 
 

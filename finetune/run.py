@@ -258,6 +258,7 @@ def score_untuned(
         "scores": {**(known or {}), **scores},
         "training": None,
         "identity": None,
+        "base": base.digest,
         "streams": None,
     }
     return finish(result, None, model, data, around, folder)

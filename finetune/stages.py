@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.assemble import assemble
 from finetune.digests import text_digest
-from finetune.errors import FinetuneError, InputError
+from finetune.errors import FinetuneError, InputError, bad_input
 from finetune.group.group import Member
-from finetune.models import ModelOptions
+from finetune.models import ModelOptions, facts_of
 from finetune.progress import phase
 from finetune.randomness import Streams
 from finetune.run import fit, whole_folder
@@ -57,19 +57,50 @@ def reach(recipe: Recipe, folder: StudyDir, shared: Shared, around: Surroundings
     Raises Interrupted when asked to stop, after saving; and FinetuneError when a stage diverges: nothing could start
     from it.
     """
-    model, before = recipe.model, text_digest(str(recipe.model.identifying()))
+    model, before = recipe.model, _start(recipe)
     for number in chain(recipe.stages):
         stage = recipe.stages[number]
         with within(number):
             alone = recipe_of(recipe, number, model)
             data = shared.data(alone, stage.data.split.seed)
-            splits = {name: facts["fingerprint"] for name, facts in data.facts["splits"].items()}
-            before = text_digest(str([before, stage.identifying(), splits]))
+            before = _next(before, stage, data)
             place = RunDir(folder.stages / f"{stage.name}-{before[:8]}")
             if place.read_result() is None:
                 _train(alone, stage, data, place, before, shared, around.at(f"stage {stage.name}", around.dtype))
-        model = model.model_copy(update={"source": str(place.model), "tokenizer": None})
+            model = model.model_copy(update={"source": str(place.model), "tokenizer": None})
+            _same_model(place, model)
     return recipe.model_copy(update={"model": model})
+
+
+def digests(recipe: Recipe, shared: Shared) -> dict[str, str]:
+    """By name of the stage: the digest of what it makes, in the order in which they are trained."""
+    before, found = _start(recipe), {}
+    for number in chain(recipe.stages):
+        stage = recipe.stages[number]
+        # The data do not depend on what an earlier stage has trained.
+        data = shared.data(recipe_of(recipe, number, recipe.model), stage.data.split.seed)
+        found[stage.name] = before = _next(before, stage, data)
+    return found
+
+
+def _start(recipe: Recipe) -> str:
+    return text_digest(str(recipe.model.identifying()))
+
+
+def _next(before: str, stage: Stage, data: TaskData) -> str:
+    """The digest of a stage after another, or after the base model."""
+    splits = {name: facts["fingerprint"] for name, facts in data.facts["splits"].items()}
+    return text_digest(str([before, stage.identifying(), splits]))
+
+
+def _same_model(place: RunDir, options: ModelOptions) -> None:
+    """Refuse a stage's model that was changed since it was trained; old ones do not say what it was."""
+    result = place.read_result() or {}
+    was, now = result.get("model"), facts_of(options)
+    if was is not None and was != now:
+        parts = ", ".join(part for part in now if now[part] != was.get(part))
+        found = f"{place.model} is no longer what the stage has trained: its {parts} changed"
+        raise bad_input(None, found, f"restore it, or remove {place.path} to train the stage again")
 
 
 def _train(
@@ -86,8 +117,9 @@ def _train(
             # Adapters are merged: what starts from it need not know how it was trained.
             merged(model).save_pretrained(folder)
             data.task.tokenizer.save_pretrained(folder)
-        about = {"format": FORMAT, "stage": stage.name, "digest": digest, "seed": stage.seed}
+        about: dict[str, Any] = {"format": FORMAT, "stage": stage.name, "digest": digest, "seed": stage.seed}
         shutil.rmtree(place.checkpoints, ignore_errors=True)
+        about["model"] = facts_of(recipe.model.model_copy(update={"source": str(place.model), "tokenizer": None}))
         write_json(place.result, {**about, "training": trained.facts, "data": data.facts["splits"]})
     around.accelerator.wait_for_everyone()
 

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune import models
-from finetune import recipe as recipes
-from finetune.assemble import build
 from finetune.combine import combine
 from finetune.errors import DiskFull, InputError, Interrupted
-from finetune.group.group import Group, Member
+from finetune.group.group import Member
 from finetune.outcome import StudyOutcome, failure, summary
 from finetune.preflight import Preflight, located, preflight, split_seed
 from finetune.progress import Progress, phase
-from finetune.records import claim, data_facts, environment, same_data, with_former, write_examples
+from finetune.provenance import same_provenance, same_start, same_weights, start_of, starts_of
+from finetune.records import claim, data_facts, environment, with_former, write_examples
 from finetune.run import opening, run, score_untuned
 from finetune.run_dir import StudyDir, read_json, write_json, write_text
-from finetune.scoring import score_held_out
 from finetune.sequential import Look, first_round, look
 from finetune.shared import Shared, TaskData
 from finetune.sizing import Speed, choose_speed
@@ -71,6 +69,8 @@ class Study:
     speeds: dict[str, dict[str, Any]]
     """By variant: how its seeds are trained, as speed.json says it."""
     untuned: dict[str, Any] | None = None
+    starts: dict[str, Any] = field(default_factory=dict)
+    """By variant: what its runs start from, as environment.json says it."""
 
     def __post_init__(self) -> None:
         self.seeds = self.recipe.seeds  # by a rule: so far
@@ -93,19 +93,31 @@ class Study:
         around = open_surroundings(first.model, progress, stop, folder.path)
         facts = data_facts(recipe, found)
         claim(folder, recipe, facts)  # in every process, so that a refusal ends them all
+        starts = starts_of(recipe, shared, around.device)
+        dtype, why = models.explain_dtype(first.model, around.device)
+        now = {**environment(around, dtype, shared.today, starts), "dtype_reason": why}
+        kept, lines = same_provenance(folder, now, recipe.mix)
         around.accelerator.wait_for_everyone()
         if around.accelerator.is_main_process:
             write_text(folder.resolved, recipe.to_yaml())  # first: with it the folder is known as this study's
             write_text(folder.recipe, recipe.text)
             write_json(folder.data, with_former(folder, facts))
             write_examples(folder, recipe, found)
-            dtype, why = models.explain_dtype(first.model, around.device)
-            write_json(folder.environment, {**environment(around, dtype, shared.today), "dtype_reason": why})
+            write_json(folder.environment, kept)
         around.accelerator.wait_for_everyone()
-        return cls.resume(recipe, folder, shared, around)
+        for line in lines:
+            around.progress.say(line)
+        return cls.resume(recipe, folder, shared, around, starts)
 
     @classmethod
-    def resume(cls, recipe: ResolvedRecipe, folder: StudyDir, shared: Shared, around: Surroundings) -> Study:
+    def resume(
+        cls,
+        recipe: ResolvedRecipe,
+        folder: StudyDir,
+        shared: Shared,
+        around: Surroundings,
+        starts: dict[str, Any] | None = None,
+    ) -> Study:
         """Read what is finished already."""
         results = {}
         for variant in recipe.variants:
@@ -114,7 +126,7 @@ class Study:
                 if result and result["status"] in FINAL:
                     results[variant.name, seed] = result
         speeds = read_json(folder.speed) if folder.speed.exists() else {}
-        return cls(recipe, folder, shared, around, results, speeds)
+        return cls(recipe, folder, shared, around, results, speeds, starts=starts or {})
 
     def left(self, variant: Variant) -> list[int]:
         """The variant's seeds that are not finished."""
@@ -149,7 +161,7 @@ class Study:
         if not variant.recipe.stages:
             return variant
         make_deterministic(True)
-        around = self._around(variant, variant.name)
+        around = self.around_of(variant, variant.name)
         return replace(variant, recipe=reach(variant.recipe, self.folder, self.shared, around))
 
     def groups(self, variant: Variant) -> Iterator[list[int]]:
@@ -169,7 +181,7 @@ class Study:
         """How to train this variant's seeds; what had to be measured is, once for the study."""
         known, asked = self.speeds, [variant.recipe.train.replicas, variant.recipe.train.compile]
         if variant.name not in known or known[variant.name]["asked"] != asked:
-            around = self._around(variant, variant.name)
+            around = self.around_of(variant, variant.name)
             make_deterministic(variant.recipe.train.deterministic)
             data = self.shared.data(variant.recipe, split_seed(self.recipe, variant, seeds[0]))
             base = self.shared.base(variant.recipe, data.task)
@@ -194,7 +206,7 @@ class Study:
             f"run {done + 1} of {every}" if len(seeds) == 1 else f"runs {done + 1} to {done + len(seeds)} of {every}"
         )
         title = f"{which}: {variant.name}, seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
-        around = self._around(variant, title)
+        around = self.around_of(variant, title)
         sisters = {other: result for (name, other), result in self.results.items() if name == variant.name}
         make_deterministic(variant.recipe.train.deterministic)
         if around.accelerator.is_main_process:
@@ -202,7 +214,7 @@ class Study:
                 member.folder.result.unlink(missing_ok=True)  # of an error that is tried again
         try:
             data = self.shared.data(variant.recipe, split_seed(self.recipe, variant, seeds[0]))
-            base = self.shared.base(variant.recipe, data.task)
+            base = self.base_of(variant, data, sisters)
             with told_when_full(self.folder.path):
                 untuned = self._score_untuned(variant, base, data)
                 compiled = self._speed(variant, seeds).compiled
@@ -230,38 +242,25 @@ class Study:
             line = f"run {len(self.results)} of {every}: {variant.name}, seed {seed}"
             self.around.progress.say(summary(line, result, variant.recipe.task.metrics[0]))
 
-    def rescore(self, variant: Variant, seed: int, result: dict[str, Any]) -> None:
-        """Score one finished run's saved model, and add the scores to its result."""
-        folder = self.folder.run(variant.name, seed)
-        title = f"{variant.name}, seed {seed}"
-        if not folder.model.exists():
-            self.around.progress.say(f"{title} · no saved model (train.save_model), scores kept as they are")
-            return
-        around = self._around(variant, title)
-        make_deterministic(variant.recipe.train.deterministic)
-        data = self.shared.data(variant.recipe, split_seed(self.recipe, variant, seed))
+    def base_of(self, variant: Variant, data: TaskData, runs: dict[int, dict[str, Any]]) -> models.BaseModel:
+        """The base model, which has to be what the study began with, and what these ``runs`` have started from."""
+        before = self._before_stages(variant)
+        same_start(
+            self.folder,
+            before,
+            self.starts.get(variant.name, {}),
+            start_of(before.recipe, self.shared, self.around.device),
+        )
         base = self.shared.base(variant.recipe, data.task)
-        built = build(variant.recipe, base, data, self.recipe.streams(seed), around)
-        model = built.model
-        built.restore(folder.model)
-        [(scores, *_)] = score_held_out(Group(model), data, variant.recipe, around, [folder], base.digest)
-        result["scores"] |= scores
-        if around.accelerator.is_main_process:
-            write_json(folder.result, result)
-        self.around.progress.say(summary(title, result, variant.recipe.task.metrics[0]))
+        for seed, result in runs.items():
+            same_weights(result, base.digest, f"seed {seed} of variant '{variant.name}'")
+        return base
 
-    def rescore_untuned(self) -> None:
-        """Score the base model again, where the study has scored it."""
-        former = self.folder.base.read_result()
-        if former is None:
-            return
-        variant = self.recipe.variants[0]
-        data = self.shared.data(variant.recipe, split_seed(self.recipe, variant, self.recipe.seeds[0]))
-        base = self.shared.base(variant.recipe, data.task)
-        around = self._around(variant, "base model")
-        score_untuned(variant, base, data, around, self.folder.base, former["scores"])
+    def _before_stages(self, variant: Variant) -> Variant:
+        """The variant as the recipe has it."""
+        return next(each for each in self.recipe.variants if each.name == variant.name)
 
-    def _around(self, variant: Variant, title: str) -> Surroundings:
+    def around_of(self, variant: Variant, title: str) -> Surroundings:
         return self.around.at(title, models.choose_dtype(variant.recipe.model, self.around.device))
 
     def _score_untuned(self, variant: Variant, base: models.BaseModel, data: TaskData) -> dict[str, float] | None:
@@ -271,7 +270,7 @@ class Study:
         """
         first = self.recipe.variants[0].recipe
         if variant.recipe.stages:  # what comes before the task is not the base model's
-            variant = next(each for each in self.recipe.variants if each.name == variant.name)
+            variant = self._before_stages(variant)
             base = self.shared.base(variant.recipe, data.task)
         if base.new or not variant.recipe.scoring.base or variant.recipe.model != first.model:
             return None
@@ -280,8 +279,9 @@ class Study:
             return None
         if self.untuned is None:
             self.untuned = self.folder.base.read_result()
+            same_weights(self.untuned or {}, base.digest, "the untuned base model's score")
         if self.untuned is None:
-            around = self._around(variant, "base model")
+            around = self.around_of(variant, "base model")
             self.untuned = score_untuned(variant, base, data, around, self.folder.base)
             self.around.progress.say(summary("base model, untuned", self.untuned, variant.recipe.task.metrics[0]))
         return dict(self.untuned["scores"])
@@ -289,7 +289,7 @@ class Study:
     def combine(self, variant: Variant) -> None:
         """Make of the variant's finished seeds together what its mitigations ask for, where it is not there yet."""
         results = {seed: result for (name, seed), result in self.results.items() if name == variant.name}
-        around = self._around(variant, variant.name)
+        around = self.around_of(variant, variant.name)
         for result in combine(variant, results, self.folder, self.shared, around, self.staged):
             title = f"{variant.name}, {result['kind']}"
             self.around.progress.say(summary(title, result, variant.recipe.task.metrics[0]))
@@ -305,29 +305,3 @@ class Study:
         accelerator.wait_for_everyone()
         results = read_json(self.folder.report / "results.json")
         return StudyOutcome(self.folder.path, results, speaks=accelerator.is_main_process)
-
-
-def rescore(folder: Path, overrides: Sequence[str] = (), progress: Progress | None = None) -> StudyOutcome:
-    """Score the saved models of a study again: on its own held-out tasks, or on those that ``overrides`` name.
-
-    Runs without a saved model keep the scores they have.
-    """
-    place = StudyDir(folder).require()
-    recipe = recipes.read_resolved(place.resolved, overrides)
-    with told_when_full(folder), located(recipe), progress or Progress() as shown, stop_on_signals(shown.say) as stop:
-        shared = Shared(place.begun_on)
-        found = preflight(recipe, shared)
-        facts = data_facts(recipe, found)
-        same_data(place, facts)
-        around = open_surroundings(recipe.variants[0].recipe.model, shown, stop, folder)
-        study = Study.resume(recipe, place, shared, around)
-        staged = {variant.name: study.staged(variant) for variant in recipe.variants}
-        for (name, seed), result in study.results.items():
-            study.rescore(staged[name], seed, result)
-        for variant in recipe.variants:
-            study.combine(variant)
-        study.rescore_untuned()
-        if study.around.accelerator.is_main_process:
-            write_json(place.data, with_former(place, facts))
-            write_examples(place, recipe, found)
-        return study.report()

@@ -20,9 +20,10 @@ from finetune.combine import check_combining
 from finetune.errors import InputError
 from finetune.evaluate import store
 from finetune.preflight import preflight
+from finetune.rescoring import rescore
 from finetune.run_dir import StudyDir, read_json, write_json
 from finetune.shared import Shared
-from finetune.study import rescore, run_study
+from finetune.study import run_study
 from tests import tiny
 
 ALL = "mitigations=[{type: soup, method: both}, {type: ensemble}]"

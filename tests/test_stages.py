@@ -10,9 +10,10 @@ from finetune import stages, study
 from finetune.errors import FinetuneError, InputError, Interrupted
 from finetune.models import ModelOptions, load_base
 from finetune.progress import Progress
+from finetune.rescoring import rescore
 from finetune.run_dir import read_json
 from finetune.stages import chain
-from finetune.study import rescore, run_study
+from finetune.study import run_study
 from tests import tiny
 
 SHORT = {"max_steps": 4, "min_steps": 0, "evaluations": 0}

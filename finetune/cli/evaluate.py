@@ -25,7 +25,7 @@ def run(args: Namespace) -> int:
 
     with make_progress(Console()) as progress:
         with uncollected(), progress.phase("loading the libraries"):
-            from finetune.study import rescore
+            from finetune.rescoring import rescore
 
         outcome = rescore(args.study, args.overrides, progress)
     return finish(outcome)

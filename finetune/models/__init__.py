@@ -4,6 +4,7 @@ from finetune.models.arithmetic import arithmetic_name, cpu_name
 from finetune.models.base import BaseModel, head_parameters, initialise
 from finetune.models.configuration import is_masked, positions_of, rows_of, rows_said
 from finetune.models.devices import choose_device, choose_dtype, explain_dtype
+from finetune.models.facts import Facts, facts_of
 from finetune.models.fit import modules_of
 from finetune.models.loading import load_base, load_config, load_tokenizer, skeleton, weightless_base
 from finetune.models.places import Location, ModelOptions, check_files, locate
@@ -11,6 +12,7 @@ from finetune.models.pooling import Pooling, declared
 
 __all__ = [
     "BaseModel",
+    "Facts",
     "Location",
     "ModelOptions",
     "Pooling",
@@ -21,6 +23,7 @@ __all__ = [
     "cpu_name",
     "declared",
     "explain_dtype",
+    "facts_of",
     "head_parameters",
     "initialise",
     "is_masked",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Union
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from finetune.data.options import DataOptions
 from finetune.evaluate.options import HeldOut, ScoringOptions
 from finetune.models import ModelOptions
-from finetune.options import Options
+from finetune.options import OPERATIONAL, Options
 from finetune.randomness import STREAMS, StreamName, Streams
 from finetune.registry import MITIGATIONS, STRATEGIES, TASKS, Registry
 from finetune.train.options import OWN_DEFAULTS, TrainOptions
@@ -148,6 +148,11 @@ class Recipe(Options):
     vary: Vary = Field(default_factory=lambda: [stream for stream in STREAMS if stream in Streams.vary])
     """Streams of randomness that change with the seed; the others stay the same in all runs. Default: all but
     `split`."""
+    mix: Annotated[list[Literal["versions", "devices"]], AfterValidator(_distinct)] = Field(
+        default_factory=list, json_schema_extra=OPERATIONAL
+    )
+    """What may differ between runs of one study, which the report then says: `versions` of torch, transformers, peft
+    and tokenizers; `devices`, and what `dtype: auto` is on them. Default: nothing may."""
     model: ModelOptions
     """The pretrained base model."""
     data: DataOptions
@@ -173,5 +178,5 @@ class Recipe(Options):
 PLUGIN_SECTIONS: dict[str, Registry[Any]] = {"task": TASKS, "strategy": STRATEGIES, "mitigations": MITIGATIONS}
 """The sections that choose a plug-in, and where it is looked up."""
 
-STUDY_KEYS = ("name", "seeds", "vary")
+STUDY_KEYS = ("name", "seeds", "vary", "mix")
 """Keys that belong to the whole study and not to one variant."""

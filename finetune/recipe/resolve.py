@@ -28,7 +28,7 @@ RESERVED = frozenset(
 )
 """Names of other things in a study's folder."""
 
-RESCORING_KEYS = ("evaluate", "scoring")
+RESCORING_KEYS = ("evaluate", "scoring", "mix")
 """What may be changed about runs that are already trained."""
 
 
@@ -63,6 +63,11 @@ class ResolvedRecipe:
     crossed: bool = False
     """Whether this is a crossed design, whose seeds spell those of the streams."""
 
+    @property
+    def mix(self) -> frozenset[str]:
+        """What may differ between runs of the study."""
+        return frozenset(self.variants[0].recipe.mix)
+
     def streams(self, seed: int) -> Streams:
         """The random streams of the runs under ``seed``."""
         return Streams.spelled(seed) if self.crossed else Streams(seed, self.vary)
@@ -91,7 +96,8 @@ class ResolvedRecipe:
         }
         seeds = self.seeds if self.until is None else self.until.model_dump(mode="json")
         study = {"name": self.name, "digest": self.digest, "seeds": seeds, "vary": sorted(self.vary)}
-        return dump({**study, **({"crossed": True} if self.crossed else {}), "variants": variants})
+        mix = {"mix": sorted(self.mix)} if self.mix else {}
+        return dump({**study, **mix, **({"crossed": True} if self.crossed else {}), "variants": variants})
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> ResolvedRecipe:
@@ -291,6 +297,6 @@ def _not_rescoring(override: Override, root: Node) -> Problem | None:
         found = f"there is no variant called '{override.variant}'"
         return Problem(found, did_you_mean(override.variant, names), dotted(override.keys), COMMAND_LINE)
     if not keys or keys[0] not in RESCORING_KEYS:
-        advice = f"only {' and '.join(RESCORING_KEYS)} can be; for anything else, run the recipe again"
+        advice = f"only {', '.join(RESCORING_KEYS)} can be; for anything else, run the recipe again"
         return Problem("cannot be changed after training", advice, dotted(override.keys), COMMAND_LINE)
     return None

@@ -70,6 +70,7 @@ def _facts(study: Study, results: Results) -> list[tuple[str, str]]:
         ("failed", count(sum(variant["failures"]["count"] for variant in tuned))),
         ("computing time", seconds(spent)),
         ("device", str(study.environment.get("device", NONE))),
+        *([("mixed", mixed)] if (mixed := appendix.mixed(study)) else []),
         ("digest", study.digest[:12]),
     ]
 

@@ -92,17 +92,27 @@ REPEAT = (
     "Other versions and devices round differently, and their runs drift apart."
 )
 
+APART = ("format", "packages", "starts", "mixed")
+"""Facts of the environment that have a place of their own."""
+
+MIXED = (
+    "Not all runs were made on the same, which the recipe allows (`mix`): differences between variants or seeds may "
+    "come from it."
+)
+
 NAMES = {
     "git": "commit of finetune",
     "dtype": "arithmetic",
     "threads": "threads a process",
     "settings": "environment variables",
+    "kind": "kind of device",
+    "kernels": "instructions",
 }
 
 
 def environment_section(study: Study) -> Section:
     """Where the study ran, and what from: all that it takes to run it again."""
-    facts = {name: value for name, value in study.environment.items() if name not in ("format", "packages")}
+    facts = {name: value for name, value in study.environment.items() if name not in APART}
     packages = study.environment.get("packages") or {}
     rows = [[Cell(NAMES.get(name, name)), Cell(_in_words(value))] for name, value in facts.items()]
     if packages:
@@ -111,7 +121,14 @@ def environment_section(study: Study) -> Section:
         return Section("environment", "Environment", [Text("No environment was recorded.", "muted")])
     rows += [[Cell(name), Cell(value)] for name, value in _bases(study).items()]
     table = Table([Column("", numeric=False), Column("", numeric=False)], rows)
-    return Section("environment", "Environment", [Text(REPEAT, "muted"), table])
+    told = [Text(f"{MIXED} {mixed(study)}.")] if mixed(study) else []
+    return Section("environment", "Environment", [*told, Text(REPEAT, "muted"), table])
+
+
+def mixed(study: Study) -> str:
+    """What differed between runs of the study, as its recipe allows; empty where nothing did."""
+    found = study.environment.get("mixed", {})
+    return "; ".join(f"{NAMES.get(name, name)} {' and '.join(map(str, values))}" for name, values in found.items())
 
 
 def _in_words(value: Any) -> str:
@@ -132,4 +149,12 @@ def _bases(study: Study) -> dict[str, str]:
         "fingerprint of its weights": ", ".join(weights),
         "drawn afresh in each run": ", ".join(new),
     }
+    starts: dict[str, list[str]] = {}
+    for variant, start in study.environment.get("starts", {}).items():
+        parts = {part: start.get(part) for part in ("weights", "configuration", "tokenizer", "template")}
+        said = ", ".join(f"{part} {digest[:12]}" for part, digest in parts.items() if digest)
+        starts.setdefault(said, []).append(variant)
+    found["files of the base model"] = "; ".join(
+        f"{said} ({', '.join(variants)})" if len(starts) > 1 else said for said, variants in starts.items()
+    )
     return {name: value for name, value in found.items() if value}
