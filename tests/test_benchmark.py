@@ -9,7 +9,7 @@ import pytest
 
 from finetune.cli import main
 from scripts._benchmark import __main__ as command
-from scripts._benchmark import contest, jobs, ours, table
+from scripts._benchmark import choosing, contest, jobs, ours, table
 from scripts._benchmark.contest import Workshop, peer_spec, wilson
 from scripts._benchmark.corpus import Corpus, NoData, read_rows, write_rows
 from scripts._benchmark.measure import Failed, run_fresh
@@ -245,6 +245,93 @@ def test_a_contestant_that_fails_is_recorded(tmp_path, data, monkeypatch):
     found = command.attempt(case(), jobs.OURS, 1, Workshop(tmp_path, Corpus(data)))
     assert found == {"case": "tuning", "contestant": "ours", "round": 1, "failed": "no luck"}
     assert command.outcome(case(), found) == "FAILED: no luck"
+
+
+# --- a peer's best, on the machine at hand
+
+
+BEST = jobs.Contestant("best", "trainer", {"a": 1}, choices=(({"bf16": False}, {"bf16": True}), ({"b": 2}, {"b": 3})))
+
+
+def test_every_combination_is_tried_with_one_thread_two_and_all():
+    found = [*choosing.combinations(BEST, cores=4, gpu=False)]
+    assert len(found) == 2 * 2 * 3 and all(each["a"] == 1 for each in found)
+    assert {each["threads"] for each in found} == {1, 2, 4}
+    assert {(each["bf16"], each["b"]) for each in found} == {(False, 2), (False, 3), (True, 2), (True, 3)}
+    assert {each["threads"] for each in choosing.combinations(BEST, cores=1, gpu=False)} == {1}
+    assert all("threads" not in each for each in choosing.combinations(BEST, cores=4, gpu=True))
+
+
+def test_peers_at_their_best_choose_their_arithmetic_here():
+    """What is fastest with units for bfloat16 is the slowest without, so it is written down nowhere."""
+    for each in EVERY:
+        for peer in each.peers:
+            assert "bf16" not in peer.settings and "dtype" not in peer.settings
+            assert bool(peer.choices) == peer.name.endswith("best")
+
+
+MACHINE = {"cores": 2, "gpu": False}
+
+
+def measured_by(speeds):
+    """Stands for measuring: tokens per second by arithmetic, and what does not work."""
+
+    def measure(small, contestant, number, shop):
+        settings = contestant.settings
+        speed = speeds[settings["bf16"]] * settings["threads"] * (1 + (settings["b"] == 3))
+        if speed < 0:
+            raise Failed("a command\nexit code 1\nno such kernel")
+        return {"figures": {"tokens_per_second": speed, "seconds": 10 / speed}}
+
+    return measure
+
+
+@pytest.mark.parametrize("speeds, bf16", [((100.0, 6.0), False), ((100.0, 440.0), True), ((100.0, -1.0), False)])
+def test_the_fastest_is_chosen_and_the_losers_are_kept(tmp_path, data, monkeypatch, speeds, bf16):
+    monkeypatch.setattr(choosing, "measure", measured_by(speeds))
+    shop, said = Workshop(tmp_path, Corpus(data)), []
+    made, each = record(tmp_path), case(peers=(jobs.Contestant("plain", "trainer"), BEST), examples=640, epochs=3)
+    plain, best = choosing.with_best(each, MACHINE, shop, made, said.append).peers
+    assert plain == each.peers[0] and best.choices == ()
+    assert best.settings == {"a": 1, "bf16": bf16, "b": 3, "threads": 2}
+    [kept] = json.loads(made.path.read_text())["choices"]
+    assert len(kept["trials"]) == 8 and kept["settings"] == best.settings
+    told = "\n".join(choosing.lines(each, made))
+    assert told.count("chosen") == 1 and f"chosen  bf16={bf16}, b=3, threads=2" in told
+    assert ("no such kernel" in told) == (min(speeds) < 0)
+    monkeypatch.setattr(choosing, "measure", None)
+    again = choosing.with_best(each, MACHINE, shop, Record.open(made.path, {"size": "quick"}), said.append)
+    assert again.peers[1] == best, "what was chosen is not chosen again"
+
+
+def test_where_nothing_works_measuring_tells_why(tmp_path, data, monkeypatch):
+    monkeypatch.setattr(choosing, "measure", measured_by((-1.0, -1.0)))
+    each = case(peers=(BEST,))
+    [peer] = choosing.with_best(each, MACHINE, Workshop(tmp_path, Corpus(data)), record(tmp_path), print).peers
+    assert peer.settings == next(choosing.combinations(BEST, 2, False))
+
+
+def test_a_trial_is_a_few_batches_of_one_run():
+    each = jobs.cases(jobs.SIZES["long"], gpu=False)
+    for one in map(choosing._small, (one for one in each if one.peers)):
+        assert one.seeds == one.epochs == 1 and one.examples <= 48 and one.held_out <= 200
+
+
+def test_what_takes_too_long_is_given_up(tmp_path):
+    with pytest.raises(Failed, match="given up after"):
+        run_fresh([sys.executable, "-c", "import time; time.sleep(60)"], tmp_path / "log", limit=0.3)
+    assert run_fresh([sys.executable, "-c", ""], tmp_path / "log", limit=60).seconds < 60
+
+
+def test_threads_are_of_the_process(tmp_path, data, monkeypatch):
+    asked = []
+    monkeypatch.setattr(contest, "run_fresh", lambda command, log, variables, limit: asked.append(variables))
+    (tmp_path / "trainer-result.json").write_text("{}")
+    shop = Workshop(tmp_path, Corpus(data))
+    shop.program("trainer", {"settings": {"threads": 1, "bf16": False}}, tmp_path)
+    shop.program("trainer", {"settings": {}}, tmp_path)
+    assert asked[0]["OMP_NUM_THREADS"] == "1" and "OMP_NUM_THREADS" not in asked[1]
+    assert json.loads((tmp_path / "trainer-spec.json").read_text()) == {"settings": {}}
 
 
 # --- benchmark.json

@@ -4,6 +4,7 @@ __main__.py    arguments, the order of the measurements, and what is printed: st
 jobs.py        what is compared: the cases, the contestants of each with all their settings, the targets, the sizes
 corpus.py      finds RTE and GSM8K, and writes the examples that every contestant gets
 measure.py     a command in a fresh process: its seconds and its peak memory
+choosing.py    which settings are a peer's best on this machine, found out by measuring them
 contest.py     one measurement: which programs a contestant runs, and which figures and scores come of it
 ours.py        recipes for `finetune run`, and what a finished study's files say
 record.py      benchmark.json: every raw measurement, added as soon as it is there

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts._benchmark import table
+from scripts._benchmark.choosing import lines, with_best
 from scripts._benchmark.contest import ROOT, Measurement, Workshop, measure
 from scripts._benchmark.corpus import Corpus, NoData
 from scripts._benchmark.jobs import JOBS, SIZES, Case, Contestant, cases
@@ -90,6 +91,10 @@ def benchmark(args: argparse.Namespace, shop: Workshop) -> int:
     record.content["cases"] = [case.facts() for case in every]
     chosen = [case for case in every if case.job in args.jobs]
     warm_up(shop, args.jobs)
+    best = {case.name: with_best(case, machine, shop, record, say) for case in chosen}
+    every = [best.get(case.name, case) for case in every]
+    record.content["cases"] = [case.facts() for case in every]
+    tried, chosen = chosen, [*best.values()]
     failed = 0
     for case, contestant, number in schedule(chosen, rounds):
         if record.find(case.name, contestant.name, number):
@@ -101,7 +106,7 @@ def benchmark(args: argparse.Namespace, shop: Workshop) -> int:
         record.add(row)
     record.content["summary"] = [row for case in every for row in table.summarise(case, record)]
     record.write()
-    print("\n".join(report(args, record, chosen)))
+    print("\n".join(report(args, record, chosen, tried)))
     return FAILED if failed else 0
 
 
@@ -141,21 +146,23 @@ def outcome(case: Case, row: Measurement) -> str:
     return f"{figure}, {table.memory(row) / 1e6:,.0f} MB{score}"
 
 
-def report(args: argparse.Namespace, record: Record, chosen: Sequence[Case]) -> Iterator[str]:
-    """What is printed at the end."""
+def report(args: argparse.Namespace, record: Record, chosen: Sequence[Case], tried: Sequence[Case]) -> Iterator[str]:
+    """What is printed at the end; ``tried`` are the cases before their peers' settings were chosen."""
     machine = record.content["machine"]
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items() if version)
-    yield f"\n{machine['device']}, {machine['cores']} cores, {machine['threads']} threads; {packages}"
+    arithmetic = "" if machine["gpu"] else f" ({machine['arithmetic']})"
+    yield f"\n{machine['device']}{arithmetic}, {machine['cores']} cores, {machine['threads']} threads; {packages}"
     if args.size == "quick":
         yield "QUICK: small sizes and one round. It shows that everything works; the ratios are no result."
     yield "Figures and ratios: median [smallest, largest] over the rounds. Scores: mean over rounds [95 % interval]."
     every = []
-    for case in chosen:
+    for case, before in zip(chosen, tried, strict=True):
         rows = table.summarise(case, record)
         every += rows
         yield ""
         yield from table.lines(case, rows)
         yield from table.utilisation(record, case)
+        yield from lines(before, record)
     yield f"\ntargets missed: {', '.join(table.missed(every)) or 'none'}"
     yield f"{args.output} holds every measurement and all settings"
 

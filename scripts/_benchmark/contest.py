@@ -44,6 +44,8 @@ class Workshop:
 
     folder: Path
     corpus: Corpus
+    limit: float | None = None
+    """Seconds after which a program is given up."""
 
     def prepare(self) -> dict[str, Any]:
         """Write the model folders; returns what this machine is."""
@@ -68,10 +70,13 @@ class Workshop:
     def program(self, name: str, spec: dict[str, Any], folder: Path) -> tuple[dict[str, Any], Spent]:
         """Run one of programs/ in a fresh process."""
         asked, told = folder / f"{name}-spec.json", folder / f"{name}-result.json"
-        asked.write_text(json.dumps(spec), encoding="utf-8")
+        own = {**spec, "settings": dict(spec.get("settings", {}))}
+        threads = own["settings"].pop(jobs.THREADS, None)
+        asked.write_text(json.dumps(own), encoding="utf-8")
         module = f"scripts._benchmark.programs.{name}"
         command = [sys.executable, "-m", module, str(asked), str(told)]
-        spent = run_fresh(command, folder / f"{name}.log", environment(folder))
+        variables = environment(folder) | ({} if threads is None else {"OMP_NUM_THREADS": str(threads)})
+        spent = run_fresh(command, folder / f"{name}.log", variables, limit=self.limit)
         return json.loads(told.read_text(encoding="utf-8")), spent
 
     def tuned(self) -> Path:
@@ -114,7 +119,8 @@ def _study(case: Case, contestant: Contestant, seeds: list[int], shop: Workshop,
     trained = [run["training"] for run in runs]
     # What is solved has seen each example once, and is done with it.
     _same_work(case, [training["examples"] * (case.epochs if "solved" in training else 1) for training in trained])
-    on_gpu = "cuda" in json.loads((folder / "study" / "environment.json").read_text(encoding="utf-8"))["device"]
+    machine = json.loads((folder / "study" / "environment.json").read_text(encoding="utf-8"))
+    on_gpu = "cuda" in machine["device"]
     score = (
         _answers(case, shop, folder, next((folder / "study").glob("*/seed-*/model")))
         if case.job == "b"
@@ -133,6 +139,8 @@ def _study(case: Case, contestant: Contestant, seeds: list[int], shop: Workshop,
             "training": trained,
             "phases": [run["phases"] for run in runs],
             "trainable": runs[0]["parameters"]["trainable"],
+            "dtype": machine["dtype"],
+            "dtype_reason": machine["dtype_reason"],
         },
     }
 

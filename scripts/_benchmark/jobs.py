@@ -66,6 +66,8 @@ class Contestant:
     """What differs from the program's defaults, apart from what all contestants of a case share."""
     target: float | None = None
     """Ours should be at least so many times as fast."""
+    choices: tuple[tuple[dict[str, Any], ...], ...] = ()
+    """Settings of which the fastest combination on the machine at hand is found by measuring: one of each group."""
 
 
 @dataclass(frozen=True)
@@ -103,18 +105,35 @@ class Case:
 
 OURS = Contestant("ours", "finetune")
 
-# transformers.Trainer. Its best: bf16 autocast, and batches of alike lengths (`group_by_length` before version 5).
-TRAINER_BEST = {"bf16": True, "train_sampling_strategy": "group_by_length", "per_device_eval_batch_size": 32}
+THREADS = "threads"
+"""The one setting that is not the program's own, but of its process."""
 
-# TRL. Its defaults are bf16 autocast over float32 weights, gradient checkpointing, no packing. Its best: frozen weights
-# in bf16, nothing computed twice, and examples packed into rows of 512 tokens. Three rows hold about as many tokens as
-# eight examples, so that a step learns from as much as everybody else's. The rows of a batch are joined into one, over
-# which attention is computed as a whole: a CPU is nearly twice as fast with one row at a time.
-TRL_BEST = {"model_init_kwargs": {"dtype": "bfloat16"}, "gradient_checkpointing": False, "packing": True}
+# transformers.Trainer. Its best: autocast to bf16 or not, batches of alike lengths (`group_by_length` before version 5)
+# or not.
+AUTOCAST = ({"bf16": False}, {"bf16": True})
+TRAINER_BEST = {"per_device_eval_batch_size": 32}
+TRAINER_CHOICES = (
+    AUTOCAST,
+    ({"train_sampling_strategy": "random"}, {"train_sampling_strategy": "group_by_length"}),
+)
+
+# TRL. Its defaults are bf16 autocast over float32 weights, gradient checkpointing, no packing. Its best: nothing is
+# computed twice, all in bf16 or in float32, and examples packed into rows of 512 tokens or not. Three rows hold about
+# as many tokens as eight examples, so that a step learns from as much as everybody else's. The rows of a batch are
+# joined into one, over which attention is computed as a whole: a CPU is nearly twice as fast with one row at a time.
+TRL_BEST = {"gradient_checkpointing": False}
+TRL_ARITHMETIC = (
+    {"model_init_kwargs": {"dtype": "float32"}, "bf16": False},
+    {"model_init_kwargs": {"dtype": "bfloat16"}, "bf16": True},
+)
 TRL_ROWS = {
     "cpu": {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 3},
     "gpu": {"per_device_train_batch_size": 3},
 }
+
+# transformers.pipeline.
+PIPELINE_ARITHMETIC = ({"dtype": "float32"}, {"dtype": "bfloat16"})
+PIPELINE_ORDER = ({"sorted": False}, {"sorted": True})
 
 STUDY_TARGETS = {"linear": (60, 18), "partial": (8, 2.5), "lora": (6, 2), "full": (5, 1.5)}
 REPLICA_TARGETS = {5: 4, 16: 8}
@@ -130,7 +149,7 @@ def cases(sizes: Sizes, gpu: bool) -> list[Case]:
 def _trainer(default: float | None, best: float | None) -> tuple[Contestant, ...]:
     return (
         Contestant("HF Trainer, defaults", "trainer", {}, default),
-        Contestant("HF Trainer, best", "trainer", TRAINER_BEST, best),
+        Contestant("HF Trainer, best", "trainer", TRAINER_BEST, best, TRAINER_CHOICES),
     )
 
 
@@ -148,9 +167,10 @@ def _tuning(sizes: Sizes) -> Case:
 
 
 def _chat(sizes: Sizes, gpu: bool) -> Case:
+    rows = ({"packing": False}, {"packing": True, **TRL_ROWS["gpu" if gpu else "cpu"]})
     peers = (
         Contestant("TRL, defaults", "trl", {}, None if gpu else 4),
-        Contestant("TRL, best", "trl", {**TRL_BEST, **TRL_ROWS["gpu" if gpu else "cpu"]}, 1.5 if gpu else 3),
+        Contestant("TRL, best", "trl", TRL_BEST, 1.5 if gpu else 3, (TRL_ARITHMETIC, rows)),
     )
     return Case(
         "b",
@@ -198,8 +218,8 @@ def _start_up(sizes: Sizes) -> list[Case]:
 def _scoring(sizes: Sizes) -> Case:
     peers = (
         Contestant("pipeline, defaults", "pipeline", {}, 4),
-        Contestant("pipeline, best", "pipeline", {"batch_size": 32, "dtype": "bfloat16", "sorted": True}, 1.5),
+        Contestant("pipeline, best", "pipeline", {"batch_size": 32}, 1.5, (PIPELINE_ARITHMETIC, PIPELINE_ORDER)),
         Contestant("HF predict, defaults", "trainer", {}, 4),
-        Contestant("HF predict, best", "trainer", {"bf16": True, "per_device_eval_batch_size": 32}, 1.5),
+        Contestant("HF predict, best", "trainer", TRAINER_BEST, 1.5, (AUTOCAST,)),
     )
     return Case("e", "scoring", "examples_per_second", OURS, peers, held_out=sizes.scoring)

@@ -65,6 +65,16 @@ class Record:
         self.content["measurements"] = [*rows, row]
         self.write()
 
+    def choice(self, case: str, contestant: str) -> dict[str, Any] | None:
+        """Which settings were chosen for a contestant, and the trials that decided it."""
+        rows = self.content.get("choices", [])
+        return next((row for row in rows if (row["case"], row["contestant"]) == (case, contestant)), None)
+
+    def add_choice(self, row: dict[str, Any]) -> None:
+        """Add the choice of a contestant's settings, and write the file."""
+        self.content["choices"] = [*self.content.get("choices", []), row]
+        self.write()
+
     def write(self) -> None:
         """Write the file; a crash leaves the old one or the new one."""
         self.path.parent.mkdir(parents=True, exist_ok=True)

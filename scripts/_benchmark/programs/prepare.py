@@ -18,7 +18,7 @@ def run(spec: Facts) -> Facts:
     """Write ``folder``/minilm and ``folder``/smollm2; returns what the machine is."""
     import torch
 
-    from finetune.models import cpu_name
+    from finetune.models import arithmetic_name, cpu_name
 
     _write_models(Path(spec["folder"]))
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
@@ -26,6 +26,7 @@ def run(spec: Facts) -> Facts:
         "device": gpu or cpu_name(),
         "gpu": gpu is not None,
         "cpu": cpu_name(),
+        "arithmetic": arithmetic_name(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
         "platform": platform.platform(),
