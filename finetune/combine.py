@@ -248,7 +248,7 @@ class Finished:
         """Save and score the mean of some runs' weights."""
         strategy, model = self.mean(seeds)
         if self.around.accelerator.is_main_process:
-            save_model(strategy, model, self.data, place.model)
+            save_model(strategy, model, self.data, place.model, self.variant.recipe)
             for task in self.data.held_out if len(seeds) == 1 else ():
                 # The same weights say the same: what is stored is found again by its key.
                 known = self._run(seeds[0]).predictions(task)

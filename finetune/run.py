@@ -21,6 +21,7 @@ from finetune.models.pooled import pooled_in, write_pooling
 from finetune.progress import phase
 from finetune.randomness import Streams
 from finetune.run_dir import FORMAT, RunDir, atomic, write_json
+from finetune.saved import write_description
 from finetune.scoring import Scores, score_held_out, validate_with
 from finetune.shared import TaskData
 from finetune.strategies.base import TRAINED_WEIGHTS, Strategy
@@ -84,7 +85,9 @@ def run(
                 **pooling_facts(model),
             }
             results.append(
-                finish(result, strategy if recipe.train.save_model else None, model, data, around, member.folder)
+                finish(
+                    result, strategy if recipe.train.save_model else None, model, data, around, member.folder, recipe
+                )
             )
     return results
 
@@ -203,11 +206,12 @@ def finish(
     data: TaskData,
     around: Surroundings,
     folder: RunDir,
+    recipe: Recipe | None = None,
 ) -> dict[str, Any]:
     """Save the model where wanted, drop the checkpoints that are no longer needed, and write the result, last."""
     if around.accelerator.is_main_process:
         if strategy is not None:
-            save_model(strategy, model, data, folder.model)
+            save_model(strategy, model, data, folder.model, recipe)
         write_json(folder.result, result)
         for done in (folder.checkpoints, folder.before.checkpoints, folder.before.model):
             shutil.rmtree(done, ignore_errors=True)
@@ -215,11 +219,15 @@ def finish(
     return result
 
 
-def save_model(strategy: Strategy, model: torch.nn.Module, data: TaskData, folder: Path) -> None:
-    """Write what was trained, and the tokenizer."""
+def save_model(
+    strategy: Strategy, model: torch.nn.Module, data: TaskData, folder: Path, recipe: Recipe | None = None
+) -> None:
+    """Write what was trained, the tokenizer, and where there is a ``recipe`` what it takes to load the model again."""
     with phase("writing the model"), whole_folder(folder) as temporary:
         strategy.save(model, temporary)
         write_pooling(model, temporary)
+        if recipe is not None:
+            write_description(recipe, data, temporary)
         data.task.tokenizer.save_pretrained(temporary)
 
 

@@ -73,7 +73,7 @@ def load_base(options: ModelOptions, architecture: str, new_head: bool = False, 
     settings = load_config(options, **config)
     check_class(settings, architecture)
     with _loading(place, "model.source") as said:
-        model, report = _class_of(architecture).from_pretrained(
+        model, report = class_of(architecture).from_pretrained(
             place.name,
             config=settings,
             dtype=torch.float32,
@@ -119,7 +119,7 @@ def weightless_base(options: ModelOptions, empty: PreTrainedModel, new_head: boo
     return BaseModel(empty, fit.new, (*fit.lines(), *said))
 
 
-def _class_of(architecture: str) -> Any:
+def class_of(architecture: str) -> Any:
     """A transformers Auto class, or the one of our own that is made in the same way."""
     import transformers
 
@@ -137,7 +137,7 @@ def skeleton(options: ModelOptions, architecture: str, **config: Any) -> PreTrai
     settings = load_config(options, **config)
     check_class(settings, architecture)
     with _loading(locate(options.source), "model.source"), torch.device("meta"):
-        return _class_of(architecture).from_config(settings, trust_remote_code=options.trust_remote_code)
+        return class_of(architecture).from_config(settings, trust_remote_code=options.trust_remote_code)
 
 
 def load_config(options: ModelOptions, **config: Any) -> Any:

@@ -48,7 +48,8 @@ class LinearOptions(Options):
 
     @model_validator(mode="after")
     def _said_where_it_means_something(self) -> LinearOptions:
-        said = self.model_fields_set
+        # By value: a resolved recipe says everything, defaults too.
+        said = {name for name, field in type(self).model_fields.items() if getattr(self, name) != field.default}
         steps = sorted(said & {"probe_rate", "probe_epochs", "patience"})
         if steps and self.solver == "lbfgs" and self.mode == "lp-ft":
             raise ValueError(f"{', '.join(steps)} say how a probe takes steps, and it is solved; write solver: steps")

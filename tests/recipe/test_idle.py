@@ -82,3 +82,12 @@ def test_normalising_where_the_models_own_class_pools(load, strategy):
     assert problem.path == "task.normalise" and "task.pooling" in problem.advice
     both = RECIPE.replace("classification}", "classification, normalise: true, pooling: mean}")
     load(both + f"strategy: {{type: {own}}}\n")
+
+
+@pytest.mark.parametrize("strategy", ["linear", "linear, mode: lp-ft", "linear, mode: linearised"])
+def test_a_resolved_recipe_that_says_everything_is_read_again(load, tmp_path, strategy):
+    study = load(
+        RECIPE + f"variants: {{one: {{strategy: {{type: {strategy}}}}}, full: {{strategy: {{type: full}}}}}}\n"
+    )
+    (tmp_path / "resolved.yaml").write_text(study.to_yaml())
+    assert recipes.read_resolved(tmp_path / "resolved.yaml").variants[0].recipe == study.variants[0].recipe

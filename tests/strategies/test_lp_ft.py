@@ -37,8 +37,8 @@ def kept(monkeypatch):
     """What was saved after the probe, by the run's folder: it is removed when the run is finished."""
     found = {}
 
-    def watched(strategy, model, data, folder):
-        save_model(strategy, model, data, folder)
+    def watched(strategy, model, data, folder, recipe=None):
+        save_model(strategy, model, data, folder, recipe)
         if folder.parent.name == "before":
             found[folder.parent.parent.name] = load_file(folder / "trained.safetensors")
 
