@@ -13,6 +13,7 @@ RECIPES = Path(__file__).parent.parent / "recipes"
 def test_each_begins_with_what_it_shows_and_how_long_it_takes(path):
     lines = path.read_text(encoding="utf-8").splitlines()
     assert lines[0].startswith("# Shows: ") and lines[1].startswith("# Takes: ")
+    assert "bf16" in lines[1] or "float32" in lines[1], "a time means little without the processor's arithmetic"
 
 
 def test_the_quickstart_is_an_honest_small_study():

@@ -22,8 +22,8 @@ class ModelOptions(Options):
     tokenizer: str | None = None
     """Where the tokenizer comes from when it is not beside the model; the same forms as `source`."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of the forward and backward pass. `auto` is bfloat16 where the processor has it. Trained weights
-    and optimizer statistics are float32 either way."""
+    """Arithmetic of the forward and backward pass. `auto` is bfloat16 where it is faster: on a CPU that
+    is measured, once for a machine. Trained weights and optimizer statistics are float32 either way."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
     trust_remote_code: bool = False

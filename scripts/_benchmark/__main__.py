@@ -36,7 +36,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--jobs", type=_letters, default=list(JOBS), metavar="a,b,…", help="default: all of them")
-    parser.add_argument("--size", choices=SIZES, default="standard", help="quick: 5 minutes; standard; long: hours")
+    parser.add_argument("--size", choices=SIZES, default="standard", help="quick: a look; standard; long: hours")
     parser.add_argument("--quick", dest="size", action="store_const", const="quick", help="the same as --size quick")
     parser.add_argument("--rounds", type=_positive, metavar="N", help="default: 3; with --quick 1")
     parser.add_argument(
