@@ -21,6 +21,7 @@ from finetune.evaluate.predict import score
 from finetune.group.group import Group
 from finetune.mitigations.base import Mitigation
 from finetune.outcome import failure
+from finetune.parity import ready
 from finetune.randomness import Streams
 from finetune.run import opening, save_model
 from finetune.run_dir import RunDir, StudyDir, atomic, write_json
@@ -136,7 +137,8 @@ def combine(
     make_deterministic(variant.recipe.train.deterministic)
     variant = staged(variant)
     data = shared.data(variant.recipe, variant.recipe.data.split.seed)
-    runs = Finished(variant, results, folder, data, shared.base(variant.recipe, data.task), around)
+    base = ready(shared, variant.recipe, data, around)
+    runs = Finished(variant, results, folder, data, base, around)
     for each in wanted:
         try:
             with told_when_full(folder.path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from finetune.combine import check_combining
 from finetune.errors import InputError, Problem, bad_input
 from finetune.evaluate import metrics
 from finetune.outside import check_settings
+from finetune.parity import try_small
 from finetune.progress import phase, track
 from finetune.shared import Shared, TaskData
 from finetune.stages import chain, recipe_of, within
@@ -30,7 +32,7 @@ class Preflight:
     data: dict[str, TaskData]
     parameters: dict[str, dict[str, int]]
     told: dict[str, tuple[str, ...]]
-    """What is drawn afresh and what is left out of the base model."""
+    """What is drawn afresh and what is left out of the base model, and what examples may not share in it."""
 
     def lines(self) -> list[str]:
         """Data and parameters, for a person."""
@@ -50,10 +52,11 @@ class Preflight:
         return list(dict.fromkeys(note for parts in every for encoded in parts if encoded for note in encoded.notes))
 
 
-def preflight(recipe: ResolvedRecipe, shared: Shared | None = None) -> Preflight:
+def preflight(recipe: ResolvedRecipe, shared: Shared | None = None, compared: bool = False) -> Preflight:
     """Find everything wrong that can be found before training: data, model files, metrics, what strategies match.
 
-    Loads the data into ``shared``, but no weights. Raises InputError with the mistakes of all variants.
+    Loads the data into ``shared``, but no weights. ``compared``: with plain transformers too, on small models that are
+    drawn. Raises InputError with the mistakes of all variants.
     """
     shared = shared or Shared()
     problems: list[Problem] = []
@@ -68,9 +71,9 @@ def preflight(recipe: ResolvedRecipe, shared: Shared | None = None) -> Preflight
             for number in chain(variant.recipe.stages):
                 with within(number):
                     stage = recipe_of(variant.recipe, number, variant.recipe.model)
-                    dry_run(stage, [stage.data.split.seed], shared)
+                    dry_run(stage, [stage.data.split.seed], shared, compared)
             splits = dict.fromkeys(split_seed(recipe, variant, seed) for seed in recipe.seeds)
-            data, parameters, told = dry_run(variant.recipe, list(splits), shared)
+            data, parameters, told = dry_run(variant.recipe, list(splits), shared, compared)
             check_combining(variant.recipe, data)
         except InputError as error:
             here = error.located(partial(recipe.locate, variant=variant.name)).problems
@@ -85,9 +88,11 @@ def preflight(recipe: ResolvedRecipe, shared: Shared | None = None) -> Preflight
     return found
 
 
-def dry_run(recipe: Recipe, splits: Sequence[int], shared: Shared) -> tuple[TaskData, dict[str, int], tuple[str, ...]]:
-    """All of a run that needs no weights: its data, under every split, how many parameters learn, and how the base
-    model's checkpoint fits."""
+def dry_run(
+    recipe: Recipe, splits: Sequence[int], shared: Shared, compared: bool = False
+) -> tuple[TaskData, dict[str, int], tuple[str, ...]]:
+    """All of a run that needs no weights: its data, under every split, how many parameters learn, how the base model's
+    checkpoint fits and, where it is ``compared``, how it is run."""
     for number, name in enumerate(recipe.task.metrics):
         metrics.load(name, f"task.metrics.{number}")
     metrics.load(recipe.train.select, "train.select")
@@ -99,9 +104,11 @@ def dry_run(recipe: Recipe, splits: Sequence[int], shared: Shared) -> tuple[Task
         check_tokens(data, models.rows_of(empty), at)
         data.task.check_model(empty)  # before its weights are held against a model that is of no use
         base = models.weightless_base(recipe.model, empty, data.task.new_head)
+        config = copy.deepcopy(empty.config)  # which a strategy may change
         model = prepare(recipe, base.model, data, base.new).model
     check_lengths(model, data)
-    return data, count_parameters(model), base.told
+    line = try_small(shared, recipe, data, config) if compared else None
+    return data, count_parameters(model), (*base.told, *([line] if line else []))
 
 
 def same_held_out(recipe: ResolvedRecipe, found: Preflight) -> None:
@@ -166,9 +173,9 @@ def split_seed(recipe: ResolvedRecipe, variant: Variant, seed: int) -> int:
 
 
 @contextmanager
-def located(recipe: ResolvedRecipe) -> Iterator[None]:
+def located(recipe: ResolvedRecipe, variant: str | None = None) -> Iterator[None]:
     """Give every InputError from inside the recipe's line that it is about."""
     try:
         yield
     except InputError as error:
-        raise error.located(recipe.locate) from error
+        raise error.located(partial(recipe.locate, variant=variant)) from error

@@ -27,7 +27,7 @@ from finetune.outside import recorded
 from finetune.preflight import Preflight
 from finetune.provenance import kernels
 from finetune.recipe.yaml_text import one_line
-from finetune.run_dir import FORMAT, StudyDir, atomic, read_json
+from finetune.run_dir import FORMAT, StudyDir, atomic, read_json, write_json, write_text
 from finetune.shared import TaskData
 from finetune.surroundings import Surroundings
 
@@ -106,6 +106,17 @@ def _differences(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, A
             yield from _differences(before.get(key), now.get(key), f"{path}.{key}" if path else key)
     elif before != now:
         yield path, before, now
+
+
+def write_down(
+    folder: StudyDir, recipe: ResolvedRecipe, found: Preflight, facts: dict[str, Any], about: dict[str, Any]
+) -> None:
+    """Write what will be run, on what data, and what it is run with."""
+    write_text(folder.resolved, recipe.to_yaml())  # first: with it the folder is known as this study's
+    write_text(folder.recipe, recipe.text)
+    write_json(folder.data, with_former(folder, facts))
+    write_examples(folder, recipe, found)
+    write_json(folder.environment, about)
 
 
 def same_data(folder: StudyDir, facts: dict[str, Any]) -> None:

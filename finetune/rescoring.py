@@ -11,6 +11,7 @@ from finetune import recipe as recipes
 from finetune.assemble import build
 from finetune.group.group import Group
 from finetune.outcome import StudyOutcome, summary
+from finetune.parity import ready
 from finetune.preflight import located, preflight, split_seed
 from finetune.progress import Progress
 from finetune.provenance import rescored, same_provenance, same_weights, starts_of
@@ -79,7 +80,7 @@ def _rescore(study: Study, variant: Variant, seed: int, result: dict[str, Any]) 
     around = study.around_of(variant, title)
     make_deterministic(variant.recipe.train.deterministic)
     data = study.shared.data(variant.recipe, split_seed(study.recipe, variant, seed))
-    base = study.shared.base(variant.recipe, data.task)
+    base = ready(study.shared, variant.recipe, data, study.around)
     built = build(variant.recipe, base, data, study.recipe.streams(seed), around)
     model = built.model
     built.restore(folder.model)
@@ -97,7 +98,7 @@ def _rescore_untuned(study: Study) -> None:
         return
     variant = study.recipe.variants[0]
     data = study.shared.data(variant.recipe, split_seed(study.recipe, variant, study.recipe.seeds[0]))
-    base = study.shared.base(variant.recipe, data.task)
+    base = ready(study.shared, variant.recipe, data, study.around)
     same_weights(former, base.digest, "the untuned base model's score")
     around = study.around_of(variant, "base model")
     score_untuned(variant, base, data, around, study.folder.base, former["scores"])

@@ -59,16 +59,16 @@ class Shared:
         plain = recipe.model_copy(update={"task": _unpooled(recipe.task)})
         source, pairs = [recipe.model.source, recipe.model.tokenizer], STRATEGIES.get(recipe.strategy.type).pairs
         wanted = [recipe.data, *recipe.evaluate, plain.task, *source, pairs, split_seed]
-        data = self._once("data", wanted, lambda: self._load_data(plain, split_seed))
+        data = self.once("data", wanted, lambda: self._load_data(plain, split_seed))
         pooling = pooling_of(recipe)
         if pooling is None:
             return data
-        return self._once("pooled", [*wanted, pooling], lambda: replace(data, task=_with(data.task, pooling)))
+        return self.once("pooled", [*wanted, pooling], lambda: replace(data, task=_with(data.task, pooling)))
 
     def base(self, recipe: Recipe, task: Task) -> models.BaseModel:
         """The base model with the task's head, as every run starts from it."""
         config = task.model_config()
-        return self._once(
+        return self.once(
             "base",
             [recipe.model, task.architecture, config],
             lambda: self._load_base(recipe, task, config),
@@ -88,14 +88,14 @@ class Shared:
         held_out = {entry.name: entry.data for entry in recipe.evaluate}
         # The whole task, because it checks its own columns while the data are read.
         wanted = [recipe.data, *recipe.evaluate, recipe.task, split_seed]
-        splits: Splits = self._once(
+        splits: Splits = self.once(
             "splits",
             wanted,
             lambda: load_splits(
                 recipe.data, held_out, task.inputs(), split_seed, task.check, task.group, task.converted
             ),
         )
-        tokenizer = self._once(
+        tokenizer = self.once(
             "tokenizer", [recipe.model.source, recipe.model.tokenizer], lambda: models.load_tokenizer(recipe.model)
         )
         task.fit(splits, tokenizer)
@@ -112,7 +112,8 @@ class Shared:
         majority = {name: task.majority(data) for name, data in splits.held_out.items()}
         return TaskData(task, train, validation, encoded, splits.held_out, majority, facts)
 
-    def _once(self, kind: str, wanted: list[Any], load: Callable[[], T]) -> T:
+    def once(self, kind: str, wanted: list[Any], load: Callable[[], T]) -> T:
+        """What ``load`` gives, or gave when the same was wanted before."""
         key = json.dumps([kind, *wanted], sort_keys=True, default=lambda options: options.model_dump(mode="json"))
         if key not in self._kept:
             self._kept[key] = load()

@@ -22,6 +22,8 @@ from finetune.run_dir import RunDir
 from finetune.shared import TaskData
 from finetune.strategies.base import set_training_mode
 from finetune.surroundings import Surroundings
+from finetune.tasks.base import Task
+from finetune.tasks.batching import Batching
 from finetune.train.batching import steps_of
 from finetune.train.identity import drops
 from finetune.train.loop import train
@@ -66,7 +68,7 @@ def choose_speed(
     if asked == "auto":
         replicas, why = choose_replicas(recipe, base, data, runs, around)
     else:
-        single = alone(recipe, around)
+        single = alone(recipe, around, data.task)
         replicas, why = 1 if single else min(asked, len(runs)), single or "the recipe says so"
     compiled, why_not = choose_compiled(recipe, base, data, runs, replicas, around)
     reason = f"seeds side by side: {replicas} ({why}); {'compiled' if compiled else 'not compiled'} ({why_not})"
@@ -82,7 +84,7 @@ def choose_replicas(
     around: Surroundings,
 ) -> tuple[int, str]:
     """How many of ``runs`` to train side by side, and why, in words for the log."""
-    if single := alone(recipe, around):
+    if single := alone(recipe, around, data.task):
         return 1, single
     _, steps = steps_of(data.train.examples, recipe.train)
     if len(runs) == 1:
@@ -110,10 +112,12 @@ def choose_replicas(
     return best, f"each run's step takes {spent} side by side{reason}"
 
 
-def alone(recipe: Recipe, around: Surroundings) -> str | None:
+def alone(recipe: Recipe, around: Surroundings, task: Task | None = None) -> str | None:
     """Why runs are not trained side by side, in words for the log; None: they can be."""
     if around.accelerator.num_processes > 1:
         return "several processes share each run"
+    if task and Batching.SINGLE in (task.batching, task.answering):
+        return f"this model takes {Batching.SINGLE}"
     strategy, mitigations = techniques_of(recipe)
     names = [each.name for each in (*strategy.techniques, *mitigations) if not each.stacks]
     names += [word for word in (recipe.train.optimizer, recipe.train.schedule) if word in ALONE]

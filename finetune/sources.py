@@ -12,6 +12,7 @@ from finetune import models
 from finetune.assemble import assemble
 from finetune.digests import weights_digest
 from finetune.group.group import Member
+from finetune.parity import ready
 from finetune.randomness import STREAMS, StreamName, Streams, spell
 from finetune.run_dir import RunDir
 from finetune.shared import Shared, TaskData
@@ -45,7 +46,7 @@ def find_sources(recipe: Recipe, shared: Shared, around: Surroundings) -> dict[S
     """
     make_deterministic(recipe.train.deterministic)
     data = shared.data(recipe, recipe.data.split.seed)
-    base = shared.base(recipe, data.task)
+    base = ready(shared, recipe, data, around)
     around = around.at("what is random", models.choose_dtype(recipe.model, around.device))
     still = _after(recipe, base, data, Streams.spelled(0), around)
     found: dict[StreamName, str | None] = {"split": _split(recipe, shared)}

@@ -18,6 +18,7 @@ from finetune.digests import text_digest
 from finetune.errors import FinetuneError, InputError, bad_input
 from finetune.group.group import Member
 from finetune.models import ModelOptions, facts_of
+from finetune.parity import ready
 from finetune.progress import phase
 from finetune.randomness import Streams
 from finetune.run import fit, whole_folder
@@ -103,11 +104,19 @@ def _same_model(place: RunDir, options: ModelOptions) -> None:
         raise bad_input(None, found, f"restore it, or remove {place.path} to train the stage again")
 
 
+def ready_stages(recipe: Recipe, shared: Shared, around: Surroundings) -> None:
+    """Find out what examples may share in the stages' models, before anything is trained: see :func:`parity.ready`."""
+    for number in chain(recipe.stages):
+        with within(number):
+            stage = recipe_of(recipe, number, recipe.model)
+            ready(shared, stage, shared.data(stage, stage.data.split.seed), around)
+
+
 def _train(
     recipe: Recipe, stage: Stage, data: TaskData, place: RunDir, digest: str, shared: Shared, around: Surroundings
 ) -> None:
     """Train one stage, or go on with it, and save the whole model; `result.json` says that it is there."""
-    base, member = shared.base(recipe, data.task), Member(Streams(stage.seed), place)
+    base, member = ready(shared, recipe, data, around), Member(Streams(stage.seed), place)
     group, strategy, _ = assemble(recipe, base, data, [member], around, {})
     [trained] = fit(group, strategy, recipe, base, data, [member], around)
     if trained.diverged:

@@ -12,16 +12,17 @@ from finetune.combine import combine
 from finetune.errors import DiskFull, InputError, Interrupted
 from finetune.group.group import Member
 from finetune.outcome import StudyOutcome, failure, summary
+from finetune.parity import ready
 from finetune.preflight import Preflight, located, preflight, split_seed
 from finetune.progress import Progress, phase
 from finetune.provenance import same_provenance, same_start, same_weights, start_of, starts_of
-from finetune.records import claim, data_facts, environment, with_former, write_examples
+from finetune.records import claim, data_facts, environment, write_down
 from finetune.run import opening, run, score_untuned
-from finetune.run_dir import StudyDir, read_json, write_json, write_text
+from finetune.run_dir import StudyDir, read_json, write_json
 from finetune.sequential import Look, first_round, look
 from finetune.shared import Shared, TaskData
 from finetune.sizing import Speed, choose_speed
-from finetune.stages import reach
+from finetune.stages import reach, ready_stages
 from finetune.stopping import StopRequest, stop_on_signals
 from finetune.surroundings import Surroundings, make_deterministic, open_surroundings
 from finetune.train import checkpoint
@@ -97,17 +98,15 @@ class Study:
         dtype, why = models.explain_dtype(first.model, around.device)
         now = {**environment(around, dtype, shared.today, starts), "dtype_reason": why}
         kept, lines = same_provenance(folder, now, recipe.mix)
+        study = cls.resume(recipe, folder, shared, around, starts)
+        study.compare()
         around.accelerator.wait_for_everyone()
         if around.accelerator.is_main_process:
-            write_text(folder.resolved, recipe.to_yaml())  # first: with it the folder is known as this study's
-            write_text(folder.recipe, recipe.text)
-            write_json(folder.data, with_former(folder, facts))
-            write_examples(folder, recipe, found)
-            write_json(folder.environment, kept)
+            write_down(folder, recipe, found, facts, kept)
         around.accelerator.wait_for_everyone()
         for line in lines:
             around.progress.say(line)
-        return cls.resume(recipe, folder, shared, around, starts)
+        return study
 
     @classmethod
     def resume(
@@ -131,6 +130,14 @@ class Study:
     def left(self, variant: Variant) -> list[int]:
         """The variant's seeds that are not finished."""
         return [seed for seed in self.seeds if (variant.name, seed) not in self.results]
+
+    def compare(self) -> None:
+        """Compare every model that is to be trained with plain transformers, before anything is."""
+        for variant in filter(self.left, self.recipe.variants):
+            with located(self.recipe, variant.name):
+                ready_stages(variant.recipe, self.shared, self.around)
+                data = self.shared.data(variant.recipe, split_seed(self.recipe, variant, self.left(variant)[0]))
+                ready(self.shared, variant.recipe, data, self.around)
 
     def rounds(self) -> Iterator[None]:
         """Once all runs that are left; where a rule decides, again whenever it has added seeds."""
@@ -184,7 +191,7 @@ class Study:
             around = self.around_of(variant, variant.name)
             make_deterministic(variant.recipe.train.deterministic)
             data = self.shared.data(variant.recipe, split_seed(self.recipe, variant, seeds[0]))
-            base = self.shared.base(variant.recipe, data.task)
+            base = ready(self.shared, variant.recipe, data, self.around)
             # Runs on other examples have nothing in common.
             together = seeds[:1] if "split" in self.recipe.vary else seeds
             streams = [self.recipe.streams(seed) for seed in together]
@@ -251,7 +258,7 @@ class Study:
             self.starts.get(variant.name, {}),
             start_of(before.recipe, self.shared, self.around.device),
         )
-        base = self.shared.base(variant.recipe, data.task)
+        base = ready(self.shared, variant.recipe, data, self.around)
         for seed, result in runs.items():
             same_weights(result, base.digest, f"seed {seed} of variant '{variant.name}'")
         return base

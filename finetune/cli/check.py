@@ -48,7 +48,7 @@ def data_and_parameters(recipe: ResolvedRecipe, fresh: bool) -> tuple[list[str],
         return former.lines, f"nothing has changed since it was checked at {when}; --fresh checks it again"
     from finetune.preflight import preflight
 
-    lines = preflight(recipe).lines()
+    lines = preflight(recipe, compared=True).lines()
     if key and key == remembered.key_of(recipe):  # else something changed while it was read
         remembered.remember(key, lines)
     return lines, ""

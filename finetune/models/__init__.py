@@ -9,6 +9,7 @@ from finetune.models.fit import modules_of
 from finetune.models.loading import load_base, load_config, load_tokenizer, skeleton, weightless_base
 from finetune.models.places import Location, ModelOptions, check_files, locate
 from finetune.models.pooling import Pooling, declared
+from finetune.models.small import draw_small
 
 __all__ = [
     "BaseModel",
@@ -22,6 +23,7 @@ __all__ = [
     "choose_dtype",
     "cpu_name",
     "declared",
+    "draw_small",
     "explain_dtype",
     "facts_of",
     "head_parameters",

@@ -136,8 +136,15 @@ def skeleton(options: ModelOptions, architecture: str, **config: Any) -> PreTrai
 
     settings = load_config(options, **config)
     check_class(settings, architecture)
-    with _loading(locate(options.source), "model.source"), torch.device("meta"):
-        return class_of(architecture).from_config(settings, trust_remote_code=options.trust_remote_code)
+    with torch.device("meta"):
+        return skeleton_of(options, architecture, settings)
+
+
+def skeleton_of(options: ModelOptions, architecture: str, config: Any, **settings: Any) -> PreTrainedModel:
+    """The same of a configuration that is there, drawn as transformers draws it, on torch's present device."""
+    with _loading(locate(options.source), "model.source"):
+        make = class_of(architecture).from_config
+        return make(config, trust_remote_code=options.trust_remote_code, **settings)
 
 
 def load_config(options: ModelOptions, **config: Any) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch.nn.functional import normalize
 
+from finetune.evaluate.predict import batches_of
 from finetune.group.prefix import IN_MEMORY
 from finetune.memory import out_of_memory
 from finetune.models.pooled import PooledForSequenceClassification, pool
@@ -31,8 +32,7 @@ def extract(
     ``modes`` are of a head of our own; of another model the one mode is its own, whatever it is called. Processes
     share the work, and all get all of it. Arrays too large for memory are mapped from disk.
     """
-    order = sorted(range(len(examples)), key=lambda index: -examples[index].length)
-    batches = [order[start : start + size] for start in range(0, len(order), size)]
+    batches = batches_of(examples, task, size)
     accelerator, found = around.accelerator, dict[str, torch.Tensor]()
     model.eval()
     for start in around.track(range(0, len(batches), accelerator.num_processes), f"{around.title}: features"):

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from finetune.randomness import Streams
+from finetune.tasks.batching import Batching
 from finetune.train.batching import BatchPlan, micro_batches, plan_batches, total_steps
 from tests.train.workbench import example, options
 
@@ -152,3 +153,18 @@ def test_a_plan_takes_its_settings_from_the_recipe():
 )
 def test_steps_of_a_run(steps_per_epoch, epochs, floor, ceiling, steps):
     assert total_steps(steps_per_epoch, epochs, floor, ceiling) == steps
+
+
+@pytest.mark.parametrize("batching", [Batching.SAME_LENGTH, Batching.SINGLE])
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("tokens", [None, 12])
+def test_parts_of_one_length_are_shared_out_too(batching, processes, tokens):
+    lengths = np.array([4, 9, 4, 4, 9, 2, 9, 4, 20])
+    batch = np.arange(len(lengths))
+    every = [micro_batches(batch, lengths, 3, rank, processes, tokens, batching) for rank in range(processes)]
+    assert len({len(parts) for parts in every}) == 1, "each part is a synchronised pass"
+    parts = [part for own in every for part in own if len(part)]
+    assert sorted(np.concatenate(parts)) == batch.tolist()
+    assert all(len(set(lengths[part])) == 1 for part in parts)
+    assert max(map(len, parts)) == (1 if batching == Batching.SINGLE else 3 if processes == 1 else 2)
+    assert all(lengths[part].sum() <= 12 or len(part) == 1 for part in parts) or tokens is None
