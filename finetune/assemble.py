@@ -13,7 +13,7 @@ import torch
 from finetune import models
 from finetune.errors import bad_input
 from finetune.group.group import Group, Member
-from finetune.group.prefix import Activations, Prefix, find_prefix
+from finetune.group.prefix import Activations, Prefix, bottom_digest, find_prefix
 from finetune.group.stacked import Weights
 from finetune.mitigations.base import Mitigation
 from finetune.models.pooled import pooled_in, read_pooling
@@ -211,12 +211,17 @@ def open_prefix(group: Group, recipe: Recipe, base: models.BaseModel, data: Task
     names = find_prefix(group.model) if remembers else []
     if not names or not options.prefix_cache or steps * group.count < each:
         return
-    key = ("activations", *names, str(around.dtype), str(around.device))
-    store = base.kept.setdefault(key, Activations(around.cache))
     with around.arithmetic():
         data.task.way(group.model, group.count)  # which tries the model out, and would be mistaken for a batch
     with group.alone(0) as model:
-        prefix = Prefix(model, names, store)
+        ways = [
+            data.task.batching.name,
+            str(getattr(data.task, "answering", None)),
+            str(around.dtype),
+            str(around.device),
+        ]
+        key = ("activations", *names, *ways, bottom_digest(model, names))
+        prefix = Prefix(model, names, base.kept.setdefault(key, Activations(around.cache)))
         prefix.fill(model.eval(), data.task, examples, around, recipe.scoring.batch_size)
         set_training_mode(model)
         if not prefix.holds(model, data.task, examples[:2], around):

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from finetune.locations import cache_folder
 from finetune.progress import phase
@@ -37,6 +37,16 @@ def weights_digest(weights: Mapping[str, torch.Tensor]) -> str:
             digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
             under_way.step(number)
     return digest.hexdigest()
+
+
+def form_digest(model: Any, tensors: Mapping[str, torch.Tensor]) -> str:
+    """32 hex digits over how a model computes: its configuration, its kernel of attention, and ``tensors`` of it."""
+    config = getattr(model, "config", None)
+    said = {} if config is None else config.to_dict()
+    said = {name: value for name, value in said.items() if name not in ("_name_or_path", "transformers_version")}
+    kernel = getattr(config, "_attn_implementation", None)
+    shapes = [(name, value.dtype, tuple(value.shape)) for name, value in tensors.items()]
+    return text_digest(str([sorted(said.items(), key=str), kernel, shapes, weights_digest(tensors)]))
 
 
 def text_digest(text: str) -> str:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from finetune.digests import text_digest, weights_digest
+import numpy as np
+import torch
+
+import finetune
+from finetune.digests import form_digest, text_digest, weights_digest
 from finetune.evaluate import metrics, store
 from finetune.evaluate.predict import predict, score
 from finetune.group.group import Group
@@ -16,6 +22,7 @@ from finetune.run_dir import RunDir
 from finetune.shared import TaskData
 from finetune.strategies.base import trained_parameters
 from finetune.surroundings import Surroundings
+from finetune.tasks.base import Encoded, Task
 from finetune.train.state import Validation
 
 if TYPE_CHECKING:
@@ -64,11 +71,10 @@ def score_held_out(
     weights = []
     for number in range(group.count):
         with group.alone(number) as alone:
-            weights.append(weights_digest(trained_parameters(alone)))
+            weights.append([weights_digest(trained_parameters(alone)), form_digest(alone, dict(alone.named_buffers()))])
     for task, encoded in data.held_out.items():
-        options = [section.identifying() for section in (recipe.scoring, recipe.task, recipe.strategy)]
-        about = [model, task, data.facts["splits"][task]["fingerprint"], *options, around.dtype]
-        keys = [text_digest(str([*about, own])) for own in weights]
+        about = [model, task, data.facts["splits"][task]["fingerprint"], *_about(data.task, encoded, recipe, around)]
+        keys = [text_digest(str([*about, *own])) for own in weights]
         paths = [folder.predictions(task) for folder in folders]
         known = [store.read_if(path, key) for path, key in zip(paths, keys, strict=True)]
         found = [each for each in known if each is not None]
@@ -89,3 +95,27 @@ def score_held_out(
             scored[number].scores.update(scores)
             scored[number].means[task] = float(predictions.score.mean())
     return scored
+
+
+def _about(task: Task, encoded: Encoded, recipe: Recipe, around: Surroundings) -> list[Any]:
+    """All but weights that predictions depend on: options, what the model is shown and how, and what computes it."""
+    sections = (recipe.scoring, recipe.task, recipe.strategy, recipe.model)
+    options = [section.identifying() for section in sections]
+    for place in ("source", "tokenizer"):  # which are known by what is in them
+        options[-1].pop(place)
+    words = text_digest(str([sorted(task.tokenizer.get_vocab().items()), task.tokenizer.all_special_ids]))
+    way = [task.batching.name, str(getattr(task, "answering", None)), str(task.pooling)]
+    versions = [finetune.__version__, torch.__version__, *map(version, ("transformers", "peft", "tokenizers"))]
+    return [*options, words, _shown(encoded), *way, around.device.type, around.dtype, *versions]
+
+
+def _shown(encoded: Encoded) -> str:
+    """A hash of what the model is shown, after templates and tokenizer, and of what it is compared with."""
+    digest = hashlib.blake2b(digest_size=16)
+    for example in encoded.examples:
+        arrays = {**example.inputs, "target": example.target, "prompt": example.prompt}
+        for name, value in arrays.items():
+            digest.update(name.encode() + b"|")
+            digest.update(b"-" if value is None else np.ascontiguousarray(value).tobytes())
+        digest.update(f"|{example.number}|{example.reference}|{example.frame}|{example.rejected}|".encode())
+    return digest.hexdigest()

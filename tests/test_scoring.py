@@ -16,6 +16,7 @@ from finetune.run_dir import RunDir
 from finetune.scoring import score_held_out, validate_with
 from finetune.strategies.base import trained_parameters
 from finetune.study import run_study
+from finetune.tasks.batching import Batching
 from tests.group.groups import Variant
 
 NEWS = """name: news
@@ -44,7 +45,9 @@ def variants(tmp_path_factory, encoder_folder, decoder_folder):
 def predicted(monkeypatch):
     """How many runs were predicted for, call by call."""
     calls, plain = [], scoring.predict
-    monkeypatch.setattr(scoring, "predict", lambda group, *rest: [calls.append(group.count), plain(group, *rest)][1])
+    monkeypatch.setattr(
+        scoring, "predict", lambda group, *rest, **more: [calls.append(group.count), plain(group, *rest, **more)][1]
+    )
     return calls
 
 
@@ -105,8 +108,9 @@ def with_other(section, **changes):
         with_other("strategy", alpha=64.0),
         lambda recipe: {"dtype": torch.bfloat16},
         lambda recipe: {"model": "another base model"},
+        with_other("model", trust_remote_code=True),
     ],
-    ids=["scoring", "task", "strategy", "dtype", "base model"],
+    ids=["scoring", "task", "strategy", "dtype", "base model", "remote code"],
 )
 def test_with_other_options_it_is(variants, predicted, tmp_path, change):
     this = variants["classification"]
@@ -140,7 +144,9 @@ def test_latency_is_a_runs_share_of_the_time_of_an_example(variants, tmp_path, m
     assert latencies(group, tmp_path / "new") == [{"test": 40 / 8 / 2}] * 2
     assert latencies(group, tmp_path / "new") == [{}, {}]
     group.prefix = SimpleNamespace(store=SimpleNamespace(announce=lambda examples: None))
-    monkeypatch.setattr(scoring, "predict", lambda *_: [store.read(tmp_path / "new/0/predictions/test.parquet")] * 2)
+    monkeypatch.setattr(
+        scoring, "predict", lambda *rest, **_: [store.read(tmp_path / "new/0/predictions/test.parquet")] * 2
+    )
     assert latencies(group, tmp_path / "prefix") == [{}, {}]
 
 
@@ -239,3 +245,55 @@ def test_bfloat16_and_float32_reach_the_same_score(strategy, tmp_path):
         noise = math.sqrt((one.var(ddof=1) + other.var(ddof=1)) / 2)
         assert abs(one.mean() - other.mean()) < max(noise, 0.01), (name, one, other)
     assert all(scores["accuracy"].min() > 0.8 for scores in found.values())
+
+
+def of_the_config(group, data):
+    group.model.config.layer_norm_eps = 0.1
+
+
+def of_attention(group, data):
+    group.model.config._attn_implementation = "eager"
+
+
+def of_a_buffer(group, data):
+    value = next(value for _, value in group.model.named_buffers() if value.is_floating_point() or value.numel() > 1)
+    value.add_(1)
+
+
+def of_what_is_shown(group, data):
+    example = data.held_out["test"].examples[0]
+    example.inputs["input_ids"] = example.inputs["input_ids"][::-1].copy()
+
+
+def of_the_special_tokens(group, data):
+    data.task.tokenizer.add_special_tokens({"additional_special_tokens": ["<another>"]})
+
+
+def of_batching(group, data):
+    data.task.batching = Batching.SAME_LENGTH
+
+
+@pytest.mark.parametrize(
+    "change", [of_the_config, of_attention, of_a_buffer, of_what_is_shown, of_the_special_tokens, of_batching]
+)
+def test_predictions_of_a_model_that_computes_otherwise_are_made_again(encoder_folder, predicted, tmp_path, change):
+    """The weights are the same, and so is the recipe."""
+    this = Variant.of(tmp_path / "own", encoder_folder, "classification", LORA)
+    group = this.assembled()
+    scored(this, group, tmp_path)
+    scored(this, group, tmp_path)
+    assert predicted == [1]
+    change(group, this.data)
+    scored(this, group, tmp_path)
+    assert predicted == [1, 1]
+    scored(this, group, tmp_path)
+    assert predicted == [1, 1]
+
+
+def test_predictions_of_other_versions_are_made_again(encoder_folder, predicted, tmp_path, monkeypatch):
+    this = Variant.of(tmp_path / "own", encoder_folder, "classification", LORA)
+    group = this.assembled()
+    scored(this, group, tmp_path)
+    monkeypatch.setattr(scoring, "version", lambda package: "0.1")
+    scored(this, group, tmp_path)
+    assert predicted == [1, 1]

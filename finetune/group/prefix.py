@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from finetune.digests import form_digest, text_digest
 from finetune.memory import room_on_disk
 from finetune.strategies.blocks import find_blocks, heights
 from finetune.surroundings import Surroundings
@@ -156,6 +157,20 @@ def find_prefix(model: torch.nn.Module) -> list[str]:
     learning = [height for name, height in heights(base).items() if base.get_parameter(name).requires_grad]
     lowest = min(learning, default=len(blocks) + 1)
     return list(takewhile(lambda block: not _training(model.get_submodule(block)), blocks[: max(lowest - 1, 0)]))
+
+
+def bottom_digest(model: torch.nn.Module, names: Sequence[str]) -> str:
+    """A hash of all that the prefix ``names`` computes with: frozen weights up to its end, as they are packed on the
+    device, buffers, classes, and the model's configuration. Seeds have it in common; another quantisation has not."""
+    wrapped: Any = model
+    base = (wrapped.get_base_model() if hasattr(model, "get_base_model") else wrapped).base_model
+    whole = any(model.get_submodule(name) is base for name in names)
+    above = tuple(f"{block}." for block in find_blocks(base)[0 if whole else len(names) :])
+    height = heights(base)
+    weights = {name: value for name, value in base.named_parameters() if whole or height[name] <= len(names)}
+    buffers = {name: value for name, value in base.named_buffers() if whole or not name.startswith(above)}
+    kinds = [type(module).__qualname__ for name in names for module in model.get_submodule(name).modules()]
+    return text_digest(str([kinds, form_digest(base, {**weights, **buffers})]))
 
 
 def _training(module: torch.nn.Module) -> bool:

@@ -318,3 +318,52 @@ def test_an_array_is_as_large_as_its_set(tmp_path):
             room = store._room((5, 7), torch.bfloat16)
         room[:] = 1
         assert room.shape == (5, 7) and room.untyped_storage().nbytes() == 70 and float(room.sum()) == 35
+
+
+def packed(model):
+    """The bottom's weights in few bits, as quantisation leaves them."""
+    for name, value in model.named_parameters():
+        if "layers.0" in name and not value.requires_grad:
+            value.data = (value.data * 16).round() / 16
+
+
+def other_kernel(model):
+    model.config._attn_implementation = "eager"
+
+
+def other_buffer(model):
+    next(value for name, value in model.named_buffers() if "inv_freq" in name).mul_(0.5)
+
+
+def other_setting(model):
+    next(module for module in model.modules() if hasattr(module, "variance_epsilon")).variance_epsilon = 0.5
+    model.config.rms_norm_eps = 0.5
+
+
+@pytest.mark.parametrize("change", [packed, other_kernel, other_buffer, other_setting])
+def test_a_bottom_that_computes_otherwise_remembers_for_itself(variant, monkeypatch, change):
+    """Over one base model, and over the same examples: nothing that the plain bottom has made is taken for its own."""
+    from finetune import assemble
+
+    this = variant("llama", LAST, "chat", replicas=1)
+    before = this.assembled().prefix.store
+    assert this.assembled().prefix.store is before, "another run of the same"
+    plain = assemble.settle
+
+    def changed(model, around):
+        change(plain(model, around))
+        return model
+
+    monkeypatch.setattr(assemble, "settle", changed)
+    assert this.assembled().prefix.store is not before
+    [remembered], [computed] = this.run([0], "with"), this.like(prefix_cache=False).run([0], "without")
+    assert remembered.losses == pytest.approx(computed.losses, rel=1e-5)
+
+
+def test_another_way_of_batching_remembers_for_itself(variant):
+    from finetune.tasks.batching import Batching
+
+    this = variant("llama", LAST, "chat")
+    before = this.assembled().prefix.store
+    this.data.task.batching = Batching.SAME_LENGTH
+    assert this.assembled().prefix.store is not before
