@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
-import finetune
 from finetune.digests import form_digest, text_digest, weights_digest
 from finetune.evaluate import metrics, store
 from finetune.evaluate.predict import predict, score
@@ -105,7 +104,7 @@ def _about(task: Task, encoded: Encoded, recipe: Recipe, around: Surroundings) -
         options[-1].pop(place)
     words = text_digest(str([sorted(task.tokenizer.get_vocab().items()), task.tokenizer.all_special_ids]))
     way = [task.batching.name, str(getattr(task, "answering", None)), str(task.pooling)]
-    versions = [finetune.__version__, torch.__version__, *map(version, ("transformers", "peft", "tokenizers"))]
+    versions = [torch.__version__, *map(version, ("transformers", "peft", "tokenizers"))]
     return [*options, words, _shown(encoded), *way, around.device.type, around.dtype, *versions]
 
 
