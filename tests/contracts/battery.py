@@ -172,9 +172,10 @@ class StopAt(Progress):
     """Asks the run to stop once it has done so many steps."""
 
     def __init__(self, stop: StopRequest, at: int | None):
+        super().__init__()
         self.stop, self.at = stop, at
 
-    def step(self, done: int, note: str = "") -> None:
+    def step(self, done: int, note: str) -> None:
         self.stop.requested |= done == self.at
 
 
