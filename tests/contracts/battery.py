@@ -24,7 +24,7 @@ from finetune.run_dir import RunDir
 from finetune.shared import Shared
 from finetune.stopping import StopRequest
 from finetune.strategies.base import trained_parameters
-from finetune.surroundings import make_deterministic, open_surroundings
+from finetune.surroundings import Surroundings, make_deterministic, open_surroundings
 from finetune.tasks.base import Example
 from finetune.train.loop import train
 from finetune.train.meters import read_rows
@@ -252,9 +252,13 @@ class Battery:
         """The training examples, as they are seen once."""
         return [self.data.task.drawn(example, example.number) for example in self.data.train.examples]
 
+    def around(self, dtype: torch.dtype = torch.float32) -> Surroundings:
+        """What a run runs in, in that arithmetic."""
+        return open_surroundings(self.recipe.model, Progress(), StopRequest(), self.folder).at("", dtype)
+
     def fresh(self, seed: int, dtype: torch.dtype = torch.float32) -> Built:
         """Model and techniques as a run starts from them."""
-        around = open_surroundings(self.recipe.model, Progress(), StopRequest(), self.folder).at("", dtype)
+        around = self.around(dtype)
         base = self.shared.base(self.recipe, self.data.task)
         return build(self.recipe, base, self.data, Streams(seed), around)
 

@@ -58,7 +58,7 @@ def test_the_mean_of_runs_that_are_one_is_that_run(batteries, outcomes, combinat
     for seed in results:
         outcome.strategy.save(outcome.model, folder.run("it", seed).model)
     base = battery.shared.base(battery.recipe, battery.data.task)
-    runs = Finished(Variant("it", battery.recipe, ""), results, folder, battery.data, base, None)
+    runs = Finished(Variant("it", battery.recipe, ""), results, folder, battery.data, base, battery.around())
     found, wanted = battery.losses(runs.mean([2, 3])[1]), battery.losses(outcome.model)
     assert torch.allclose(found, wanted, rtol=1e-4, atol=1e-5)
     assert torch.equal(battery.losses(runs.mean([3])[1]), wanted)

@@ -24,6 +24,7 @@ class Told(Progress):
     """What a person is told."""
 
     def __init__(self):
+        super().__init__()
         self.lines = []
 
     def say(self, line):
