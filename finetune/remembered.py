@@ -32,7 +32,7 @@ from finetune.run_dir import read_json, write_json
 if TYPE_CHECKING:
     from finetune.recipe import ResolvedRecipe
 
-FORMAT = 1
+FORMAT = 2
 """Version of what is written; part of the hash."""
 
 READ = 128 << 20

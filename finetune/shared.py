@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -38,6 +38,8 @@ class TaskData:
     """For each held-out set, the share that always giving the commonest training answer gets right."""
     facts: dict[str, Any]
     """`splits`, `duplicates_dropped` and `leaks` of the study's `data.json`."""
+    learnt: dict[str, Dataset] = field(default_factory=dict)
+    """The training examples, and those of the validation split where there is one, as they were read."""
 
     @property
     def sets(self) -> dict[str, Encoded]:
@@ -109,8 +111,9 @@ class Shared:
         facts = splits.facts | {
             "splits": {name: {**facts, "facts": every[name].facts} for name, facts in splits.facts["splits"].items()}
         }
-        majority = {name: task.majority(data) for name, data in splits.held_out.items()}
-        return TaskData(task, train, validation, encoded, splits.held_out, majority, facts)
+        majority = {name: task.majority(found.examples) for name, found in encoded.items()}
+        learnt = {"train": splits.train, **({"validation": splits.validation} if splits.validation else {})}
+        return TaskData(task, train, validation, encoded, splits.held_out, majority, facts, learnt)
 
     def once(self, kind: str, wanted: list[Any], load: Callable[[], T]) -> T:
         """What ``load`` gives, or gave when the same was wanted before."""

@@ -1,6 +1,7 @@
 """What runs share is loaded once, and never by runs that need something else."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from finetune import models, recipe, shared
 from finetune.errors import InputError
 from finetune.randomness import Streams
 from finetune.shared import Shared
+from finetune.tasks.classification import Classification
 from tests import tiny
 
 LOADS = [(shared, "load_splits"), (models, "load_tokenizer"), (models, "load_base")]
@@ -133,6 +135,19 @@ def test_facts_say_what_each_split_holds(plain):
     assert splits["validation"]["facts"] == found.validation.facts
     assert found.majority == {"test": pytest.approx(1 / 3)}
     assert found.facts["duplicates_dropped"] == 0 and found.facts["leaks"]["found"] == 0
+
+
+def test_the_share_of_the_commonest_label_is_that_of_the_rows_that_are_scored(plain, monkeypatch):
+    encode = Classification.encode
+
+    def without_space(self, data, at, training):
+        whole = encode(self, data, at, training)
+        kept = [example for example in whole.examples if training or example.reference != "space"]
+        return replace(whole, examples=kept)
+
+    monkeypatch.setattr(Classification, "encode", without_space)
+    found = Shared().data(variants(plain)[0], 0)
+    assert len(found.held_out["test"].examples) == 20 and found.majority == {"test": 0.5}
 
 
 def test_further_held_out_tasks_stand_beside_the_test_split(plain):

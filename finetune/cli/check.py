@@ -46,9 +46,11 @@ def data_and_parameters(recipe: ResolvedRecipe, fresh: bool) -> tuple[list[str],
     if key and not fresh and (former := remembered.recall(key)):
         when = f"{former.checked.astimezone():%Y-%m-%d %H:%M}"
         return former.lines, f"nothing has changed since it was checked at {when}; --fresh checks it again"
+    from finetune.cli.data_notes import data_notes
     from finetune.preflight import preflight
 
-    lines = preflight(recipe, compared=True).lines()
+    found = preflight(recipe, compared=True)
+    lines = [*found.lines(), *data_notes(recipe, found)]
     if key and key == remembered.key_of(recipe):  # else something changed while it was read
         remembered.remember(key, lines)
     return lines, ""

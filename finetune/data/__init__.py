@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from finetune.data.options import DataOptions, Source
@@ -33,6 +33,8 @@ class Splits:
     validation: Dataset | None
     held_out: dict[str, Dataset]
     facts: dict[str, Any]
+    stratified: dict[str, str | None] = field(default_factory=dict)
+    """The parts that were carved from the training data, with the column whose proportions they keep."""
 
 
 def load_splits(
@@ -68,7 +70,9 @@ def load_splits(
     kept, leaks = checks.without_leaks(train.read, held, inputs, options.leaks)
     if group is not None:
         kept, leaks["groups"] = checks.without_shared_groups(kept, held, group, options.leaks)
-    return _splits([replace(train, data=kept), *others], inputs, {"duplicates_dropped": repeated, "leaks": leaks})
+    facts = {"duplicates_dropped": repeated, "leaks": leaks}
+    stratified = {part.name: options.split.stratify for part in carved}
+    return replace(_splits([replace(train, data=kept), *others], inputs, facts), stratified=stratified)
 
 
 @dataclass(frozen=True)

@@ -134,10 +134,10 @@ def without_shared_groups(
     A group is a value of ``column``, whatever its type. Facts: the ``column``, the groups ``found`` on both sides, and
     the training examples ``dropped``. Raises InputError as :func:`without_leaks` does.
     """
-    own = _groups(train, column)
+    own = group_values(train, column)
     known, shared, problems = set(own), set[str](), []
     for at, dataset in held_out.items():
-        groups = dict.fromkeys(_groups(dataset, column))
+        groups = dict.fromkeys(group_values(dataset, column))
         both = [group for group in groups if group in known]
         shared.update(both)
         if both:
@@ -159,7 +159,7 @@ def without_shared_groups(
     return take(train, np.flatnonzero(~dropped)) if dropped.any() else train, facts
 
 
-def _groups(dataset: Dataset, column: str) -> list[str]:
+def group_values(dataset: Dataset, column: str) -> list[str]:
     """Its value, spelt alike wherever it stands: 7 in one file is 7.0 in another, where some of them are missing."""
     values = as_table(dataset)[column].to_pylist()
     return [str(int(value) if isinstance(value, float) and value.is_integer() else value) for value in values]

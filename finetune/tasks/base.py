@@ -264,8 +264,9 @@ class Task:
         """What ``model`` answers to the prompts of ``examples``; None for tasks whose predictions say it already."""
         return None
 
-    def majority(self, data: Dataset) -> float | None:
-        """Share of ``data`` that always giving the commonest training answer gets right; None: no such thing."""
+    def majority(self, examples: Sequence[Example]) -> float | None:
+        """Share of ``examples``, those that are scored, that always giving the commonest training answer gets right;
+        None: no such thing."""
         return None
 
 

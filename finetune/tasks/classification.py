@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from finetune.data.labels import natural, visible
 from finetune.errors import bad_input
 from finetune.models.pooling import POOLED
 from finetune.options import OPERATIONAL, Options
@@ -64,6 +65,8 @@ class Classification(Task):
     options: ClassificationOptions
     commonest: str
     """The class with the most training examples; the first of them in a tie."""
+    written: dict[str, str]
+    """How the training data write `true` and `false`, where those are classes."""
 
     @property
     def architecture(self) -> str:
@@ -82,8 +85,12 @@ class Classification(Task):
 
     def fit(self, splits: Splits, tokenizer: PreTrainedTokenizerBase) -> None:
         super().fit(splits, tokenizer)
+        self.written = {}
         counts = Counter(self._labels(splits.train))
-        self.labels = tuple(sorted(counts, key=_natural))
+        spelt = [label for label in counts if label.lower() in ("true", "false")]
+        if len({label.lower() for label in spelt}) == len(spelt):  # else they are classes of their own, and shown
+            self.written = {label.lower(): label for label in spelt}
+        self.labels = tuple(sorted(counts, key=natural))
         self.commonest = max(self.labels, key=lambda label: counts[label])
         if len(self.labels) < 2:
             raise bad_input(
@@ -97,14 +104,21 @@ class Classification(Task):
             if unseen:
                 raise bad_input(
                     "task.label",
-                    f"'{name}' has labels that no training example has: {', '.join(unseen[:5])}",
-                    f"no model could learn them; training has {', '.join(self.labels[:12])}. Correct the labels, "
-                    "add training examples, or, for a part of data.train, set data.split.stratify: "
-                    f"{self.options.label}",
+                    f"'{name}' has labels that no training example has: {', '.join(map(visible, unseen[:5]))}",
+                    f"no model could learn them; training has {', '.join(map(visible, self.labels[:12]))}. Correct "
+                    f"the labels, add training examples{self._stratify(splits, name)}",
                 )
 
+    def _stratify(self, splits: Splits, name: str) -> str:
+        """Advice for a part of the training data, where it is not followed already."""
+        followed = splits.stratified.get(name, self.options.label) == self.options.label
+        return "" if followed else f", or set data.split.stratify: {self.options.label}"
+
     def _labels(self, data: Dataset) -> list[str]:
-        return [str(label) for label in data[self.options.label]]
+        """Each example's label as the training data have it: `true` in a csv file is the `True` that JSON and
+        parquet files have, wherever training has only one of them."""
+        labels = [str(label) for label in data[self.options.label]]
+        return [self.written.get(label.lower(), label) for label in labels] if self.written else labels
 
     def check_model(self, model: Any) -> None:
         """Refuse an encoder-decoder that could not be pooled."""
@@ -211,10 +225,5 @@ class Classification(Task):
             for row, example in zip(log_likelihoods, examples, strict=True)
         ]
 
-    def majority(self, data: Dataset) -> float | None:
-        return self._labels(data).count(self.commonest) / len(data)
-
-
-def _natural(label: str) -> tuple[bool, float, str]:
-    """Whole numbers in their own order before words in alphabetical order, so that class 10 follows class 9."""
-    return (False, float(label), label) if label.lstrip("-").isdecimal() else (True, 0.0, label)
+    def majority(self, examples: Sequence[Example]) -> float | None:
+        return sum(example.reference == self.commonest for example in examples) / len(examples)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from finetune.errors import InputError
 from finetune.models import ModelOptions, load_base, load_tokenizer
 from finetune.randomness import Streams
 from finetune.tasks.classification import Classification
@@ -124,7 +125,7 @@ def test_a_label_that_only_held_out_data_have_is_refused(encoder_folder, refusal
         held_out = {name: tiny.dataset(text=["c", "d"], label=["x", "z"])}
         problem = refusal(fitted, encoder_folder, train, held_out)
         assert problem.path == "task.label" and f"'{name}'" in problem.found and "z" in problem.found
-        assert "stratify: label" in problem.advice
+        assert problem.advice.endswith("Correct the labels, add training examples")
     validation = tiny.splits(train, validation=tiny.dataset(text=["c"], label=["z"]))
     problem = refusal(task_of().fit, validation, load_tokenizer(ModelOptions(source=str(encoder_folder))))
     assert "'validation'" in problem.found
@@ -231,6 +232,44 @@ def test_an_empty_text_is_predicted_from_a_place_of_its_own(any_folder, pair):
 def test_the_majority_is_that_of_the_training_examples(encoder_folder):
     train = tiny.dataset(text=["a", "b", "c"], label=["x", "y", "y"])
     task, _ = fitted(encoder_folder, train)
-    assert task.majority(tiny.dataset(text=["d", "e", "f", "g"], label=["x", "x", "x", "y"])) == 0.25
+    scored = task.encode(tiny.dataset(text=["d", "e", "f", "g"], label=["x", "x", "x", "y"]), "data.test", False)
+    assert task.majority(scored.examples) == 0.25
+    assert task.majority(scored.examples[2:]) == 0.5, "of the examples that are scored, and of no others"
     tie, _ = fitted(encoder_folder, tiny.dataset(text=["a", "b"], label=["y", "x"]))
     assert tie.commonest == "x"
+
+
+@pytest.mark.parametrize(
+    ("learnt", "scored", "names"),
+    [
+        ([True, False, True], ["true", "false"], ("False", "True")),  # JSON and csv
+        (["true", "false", "true"], [True, False], ("false", "true")),
+        (["TRUE", "FALSE", "TRUE"], ["true", "False"], ("FALSE", "TRUE")),  # a spreadsheet and pandas
+        (["true", "unsure", "true"], ["True", "unsure"], ("true", "unsure")),
+    ],
+)
+def test_true_and_false_are_the_same_labels_in_every_kind_of_file(encoder_folder, learnt, scored, names):
+    held_out = tiny.dataset(text=["d", "e"], label=scored)
+    task, _ = fitted(encoder_folder, tiny.dataset(text=["a", "b", "c"], label=learnt), {"test": held_out})
+    assert task.labels == names
+    references = [example.reference for example in task.encode(held_out, "data.test", False).examples]
+    assert [word.lower() for word in references] == [str(label).lower() for label in scored]
+    assert set(references) <= set(names)
+
+
+def test_true_and_false_in_two_spellings_are_four_classes(encoder_folder):
+    train = tiny.dataset(text=list("abcd"), label=["true", "True", "false", "FALSE"])
+    task, _ = fitted(encoder_folder, train)
+    assert task.labels == ("FALSE", "True", "false", "true"), "the check shows that they look alike"
+
+
+def test_stratifying_is_advised_only_where_it_would_help(encoder_folder):
+    from dataclasses import replace
+
+    train, test = tiny.dataset(text=["a", "b"], label=["x", "y"]), tiny.dataset(text=["c"], label=["z "])
+    task = Classification(Classification.Options(type="classification"))
+    for stratified, advised in (({"test": None}, True), ({"test": "label"}, False), ({}, False)):
+        with pytest.raises(InputError) as error:
+            task.fit(replace(tiny.splits(train, test=test), stratified=stratified), None)
+        assert ("data.split.stratify" in str(error.value)) is advised
+        assert "z<U+0020>" in str(error.value)

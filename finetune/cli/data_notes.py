@@ -1,0 +1,92 @@
+"""What `finetune check` says of the data beyond their sizes: labels, and columns that may say what belongs together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from finetune.data.groups import Repeating
+    from finetune.preflight import Preflight
+    from finetune.recipe import Recipe, ResolvedRecipe
+    from finetune.shared import TaskData
+
+COLUMNS = 4
+"""Columns that are named, those with most values."""
+
+
+def data_notes(recipe: ResolvedRecipe, found: Preflight) -> list[str]:
+    """Lines on the data of every variant, each once."""
+    lines = (line for each in recipe.variants for line in _notes(each.recipe, found.data[each.name]))
+    return list(dict.fromkeys(lines))
+
+
+def _notes(recipe: Recipe, data: TaskData) -> Iterator[str]:
+    from finetune.data.labels import label_lines
+
+    if data.task.labels:
+        counts = {name: split["facts"]["labels"] for name, split in data.facts["splits"].items()}
+        yield from label_lines(counts, recipe.task.label)
+    if "group" in type(recipe.task).model_fields:
+        yield from _group_notes(recipe, data)
+
+
+def _group_notes(recipe: Recipe, data: TaskData) -> Iterator[str]:
+    from finetune.data.groups import repeating_columns
+
+    own, split = data.task.group, recipe.data.split
+    carved = bool(split.test or split.validation)
+    if own is None and split.group is not None:
+        yield (
+            f"data.split.group keeps each '{split.group}' on one side, and errors still count every example by itself: "
+            f"write `group: {split.group}` in task"
+        )
+    elif own is not None and carved and split.group != own:
+        yield f"one '{own}' (task.group) may be both learnt from and held out: write `group: {own}` in data.split"
+    if own is not None or split.group is not None:
+        return
+    tables = {**data.learnt, **data.tables}
+    columns = repeating_columns(tables, _used(recipe, data), recipe.task.label if data.task.labels else None)
+    for column in columns[:COLUMNS]:
+        yield _note(column, recipe, carved)
+    if len(columns) > COLUMNS:
+        names = ", ".join(f"'{column.name}'" for column in columns[COLUMNS:])
+        yield f"the values of further unused columns repeat: {names}"
+
+
+def _note(column: Repeating, recipe: Recipe, carved: bool) -> str:
+    name, split = column.name, recipe.data.split
+    shared = ", ".join(f"{count:,} with {at}" for at, count in column.sides.items() if count)
+    sides = f"; of its values, the training examples share {shared}" if shared else ""
+    where = f"`group: {name}` in task" + (f" and `group: {name}` in data.split" if carved else "")
+    own_files = [
+        at for at, count in column.sides.items() if count and not (at in ("test", "validation") and getattr(split, at))
+    ]
+    leaks = " and `leaks: drop` in data" if own_files and recipe.data.leaks == "refuse" else ""
+    first = [
+        *([f"fill in the {column.gaps:,} rows that have none"] if column.gaps else []),
+        *([f"add the column to {', '.join(column.absent)}"] if column.absent else []),
+    ]
+    return (
+        f"column '{name}' is not used, and its values repeat: {column.values:,} in {column.rows:,} rows, "
+        f"{column.together:,} of which have theirs in common with another{sides}. If such rows belong together (a "
+        f"document, an author, a patient), {''.join(f'{each}, ' for each in first)}write {where}{leaks}: otherwise "
+        "errors come out too small, and verdicts false"
+    )
+
+
+def _used(recipe: Recipe, data: TaskData) -> set[str]:
+    """The columns that the recipe uses, by name or in a new column."""
+    from finetune.data.mapping import sources_of
+
+    known = next(iter(data.learnt.values())).column_names
+    said = {recipe.data.split.stratify, *data.task.inputs(), *_texts(recipe.task.model_dump())}
+    made = recipe.data.train.columns
+    sources = set[str]().union(*(sources_of(template, known) for template in made.values()))
+    return {name for name in known if name in said or name in sources}
+
+
+def _texts(options: Mapping[str, Any]) -> Iterator[str]:
+    for value in options.values():
+        if isinstance(value, str):
+            yield value
