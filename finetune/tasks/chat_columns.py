@@ -17,8 +17,6 @@ from finetune.tasks.recognised import MESSAGES, as_messages, known_columns, pars
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from finetune.tasks.chat import ChatOptions
-
 TOOLS = "tools"
 
 
@@ -34,7 +32,7 @@ class Given(NamedTuple):
 class ChatColumns:
     """Reads the columns that a chat task's ``options`` name, or those that are known by their names."""
 
-    def __init__(self, options: ChatOptions):
+    def __init__(self, options: Any):
         self.options = options
         self.messages = MESSAGES if options.prompt is None and options.messages is None else options.messages
         """The column of lists of messages; None where prompt and completion are given."""

@@ -22,9 +22,9 @@ def checks(monkeypatch, tmp_path):
     monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "memory"))
     made, really = [], preflight.preflight
 
-    def counted(recipe, *shared):
+    def counted(recipe, *shared, **how):
         made.append(recipe.name)
-        return really(recipe, *shared)
+        return really(recipe, *shared, **how)
 
     monkeypatch.setattr(preflight, "preflight", counted)
     return made
