@@ -86,13 +86,13 @@ def test_a_stage_is_trained_once_for_all_seeds_and_variants_that_share_it(writte
 
 
 def test_runs_start_from_what_the_stage_made(written, tmp_path, encoder_folder):
-    recipe = written(domain(tmp_path), strategy={"type": "linear"})
+    recipe = written(domain(tmp_path), strategy={"type": "linear", "solver": "steps"})
     outcome = run_study(recipe, tmp_path / "runs")
     [place] = (outcome.folder / "stages").iterdir()
     options = ModelOptions(source=str(encoder_folder)), ModelOptions(source=str(place / "model"))
     before, after = (load_base(each, "AutoModel").model.state_dict() for each in options)
     assert any(not torch.equal(after[name], before[name]) for name in before), "the stage has learnt"
-    plain = run_study(written(strategy={"type": "linear"}, name="plain"), tmp_path / "runs")
+    plain = run_study(written(strategy={"type": "linear", "solver": "steps"}, name="plain"), tmp_path / "runs")
     nll = [[run["scores"]["test/nll"] for run in found.results["variants"][0]["runs"]] for found in (outcome, plain)]
     assert all(staged != other for staged, other in zip(*nll, strict=True))
 

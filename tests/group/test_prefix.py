@@ -10,7 +10,7 @@ from finetune.strategies.base import set_training_mode, trained_parameters
 from tests import tiny
 from tests.group.groups import Variant, far
 
-LAST, LINEAR = {"type": "partial", "last": 1}, {"type": "linear"}
+LAST, LINEAR = {"type": "partial", "last": 1}, {"type": "linear", "solver": "steps"}
 WITHOUT = {"embd_pdrop": 0.0}
 CPU = torch.device("cpu")
 
