@@ -13,7 +13,7 @@ import torch
 from finetune import models
 from finetune.errors import bad_input
 from finetune.group.group import Group, Member
-from finetune.group.prefix import Activations, Prefix, bottom_digest, find_prefix
+from finetune.group.prefix import Activations, CannotRemember, Prefix, bottom_digest, find_prefix
 from finetune.group.stacked import Weights
 from finetune.mitigations.base import Mitigation
 from finetune.models.pooled import pooled_in, read_pooling
@@ -222,8 +222,13 @@ def open_prefix(group: Group, recipe: Recipe, base: models.BaseModel, data: Task
         ]
         key = ("activations", *names, *ways, bottom_digest(model, names))
         prefix = Prefix(model, names, base.kept.setdefault(key, Activations(around.cache)))
-        prefix.fill(model.eval(), data.task, examples, around, recipe.scoring.batch_size)
-        set_training_mode(model)
+        try:
+            prefix.fill(model.eval(), data.task, examples, around, recipe.scoring.batch_size)
+        except CannotRemember:
+            prefix.close()
+            return
+        finally:
+            set_training_mode(model)
         if not prefix.holds(model, data.task, examples[:2], around):
             prefix.close()
             around.progress.say("dropout is at work below what learns: its activations are not remembered")

@@ -24,6 +24,7 @@ from finetune.run_dir import FORMAT, RunDir, atomic, write_json
 from finetune.saved import write_description
 from finetune.scoring import Scores, score_held_out, validate_with
 from finetune.shared import TaskData
+from finetune.strategies.adapters.base_folder import write_base
 from finetune.strategies.base import TRAINED_WEIGHTS, Strategy
 from finetune.surroundings import Surroundings
 from finetune.train.loop import train
@@ -228,6 +229,7 @@ def save_model(
         write_pooling(model, temporary)
         if recipe is not None:
             write_description(recipe, data, temporary)
+        write_base(model, temporary, folder)
         data.task.tokenizer.save_pretrained(temporary)
 
 

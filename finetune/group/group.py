@@ -96,6 +96,8 @@ class Group:
             raise CannotStack(f"{left[0]} has no module that could be stacked")
         for place in places:
             group._let_go(place)
+        if count > 1:
+            model.register_forward_pre_hook(rows.look, with_kwargs=True)
         return group
 
     def _stand_in(self) -> None:

@@ -177,6 +177,10 @@ def _training(module: torch.nn.Module) -> bool:
     return any(inner.training for inner in module.modules())
 
 
+class CannotRemember(Exception):
+    """What the prefix hands on is not laid out by row and position."""
+
+
 class _End(Exception):
     """The prefix has run, and nothing above it needs to."""
 
@@ -268,6 +272,8 @@ class Prefix:
             restore = lambda found: kind(**found)  # noqa: E731
         else:
             tensors, restore = {"": output[0]}, lambda found: (found[""], *[None] * (len(output) - 1))
+        if any(value.ndim > 2 and value.shape[:2] != layout.example.shape for value in tensors.values()):
+            raise CannotRemember  # channels before positions (SqueezeBERT), or fewer positions (Funnel)
         self.store.restore, self._catch = restore, None
         self.store.write(examples, layout, tensors)
 

@@ -32,7 +32,19 @@ class Rows:
     """How many rows of the batch under way each replica has, (R,); None between batches."""
 
     counts: Sequence[int] | None = None
+    passing: int | None = None
+    """How many rows the model was last called on, where it tells."""
     _owned: dict[Sequence[int], torch.Tensor] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int | None:
+        """How many rows there are in all."""
+        return self.passing if self.counts is None else sum(self.counts)
+
+    def look(self, model: torch.nn.Module, args: tuple[Any, ...], inputs: dict[str, Any]) -> None:
+        """Before the model is called: a model that counts positions itself looks them up once for all rows."""
+        ids = inputs.get("input_ids", args[0] if args else None)
+        self.passing = None if ids is None else len(ids)
 
     @contextmanager
     def are(self, counts: Sequence[int]) -> Iterator[None]:
@@ -180,8 +192,8 @@ class Embedding(Stacked):
     """Of `torch.nn.Embedding`. What is looked up once for all rows (positions) is looked up for each replica."""
 
     def forward(self, numbers: torch.Tensor) -> torch.Tensor:
-        if numbers.shape[0] == 1 and self.rows.counts is not None:
-            numbers = numbers.expand(sum(self.rows.counts), *numbers.shape[1:])
+        if numbers.shape[0] == 1 and self.rows.total is not None:
+            numbers = numbers.expand(self.rows.total, *numbers.shape[1:])
         return self.learning(numbers, numbers)
 
     def learning(self, numbers: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:

@@ -122,7 +122,7 @@ class Adapter(Strategy):
         from finetune.strategies.adapters import adalora, methods, places, quantised, settings, wrapping
 
         method = methods.find(self.options.word, "strategy.method")
-        heads = sorted({name.rpartition(".")[0] for name in head})
+        heads = places.outermost(model, head)
         given = settings.settings_of(self.options, method, model)
         if heads and "modules_to_save" not in method.fields:
             found = f"'{method.word}' leaves no room for a new head, which this task needs"

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import transformers
 
 from finetune.evaluate.predict import predict
 from finetune.group import prefix as module
@@ -367,3 +368,23 @@ def test_another_way_of_batching_remembers_for_itself(variant):
     before = this.assembled().prefix.store
     this.data.task.batching = Batching.SAME_LENGTH
     assert this.assembled().prefix.store is not before
+
+
+WIDE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+
+
+@pytest.mark.parametrize("family", ["SqueezeBert", "Funnel"])
+def test_what_is_not_laid_out_by_position_is_not_remembered(tmp_path, family):
+    """Channels before positions, or fewer positions than went in."""
+    size = tiny.save_tokenizer(tmp_path / "model")
+    shapes = {
+        "SqueezeBert": {**WIDE, "intermediate_size": 64, "embedding_size": 32},
+        "Funnel": {"d_model": 32, "n_head": 4, "d_head": 8, "d_inner": 64, "block_sizes": [1, 1]},
+    }
+    config = getattr(transformers, f"{family}Config")(vocab_size=size, pad_token_id=0, **shapes[family])
+    torch.manual_seed(0)
+    transformers.AutoModelForMaskedLM.from_config(config).save_pretrained(tmp_path / "model")
+    this = Variant.of(tmp_path / "study", tmp_path / "model", "classification", LAST)
+    [came] = this.run([0], "run")
+    [plain] = this.like(prefix_cache=False).run([0], "plain")
+    assert far(came, plain) < 1e-4

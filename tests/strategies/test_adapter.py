@@ -1,15 +1,18 @@
 """Adapters: LoRA beside frozen weights, through peft."""
 
 import json
+from types import SimpleNamespace
 
 import peft
 import pytest
 import torch
+import transformers
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from finetune.models import ModelOptions, load_base
+from finetune.models import ModelOptions, head_parameters, load_base
 from finetune.registry import STRATEGIES
+from finetune.run import save_model
 from finetune.strategies.base import trained_parameters
 from tests import tiny
 
@@ -180,3 +183,38 @@ def test_an_adapter_on_a_gguf_model_is_saved_without_the_network(tmp_path):
     strategy.save(model, tmp_path / "model")
     with safe_open(tmp_path / "model" / "adapter_model.safetensors", "pt") as saved:
         assert all("lora_" in name for name in saved.keys())  # noqa: SIM118  (a file, not a dictionary)
+
+
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+HEADS = {
+    "one layer": ("Bert", {}),
+    "a module of layers": ("Camembert", {}),
+    "a layer before it": ("DistilBert", {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64}),
+    "one that peft calls score": ("Llama", {"num_key_value_heads": 2}),
+}
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_classifiers_adapter_is_loaded_from_its_folder_alone(tmp_path, head):
+    """By one call of peft's, which is told neither the base model nor how many labels there are."""
+    family, shape = HEADS[head]
+    size = tiny.save_tokenizer(tmp_path / "base")
+    shape = shape if "dim" in shape else {**SMALL, **shape}
+    config = getattr(transformers, f"{family}Config")(vocab_size=size, pad_token_id=0, **shape)
+    torch.manual_seed(0)
+    transformers.AutoModel.from_config(config).save_pretrained(tmp_path / "base")
+    recipe = {"model": str(tmp_path / "base"), "labels": {0: "a", 1: "b", 2: "c"}}
+    base = transformers.AutoModelForSequenceClassification.from_pretrained(recipe["model"], id2label=recipe["labels"])
+    strategy = STRATEGIES.get("adapter")(STRATEGIES.get("adapter").Options(type="adapter", rank=2))
+    model = strategy.prepare(base, head_parameters(base))
+    with torch.no_grad():
+        for value in trained_parameters(model).values():
+            value += 0.1 * torch.randn(value.shape)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "base")
+    data = SimpleNamespace(task=SimpleNamespace(tokenizer=tokenizer))
+    save_model(strategy, model, data, tmp_path / "run" / "model")
+    again = peft.AutoPeftModelForSequenceClassification.from_pretrained(tmp_path / "run" / "model")
+    ids = torch.arange(10, 22)[None]
+    assert torch.allclose(again.eval()(input_ids=ids).logits, model.eval()(input_ids=ids).logits, atol=1e-6)
+    assert again.config.id2label == recipe["labels"]
+    assert not [path for path in (tmp_path / "run" / "model").glob("*.safetensors") if path.name[:7] != "adapter"]

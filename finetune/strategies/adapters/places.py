@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from transformers import PreTrainedModel
@@ -58,6 +58,21 @@ def norms(model: PreTrainedModel) -> list[str]:
         for name, module in model.named_modules()
         if "norm" in type(module).__name__.lower() and any(True for _ in module.parameters(recurse=False))
     )
+
+
+def outermost(model: torch.nn.Module, head: Collection[str]) -> list[str]:
+    """The largest modules that are made of parameters in ``head`` alone, sorted: peft, which knows the usual names of
+    heads, saves them whole, and cannot load what is saved in parts as well."""
+    found = {name.rpartition(".")[0] for name in head}
+    for name in sorted(found):
+        while parent := name.rpartition(".")[0]:
+            module = model.get_submodule(parent)
+            inside = {f"{parent}.{own}" for own, _ in module.named_parameters()}
+            if not inside <= set(head) or isinstance(module, torch.nn.ModuleList | torch.nn.ModuleDict):
+                break
+            found = {one for one in found if not one.startswith(f"{parent}.")} | {parent}
+            name = parent
+    return sorted(found)
 
 
 def inside(name: str, modules: Sequence[str]) -> bool:
