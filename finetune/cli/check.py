@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.cli.arguments import add_recipe
 from finetune.cli.collecting import uncollected
-from finetune.cli.output import columns, wrapped
+from finetune.cli.output import columns, shown_aside, wrapped
 
 if TYPE_CHECKING:
     from finetune.recipe import ResolvedRecipe, Variant
@@ -46,11 +46,12 @@ def data_and_parameters(recipe: ResolvedRecipe, fresh: bool) -> tuple[list[str],
     if key and not fresh and (former := remembered.recall(key)):
         when = f"{former.checked.astimezone():%Y-%m-%d %H:%M}"
         return former.lines, f"nothing has changed since it was checked at {when}; --fresh checks it again"
-    from finetune.cli.data_notes import data_notes
-    from finetune.preflight import preflight
+    with shown_aside("checking the recipe"):
+        from finetune.cli.data_notes import data_notes
+        from finetune.preflight import preflight
 
-    found = preflight(recipe, compared=True)
-    lines = [*found.lines(), *data_notes(recipe, found)]
+        found = preflight(recipe, compared=True)
+        lines = [*found.lines(), *data_notes(recipe, found)]
     if key and key == remembered.key_of(recipe):  # else something changed while it was read
         remembered.remember(key, lines)
     return lines, ""

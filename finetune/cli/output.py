@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,17 @@ def fitted(rows: Sequence[dict[str, str]], dispensable: Sequence[str] = ()) -> l
     cells = [[row[name].rjust(widths[name]) for name in names[1:]] for row in table]
     first = [row[names[0]].ljust(widths[names[0]]) for row in table]
     return ["  ".join([start, *rest]).rstrip() for start, rest in zip(first, cells, strict=True)]
+
+
+@contextmanager
+def shown_aside(title: str) -> Iterator[None]:
+    """What takes long within the context is shown on the error stream: the output has what was asked for."""
+    from rich.console import Console
+
+    from finetune.progress import make_progress
+
+    with make_progress(Console(stderr=True)) as progress, progress.phase(title):
+        yield
 
 
 def print_problems(problems: Sequence[Problem]) -> None:

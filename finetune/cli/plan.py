@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from finetune.cli.arguments import add_recipe
 from finetune.cli.collecting import uncollected
-from finetune.cli.output import fitted, wrapped
+from finetune.cli.output import fitted, shown_aside, wrapped
 from finetune.errors import InputError, bad_input
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Say how many seeds and held-out examples it takes to see a difference, and what the study would cost."""
-    with uncollected():
+    with uncollected(), shown_aside("planning"):
         from finetune.planning import plan
         from finetune.recipe import load
         from finetune.report.units import unit

@@ -17,9 +17,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Write a study's report again from its stored predictions, without training or scoring."""
-    from finetune.cli.output import print_results
+    from finetune.cli.output import print_results, shown_aside
     from finetune.report import build
 
     for study in args.studies:
-        print_results(study, build(study, args.baseline))
+        with shown_aside(f"writing the report of {study}"):
+            results = build(study, args.baseline)
+        print_results(study, results)
     return 0

@@ -17,8 +17,8 @@ OPENING = """# Model families
 What works, family by family, with tiny models of random weights: made from a configuration, trained for a few steps,
 scored in batches, saved, and loaded again from the run's folder by plain transformers (`AutoModelFor…`), or, for LoRA,
 by peft's `AutoPeftModelFor…`, which is told nothing else. ✓: each example's loss is then the same alone as in its
-batch, to 1e-4, and so is what the model answers. A number: refused before it starts, for the reason below. –: not tried.
-Written by `scripts/families`; `scripts/families --share 0.2 --seed 1` looks at a fifth again.
+batch, to 1e-4, and so is what the model answers. A number: refused before it starts, for the reason below. –: not
+tried. Written by `scripts/families`; `scripts/families --share 0.2 --seed 1` looks at a fifth again.
 """
 BESIDES = """
 ## Besides
