@@ -178,7 +178,7 @@ def test_mitigations_come_before_the_strategy(bench):
     assert counts["trainable"] == sum(p.numel() for p in trained_parameters(model).values()) < counts["total"]
 
 
-@pytest.mark.parametrize("strategy", ["linear", "adapter", "partial, last: 1"])
+@pytest.mark.parametrize("strategy", ["linear, solver: steps", "adapter", "partial, last: 1"])
 def test_a_mitigation_whose_changes_would_stay_frozen_is_refused(bench, strategy):
     made = bench("mitigations=[{type: reinit, layers: 2}]", f"variants.full.strategy={{type: {strategy}}}")
     with pytest.raises(InputError, match="leaves frozen") as caught:

@@ -160,7 +160,7 @@ whole, run.score_held_out = run.score_held_out, score_held_out
     [
         (STOPPED.format(signal="signal.SIGTERM"), "stopped after step 3 of 8, which is saved"),
         (STOPPED.format(signal="signal.SIGINT"), "stopped after step 3 of 8, which is saved"),
-        (STOPPED_SCORING, "stopped while scoring"),
+        (STOPPED_SCORING, "stopped while scoring test"),
     ],
     ids=["SIGTERM", "SIGINT", "while scoring"],
 )

@@ -12,7 +12,15 @@ FREE = frozenset({"classifier.weight", "classifier.bias"})
 
 
 def variant(folder, model, mitigations, strategy="full", **train):
-    return Variant.of(folder, model, "classification", {"type": strategy}, mitigations, learning_rate=0.01, **train)
+    return Variant.of(
+        folder,
+        model,
+        "classification",
+        {"type": strategy, **({"solver": "steps"} if strategy == "linear" else {})},
+        mitigations,
+        learning_rate=0.01,
+        **train,
+    )
 
 
 def fitted(tmp_path, model, *mitigations, seeds=(0,), **train):

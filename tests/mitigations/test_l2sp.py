@@ -119,7 +119,8 @@ def test_stronger_stays_nearer(tmp_path, encoder_folder):
 
 
 @pytest.mark.parametrize(
-    "strategy", [{"type": "linear"}, {"type": "adapter"}, {"type": "partial", "patterns": ["*.bias"]}]
+    "strategy",
+    [{"type": "linear", "solver": "steps"}, {"type": "adapter"}, {"type": "partial", "patterns": ["*.bias"]}],
 )
 def test_it_is_refused_where_no_pretrained_matrix_learns(tmp_path, encoder_folder, strategy):
     variant = Variant.of(tmp_path, encoder_folder, "classification", strategy, [{"type": "l2-sp"}])

@@ -97,7 +97,7 @@ def test_adapters_learn_as_the_blocks_they_are_in(tmp_path, encoder_folder):
 
 def test_it_is_refused_where_only_the_head_learns(tmp_path, encoder_folder):
     said = [{"type": "layerwise-decay"}]
-    variant = Variant.of(tmp_path, encoder_folder, "classification", {"type": "linear"}, said)
+    variant = Variant.of(tmp_path, encoder_folder, "classification", {"type": "linear", "solver": "steps"}, said)
     with pytest.raises(InputError) as error:
         variant.assembled()
     [problem] = error.value.problems

@@ -222,10 +222,10 @@ def test_how_a_batch_is_cut_into_parts_changes_nothing(tmp_path, encoder_folder)
     assert one.losses == pytest.approx(other.losses, abs=1e-5)
 
 
-@pytest.mark.parametrize("strategy", ["linear", "adapter"])
+@pytest.mark.parametrize("strategy", [{"type": "linear", "solver": "steps"}, {"type": "adapter"}])
 def test_it_is_refused_where_nothing_pretrained_learns(tmp_path, encoder_folder, strategy):
     said = [{"type": "mixout"}]
-    variant = Variant.of(tmp_path, encoder_folder, "classification", {"type": strategy}, said)
+    variant = Variant.of(tmp_path, encoder_folder, "classification", strategy, said)
     with pytest.raises(InputError) as error:
         variant.assembled()
     [problem] = error.value.problems

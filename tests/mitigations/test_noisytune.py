@@ -74,7 +74,9 @@ def test_what_is_alike_everywhere_stays(base):
     assert model.alike.tolist() == [1.0] * 5 and model.lone.tolist() == [2.0]
 
 
-@pytest.mark.parametrize("strategy", [{"type": "linear"}, {"type": "adapter"}, {"type": "partial", "last": 1}])
+@pytest.mark.parametrize(
+    "strategy", [{"type": "linear", "solver": "steps"}, {"type": "adapter"}, {"type": "partial", "last": 1}]
+)
 def test_noise_in_frozen_weights_is_refused(tmp_path, encoder_folder, strategy):
     variant = Variant.of(tmp_path, encoder_folder, "classification", strategy, [{"type": "noisytune"}])
     with pytest.raises(InputError, match="changes weights that strategy"):

@@ -10,8 +10,9 @@ from safetensors.torch import load_file
 
 from finetune import recipe as recipes
 from finetune.errors import InputError
+from finetune.rescoring import rescore
 from finetune.run_dir import read_json
-from finetune.study import rescore, run_study
+from finetune.study import run_study
 from tests import tiny
 
 SOLVED = "variants.linear={strategy: {type: linear}}"

@@ -11,6 +11,7 @@ from finetune.errors import Interrupted
 from finetune.group.group import Group
 from finetune.stopping import StopRequest
 from finetune.tasks.base import Example, pad
+from finetune.tasks.batching import Batching
 from finetune.train.loop import train
 from finetune.train.meters import read_rows
 from finetune.train.passes import Passes
@@ -46,6 +47,7 @@ class ToyTask:
     """Classification of tokens. ``poison(rows, forward)`` multiplies the losses of one forward pass."""
 
     redraws = False
+    batching = Batching.PACKED
 
     def __init__(self, poison=None):
         self.poison, self.passes = poison, 0

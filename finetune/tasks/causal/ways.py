@@ -122,12 +122,17 @@ def _everywhere(model: torch.nn.Module, batch: Batch, targets: torch.Tensor) -> 
 
 def _logits(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
     inputs: dict[str, Any] = {name: value for name, value in model_inputs(batch).items() if _accepts(model, name)}
-    if "attention_mask" in inputs:
-        # One example a row, whose positions a model counts by itself: RoBERTa and its kin from padding_idx + 1, not 0.
-        inputs.pop("position_ids", None)
+    if "attention_mask" in inputs and _counts_from_padding(model):
+        inputs.pop("position_ids", None)  # one example a row, whose positions it counts by itself
     if _accepts(model, "use_cache"):
         inputs["use_cache"] = False  # a cache costs memory, and transformers does not look for packed rows beside one
     return model(**inputs).logits
+
+
+def _counts_from_padding(model: torch.nn.Module) -> bool:
+    """Whether positions count from `padding_idx` + 1 and not from 0, as those of RoBERTa and its kin do."""
+    tables = (module for name, module in model.named_modules() if name.endswith("position_embeddings"))
+    return any(getattr(getattr(table, "plain", table), "padding_idx", None) is not None for table in tables)
 
 
 def _cross_entropies(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
