@@ -31,7 +31,7 @@ def test_a_study_from_recipe_to_report(topics, command, tmp_path):
     done = command("run", "topics.yaml", COLUMNS="100")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    lines = done.stdout.splitlines()
+    lines = [line for line in done.stdout.splitlines() if not line.endswith("so far")]  # what a slow machine shows
     assert re.fullmatch(r"run 1 of 4: linear, seed 0 · test/accuracy 0\.\d+ · \d+\.\d s", lines[0])
     assert [line.split(" · ")[0] for line in lines[:4]] == [
         "run 1 of 4: linear, seed 0",

@@ -108,7 +108,7 @@ CASES = {
     "header only": (
         text("text,label\n"),
         "topics.yaml:5: data.train.path: 'HERE/news.csv' has no examples",
-        "a header line alone is not enough",
+        "name a file that has some",
     ),
     "missing label column": (
         data(*ROWS, header=("text", "topic")),
@@ -143,7 +143,7 @@ CASES = {
     "text of numbers": (
         data(*((str(number), label) for number, (_, label) in enumerate(ROWS))),
         "topics.yaml:7: task.text: column 'text' of data.train holds numbers, such as 0, not text",
-        "if they are meant as text, make a text column of them",
+        "if they are meant as text, make text of them",
     ),
     "broken JSONL line": (
         lines(*GOOD_LINES, '{"text": "half a li'),
