@@ -109,7 +109,7 @@ def test_linearised_weights_in_the_plain_model_are_another_model(prepare, shake,
 
 def test_linearised_smart_is_refused_with_the_reason():
     smart = MITIGATIONS.get("smart")(MITIGATIONS.get("smart").Options(type="smart"))
-    check_together(Linear(LinearOptions(type="linear")), [smart])
+    check_together(Linear(LinearOptions(type="linear", solver="steps")), [smart])
     with pytest.raises(InputError, match=r"'smart' cannot stand beside 'linear': .*derived by the weights"):
         check_together(Linear(LinearOptions(type="linear", mode="linearised")), [smart])
 
