@@ -58,6 +58,8 @@ def check_class(config: Any, architecture: str) -> None:
     if architecture == POOLED or _has(config, getattr(transformers, architecture), architecture):
         return  # a head of our own is put on any model
     others = [task for name, task in TASKS.items() if _has(config, getattr(transformers, name), name)]
+    if getattr(config, "is_encoder_decoder", False):  # whose halves cannot be trained alone here
+        others = [task for task in others if task == TASKS["AutoModelForSequenceClassification"]]
     raise bad_input(
         "model.source",
         f"is a {config.model_type} model, of which transformers has no class for task {TASKS[architecture]}",

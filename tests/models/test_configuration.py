@@ -144,6 +144,10 @@ def test_a_family_without_a_class_for_a_task_is_told_by_the_tasks_that_it_has(ki
     assert problem.advice == f"use another base, or a task that it can do: {has}"
 
 
+def test_an_encoder_decoder_is_not_sent_to_a_task_that_would_refuse_it():
+    assert refusal(check_class, tf.PegasusConfig(), CLASSIFIER).advice == "use another base"
+
+
 def test_every_class_that_is_there_is_accepted():
     check_class(tf.BertConfig(), CLASSIFIER)
     check_class(tf.BertConfig(), MASKED)

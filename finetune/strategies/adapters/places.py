@@ -14,6 +14,14 @@ OWN = ("adaption_prompt", "beft", "ia3", "trainable_tokens")
 """Methods that go where their papers say, of which peft has a table by model."""
 
 
+STATE_SPACE = ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")
+"""Families whose state-space blocks hand whole layers to a kernel: peft refuses some of these."""
+PASSED_BY = ("conv1d", "dt_proj", "out_proj", "x_proj")
+"""The layers of such a block whose weights the kernel reads for itself, so that it would pass by an adapter there."""
+SCANNED = ("dt_proj",)
+"""The same of any other family's state-space block: what the scan itself multiplies with."""
+
+
 def places_of(
     method: str, model: PreTrainedModel, heads: Sequence[str], targets: str | Sequence[str] | None
 ) -> list[str] | None:
@@ -24,7 +32,8 @@ def places_of(
     """
     if targets is None and method in OWN:
         return None
-    usual = [name for name in (norms(model) if method == "ln_tuning" else linear(model)) if not inside(name, heads)]
+    outside = (*heads, *passed_by(model))
+    usual = [name for name in (norms(model) if method == "ln_tuning" else linear(model)) if not inside(name, outside)]
     if targets is None or targets == "all-linear":
         return usual
     wanted = [targets] if isinstance(targets, str) else targets
@@ -34,11 +43,21 @@ def places_of(
         matching = {name for name in [*usual, *embeddings] if name == target or name.endswith(f".{target}")}
         if not matching:
             endings = {name.rpartition(".")[2] for name in usual}
+            if any(f".{name}".endswith(f".{target}") for name in passed_by(model)):
+                found = f"'{target}' is read by this {model.config.model_type} model's kernels, past any adapter on it"
+                raise bad_input("strategy.targets", found, f"leave it out, or write {', '.join(sorted(endings))}")
             raise bad_input(
                 "strategy.targets", f"'{target}' matches no layer of this model", did_you_mean(target, endings)
             )
         chosen |= matching
     return sorted(chosen)
+
+
+def passed_by(model: PreTrainedModel) -> list[str]:
+    """Layers whose weights a model uses without running them: an adapter there would learn nothing."""
+    layers = PASSED_BY if getattr(model.config, "model_type", None) in STATE_SPACE else SCANNED
+    blocks = [name for name, module in model.named_modules() if hasattr(module, "A_log")]
+    return [f"{block}.{layer}" for block in blocks for layer in layers if hasattr(model.get_submodule(block), layer)]
 
 
 def linear(model: PreTrainedModel) -> list[str]:

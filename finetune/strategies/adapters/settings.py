@@ -42,6 +42,10 @@ def settings_of(options: Any, method: Method, model: PreTrainedModel) -> dict[st
         settings.setdefault("oft_block_size", 0)  # the other way to say the same, and peft takes only one
     if method.name == "adaption_prompt":
         settings.setdefault("adapter_layers", max(1, len(find_blocks(model)) - 2))  # the paper: 30 of LLaMA's 32
+    if method.name in ("prompt_tuning", "p_tuning") and not hasattr(model.config, "num_attention_heads"):
+        settings.setdefault("num_attention_heads", 1)  # peft asks for it, and needs it for prefixes only
+    if method.name == "ia3" and options.targets is not None:
+        settings.setdefault("feedforward_modules", [])  # layers that are named are scaled at their outputs
     if "progressbar" in method.fields:
         settings.setdefault("progressbar", False)
     return settings

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from finetune.errors import bad_input
 from finetune.strategies.adapters.methods import Method, named_option
+from finetune.strategies.adapters.places import places_of
 from finetune.strategies.adapters.prompted import Prompted
 
 OBJECTIONS = (ValueError, TypeError, KeyError, AttributeError, AssertionError, ImportError, NotImplementedError)
@@ -49,6 +50,11 @@ def wrapped(
             raise
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
         at = named_option(said, given) or ("strategy.targets" if "target_modules" in said else "strategy.method")
+        if at == "strategy.targets":
+            fitting = sorted(
+                {name.rpartition(".")[2] for name in places_of(method.name, model, (), "all-linear") or ()}
+            )
+            advice = f"write strategy.targets: all-linear, or some of [{', '.join(fitting)}]"
         raise bad_input(at, f"peft's '{method.word}' does not fit: {said}", advice) from error
     for name, value in adapted.named_parameters():
         value.requires_grad &= ".ranknum." not in name  # AdaLoRA's counts, which peft lets learn in a dry run
