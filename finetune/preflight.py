@@ -157,6 +157,10 @@ def check_tokens(data: TaskData, rows: int | None, at: str) -> None:
     for name, encoded in data.sets.items():
         texts = [ids for each in encoded.examples for ids in (each.inputs["input_ids"], each.prompt) if ids is not None]
         used[f"'{name}'"] = max((int(ids.max()) for ids in texts if len(ids)), default=0)
+        # One that the data write, but that is read as plain text, is meant all the same.
+        written = "\n".join(tokenizer.batch_decode([ids.tolist() for ids in texts]))
+        meant = (number for token, number in tokenizer.get_added_vocab().items() if number >= rows and token in written)
+        used[f"the text of '{name}'"] = max(meant, default=0)
     if data.task.redraws:
         used["a hidden word"] = tokenizer.mask_token_id
     for where, number in used.items():

@@ -216,6 +216,17 @@ def test_a_token_without_a_row_in_the_models_table_is_refused(topics, encoder_fo
     assert problem.path == "model.source" and "<|" in problem.found and "resize_token_embeddings(" in problem.advice
 
 
+def test_a_token_without_a_row_that_chats_write_as_text_is_refused(chats, decoder_folder, tmp_path):
+    """Control tokens inside a text are read as plain text; who wrote this one meant a token that there is not."""
+    folder = with_more_tokens(decoder_folder, tmp_path / "model", "<|one|>")
+    file = next(chats.parent.glob("*.jsonl"))
+    row = json.dumps({"prompt": "goal", "completion": "<|one|> team"})
+    file.write_text(file.read_text() + f"{row}\n" * 20)
+    preflight(load(chats))
+    with pytest.raises(InputError, match=r"the token '<\|one\|>', number \d+, which the model does not know"):
+        preflight(load(chats, f"model.source={folder}"))
+
+
 def test_tokens_without_a_row_that_no_example_has_do_no_harm(topics, encoder_folder, tmp_path):
     folder = with_more_tokens(encoder_folder, tmp_path / "model", "<|one|>", "<|two|>")
     assert preflight(load(topics, f"model.source={folder}")).parameters["full"]["trainable"] > 0
