@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 import shutil
+from datetime import date
 from types import SimpleNamespace
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from finetune import recipe, study
 from finetune.errors import DiskFull
+from finetune.rescoring import rescore
 from finetune.run_dir import StudyDir
 from finetune.shared import Shared
 from finetune.study import run_study, summary
 from finetune.surroundings import Surroundings
+from finetune.tasks.chat import Chat
 from finetune.tasks.classification import Classification
 from finetune.train import checkpoint
+from tests import tiny
 
 
 @pytest.fixture
@@ -228,3 +233,29 @@ def test_failed_runs_are_those_that_did_not_learn():
     runs = [{"seed": seed, "status": status, "reason": None} for seed, status in enumerate(statuses)]
     outcome = study.StudyOutcome(SimpleNamespace(), {"variants": [{"name": "a", "runs": runs}]})
     assert [run["status"] for run in outcome.failed] == ["degenerate", "diverged", "error"]
+
+
+def test_the_date_that_a_template_prints_is_that_of_the_first_day(tmp_path, start, monkeypatch):
+    model = tiny.save_decoder(tmp_path / "dated")
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.chat_template = "{{ strftime_now('%Y-%m-%d') }}\n" + tokenizer.chat_template
+    tokenizer.save_pretrained(model)
+    recipe_file, shown = tiny.write_chat_study(tmp_path, model), []
+    encode = Chat.encode
+
+    def seen(task, *arguments, **keywords):
+        found = encode(task, *arguments, **keywords)
+        shown.append(task.tokenizer.decode(found.examples[0].prompt)[:10])
+        return found
+
+    monkeypatch.setattr(Chat, "encode", seen)
+    quick = ["train.min_steps=1", "train.evaluations=0", "task.max_new_tokens=1", "scoring.base=false"]
+    begun = start(recipe_file, "seeds=1", *quick)
+    written = begun.folder / "environment.json"
+    content = json.loads(written.read_text())
+    assert set(shown) == {content["date"]} == {str(date.today())}
+    written.write_text(json.dumps({**content, "date": "2020-05-06"}))
+    shown.clear()
+    start(recipe_file, "seeds=2", *quick)
+    rescore(begun.folder)
+    assert set(shown) == {"2020-05-06"} == {json.loads(written.read_text())["date"]}

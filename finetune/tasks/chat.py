@@ -187,14 +187,15 @@ class Chat(Task):
                 f"{at}: all {dropped} examples are longer than {self.options.max_length} tokens",
                 "raise task.max_length, or write task.too_long: cut",
             )
-        facts = {
+        notes = [*self.columns.told(data, at), *told(counts, at)]
+        facts: dict[str, Any] = {
             "tokens": token_facts([example.length for example in examples]),
             "cut": cut,
             "dropped": dropped,
             "answer_tokens": token_facts([int((e.target[: e.rejected] != IGNORED).sum()) for e in examples]),
-            **{name: number for name, number in counts.items() if number},
-        }
-        return Encoded(examples, facts, notes=[*self.columns.told(data, at), *told(counts, at)])
+            **counts,
+        } | ({"notes": notes} if notes else {})
+        return Encoded(examples, facts, notes=notes)
 
     def _tokenised(
         self, data: Dataset, rejected: bool, at: str, counts: Counter[str]

@@ -61,9 +61,16 @@ class ChatColumns:
         return data
 
     def told(self, data: Dataset, at: str) -> list[str]:
-        """A line on columns that the recipe does not name, and that are read all the same."""
+        """A line on columns that the recipe does not name, and that are read all the same, or are not."""
+        from finetune.data.nested import values_of
+
         if not self.found_by_name:
-            return []
+            named = {self.options.tools, self.options.messages, self.options.prompt, self.options.completion}
+            unread = TOOLS in data.column_names and TOOLS not in {*named, *self.options.drop_keys}
+            found = (
+                f"{at}: column '{TOOLS}' is not read; if it has the tools that may be called, write task.tools: {TOOLS}"
+            )
+            return [found] if unread and self.messages and any(map(has_value, values_of(data, TOOLS))) else []
         known = known_columns(data.column_names)
         columns = next((each for each in known if each != (MESSAGES,)), known[0])
         also = [name for name in ("system", TOOLS) if name in data.column_names]

@@ -41,6 +41,8 @@ def data_section(study: Study) -> Section:
             ]
         )
     blocks: list[Block] = [Table(columns, rows), Text(_cleaning(study))]
+    notes = [note for split in splits.values() for note in split.get("facts", {}).get("notes", [])]
+    blocks += map(Text, dict.fromkeys(notes))
     labels = _label_table(splits)
     if labels is not None:
         many = len(labels.rows) > FEW_LABELS

@@ -65,6 +65,15 @@ def test_groups_on_both_sides_are_told(study, action, found, said):
     assert said in appendix.data_section(read_study(study.path)).blocks[1].text
 
 
+def test_what_has_to_be_known_about_the_data_stands_there_once(study):
+    facts, splits = study.data(), {}
+    for name, split in facts["splits"].items():
+        splits[name] = {**split, "facts": {**split.get("facts", {}), "notes": ["2 answers were changed"]}}
+    study.json("data.json", {**facts, "splits": splits})
+    texts = [getattr(block, "text", "") for block in appendix.data_section(read_study(study.path)).blocks]
+    assert len(splits) > 1 and texts.count("2 answers were changed") == 1
+
+
 def test_groups_are_counted_beside_examples(study):
     (study.path / "examples").mkdir()
     groups = {"example": [0, 1, 2], "input": ["a"] * 3, "reference": ["b"] * 3, "group": ["x", "y", "x"]}
