@@ -175,7 +175,11 @@ class Language(Task):
         if self.packing:
             rows = packed_rows([len(own) for own in ids], counts or [len(ids)])
         batch = lay_out(rows, ids, targets, self.tokenizer.pad_token_id)
-        return batch if self.packing else with_mask(batch)
+        if self.packing:
+            return batch
+        if self.masked:  # which some models count from another number than 0, and all by themselves
+            del batch["position_ids"]
+        return with_mask(batch)
 
     @property
     def packing(self) -> bool:

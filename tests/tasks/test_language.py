@@ -83,8 +83,29 @@ def test_a_model_that_counts_positions_from_its_padding_token_gets_none(tmp_path
     torch.manual_seed(0)
     config |= {"attention_window": [8, 8]} if kind == "Longformer" else {}
     getattr(tf, f"{kind}ForMaskedLM")(getattr(tf, f"{kind}Config")(**config)).save_pretrained(tmp_path)
-    task, examples = fitted(tmp_path, texts(4), training=False)
-    model = model_for(tmp_path, task)
+    losses_are_plain(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [
+        ("Mra", {"max_position_embeddings": 126}),  # counts from 2, and has no padding among its positions
+        ("Esm", {"max_position_embeddings": 130, "mask_token_id": 5}),  # adds to what its output layer gives
+    ],
+)
+def test_other_masked_models_that_do_something_of_their_own(tmp_path, kind, config):
+    size = tiny.save_tokenizer(tmp_path)
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    torch.manual_seed(0)
+    config = {"vocab_size": size, "pad_token_id": 0, **shape, **config}
+    getattr(tf, f"{kind}ForMaskedLM")(getattr(tf, f"{kind}Config")(**config)).save_pretrained(tmp_path)
+    losses_are_plain(tmp_path)
+
+
+def losses_are_plain(folder):
+    """Of a batch, those that plain transformers gives of each example alone."""
+    task, examples = fitted(folder, texts(4), training=False)
+    model = model_for(folder, task)
     with torch.no_grad():
         found = task.losses(model, task.collate(examples))
         wanted = torch.cat([task.plain(model, example).losses() for example in examples])

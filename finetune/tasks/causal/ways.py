@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy, pad
 
+from finetune.memory import out_of_memory
 from finetune.tasks.base import Outputs, model_inputs
 from finetune.tasks.causal.label_loss import label_losses
 from finetune.tasks.causal.packing import unpacked
@@ -169,9 +170,7 @@ def masked_head_of(model: torch.nn.Module, tokens: Sequence[int], rows: int) -> 
         with torch.no_grad(), _evaluating(model):
             wanted = losses_of(model, batch, _PLAINEST, ahead=False)
             agreeing = (
-                head
-                for head in _possible_heads(model, batch)
-                if _agree(losses_of(model, batch, head, ahead=False), wanted, _tolerance(model))
+                head for head in _possible_heads(model, batch) if _right(model, batch, head, wanted, ahead=False)
             )
             _masked[model] = next(agreeing, _PLAINEST)
     return _masked[model]
@@ -183,9 +182,7 @@ def _try(model: torch.nn.Module, tokens: Sequence[int], rows: int) -> Way:
     beside_itself, beside_another = _pairs(text, text, rows), _pairs(text.flip(0), text, rows)
     apart = unpacked(beside_itself)
     wanted, tolerance = losses_of(model, apart, _PLAINEST), _tolerance(model)
-    agreeing = (
-        head for head in _possible_heads(model, apart) if _agree(losses_of(model, apart, head), wanted, tolerance)
-    )
+    agreeing = (head for head in _possible_heads(model, apart) if _right(model, apart, head, wanted))
     head = next(agreeing, _PLAINEST)
     logging.getLogger("transformers.modeling_utils").addFilter(_not_about_masks)
     packed, other = losses_of(model, beside_itself, head), losses_of(model, beside_another, head)
@@ -227,6 +224,18 @@ def _pairs(first: torch.Tensor, second: torch.Tensor, rows: int) -> Batch:
     example = torch.arange(2 * rows, device=ids.device).view(rows, 2).repeat_interleave(lengths, dim=1)
     targets = ids.where(positions > 0, IGNORED)
     return {"input_ids": ids, "position_ids": positions.expand(rows, -1), "example": example, "targets": targets}
+
+
+def _right(model: torch.nn.Module, batch: Batch, head: Head, wanted: torch.Tensor, ahead: bool = True) -> bool:
+    """Whether ``head`` gives the losses ``wanted``. A model that works on what its output layer gives, such as ESM's,
+    which adds a bias, fails on hidden states there."""
+    try:
+        found = losses_of(model, batch, head, ahead)
+    except RuntimeError as error:
+        if out_of_memory(error):
+            raise
+        return False
+    return _agree(found, wanted, _tolerance(model))
 
 
 def _agree(found: torch.Tensor, wanted: torch.Tensor, tolerance: float) -> bool:
