@@ -14,6 +14,7 @@ import yaml
 
 from finetune.report.blocks import Block, Bullets, Cell, Code, Column, Fold, Table, Text
 from finetune.report.markdown import blocks, escape
+from finetune.report.measured import SOLVED_METHOD
 from finetune.report.reading import Study
 from finetune.report.sections import methods
 from finetune.report.units import NONE, count, memory, seconds, share, short_count, unit
@@ -149,7 +150,8 @@ def _metrics(variant: Results, task: Results) -> list[dict[str, Any]]:
         known, n = _hub_metric(metric["name"]), found["n"]
         interval = f" {shown.interval(found['ci'])}" if found["ci"] else ""
         sure = {"seeds": n, **{key: found[key] for key in SURE if found.get(key) is not None}}
-        name = f"{shown.label}, {f'mean of {n} seeds' if n > 1 else 'one seed'}{interval}"
+        one = SOLVED_METHOD if found["method"] == SOLVED_METHOD else "one seed"
+        name = f"{shown.label}, {f'mean of {n} seeds' if n > 1 else one}{interval}"
         entry = {"type": known["type"], "value": found["mean"], "name": name}
         entries.append({**entry, **known, "args": {**known.get("args", {}), **sure}})
     return entries

@@ -144,6 +144,9 @@ def _notes(results: Results, key: str) -> list[str]:
         found = variant["estimates"][key]
         if found["reason"] and found["reason"] != BASE_REASON:
             reasons.setdefault(found["reason"], []).append(variant["name"])
+        if pooling := variant.get("pooling"):
+            how = f"{pooling['mode']}{', normalised' if pooling['normalise'] else ''}"
+            reasons.setdefault(f"pools tokens by {how}; {pooling['reason']}", []).append(variant["name"])
         if found["sd_corrected_clipped"]:
             clipped = "the estimate of the SD without noise fell below zero by chance and is shown as zero"
             reasons.setdefault(clipped, []).append(variant["name"])

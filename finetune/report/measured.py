@@ -20,6 +20,8 @@ Results = dict[str, Any]
 
 BASE_REASON = "the untuned base model has no seed: one fixed score"
 
+SOLVED_METHOD = "one fit for all seeds"
+
 SOLVED_REASON = (
     "solved, not trained in steps: a seed changes nothing, so the spread is zero by construction, not tested"
 )
@@ -91,7 +93,7 @@ def _estimate(study: Study, variant: str, side: stats.Side, metric: Results, gro
     if variant == BASE and found.n:
         found = replace(found, reason=BASE_REASON, method="one score, no seeds")
     elif side.seeds is None and found.n:
-        found = replace(found, reason=SOLVED_REASON, method="one fit for all seeds")
+        found = replace(found, reason=SOLVED_REASON, method=SOLVED_METHOD)
     spread = None if side.contributions is None else stats.spread(side.contributions, groups, level)
     return {
         **asdict(found),

@@ -66,6 +66,7 @@ def _variant(
         "strategy": "none" if name == BASE else study.resolved["variants"][name]["recipe"]["strategy"]["type"],
         "parameters": next((run.result["parameters"] for run in runs if run.result.get("parameters")), None),
         "new": next((run.result["new"] for run in runs if run.result.get("new")), []),
+        "pooling": next((run.result["pooling"] for run in runs if run.result.get("pooling")), None),
         "runs": [_run(run) for run in runs],
         "combined": [combined_of(made, runs, comparable, LEVEL) for made in study.combined.get(name, [])],
         "estimates": estimates,

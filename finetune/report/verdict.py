@@ -6,6 +6,7 @@ from typing import Any
 
 from finetune import stats
 from finetune.report.blocks import Verdict
+from finetune.report.measured import SOLVED_METHOD
 from finetune.report.ranking import headline_key, ranked
 from finetune.report.units import count, listing, p_value, unit
 from finetune.run_dir import BASE
@@ -25,6 +26,7 @@ def verdict_of(results: Results) -> Verdict:
     metric = unit(task["metric"])
     found = best["estimates"][headline_key(results)]
     seeds = "one seed alone" if found["n"] == 1 else f"mean of {found['n']} seeds"
+    seeds = "one fit for all seeds" if found["method"] == SOLVED_METHOD else seeds
     interval = f" {metric.interval(found['ci'])}" if found["ci"] else ""
     reached = f"{metric.value(found['mean'])}{interval} {metric.label} on {task['name']}, {seeds}"
     if len(scored) == 1:

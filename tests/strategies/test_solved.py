@@ -162,4 +162,4 @@ def test_a_spread_of_zero_by_construction_is_told_and_not_tested(topics, tmp_pat
     assert tuned["ci"][0] < tuned["difference"] < tuned["ci"][1] and tuned["p_spread"] is None
     assert "over examples" in solved["method"] or "no example" in solved["reason"]
     page = (tmp_path / "runs" / "topics" / "report" / "report.md").read_text(encoding="utf-8")
-    assert "zero by construction" in page
+    assert "zero by construction" in page and "pools tokens by max; the recipe says so" in page

@@ -1,0 +1,40 @@
+"""The probe on a real model's features: as good as scikit-learn's, and as good as the README says."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegressionCV
+
+from finetune import recipe as recipes
+from finetune.models.pooled import HEAD
+from finetune.progress import Progress
+from finetune.shared import Shared
+from finetune.stopping import StopRequest
+from finetune.study import run_study
+from finetune.surroundings import open_surroundings
+from finetune.train.features import extract, scaled
+
+QUICKSTART = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"
+
+
+@pytest.mark.slow
+def test_the_quickstarts_probe_is_as_good_as_scikit_learns(tmp_path):
+    recipe = recipes.load(QUICKSTART, ["model.dtype=float32", "model.device=cpu", "seeds=2"])
+    shared, options = Shared(), recipe.variants[0].recipe
+    data = shared.data(options, options.data.split.seed)
+    around = open_surroundings(options.model, Progress(), StopRequest(), tmp_path)
+    model = shared.base(options, data.task).model
+
+    def features(examples):
+        vectors = extract(model, HEAD, data.task, examples, ["mean"], 32, around)["mean"]
+        return scaled(vectors, True).double().numpy(), np.array([example.target for example in examples])
+
+    theirs = LogisticRegressionCV(Cs=10, max_iter=5000).fit(*features(data.train.examples))
+    wanted = theirs.score(*features(data.held_out["test"].examples))
+    text = QUICKSTART.read_text().partition("  lora:")[0]
+    (tmp_path / "probe.yaml").write_text(text)
+    overrides = ["model.dtype=float32", "model.device=cpu", "seeds=2"]
+    outcome = run_study(recipes.load(tmp_path / "probe.yaml", overrides), tmp_path / "runs")
+    (probe,) = outcome.results["variants"]
+    assert probe["name"] == "linear" and probe["estimates"]["test/accuracy"]["mean"] > wanted - 0.005
