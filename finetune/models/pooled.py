@@ -33,8 +33,7 @@ class PooledForSequenceClassification(PreTrainedModel):
     _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
 
     def __init__(self, bare: PreTrainedModel, pooling: Pooling | None = None):
-        halves = [getattr(bare, name, None) is not None for name in ("encoder", "decoder")]
-        base: Any = bare.get_encoder() if all(halves) else bare
+        base: Any = bare.get_encoder() if bare.config.is_encoder_decoder else bare
         super().__init__(bare.config)
         prefix = base.base_model_prefix
         self.base_model_prefix = prefix if prefix.isidentifier() and not hasattr(PreTrainedModel, prefix) else "bare"
@@ -86,8 +85,13 @@ class PooledForSequenceClassification(PreTrainedModel):
         return model.to(kind).eval()
 
     def save_pretrained(self, save_directory: Any, *arguments: Any, **settings: Any) -> None:
-        super().save_pretrained(save_directory, *arguments, **settings)
+        # Under the names that weights have here, where some families' files have others.
+        super().save_pretrained(save_directory, *arguments, **{"save_original_format": False, **settings})
         write_pooling(self, Path(save_directory))
+
+    @classmethod
+    def _can_set_experts_implementation(cls) -> bool:
+        return True  # it is the bare model's own affair, which has been asked already
 
     @property
     def _bare(self) -> Any:

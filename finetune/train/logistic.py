@@ -3,9 +3,9 @@
 Each minimises  sum_i m_i (-log softmax(x_i W + b)[y_i]) + |W|^2 / (2 C),  as scikit-learn's LogisticRegression does;
 the intercept b is not penalised. Problems share the examples, and differ in C and in which examples count (m_i is 0
 or 1). L-BFGS (Liu & Nocedal 1989, "On the limited memory BFGS method", section 2) runs in variables in which the
-problem is well conditioned: the examples' principal axes, each scaled by Boehning's bound on the curvature (Boehning
-1992, "Multinomial logistic regression algorithm", section 2). Where there are fewer examples than features, there are
-only as many axes as examples. Shapes: P problems, N examples, F features, D axes, K classes.
+problem is well conditioned: the examples' principal axes, each scaled by the root of its curvature at zero. Where there
+are fewer examples than features, there are only as many axes as examples. Shapes: P problems, N examples, F features, D
+axes, K classes.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class Axes:
     """(F, D) float64, orthonormal."""
     centre: torch.Tensor
     """(F,) float64, what was subtracted."""
-    curvature: torch.Tensor
-    """(D + 1,) float64: largest curvature of the unpenalised loss along each axis, by Boehning's bound."""
+    squares: torch.Tensor
+    """(D + 1,) float64: sums of the squares of ``rows``; of the last column always that of ones."""
 
     @classmethod
     def of(cls, features: torch.Tensor, intercept: bool, room: Room = in_memory) -> Axes:
@@ -72,7 +72,7 @@ class Axes:
         for at in parts:
             rows[at : at + size, :-1] = (features[at : at + size].double() - centre) @ basis
         rows[:, -1] = float(intercept)
-        return cls(rows, basis, centre, torch.cat([squares, rows.new_tensor([float(count)])]) / 2)
+        return cls(rows, basis, centre, torch.cat([squares, rows.new_tensor([float(count)])]))
 
     def plain(self, solved: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Weights (P, K, F) and biases (P, K) over the features, of solutions (P, D + 1, K)."""
@@ -96,11 +96,13 @@ class Problems:
 
     @property
     def scale(self) -> torch.Tensor:
-        """(P, D + 1, 1) what the scaled variables are multiplied with."""
-        penalty = (1 / self.strengths)[:, None] * torch.ones_like(self.axes.curvature)
+        """(P, D + 1, 1) what the scaled variables are multiplied with: in these each has the curvature 1 at zero, where
+        all classes are equally likely."""
+        penalty = (1 / self.strengths)[:, None] * torch.ones_like(self.axes.squares)
         penalty[:, -1] = 0
-        share = self.counts.double().mean(1, keepdim=True)
-        return (self.axes.curvature * share + penalty).rsqrt()[..., None]
+        likely = 1 / self.count
+        counted = self.counts.double().mean(1, keepdim=True)
+        return (self.axes.squares * counted * likely * (1 - likely) + penalty).rsqrt()[..., None]
 
     def slope(self, which: torch.Tensor, at: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Values (P',) and gradients (P', D + 1, K) of the problems numbered ``which`` at ``at`` (P', D + 1, K)."""
@@ -108,19 +110,21 @@ class Problems:
         penalised[:, -1] = 0
         penalised /= self.strengths[which, None, None]
         value, gradient = (penalised * at).sum((1, 2)) / 2, penalised
-        size = max(1, ROOM // (len(which) * self.count))
+        many = at.transpose(0, 1).reshape(at.shape[1], -1)  # one product for all problems: (D + 1, P' K)
+        collected = torch.zeros_like(many)
+        size = max(1, ROOM // many.shape[1])
         for start in range(0, len(self.classes), size):
             part = slice(start, start + size)
             rows, right = self.axes.rows[part], self.classes[part]
-            counted = self.counts[which, part].double()
-            logits = rows @ at  # (P', n, K)
+            counted = self.counts[which, part].double().T
+            logits = (rows @ many).view(len(rows), len(which), self.count)
             top = logits.logsumexp(-1, keepdim=True)
-            chosen = logits[:, torch.arange(len(right)), right]
-            value = value + ((top[..., 0] - chosen) * counted).sum(1)
+            chosen = (torch.arange(len(right)), slice(None), right)
+            value = value + ((top[..., 0] - logits[chosen]) * counted).sum(0)
             error = logits.sub_(top).exp_()
-            error[:, torch.arange(len(right)), right] -= 1
-            gradient = gradient + rows.T @ error.mul_(counted[..., None])
-        return value, gradient
+            error[chosen] -= 1
+            collected += rows.T @ error.mul_(counted[..., None]).view(len(rows), -1)
+        return value, gradient + collected.view(at.shape[1], len(which), -1).transpose(0, 1)
 
     def losses(self, solved: torch.Tensor, left: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Of each problem (P,) the mean negative log-likelihood, and the share right, over the examples ``left``
@@ -133,13 +137,15 @@ class Problems:
         return nll, right
 
 
-def solve(problems: Problems, start: torch.Tensor | None = None) -> tuple[torch.Tensor, int]:
+def solve(
+    problems: Problems, start: torch.Tensor | None = None, tolerance: float = TOLERANCE
+) -> tuple[torch.Tensor, int]:
     """The solutions (P, D + 1, K) of ``problems``, and the steps that the slowest took; from ``start``, or zero."""
     scale = problems.scale
     shape = (len(scale), scale.shape[1], problems.count)
     at = torch.zeros(shape, dtype=torch.float64) if start is None else start.clone()
     live = torch.arange(len(scale))
-    limit = TOLERANCE * problems.counts.sum(1).sqrt()
+    limit = tolerance * problems.counts.sum(1).sqrt()
     value, slope = problems.slope(live, at)
     slope = slope * scale
     past: list[tuple[torch.Tensor, torch.Tensor]] = []

@@ -23,8 +23,11 @@ FOLDS = 5
 STRENGTHS = tuple(float(value) for value in np.logspace(-4, 4, 10))
 """C, from the strongest penalty to the weakest."""
 
-TOGETHER = 1 << 22
-"""Numbers in all solutions of the problems that are solved at once."""
+ROUGHLY = 1e-3
+"""Tolerance in cross-validation: its scores do not feel more."""
+
+TOGETHER = 1 << 18
+"""Numbers in all solutions of the problems that are solved at once; the next, with weaker penalties, begin there."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,7 @@ def _validated(axes: Axes, right: torch.Tensor, count: int, parts: np.ndarray) -
         some = STRENGTHS[first : first + size]
         strengths = torch.tensor(some, dtype=torch.float64).repeat_interleave(len(numbers))
         problems = Problems(axes, right, count, ~left.repeat(len(some), 1), strengths)
-        solutions, _ = solve(problems, None if start is None else start.repeat(len(some), 1, 1))
+        solutions, _ = solve(problems, None if start is None else start.repeat(len(some), 1, 1), ROUGHLY)
         start = solutions[-len(numbers) :]
         nll, accuracy = problems.losses(solutions, left.repeat(len(some), 1))
         for number, strength in enumerate(some):

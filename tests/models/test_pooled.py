@@ -104,3 +104,36 @@ def test_a_pooler_that_the_checkpoint_lacks_is_not_missed(tmp_path):
     BertForMaskedLM(BertConfig(vocab_size=size, **shape)).save_pretrained(tmp_path)
     loaded = load_base(ModelOptions(source=str(tmp_path)), POOLED, True, num_labels=2)
     assert loaded.new == {"classification_head.weight", "classification_head.bias"}
+
+
+def save_funnel(folder):
+    """Its bare model has an encoder and a decoder inside, and is no encoder-decoder."""
+    from transformers import FunnelConfig, FunnelModel
+
+    shape = {"d_model": 32, "n_head": 4, "d_head": 8, "d_inner": 64, "block_sizes": [1, 1], "num_decoder_layers": 1}
+    FunnelModel(FunnelConfig(vocab_size=tiny.save_tokenizer(folder), **shape)).save_pretrained(folder)
+    return folder
+
+
+def save_experts(folder):
+    """Its files name each expert's weights, and the model holds them all in one."""
+    from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
+
+    shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2}
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "intermediate_size": 64}
+    size = tiny.save_tokenizer(folder)
+    Qwen3MoeForCausalLM(Qwen3MoeConfig(vocab_size=size, **shape, **experts)).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("save", [save_funnel, save_experts])
+def test_families_that_are_built_otherwise(save, tmp_path):
+    torch.manual_seed(0)
+    options = ModelOptions(source=str(save(tmp_path)))
+    model = load_base(options, POOLED, True, num_labels=3, pad_token_id=0).copy(Streams(1)).eval()
+    model.pooling = Pooling(mode="mean", normalise=False)
+    model.save_pretrained(tmp_path / "saved")
+    again = PooledForSequenceClassification.from_pretrained(tmp_path / "saved")
+    ids = torch.tensor([[9, 17, 33, 70]])
+    with torch.no_grad():
+        assert torch.equal(again(input_ids=ids).logits, model(input_ids=ids).logits)

@@ -98,3 +98,13 @@ def test_losses_are_those_of_the_examples_left_out():
     nll, right = made.losses(solved, left)
     assert nll[0] == pytest.approx(torch.nn.functional.cross_entropy(logits, classes[left[0]]).item(), abs=1e-9)
     assert right[0] == (logits.argmax(-1) == classes[left[0]]).double().mean()
+
+
+def test_many_classes_take_no_more_steps_than_few():
+    """What a class's weights feel falls with their number: scaled as if there were two, steps are lost."""
+    taken = []
+    for kinds in (3, 60):
+        features, classes = examples(600, 48, kinds)
+        _, steps = solve(problems(torch.nn.functional.normalize(features, dim=-1), classes, [1.0]))
+        taken.append(steps)
+    assert taken[1] <= 1.5 * taken[0], taken
