@@ -111,7 +111,8 @@ def try_small(shared: Shared, recipe: Recipe, data: TaskData, config: Any) -> st
 
 
 def compare(model: torch.nn.Module, task: Task, examples: Sequence[Example]) -> Parity:
-    """Find out what ``examples`` may share in ``model``, which is in float32. No random number is drawn."""
+    """Find out what ``examples`` may share in ``model``, a copy of one in float32. No random number is drawn."""
+    _unlike_new(model)
     chosen, kind = choose(task, examples), model.config.model_type  # type: ignore[union-attr]
     if task.pooling is not None:
         model.pooling = task.pooling  # type: ignore[assignment]
@@ -139,6 +140,15 @@ def compare(model: torch.nn.Module, task: Task, examples: Sequence[Example]) -> 
             return replace(found, refused=refused)
         found = replace(found, batching=task.batching)
         return _answers(model, task, chosen, found)
+
+
+def _unlike_new(model: torch.nn.Module) -> None:
+    """Change what a new model has alike everywhere, such as biases of zero, under which padding leaves no trace: after
+    a few steps of training it would (RecurrentGemma's state goes through it)."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1 and len(parameter) > 1 and bool((parameter == parameter[0]).all()):
+                parameter += torch.linspace(-0.1, 0.1, len(parameter)).to(parameter)
 
 
 def choose(task: Task, examples: Sequence[Example]) -> list[Example]:

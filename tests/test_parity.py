@@ -26,10 +26,13 @@ SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "i
 FEWER = {**SHAPE, "num_key_value_heads": 2, "head_dim": 8}
 STATE = {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4}
 RWKV = {"hidden_size": 32, "num_hidden_layers": 2, "attention_hidden_size": 32, "intermediate_size": 64}
+GRIFFIN = {**SHAPE, "num_hidden_layers": 3, "intermediate_size": 96, "num_key_value_heads": 1, "lru_width": 32}
 PACKED, PADDED, SAME_LENGTH, SINGLE = Batching
 DECODERS = {
     "llama": (tf.LlamaForCausalLM, FEWER, PACKED, PADDED),
     "mamba": (tf.MambaForCausalLM, STATE, PADDED, PADDED),
+    # Whose state goes through padding, which leaves a trace once biases have been trained.
+    "recurrent gemma": (tf.RecurrentGemmaForCausalLM, GRIFFIN, PADDED, SAME_LENGTH),
     "rwkv": (tf.RwkvForCausalLM, {**RWKV, "context_length": 64}, PADDED, SINGLE),
 }
 ENCODERS = {
