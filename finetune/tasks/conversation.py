@@ -110,7 +110,10 @@ def mistake_in_pair(chosen: Tokens, rejected: Tokens) -> str | None:
 
 
 def joined(prompt: str, answer: str, tokenizer: PreTrainedTokenizerBase) -> Conversation:
-    """Prompt and answer as they are, and the end token."""
+    """Prompt and answer as they are, and the end token. An empty prompt before which the tokenizer puts nothing is the
+    token that begins a text, or else ends one: an answer follows something."""
+    if not prompt and not tokenizer("").input_ids:
+        prompt = str(tokenizer.bos_token or tokenizer.eos_token)
     text = prompt + answer + str(tokenizer.eos_token)
     return Conversation(text, [(len(prompt), len(text))])
 

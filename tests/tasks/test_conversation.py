@@ -11,6 +11,7 @@ from finetune.tasks.control import special_tokens
 from finetune.tasks.conversation import IGNORED, joined, tokenise
 from finetune.tasks.messages import mistake_in
 from finetune.tasks.templates import Template, told
+from tests import tiny
 from tests.tasks.templates import CHATML, FORGETFUL, GEMMA, PHI3, PLAIN, TEMPLATES, tokenizer_with
 
 TODAY = date(2025, 1, 2)
@@ -199,3 +200,13 @@ def test_messages_that_cannot_be_learnt_from(messages, found):
 def test_messages_that_can():
     assert mistake_in([USER, ANSWER]) is None
     assert mistake_in([{"role": "system", "content": ""}, USER, ANSWER, AGAIN]) is None
+
+
+def test_an_empty_prompt_is_a_token_that_an_answer_can_follow(tmp_path):
+    from transformers import AutoTokenizer
+
+    tiny.save_tokenizer(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    [tokens] = tokenise([joined("", "money", tokenizer)], tokenizer, add_special=True)
+    assert tokens.prompt.tolist() == [tokenizer.eos_token_id] == tokens.ids[:1].tolist()
+    assert learnt(tokens, tokenizer) == ["money<eos>"]
