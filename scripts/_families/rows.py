@@ -72,10 +72,11 @@ def study(path: Path, output: str = "out") -> Path:
 
 
 def without_paths(error: Any) -> str:
-    """What an error says, in one line, without the places of files."""
+    """What an error says, in one line, without the places of files and the model's family."""
     problem = error.problems[0]
     said = f"`{problem.path}`: {problem.found}" if problem.path else problem.found
-    return re.sub(r"(?:\w+:)?/[\w./-]*/", "", " ".join(said.split()))
+    placeless = re.sub(r"(?:\w+:)?/[\w./-]*/", "", " ".join(said.split()))
+    return re.sub(r"is an? \S+ model", "is a model", placeless)
 
 
 def row(family: Family, task: str, folder: Path) -> dict[str, str]:
