@@ -148,7 +148,7 @@ def _unlike_new(model: torch.nn.Module) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 1 and len(parameter) > 1 and bool((parameter == parameter[0]).all()):
-                parameter += torch.linspace(-0.1, 0.1, len(parameter)).to(parameter)
+                parameter.add_(torch.linspace(-0.1, 0.1, len(parameter)).to(parameter))
 
 
 def choose(task: Task, examples: Sequence[Example]) -> list[Example]:
