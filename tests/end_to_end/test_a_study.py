@@ -15,6 +15,7 @@ RUN = {
     "predictions/test.parquet",
     "model/tokenizer.json",
     "model/tokenizer_config.json",
+    "model/finetune.json",
 }
 STUDY = {"recipe.yaml", "resolved.yaml", "environment.json", "data.json", "speed.json", "examples/test.parquet"}
 REPORT = {"report/index.html", "report/report.md", "report/model-card.md", "report/results.json"}
