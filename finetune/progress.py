@@ -7,7 +7,6 @@ so that short ones do not flicker; a thread looks for it, so that it is shown wh
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -16,6 +15,7 @@ from contextvars import ContextVar, Token
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from finetune.launched import rank
 from finetune.stopping import stop_here
 
 if TYPE_CHECKING:
@@ -28,9 +28,6 @@ PART = 1000
 
 TICK = 0.25
 """Seconds between two looks at what is to be shown."""
-
-RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
-"""Variables in which launchers give a process its number; those that Accelerate reads too."""
 
 
 class Phase:
@@ -255,7 +252,6 @@ class LiveProgress(Progress):
 
 def make_progress(console: Console) -> Progress:
     """Live on a terminal that can move its cursor, lines otherwise; nothing in all processes but the first."""
-    rank = next((os.environ[name] for name in RANKS if os.environ.get(name)), "0")
-    if rank != "0":
+    if rank() != 0:
         return Progress()
     return LiveProgress(console) if console.is_terminal and not console.is_dumb_terminal else LineProgress(console)

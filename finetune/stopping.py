@@ -16,6 +16,7 @@ from contextvars import ContextVar
 from types import FrameType
 
 from finetune.errors import Interrupted
+from finetune.launched import launched
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """SIGTERM is what schedulers send before they take a machine away."""
@@ -80,7 +81,7 @@ def _receiving(request: StopRequest) -> Iterator[None]:
         nonlocal heard
         if not request.requested:
             request.requested, heard = True, time.monotonic()
-        elif not _launched() or time.monotonic() - heard >= TOGETHER:
+        elif not launched() or time.monotonic() - heard >= TOGETHER:
             raise KeyboardInterrupt
 
     former = {number: signal.signal(number, receive) for number in SIGNALS}
@@ -89,11 +90,6 @@ def _receiving(request: StopRequest) -> Iterator[None]:
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
-
-
-def _launched() -> bool:
-    """Whether a launcher has started this process, as torchrun does."""
-    return "LOCAL_RANK" in os.environ
 
 
 @contextmanager
@@ -122,7 +118,7 @@ def _answer(heard: socket.socket, answer: Callable[[str], None]) -> None:
         if first is None:
             first = time.monotonic()
             answer(ANSWER)
-        elif time.monotonic() - first >= TOGETHER or not _launched():
+        elif time.monotonic() - first >= TOGETHER or not launched():
             ready, _, _ = select.select([heard], [], [], PATIENCE)
             if not ready or heard.recv(1):
                 _leave()

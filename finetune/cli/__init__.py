@@ -16,6 +16,7 @@ from finetune import __doc__ as summary
 from finetune import __version__
 from finetune.cli import check, compare, diagnose, evaluate, explain, list_plugins, plan, report, run, schema
 from finetune.errors import FinetuneError, InputError, Interrupted
+from finetune.launched import let_the_first_speak, rank
 
 VERBS: dict[str, ModuleType] = {
     "run": run,
@@ -30,6 +31,9 @@ VERBS: dict[str, ModuleType] = {
     "compare": compare,
 }
 
+QUIET = ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")
+"""Variables that libraries read when they are imported: their bars would run across our own line, and into logs."""
+
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 RESUME = "interrupted; run the same command again to resume"
@@ -39,6 +43,7 @@ class _Parser(argparse.ArgumentParser):
     """An argument parser that shows the whole help when it is misunderstood."""
 
     def error(self, message: str) -> NoReturn:
+        print(let_the_first_speak(), end="", file=sys.stderr)
         self.print_help(sys.stderr)
         self.exit(BAD_INPUT, f"\n{self.prog}: {message}\n")
 
@@ -48,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal without Unicode shows '?', which beats a crash
             stream.reconfigure(errors="replace")
+    for name in QUIET:
+        os.environ.setdefault(name, "1")
     # Python ends by searching all that torch and transformers made for garbage, which would take it a second or two.
     atexit.register(gc.freeze)
     try:
@@ -58,18 +65,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         from finetune.cli.output import print_problems
 
+        print(let_the_first_speak(), end="", file=sys.stderr)
         print_problems(error.problems)
         return error.exit_code
     except (KeyboardInterrupt, Interrupted) as stop:
-        print("\n".join(filter(None, (str(stop), RESUME))), file=sys.stderr)
+        if rank() == 0:  # all of them were
+            print("\n".join(filter(None, (str(stop), RESUME))), file=sys.stderr)
         return INTERRUPTED
     except FinetuneError as error:
-        print(f"finetune: {error}", file=sys.stderr)
+        print(f"{let_the_first_speak()}finetune: {error}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:  # the reader has left, as in `finetune list | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except Exception:
+        print(let_the_first_speak(), end="", file=sys.stderr)
         traceback.print_exc()
         return FAILED
 

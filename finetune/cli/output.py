@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finetune.launched import launched
 from finetune.run_dir import StudyDir
 
 if TYPE_CHECKING:
@@ -91,10 +92,13 @@ def print_results(study: Path, results: dict[str, Any]) -> None:
 
 
 def finish(outcome: StudyOutcome) -> int:
-    """Show what a study came to, each failed run with its reason; 1 when there is one, else 0."""
+    """Show what a study came to, each failed run with its reason; 1 when there is one, else 0.
+
+    To a launcher a process that has written its results is done, whatever they are: it would show a traceback.
+    """
     if outcome.speaks:
         print_results(outcome.folder, outcome.results)
     for run in outcome.failed if outcome.speaks else ():
         which = f"seed {run['seed']}" if "seed" in run else run["kind"]
         print(wrapped(f"{run['variant']}, {which}: {run['status']}: {run['reason']}", hanging="  "))
-    return 1 if outcome.failed else 0
+    return 1 if outcome.failed and not launched() else 0
