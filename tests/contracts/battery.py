@@ -106,7 +106,8 @@ MODELS = {
     "language": ["encoder", "decoder"],
 }
 """Which tiny models a task runs on; a new task runs on the decoder. The encoder-decoder takes the longest: of
-a strategy's examples only the one of its own name runs on it, and no mitigation; on language modelling, full alone."""
+a strategy's examples only the one of its own name runs on it, and no mitigation; on language modelling, full alone.
+A mitigation meets nothing in a decoder that classifies which an encoder or a decoder that chats does not show it."""
 
 STEPS = 16
 
@@ -146,12 +147,19 @@ def combinations(registry: Registry) -> list[tuple[str, str, str, str | None]]:
         for task in known["task"]
         for model in MODELS.get(task, ["decoder"])
         for mitigation in mitigations
+        if mitigation is None or (task, model) != ("classification", "decoder")
         if model != "encoder-decoder" or (mitigation is None and plugin_of(strategy) == strategy)
         if task != "language" or (strategy == "full" and mitigation is None)
         if TASKS.get(task).new_head or not plugin(STRATEGIES, strategy).needs_head
         if task == "chat" or not plugin(STRATEGIES, strategy).pairs
         if TASKS.get(task).new_head or mitigation is None or not plugin(MITIGATIONS, mitigation).needs_head
     ]
+
+
+def once_each(registry: Registry) -> list[tuple[str, str, str, str | None]]:
+    """One combination for every example of ``registry``."""
+    of = ("strategy", "", "", "mitigation").index(registry.kind)
+    return list({combination[of]: combination for combination in reversed(combinations(registry))}.values())
 
 
 def well_documented(registry: Registry, name: str) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from finetune.registry import MITIGATIONS
-from tests.contracts.battery import STEPS, combinations, missing, well_documented
+from tests.contracts.battery import STEPS, combinations, missing, once_each, well_documented
 
 every_combination = pytest.mark.parametrize(
     "combination", combinations(MITIGATIONS), ids=lambda parts: "-".join(filter(None, parts))
@@ -49,11 +49,10 @@ def test_the_task_head_is_left_to_its_own_draw(batteries, outcomes, combination)
 
 
 @every_combination
-def test_the_seed_decides_everything(batteries, outcomes, combination):
+def test_another_seed_is_another_run(outcomes, combination):
     one, other = outcomes(combination, 1), outcomes(combination, 2)
-    again = batteries(combination).run(1, "again")
-    assert again.losses == one.losses and other.losses != one.losses
-    assert all(torch.equal(value, one.weights[name]) for name, value in again.weights.items())
+    assert other.losses != one.losses
+    assert any(not torch.equal(value, one.weights[name]) for name, value in other.weights.items())
 
 
 @every_combination
@@ -67,15 +66,18 @@ def test_saved_weights_restored_under_another_seed_give_equal_outputs(batteries,
 
 
 @every_combination
-def test_an_interrupted_run_ends_where_the_other_does(batteries, outcomes, combination):
+def test_the_seed_alone_decides_also_when_interrupted(batteries, outcomes, combination):
+    """A second run of a seed ends with the first one's bits, whatever else was drawn, and in two pieces."""
     battery, whole = batteries(combination), outcomes(combination, 1)
-    battery.run(1, "stopped", stop_at=STEPS // 2)
+    torch.manual_seed(99)
+    half = battery.run(1, "stopped", stop_at=STEPS // 2)
+    assert len(half.losses) == STEPS // 2
     resumed = battery.run(1, "stopped")
-    assert resumed.losses == whole.losses
+    assert resumed.losses == whole.losses and resumed.weights.keys() == whole.weights.keys()
     assert all(torch.equal(value, whole.weights[name]) for name, value in resumed.weights.items())
 
 
-@every_combination
+@pytest.mark.parametrize("combination", once_each(MITIGATIONS), ids=lambda parts: "-".join(filter(None, parts)))
 def test_it_trains_in_bfloat16_as_well(batteries, outcomes, combination):
     """Frozen weights are in bfloat16 then, and what learns is not."""
     outcome, wanted = batteries(combination).run(1, "bfloat16", dtype=torch.bfloat16), outcomes(combination, 1)
