@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 STEPS, WARM = 5, 2
 """Steps taken, and how many of them warm up."""
-WORTH = 30
-"""A variant's steps, of all its runs, have to be so many times the steps taken here."""
+WORTH = 15
+"""A variant's steps, of all its runs, have to be so many times those of a group that is measured."""
 BUSY = 1.0
 """Seconds of a step beyond which one run alone keeps the processor busy, and measuring others would take too long."""
 COMPILING = 1000
@@ -89,11 +89,12 @@ def choose_replicas(
     _, steps = steps_of(data.train.examples, recipe.train)
     if len(runs) == 1:
         return 1, "one run"
-    if steps * len(runs) < WORTH * STEPS:
+    tried = [count for count in _candidates(len(runs)) if WORTH * STEPS * count <= steps * len(runs)]
+    if len(tried) < 2:
         return 1, f"{steps} steps a run are too few to measure"
     measured: dict[int, float] = {}
     reason = ""
-    for count in around.track([*_candidates(len(runs))], "measuring how many seeds go side by side"):
+    for count in around.track(tried, "measuring how many seeds go side by side"):
         try:
             measured[count] = _seconds(recipe, base, data, runs[:count], around)
         except (Interrupted, InputError, DiskFull):

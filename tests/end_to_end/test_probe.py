@@ -19,7 +19,7 @@ QUICKSTART = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"
 
 
 @pytest.mark.slow
-def test_the_quickstarts_probe_is_as_good_as_scikit_learns(tmp_path):
+def test_the_quickstarts_probe_is_as_good_as_scikit_learns(tmp_path, every_core):
     recipe = recipes.load(QUICKSTART, ["model.dtype=float32", "model.device=cpu", "seeds=2"])
     shared, options = Shared(), recipe.variants[0].recipe
     data = shared.data(options, options.data.split.seed)
