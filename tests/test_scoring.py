@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import os
 from types import SimpleNamespace
 
 import numpy as np
