@@ -20,8 +20,14 @@ from pathlib import Path
 from finetune.report import build
 began, spent = time.perf_counter(), time.process_time()
 build(Path(sys.argv[1]))
+elapsed, spent = time.perf_counter() - began, time.process_time() - spent
 peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(time.perf_counter() - began, time.process_time() - spent, peak)
+import numpy as np
+began, numbers = time.process_time(), np.linspace(-9, 0, 100_000)
+for _ in range(300):
+    np.exp(numbers).sum()
+sum(number * number for number in range(5_000_000))
+print(elapsed, spent, peak, time.process_time() - began)
 """
 
 
@@ -74,17 +80,18 @@ def _predict(rng, truth, path):
 
 
 @pytest.mark.slow
-def test_a_large_study_is_analysed_in_twenty_seconds_and_a_gigabyte(large):
+def test_a_large_study_is_analysed_while_one_waits_and_in_a_gigabyte(large):
     done = subprocess.run(
         [sys.executable, "-c", MEASURED, str(large.path)], capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr
-    elapsed, spent, peak = map(float, done.stdout.split())
+    elapsed, spent, peak, yardstick = map(float, done.stdout.split())
     results = json.loads((large.path / "report" / "results.json").read_text())
     assert len(results["comparisons"]) == TASKS * 3 * VARIANTS * (VARIANTS - 1) // 2
     estimates = results["variants"][0]["estimates"]
     assert all(estimates[f"task-0/{name}"]["sd_corrected"] is not None for name in ("accuracy", "macro_f1", "nll"))
     assert (large.path / "report" / "index.html").stat().st_size < 3e6
-    print(f"{elapsed:.1f} s, {spent:.1f} s of the processor, {peak / 1e6:.0f} MB")
-    # The processor's seconds, because other work on the machine is not ours.
-    assert spent < 20 and peak < 1e9
+    print(f"{elapsed:.1f} s, {spent:.1f} s of the processor, {peak / 1e6:.0f} MB; {yardstick:.2f} s for a fixed task")
+    # The processor's seconds, because other work on the machine is not ours, beside a task of NumPy's and Python's, of
+    # which processors do more or less in a second.
+    assert spent < 60 * yardstick and peak < 1e9
