@@ -201,7 +201,7 @@ def _training(study: Study, variant: Results) -> Bullets:
         ("Stability", f"{variant['stability']}: {variant['stability_reason']}"),
         ("Time of a run", seconds(sum(times) / len(times)) if times else NONE),
         ("Peak memory", memory(max(peaks, default=None))),
-        ("Device", str(study.environment.get("device", NONE))),
+        ("Device", study.computed_on),
     ]
     return Bullets(items)
 

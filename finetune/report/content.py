@@ -69,7 +69,7 @@ def _facts(study: Study, results: Results) -> list[tuple[str, str]]:
         ("runs ended", f"{ended} of {len(tuned) * len(study.seeds)}"),
         ("failed", count(sum(variant["failures"]["count"] for variant in tuned))),
         ("computing time", seconds(spent)),
-        ("device", str(study.environment.get("device", NONE))),
+        ("device", study.computed_on),
         *([("mixed", mixed)] if (mixed := appendix.mixed(study)) else []),
         ("digest", study.digest[:12]),
     ]

@@ -91,6 +91,12 @@ class Study:
         return self.variants | ({BASE: [self.base]} if self.base is not None else {})
 
     @property
+    def computed_on(self) -> str:
+        """The device, and the dtype of its arithmetic where that is known, beside which every time has to stand."""
+        known = [self.environment[name] for name in ("device", "dtype") if self.environment.get(name)]
+        return ", ".join(map(str, known)) or "–"
+
+    @property
     def runs(self) -> list[Run]:
         """All tuned runs."""
         return [run for runs in self.variants.values() for run in runs]

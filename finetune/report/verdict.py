@@ -39,7 +39,8 @@ def verdict_of(results: Results) -> Verdict:
     if not open_to:
         return Verdict("decided", f"{best['name']} is best", f"{best['name']} reaches {reached}: {gaps}.", remarks)
     end = "highest" if task["higher_is_better"] else "lowest"
-    sentence = f"{best['name']} has the {end} score, {reached}: {gaps}. {_untold(found['n'], listing(open_to))}"
+    most = max(variant["estimates"][headline_key(results)]["n"] for variant in scored)
+    sentence = f"{best['name']} has the {end} score, {reached}: {gaps}. {_untold(most, listing(open_to))}"
     return Verdict("undecided", "Undecided", sentence, remarks)
 
 
