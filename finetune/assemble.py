@@ -17,6 +17,7 @@ from finetune.group.prefix import Activations, CannotRemember, Prefix, bottom_di
 from finetune.group.stacked import Weights
 from finetune.mitigations.base import Mitigation
 from finetune.models.pooled import pooled_in, read_pooling
+from finetune.parity import check_group
 from finetune.progress import phase
 from finetune.randomness import Streams
 from finetune.registry import MITIGATIONS, STRATEGIES
@@ -70,6 +71,9 @@ def assemble(
     plain = built.strategy.plain and recipe.train.optimizer == "adamw" and not treated(recipe)
     group = Group.stack(model, weights[::-1], _seen(data, base.model.config) if plain else None)
     group.techniques, group.fresh = built.techniques, built.fresh
+    if group.count > 1:
+        check_group(group, data.task, data.train.examples, around)
+        set_training_mode(group.model)
     return group, built.strategy, starts[::-1]
 
 

@@ -8,6 +8,7 @@ less; where nothing helps, or an output depends on later tokens that it is to pr
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ import torch
 
 from finetune import models
 from finetune.errors import bad_input
+from finetune.group.group import Group
+from finetune.group.stacked import CannotStack
 from finetune.memory import out_of_memory
 from finetune.progress import phase
 from finetune.randomness import Streams
@@ -40,6 +43,9 @@ RELATIVE = 1e-4
 OF_SPREAD = 1e-4
 """Share of the logits' spread (standard deviation over classes) by which each may differ: of a model as it is drawn,
 whose losses hardly depend on its input yet, the logits tell more. Rounding is a tenth of it."""
+OF_SPREAD_BF16 = 0.1
+"""The same in bfloat16, whose rounding is a hundredth; another run's weights, or another row's, differ by as much as
+there is spread."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +146,40 @@ def compare(model: torch.nn.Module, task: Task, examples: Sequence[Example]) -> 
             return replace(found, refused=refused)
         found = replace(found, batching=task.batching)
         return _answers(model, task, chosen, found)
+
+
+def check_group(group: Group, task: Task, examples: Sequence[Example], around: Surroundings) -> None:
+    """Raise :class:`CannotStack` where runs side by side do not give what each of them gives alone.
+
+    Two examples are shown to all runs at once, and to each alone, without dropout and in the dtype of training: a
+    module that tells rows apart in ways of its own, or does without its weights' own module, is found by what it does.
+    """
+    chosen = choose(task, examples)[:: EXAMPLES - 1]
+    chosen = chosen[:1] if task.batching >= Batching.SAME_LENGTH else chosen
+    most = OF_SPREAD if around.dtype == torch.float32 else OF_SPREAD_BF16
+
+    def shown(copies: int) -> Outputs:
+        every, counts = chosen * copies, [len(chosen)] * copies
+        batch = {name: value.to(around.device) for name, value in task.collate(every, counts).items()}
+        batch = task.arranged(group.model, batch)
+        with group.on(every, batch, counts) if copies == group.count else nullcontext():
+            return task.outputs(group.model, batch)
+
+    group.model.eval()
+    with torch.inference_mode(), around.arithmetic():
+        task.way(group.model, group.count)
+        try:
+            together = shown(group.count)
+        except Exception as error:  # whatever it may be: run by run, the model has been tried already
+            if out_of_memory(error):
+                raise
+            raise CannotStack(f"side by side the model fails ({str(error).strip().splitlines()[0]})") from error
+        for number in range(group.count):
+            with group.alone(number):
+                alone = shown(1)
+            own = (together.owners >= number * len(chosen)) & (together.owners < (number + 1) * len(chosen))
+            if len(alone.logits) and _farthest(together.logits[own].float(), alone.logits.float()) > most:
+                raise CannotStack("side by side its outputs are others than of each run alone")
 
 
 def _unlike_new(model: torch.nn.Module) -> None:

@@ -79,8 +79,6 @@ class Group:
                 own = dict(child.named_parameters(recurse=False))
                 if not any(id(parameter) in stacks for parameter in own.values()):
                     continue
-                if name == "relative_attention_bias":  # of T5 and MPNet: by query and key, which look like rows
-                    raise CannotStack("a table of relative positions is looked up once for all rows")
                 if child is partly and seen is not None:
                     stacked: Stacked = SeenEmbedding(partly, count, rows, seen)
                 else:

@@ -20,7 +20,7 @@ FAR = 1e-4
 REMEMBERING = {("linear", "classification"), ("partial", "classification"), ("partial", "chat")}
 """Strategies and tasks under which the lowest block is frozen. Of an encoder-decoder nothing is remembered."""
 APART = {
-    ("full", "classification", "encoder-decoder", None): "relative positions",
+    ("full", "classification", "encoder-decoder", None): "side by side the model fails",
     ("full", "language", "encoder", None): "BertLMPredictionHead",
 }
 """What of these strategies cannot stand side by side, because of what learns in the model."""
