@@ -17,11 +17,11 @@ from finetune.group.prefix import Activations, CannotRemember, Prefix, bottom_di
 from finetune.group.stacked import Weights
 from finetune.mitigations.base import Mitigation
 from finetune.models.pooled import pooled_in, read_pooling
-from finetune.parity import check_group
 from finetune.progress import phase
 from finetune.randomness import Streams
 from finetune.registry import MITIGATIONS, STRATEGIES
 from finetune.shared import TaskData
+from finetune.side_by_side import check_group, remembers_rightly
 from finetune.strategies.base import Strategy, set_training_mode, trained_parameters
 from finetune.surroundings import Surroundings
 from finetune.technique import Technique, Techniques
@@ -238,3 +238,8 @@ def open_prefix(group: Group, recipe: Recipe, base: models.BaseModel, data: Task
             around.progress.say("dropout is at work below what learns: its activations are not remembered")
             return
     group.prefix = prefix
+    if not remembers_rightly(group, data.task, examples, around):
+        group.prefix = None
+        prefix.close()
+        around.progress.say("from remembered activations outputs are others than from tokens: they are not remembered")
+    set_training_mode(group.model)

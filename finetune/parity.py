@@ -8,7 +8,6 @@ less; where nothing helps, or an output depends on later tokens that it is to pr
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +16,6 @@ import torch
 
 from finetune import models
 from finetune.errors import bad_input
-from finetune.group.group import Group
-from finetune.group.stacked import CannotStack
 from finetune.memory import out_of_memory
 from finetune.progress import phase
 from finetune.randomness import Streams
@@ -43,9 +40,6 @@ RELATIVE = 1e-4
 OF_SPREAD = 1e-4
 """Share of the logits' spread (standard deviation over classes) by which each may differ: of a model as it is drawn,
 whose losses hardly depend on its input yet, the logits tell more. Rounding is a tenth of it."""
-OF_SPREAD_BF16 = 0.1
-"""The same in bfloat16, whose rounding is a hundredth; another run's weights, or another row's, differ by as much as
-there is spread."""
 
 
 @dataclass(frozen=True)
@@ -148,40 +142,6 @@ def compare(model: torch.nn.Module, task: Task, examples: Sequence[Example]) -> 
         return _answers(model, task, chosen, found)
 
 
-def check_group(group: Group, task: Task, examples: Sequence[Example], around: Surroundings) -> None:
-    """Raise :class:`CannotStack` where runs side by side do not give what each of them gives alone.
-
-    Two examples are shown to all runs at once, and to each alone, without dropout and in the dtype of training: a
-    module that tells rows apart in ways of its own, or does without its weights' own module, is found by what it does.
-    """
-    chosen = choose(task, examples)[:: EXAMPLES - 1]
-    chosen = chosen[:1] if task.batching >= Batching.SAME_LENGTH else chosen
-    most = OF_SPREAD if around.dtype == torch.float32 else OF_SPREAD_BF16
-
-    def shown(copies: int) -> Outputs:
-        every, counts = chosen * copies, [len(chosen)] * copies
-        batch = {name: value.to(around.device) for name, value in task.collate(every, counts).items()}
-        batch = task.arranged(group.model, batch)
-        with group.on(every, batch, counts) if copies == group.count else nullcontext():
-            return task.outputs(group.model, batch)
-
-    group.model.eval()
-    with torch.inference_mode(), around.arithmetic():
-        task.way(group.model, group.count)
-        try:
-            together = shown(group.count)
-        except Exception as error:  # whatever it may be: run by run, the model has been tried already
-            if out_of_memory(error):
-                raise
-            raise CannotStack(f"side by side the model fails ({str(error).strip().splitlines()[0]})") from error
-        for number in range(group.count):
-            with group.alone(number):
-                alone = shown(1)
-            own = (together.owners >= number * len(chosen)) & (together.owners < (number + 1) * len(chosen))
-            if len(alone.logits) and _farthest(together.logits[own].float(), alone.logits.float()) > most:
-                raise CannotStack("side by side its outputs are others than of each run alone")
-
-
 def _unlike_new(model: torch.nn.Module) -> None:
     """Change what a new model has alike everywhere, such as biases of zero, under which padding leaves no trace: after
     a few steps of training it would (RecurrentGemma's state goes through it)."""
@@ -232,7 +192,7 @@ def looks_ahead(model: torch.nn.Module, example: Example) -> bool:
         model(input_ids=torch.from_numpy(text).long()[None].to(device)).logits[0, :half].float()
         for text in (ids, changed)
     )
-    return _farthest(after, before) > OF_SPREAD
+    return farthest(after, before) > OF_SPREAD
 
 
 def _losses_differ(
@@ -248,7 +208,7 @@ def _losses_differ(
             for number, place in enumerate(places):
                 own = found.owners == number
                 plain, loss, labels = wanted[place].losses()[0], losses[number], int(own.sum())
-                off = _farthest(found.logits[own], wanted[place].logits) if labels else 0.0
+                off = farthest(found.logits[own], wanted[place].logits) if labels else 0.0
                 if off > OF_SPREAD or abs(loss - plain) > RELATIVE * abs(plain) + 1e-5 * labels:
                     return f"its outputs change in {_with(task.batching)} (loss {loss:.4f} for {plain:.4f})"
     except Exception as error:  # the next level may do; where none does, the last reason refuses the model
@@ -291,10 +251,10 @@ def _answers_differ(found: tuple[torch.Tensor, torch.Tensor], wanted: tuple[torc
     either may be chosen, and what follows them has nothing in common."""
     same = (found[0] == wanted[0]).cumprod(1).roll(1, 1)
     same[:, 0] = 1
-    return _farthest(found[1][same.bool()], wanted[1][same.bool()]) > OF_SPREAD
+    return farthest(found[1][same.bool()], wanted[1][same.bool()]) > OF_SPREAD
 
 
-def _farthest(found: torch.Tensor, wanted: torch.Tensor) -> float:
+def farthest(found: torch.Tensor, wanted: torch.Tensor) -> float:
     """How far logits (L, C) are from those ``wanted`` at most, but for what all classes have in common, as a share of
     their spread. Infinite where one is no number and the other is."""
     off = ((found - found.mean(-1, keepdim=True)) - (wanted - wanted.mean(-1, keepdim=True))).abs()

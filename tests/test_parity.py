@@ -1,7 +1,6 @@
 """Models give what they give users of plain transformers, or examples share less, or the model is refused."""
 
 import dataclasses
-from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -10,7 +9,6 @@ import transformers as tf
 
 from finetune import models, parity, recipe
 from finetune.errors import InputError
-from finetune.group.stacked import CannotStack, Stacked
 from finetune.models import ModelOptions, load_base, load_config, load_tokenizer
 from finetune.parity import compare
 from finetune.preflight import preflight
@@ -23,7 +21,6 @@ from finetune.tasks.chat import Chat
 from finetune.tasks.classification import Classification
 from finetune.tasks.language import Language
 from tests import tiny
-from tests.group.groups import Variant
 
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 FEWER = {**SHAPE, "num_key_value_heads": 2, "head_dim": 8}
@@ -229,27 +226,3 @@ def test_a_check_refuses_a_model_that_looks_ahead(tmp_path):
     save(tmp_path, tf.Gemma3ForCausalLM, {**FEWER, "use_bidirectional_attention": True}, chat=True)
     with pytest.raises(InputError, match="sees the words after"):
         preflight(recipe.load(tiny.write_chat_study(tmp_path, tmp_path)), compared=True)
-
-
-# Side by side
-
-
-def test_runs_that_get_each_others_weights_are_not_trained_side_by_side(tmp_path, encoder_folder, monkeypatch):
-    this = Variant.of(tmp_path / "study", encoder_folder, "classification", {"type": "full"})
-    assert this.assembled([0, 1]).count == 2
-    monkeypatch.setattr(Stacked, "own", lambda self, key, number: self.get_parameter(key).detach()[1 - number])
-    with pytest.raises(CannotStack, match="others than of each run alone"):
-        this.like().assembled([0, 1])
-
-
-@pytest.mark.parametrize("dtype, off, found", [(torch.bfloat16, 1.01, False), (torch.bfloat16, 2, True)])
-def test_rounding_is_no_difference(tmp_path, encoder_folder, monkeypatch, dtype, off, found):
-    """Of a tenth of the spread, in bfloat16; the same in float32 is one."""
-    this = Variant.of(tmp_path / "study", encoder_folder, "classification", {"type": "full"})
-    group, around = this.assembled([0, 1]), this.around()
-    own = Stacked.own
-    monkeypatch.setattr(Stacked, "own", lambda self, key, number: own(self, key, number) * off)
-    with nullcontext() if not found else pytest.raises(CannotStack):
-        parity.check_group(group, this.data.task, this.data.train.examples, around.at("", dtype))
-    with pytest.raises(CannotStack):
-        parity.check_group(group, this.data.task, this.data.train.examples, around.at("", torch.float32))

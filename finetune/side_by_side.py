@@ -1,0 +1,83 @@
+"""Whether runs that are trained side by side, and on remembered activations, give what each gives alone.
+
+:mod:`finetune.parity` compares one model with plain transformers; this compares, before training, what is made of
+several models with each of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from finetune.group.group import Group
+from finetune.group.stacked import CannotStack
+from finetune.memory import out_of_memory
+from finetune.parity import EXAMPLES, OF_SPREAD, choose, farthest
+from finetune.surroundings import Surroundings
+from finetune.tasks.base import Example, Outputs, Task
+from finetune.tasks.batching import Batching
+
+OF_SPREAD_BF16 = 0.1
+"""The same in bfloat16, whose rounding is a hundredth; another run's weights, or another row's, differ by as much as
+there is spread."""
+
+
+def check_group(group: Group, task: Task, examples: Sequence[Example], around: Surroundings) -> None:
+    """Raise :class:`CannotStack` where runs side by side do not give what each of them gives alone.
+
+    Two examples are shown to all runs at once, and to each alone, without dropout and in the dtype of training: a
+    module that tells rows apart in ways of its own, or does without its weights' own module, is found by what it does.
+    """
+    chosen = _few(task, choose(task, examples)[:: EXAMPLES - 1])
+    group.model.eval()
+    with torch.inference_mode(), around.arithmetic():
+        task.way(group.model, group.count)
+        try:
+            together = _shown(group, task, chosen, around)
+        except Exception as error:  # whatever it may be: run by run, the model has been tried already
+            if out_of_memory(error):
+                raise
+            raise CannotStack(f"side by side the model fails ({str(error).strip().splitlines()[0]})") from error
+        for number in range(group.count):
+            with group.alone(number):
+                alone = _shown(Group(group.model), task, chosen, around)
+            own = (together.owners >= number * len(chosen)) & (together.owners < (number + 1) * len(chosen))
+            if not _same(together.logits[own], alone.logits, around):
+                raise CannotStack("side by side its outputs are others than of each run alone")
+
+
+def remembers_rightly(group: Group, task: Task, examples: Sequence[Example], around: Surroundings) -> bool:
+    """Whether ``group`` gives the same of two of ``examples`` from its prefix's remembered activations as from their
+    tokens, without dropout and in the dtype of training."""
+    prefix, chosen = group.prefix, _few(task, sorted(examples, key=lambda example: example.length)[:2])
+    group.model.eval()
+    with torch.inference_mode(), around.arithmetic():
+        task.way(group.model, group.count)
+        found = _shown(group, task, chosen, around)
+        group.prefix = None
+        try:
+            wanted = _shown(group, task, chosen, around)
+        finally:
+            group.prefix = prefix
+    return _same(found.logits, wanted.logits, around)
+
+
+def _few(task: Task, examples: list[Example]) -> list[Example]:
+    """As many of two examples as go into one batch."""
+    return examples[:1] if task.batching >= Batching.SAME_LENGTH else examples
+
+
+def _shown(group: Group, task: Task, examples: list[Example], around: Surroundings) -> Outputs:
+    """The outputs of every run of ``group``, run by run."""
+    every, counts = examples * group.count, [len(examples)] * group.count
+    batch = {name: value.to(around.device) for name, value in task.collate(every, counts).items()}
+    batch = task.arranged(group.model, batch)
+    with group.on(every, batch, counts):
+        return task.outputs(group.model, batch)
+
+
+def _same(found: torch.Tensor, wanted: torch.Tensor, around: Surroundings) -> bool:
+    """Whether logits (L, C) differ by no more than the rounding of the dtype of training."""
+    most = OF_SPREAD if around.dtype == torch.float32 else OF_SPREAD_BF16
+    return len(wanted) == 0 or farthest(found.float(), wanted.float()) <= most

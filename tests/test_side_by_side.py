@@ -1,0 +1,48 @@
+"""Runs side by side, and on remembered activations, give what each gives alone, or are not trained so."""
+
+from contextlib import nullcontext
+
+import pytest
+import torch
+
+from finetune import assemble
+from finetune.group.prefix import Activations
+from finetune.group.stacked import CannotStack, Stacked
+from finetune.side_by_side import check_group
+from tests.group.groups import Variant
+
+
+def test_runs_that_get_each_others_weights_are_not_trained_side_by_side(tmp_path, encoder_folder, monkeypatch):
+    this = Variant.of(tmp_path / "study", encoder_folder, "classification", {"type": "full"})
+    assert this.assembled([0, 1]).count == 2
+    monkeypatch.setattr(Stacked, "own", lambda self, key, number: self.get_parameter(key).detach()[1 - number])
+    with pytest.raises(CannotStack, match="others than of each run alone"):
+        this.like().assembled([0, 1])
+
+
+@pytest.mark.parametrize("dtype, off, found", [(torch.bfloat16, 1.01, False), (torch.bfloat16, 2, True)])
+def test_rounding_is_no_difference(tmp_path, encoder_folder, monkeypatch, dtype, off, found):
+    """Of a tenth of the spread, in bfloat16; the same in float32 is one."""
+    this = Variant.of(tmp_path / "study", encoder_folder, "classification", {"type": "full"})
+    group, around = this.assembled([0, 1]), this.around()
+    own = Stacked.own
+    monkeypatch.setattr(Stacked, "own", lambda self, key, number: own(self, key, number) * off)
+    with nullcontext() if not found else pytest.raises(CannotStack):
+        check_group(group, this.data.task, this.data.train.examples, around.at("", dtype))
+    with pytest.raises(CannotStack):
+        check_group(group, this.data.task, this.data.train.examples, around.at("", torch.float32))
+
+
+@pytest.mark.parametrize("seeds", [[0], [0, 1]])
+def test_activations_that_are_anothers_are_not_used(tmp_path, encoder_folder, monkeypatch, seeds):
+    this = Variant.of(tmp_path / "study", encoder_folder, "classification", {"type": "partial", "last": 1})
+    assert this.assembled(seeds).prefix is not None
+    read, said = Activations.read, []
+    monkeypatch.setattr(assemble.Prefix, "holds", lambda *arguments: True)  # it looks for dropout, not for this
+    monkeypatch.setattr(
+        Activations, "read", lambda *known: {name: value.flip(0) + 1 for name, value in read(*known).items()}
+    )
+    monkeypatch.setattr("finetune.progress.Progress.say", lambda self, text: said.append(text))
+    group = this.like().assembled(seeds)
+    assert group.prefix is None and ["remembered" in text for text in said] == [True]
+    assert torch.isfinite(torch.tensor(this.like().run(seeds, "run")[0].losses)).all()
