@@ -15,13 +15,14 @@ SEEDS, TASKS, EXAMPLES, VARIANTS = 20, 10, 10_000, 6
 LABELS = ("tech", "sport", "politics")
 
 MEASURED = """
-import resource, sys, time
+import sys, time
 from pathlib import Path
 from finetune.report import build
 began, spent = time.perf_counter(), time.process_time()
 build(Path(sys.argv[1]))
 elapsed, spent = time.perf_counter() - began, time.process_time() - spent
-peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+# Not `ru_maxrss`, which begins with what the process had that started this one.
+peak = 1024 * int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
 import numpy as np
 began, numbers = time.process_time(), np.linspace(-9, 0, 100_000)
 for _ in range(300):
@@ -94,4 +95,4 @@ def test_a_large_study_is_analysed_while_one_waits_and_in_a_gigabyte(large):
     print(f"{elapsed:.1f} s, {spent:.1f} s of the processor, {peak / 1e6:.0f} MB; {yardstick:.2f} s for a fixed task")
     # The processor's seconds, because other work on the machine is not ours, beside a task of NumPy's and Python's, of
     # which processors do more or less in a second: about fifty times as long, and more beside other work.
-    assert spent < 100 * yardstick and peak < 1e9
+    assert spent < 75 * yardstick and peak < 1e9
