@@ -6,7 +6,8 @@ several models with each of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 
@@ -31,20 +32,40 @@ def check_group(group: Group, task: Task, examples: Sequence[Example], around: S
     """
     chosen = _few(task, choose(task, examples)[:: EXAMPLES - 1])
     group.model.eval()
-    with torch.inference_mode(), around.arithmetic():
+    with _told_apart(group), torch.inference_mode(), around.arithmetic():
         task.way(group.model, group.count)
         try:
             together = _shown(group, task, chosen, around)
         except Exception as error:  # whatever it may be: run by run, the model has been tried already
             if out_of_memory(error):
                 raise
-            raise CannotStack(f"side by side the model fails ({str(error).strip().splitlines()[0]})") from error
+            why = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise CannotStack(f"side by side the model fails ({why})") from error
         for number in range(group.count):
             with group.alone(number):
                 alone = _shown(Group(group.model), task, chosen, around)
             own = (together.owners >= number * len(chosen)) & (together.owners < (number + 1) * len(chosen))
             if not _same(together.logits[own], alone.logits, around):
                 raise CannotStack("side by side its outputs are others than of each run alone")
+
+
+@contextmanager
+def _told_apart(group: Group) -> Iterator[None]:
+    """Within the context no two runs have weights in common, and none are zero: as training begins all but the head
+    are, and one run's could be taken for another's."""
+    kept = [(value, value.detach().clone()) for value in group.stacked_parameters()]
+    with torch.no_grad():
+        for value, _ in kept:
+            for number, own in enumerate(value):
+                share = (number + 1) / group.count
+                ramp = torch.linspace(-0.05, 0.05, own.shape[-1] if own.ndim else 1).to(own)
+                own.mul_(1 + 0.2 * share).add_(share * ramp)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for value, start in kept:
+                value.copy_(start)
 
 
 def remembers_rightly(group: Group, task: Task, examples: Sequence[Example], around: Surroundings) -> bool:

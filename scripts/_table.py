@@ -12,6 +12,7 @@ from statistics import median
 from typing import Any
 
 from finetune.report.ranking import headline_key, ranked
+from finetune.report.reading import computed_on
 from finetune.report.units import THIN, Unit, memory, seconds, short_count, unit
 from finetune.report.verdict import verdict_of
 
@@ -52,8 +53,7 @@ def table(results: dict[str, Any]) -> str:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     verdict = verdict_of(results)
-    where = results["environment"]
-    computed = ", ".join(str(where[name]) for name in ("device", "dtype") if where.get(name))
+    computed = computed_on(results["environment"])
     about = f"{results['level']:.0%} intervals; {task['examples']:,} held-out examples; {computed}."
     return "\n".join([*lines, "", f"**{verdict.word}.** {verdict.sentence} {about}".replace(THIN, " ")])
 

@@ -20,6 +20,24 @@ def test_runs_that_get_each_others_weights_are_not_trained_side_by_side(tmp_path
         this.like().assembled([0, 1])
 
 
+@pytest.mark.parametrize("strategy", [{"type": "full"}, {"type": "adapter", "rank": 2}], ids=["full", "lora"])
+def test_also_of_weights_that_are_alike_at_the_start(tmp_path, encoder_folder, monkeypatch, strategy):
+    """Those of the base model, and LoRA's second factor: all but the head's."""
+    this = Variant.of(tmp_path / "study", encoder_folder, "classification", strategy)
+    before = {name: value.clone() for name, value in this.assembled([0, 1]).model.named_parameters()}
+    own = Stacked.own
+
+    def swapped(self, key, number):
+        head = len(self.get_parameter(key)[0]) == len(this.data.task.labels)
+        return own(self, key, number if head else 1 - number)
+
+    with monkeypatch.context() as patched, pytest.raises(CannotStack, match="others than of each run alone"):
+        patched.setattr(Stacked, "own", swapped)
+        this.like().assembled([0, 1])
+    after = dict(this.like().assembled([0, 1]).model.named_parameters())
+    assert all(torch.equal(value, after[name]) for name, value in before.items()), "the check leaves no trace"
+
+
 @pytest.mark.parametrize("dtype, off, found", [(torch.bfloat16, 1.01, False), (torch.bfloat16, 2, True)])
 def test_rounding_is_no_difference(tmp_path, encoder_folder, monkeypatch, dtype, off, found):
     """Of a tenth of the spread, in bfloat16; the same in float32 is one."""

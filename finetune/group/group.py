@@ -110,6 +110,11 @@ class Group:
                 self.model.get_submodule(name).compile(dynamic=True)
         self.compiled = True
 
+    def stacked_parameters(self) -> list[torch.nn.Parameter]:
+        """What learns of all runs, (R, ...) each; what several modules share once."""
+        every = [value for place in self._places for value in place.stacked.parameters(recurse=False)]
+        return list({id(value): value for value in every if value.requires_grad}.values())
+
     @staticmethod
     def _let_go(place: Place) -> None:
         """The plain module's own trained weights are not needed while the other stands in for it."""

@@ -154,7 +154,7 @@ def load_config(options: ModelOptions, **config: Any) -> Any:
     place = locate(options.source)
     with _loading(place, "model.source"):
         if place.gguf_file:
-            # Thrice as slow to read as the rest of `check` takes, and asked for by every variant.
+            # Seconds to read, since the vocabulary stands before the weights; and every variant asks for it.
             state = (Path(place.name) / place.gguf_file).stat()
             found = copy.deepcopy(_read_gguf_config(place, state.st_size, state.st_mtime_ns))
         else:

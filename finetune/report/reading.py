@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +16,7 @@ import yaml
 from numpy.typing import NDArray
 
 from finetune.errors import bad_input, did_you_mean
+from finetune.report.units import NONE
 from finetune.run_dir import BASE, RunDir, StudyDir, read_json
 
 TEXTS = ("prediction", "reference")
@@ -61,6 +62,11 @@ class Run:
         return None if table is None or table[column].null_count else table[column].to_numpy().astype(float)
 
 
+def computed_on(environment: Mapping[str, Any]) -> str:
+    """The device and the dtype that a study's environment names."""
+    return ", ".join(str(environment[name]) for name in ("device", "dtype") if environment.get(name)) or NONE
+
+
 @dataclass(frozen=True)
 class Study:
     """Everything the report is made of."""
@@ -93,8 +99,7 @@ class Study:
     @property
     def computed_on(self) -> str:
         """The device, and the dtype of its arithmetic where that is known, beside which every time has to stand."""
-        known = [self.environment[name] for name in ("device", "dtype") if self.environment.get(name)]
-        return ", ".join(map(str, known)) or "–"
+        return computed_on(self.environment)
 
     @property
     def runs(self) -> list[Run]:
