@@ -9,6 +9,7 @@ from finetune import assemble
 from finetune.group.prefix import Activations
 from finetune.group.stacked import CannotStack, Stacked
 from finetune.side_by_side import check_group
+from tests import tiny
 from tests.group.groups import Variant
 
 
@@ -64,3 +65,15 @@ def test_activations_that_are_anothers_are_not_used(tmp_path, encoder_folder, mo
     group = this.like().assembled(seeds)
     assert group.prefix is None and ["remembered" in text for text in said] == [True]
     assert torch.isfinite(torch.tensor(this.like().run(seeds, "run")[0].losses)).all()
+
+
+def test_what_is_looked_up_by_position_is_not_taken_for_rows(tmp_path):
+    """Where there are as many positions as rows, nothing fails, and every run gets parts of the others' weights."""
+    tiny.save_encoder_decoder(tmp_path / "model")
+    this = Variant.of(tmp_path / "study", tmp_path / "model", "classification", {"type": "full"})
+    positions = max(example.length for example in this.data.train.examples)
+    assert positions % 2 == 0, "two examples of each run are shown"
+    with pytest.raises(CannotStack, match="others than of each run alone"):
+        this.assembled(list(range(positions // 2)))
+    with pytest.raises(CannotStack, match="side by side the model fails"):
+        this.like().assembled([0, 1])
