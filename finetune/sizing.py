@@ -1,5 +1,5 @@
-"""How many seeds of a variant to train side by side, and whether to compile the model: found out by measuring a few
-steps of each."""
+"""How many seeds of a variant to train side by side, in parts of how many tokens, and whether to compile the model:
+found out by measuring."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +41,8 @@ BUSY = 1.0
 """Seconds of a step beyond which one run alone keeps the processor busy, and measuring others would take too long."""
 COMPILING = 1000
 """Steps below which compiling is not even tried: it takes from half a minute to minutes."""
+LONG = 100
+"""Steps of all its runs from which a variant is worth measuring how many tokens a part should have."""
 GAIN = 0.97
 """A larger group has to need at most this share of a smaller one's time for each run."""
 
@@ -52,6 +54,8 @@ class Speed:
     replicas: int
     """How many side by side."""
     compiled: bool
+    part_tokens: int
+    """How many tokens pass through the model at once on a CPU, where the recipe does not say."""
     reason: str
     """Why, in words."""
     telling: bool
@@ -64,7 +68,9 @@ def choose_speed(
     """How to train ``runs``: as the recipe says, or as measuring a few steps shows."""
     asked = recipe.train.replicas
     if techniques_of(recipe)[0].solves:
-        return Speed(len(runs), False, "solved once, and stored for each seed", False)
+        return Speed(len(runs), False, around.part_tokens, "solved once, and stored for each seed", False)
+    tokens, why_so_many = choose_part_tokens(recipe, data, len(runs), around)
+    around = replace(around, part_tokens=tokens)
     if asked == "auto":
         replicas, why = choose_replicas(recipe, base, data, runs, around)
     else:
@@ -72,8 +78,21 @@ def choose_speed(
         replicas, why = 1 if single else min(asked, len(runs)), single or "the recipe says so"
     compiled, why_not = choose_compiled(recipe, base, data, runs, replicas, around)
     reason = f"seeds side by side: {replicas} ({why}); {'compiled' if compiled else 'not compiled'} ({why_not})"
+    if why_so_many:
+        reason = f"{reason}; {tokens:,} tokens at once ({why_so_many})"
     denied = (asked != "auto" and replicas < min(asked, len(runs))) or (recipe.train.compile is True and not compiled)
-    return Speed(replicas, compiled, reason, " ms " in reason or denied)
+    return Speed(replicas, compiled, tokens, reason, " ms " in reason or denied)
+
+
+def choose_part_tokens(recipe: Recipe, data: TaskData, runs: int, around: Surroundings) -> tuple[int, str]:
+    """Tokens that pass through the model at once on a CPU, and why, in words for the log; no words where nothing was
+    to be chosen."""
+    _, steps = steps_of(data.train.examples, recipe.train)
+    if around.device.type != "cpu" or recipe.train.micro_batch_tokens is not None or steps * runs < LONG:
+        return around.part_tokens, ""
+    with around.progress.phase("measuring how many tokens to train at once"):
+        found = models.choose_parts(recipe.model, around.dtype)
+    return found.tokens, found.reason
 
 
 def choose_replicas(

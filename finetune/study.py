@@ -202,7 +202,9 @@ class Study:
                 write_json(self.folder.speed, known)
             if speed.telling:
                 self.around.progress.say(f"{variant.name} · {speed.reason}")
-        return Speed(**{name: known[variant.name][name] for name in Speed.__annotations__})
+        # Former versions do not say how many tokens: they had one number for all.
+        found = {"part_tokens": self.around.part_tokens, **known[variant.name]}
+        return Speed(**{name: found[name] for name in Speed.__annotations__})
 
     def run(self, variant: Variant, seeds: Sequence[int]) -> None:
         """Do some seeds' runs side by side; an exception inside becomes their result, each one's own if it can."""
@@ -224,8 +226,9 @@ class Study:
             base = self.base_of(variant, data, sisters)
             with told_when_full(self.folder.path):
                 untuned = self._score_untuned(variant, base, data)
-                compiled = self._speed(variant, seeds).compiled
-                results = run(variant, members, data, base, around, sisters, untuned, compiled)
+                speed = self._speed(variant, seeds)
+                around = replace(around, part_tokens=speed.part_tokens)
+                results = run(variant, members, data, base, around, sisters, untuned, speed.compiled)
         except (Interrupted, InputError, DiskFull):
             raise
         except Exception as error:

@@ -8,20 +8,21 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from finetune import models, sizing, study
 from finetune import recipe as recipes
-from finetune import sizing, study
 from finetune.errors import InputError, Interrupted
 from finetune.group.stacked import CannotStack
 from finetune.progress import Progress
 from finetune.randomness import Streams
 from finetune.run_dir import StudyDir, read_json
 from finetune.shared import Shared
-from finetune.sizing import choose_compiled, choose_replicas
+from finetune.sizing import choose_compiled, choose_replicas, choose_speed
 from finetune.stopping import StopRequest
 from finetune.study import Study, run_study
 from finetune.surroundings import open_surroundings
 from finetune.train import checkpoint
 from finetune.train.loop import train
+from finetune.train.passes import Passes
 from tests.group.groups import Variant, far
 
 pytestmark = pytest.mark.usefixtures("quick_collection")
@@ -105,6 +106,24 @@ def test_a_group_that_takes_long_to_measure_is_not_tried(variant, monkeypatch):
     short = variant.like(max_steps=40, min_steps=40)
     replicas, _, tried = choose(short, monkeypatch, {1: 0.8, 2: 0.5, 4: 0.3, 8: 0.2})
     assert (replicas, tried) == (4, [1, 2, 4])
+
+
+@pytest.mark.parametrize(
+    ("runs", "train", "tokens"),
+    [
+        (2, {}, 768),
+        (1, {}, 1536),  # eighty steps in all: not worth measuring
+        (2, {"micro_batch_tokens": 99}, 1536),  # which the recipe overrules
+    ],
+)
+def test_parts_are_of_the_size_that_was_measured_where_it_pays(variant, monkeypatch, runs, train, tokens):
+    monkeypatch.setattr(models, "choose_parts", lambda options, dtype: models.Parts({1536: 2.0, 768: 1.0, 3072: 2.0}))
+    seen = []
+    monkeypatch.setattr(sizing, "_seconds", lambda *given: seen.append(given[-1].part_tokens) or 1.5)
+    recipe = variant.like(**train, replicas="auto").recipe
+    speed = choose_speed(recipe, variant.base, variant.data, RUNS[:runs], variant.around())
+    assert speed.part_tokens == tokens and set(seen) <= {tokens}
+    assert ("768 tokens at once" in speed.reason) == (tokens == 768)
 
 
 def test_a_run_that_diverges_at_once_cannot_be_measured_and_is_no_error(variant):
@@ -224,6 +243,21 @@ def test_what_was_measured_is_written_down_and_used_again(start, trained, monkey
         (outcome.folder / "full" / f"seed-{seed}" / "result.json").unlink()
     start()
     assert trained[2:] == [[1, 2]] and len(asked) == 1, "known from the first time"
+
+
+def test_parts_stay_as_the_study_began_with(start, monkeypatch):
+    seen, plain = [], Passes.__post_init__
+    monkeypatch.setattr(Passes, "__post_init__", lambda self: (plain(self), seen.append(self.tokens)))
+    outcome, _ = start()
+    assert set(seen) == {1536}
+    known = read_json(outcome.folder / "speed.json")
+    former = {name: value for name, value in known["full"].items() if name != "part_tokens"}
+    for full, tokens in ((known["full"] | {"part_tokens": 70}, 70), (former, 1536)):
+        seen.clear()
+        (outcome.folder / "speed.json").write_text(json.dumps({"full": full}))
+        (outcome.folder / "full" / "seed-0" / "result.json").unlink()
+        start()
+        assert seen == [tokens], "former versions had one number for all"
 
 
 def test_auto_measures(start, monkeypatch):

@@ -1,4 +1,5 @@
-"""Which arithmetic a CPU is fastest in: found out by measuring it once, and remembered for this machine.
+"""Which arithmetic a CPU is fastest in, and in parts of how many tokens: found out by measuring it once, and remembered
+for this machine.
 
 What a processor says of itself does not tell: bfloat16 that is emulated may be seventeen times slower than float32, and
 some processors that have instructions for it gain nothing by them.
@@ -9,10 +10,12 @@ from __future__ import annotations
 import json
 import platform
 import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from finetune.digests import text_digest
 from finetune.errors import InputError
@@ -27,7 +30,10 @@ TOKENS = 128
 """Rows of the products that are measured: a small batch."""
 
 TRIES = 3
-"""Of each arithmetic, of which the fastest counts."""
+"""Of each, of which the fastest counts."""
+
+PATIENCE = 2.0
+"""Seconds that trying the parts once may take."""
 
 SLOW = 5.0
 """How many times as slow bfloat16 may be at its first pass to be tried again."""
@@ -42,6 +48,9 @@ changes beyond."""
 HIDDEN = ("hidden_size", "d_model", "n_embd", "dim")
 """What configurations call it."""
 
+
+PARTS = (1536, 768, 3072)
+"""Tokens in a part that are tried; the first is kept unless another is clearly faster."""
 
 BFLOAT16_UNITS = {"amx_bf16": "AMX bf16", "avx512_bf16": "AVX-512 bf16", "bf16": "Arm bf16"}
 """By the system's flag, what multiplies bfloat16 in hardware."""
@@ -67,36 +76,61 @@ class Measured:
         return f"bfloat16 measured {measured} float32"
 
 
+@dataclass(frozen=True)
+class Parts:
+    """How long a token takes a feed-forward block, forward and backward, in seconds, by the tokens in a part."""
+
+    seconds: dict[int, float]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a part that are best."""
+        usual = PARTS[0]
+        best = min(self.seconds, key=lambda tokens: self.seconds[tokens])
+        return best if self.seconds[usual] > GAIN * self.seconds[best] else usual
+
+    @property
+    def reason(self) -> str:
+        """Why, in words."""
+        if not any(self.seconds.values()):
+            return "measuring others would take long"
+        spent = ", ".join(f"{self.seconds[tokens] * 1e6:.0f} µs in parts of {tokens:,}" for tokens in PARTS)
+        return f"a token takes {spent}"
+
+
 @cache
 def measured_for(width: int) -> Measured:
     """What this machine's arithmetic takes at a hidden size; measured, where it has not been with as many threads."""
+    known = _remembered([width, TOKENS], ["float32", "bfloat16"], lambda: asdict(_measure(width)))
+    return Measured(**known)
+
+
+@cache
+def parts_for(width: int, dtype: torch.dtype) -> Parts:
+    """What parts of several sizes take on this machine at a hidden size; measured where it has not been."""
+    names = [str(tokens) for tokens in PARTS]
+    known = _remembered([width, str(dtype)], names, lambda: dict(zip(names, _measure_parts(width, dtype), strict=True)))
+    return Parts({int(tokens): seconds for tokens, seconds in known.items()})
+
+
+def _remembered(
+    asked: Sequence[Any], names: Sequence[str], measure: Callable[[], dict[str, float]]
+) -> dict[str, float]:
+    """Seconds by ``names``, measured once on this machine; where they cannot be read or written, again."""
     import torch
 
-    about = [cpu_name(), arithmetic_name(), torch.__version__, torch.get_num_threads(), width, TOKENS]
+    about = [cpu_name(), arithmetic_name(), torch.__version__, torch.get_num_threads(), *asked, *names]
     place = cache_folder()
     path = place and place / "arithmetic" / f"{text_digest(json.dumps(about))}.json"
-    known = _recall(path) if path else None
-    if known is None:
-        known = _measure(width)
-        if path:
-            _remember(path, known)
-    return known
-
-
-def _recall(path: Path) -> Measured | None:
-    try:
-        found = read_json(path)
-        return Measured(float(found["float32"]), float(found["bfloat16"]))
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
-
-
-def _remember(path: Path, found: Measured) -> None:
-    """Write it down; where that cannot be done it is measured again the next time."""
-    try:
-        write_json(path, asdict(found))
-    except OSError:
-        return
+    if path and path.exists():
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            known = read_json(path)
+            return {name: float(known[name]) for name in names}
+    found = measure()
+    if path:
+        with suppress(OSError):
+            write_json(path, found)
+    return found
 
 
 def _measure(width: int) -> Measured:
@@ -104,16 +138,45 @@ def _measure(width: int) -> Measured:
 
     seconds = {}
     for dtype in (torch.float32, torch.bfloat16):
-        generator = torch.Generator().manual_seed(0)
-        layer = torch.nn.Linear(width, 4 * width, device="meta").to_empty(device="cpu")
-        with torch.no_grad():
-            for parameter in layer.parameters():
-                parameter.copy_(torch.randn(parameter.shape, generator=generator))
-        rows = torch.randn(TOKENS, width, generator=generator).requires_grad_()
+        layer, rows = _layer(width, 4 * width), _rows(TOKENS, width)
         seconds[dtype] = _seconds(layer, rows, dtype)
         if dtype == torch.float32 or seconds[dtype] < SLOW * seconds[torch.float32]:
             seconds[dtype] = min(_seconds(layer, rows, dtype) for _ in range(TRIES))
     return Measured(seconds[torch.float32], seconds[torch.bfloat16])
+
+
+def _measure_parts(width: int, dtype: torch.dtype) -> list[float]:
+    """Seconds a token in parts of each size of :data:`PARTS`; zero, as if it made no difference, where even a few
+    tokens take long."""
+    import torch
+
+    few = getattr(measured_for(width), str(dtype).removeprefix("torch."))
+    if 2 * few / TOKENS * sum(PARTS) > PATIENCE:
+        return [0.0 for _ in PARTS]
+    block = torch.nn.Sequential(_layer(width, 4 * width), torch.nn.GELU(), _layer(4 * width, width))
+    taken: dict[int, list[float]] = {tokens: [] for tokens in PARTS}
+    for _ in range(TRIES):  # in turn, so that what else the machine does meets all of them
+        for tokens, seconds in taken.items():
+            seconds.append(_seconds(block, _rows(tokens, width), dtype) / tokens)
+    return [min(seconds) for seconds in taken.values()]
+
+
+def _layer(inputs: int, outputs: int) -> torch.nn.Linear:
+    """A linear layer of random weights, which draw nothing from a run's streams."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    layer = torch.nn.Linear(inputs, outputs, device="meta").to_empty(device="cpu")
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    return layer
+
+
+def _rows(tokens: int, width: int) -> torch.Tensor:
+    import torch
+
+    return torch.randn(tokens, width, generator=torch.Generator().manual_seed(1)).requires_grad_()
 
 
 def _seconds(layer: torch.nn.Module, rows: torch.Tensor, dtype: torch.dtype) -> float:

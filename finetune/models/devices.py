@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from finetune.errors import bad_input
-from finetune.models.arithmetic import measured_for, width_of
+from finetune.models.arithmetic import Parts, measured_for, parts_for, width_of
 from finetune.models.places import ModelOptions
 
 if TYPE_CHECKING:
@@ -58,3 +58,8 @@ def explain_dtype(options: ModelOptions, device: torch.device) -> tuple[str, str
         return ("bfloat16", "the GPU has it") if has else ("float32", "the GPU has no bfloat16")
     found = measured_for(width_of(options))
     return found.dtype, found.reason
+
+
+def choose_parts(options: ModelOptions, dtype: torch.dtype) -> Parts:
+    """In parts of how many tokens a CPU trains this model fastest: measured once."""
+    return parts_for(width_of(options), dtype)

@@ -26,10 +26,6 @@ from finetune.train.kernels import Kernels
 from finetune.train.meters import Meter
 from finetune.train.state import Taken
 
-CPU_TOKENS = 1536
-"""Tokens in a part on a CPU where the recipe does not say. On two cores MiniLM and SmolLM2-135M are as fast with 1,000
-as with 2,000, and slower below; memory is what larger parts cost, and getting it costs time too."""
-
 
 @dataclass(frozen=True)
 class Part:
@@ -61,7 +57,7 @@ class Passes:
     size: int
     """Examples of one replica in a part, at most; halved when memory runs out."""
     tokens: int | None
-    """Tokens in a part, at most; None: as many as fit, on a CPU :data:`CPU_TOKENS`."""
+    """Tokens in a part, at most; None: as many as fit, on a CPU the surroundings' ``part_tokens``."""
     around: Surroundings
     meter: Meter
     flops_per_token: float | None = None
@@ -71,7 +67,7 @@ class Passes:
 
     def __post_init__(self) -> None:
         if self.tokens is None and self.around.device.type == "cpu":
-            self.tokens = CPU_TOKENS
+            self.tokens = self.around.part_tokens
 
     def run(self, step: int) -> tuple[torch.Tensor, list[Taken]]:
         """Losses (R,) of optimizer step ``step`` (from 0), and what it took of each replica.

@@ -1,12 +1,12 @@
-"""Which arithmetic a CPU is fastest in: measured once, remembered, and obeyed whatever the processor says of itself."""
+"""Which arithmetic a CPU is fastest in, and in what parts: measured, remembered, and obeyed whatever flags say."""
 
 import json
 
 import pytest
 import torch
 
-from finetune.models import ModelOptions, arithmetic, arithmetic_name, choose_dtype, explain_dtype
-from finetune.models.arithmetic import Measured, _measure, measured_for, width_of
+from finetune.models import ModelOptions, arithmetic, arithmetic_name, choose_dtype, choose_parts, explain_dtype
+from finetune.models.arithmetic import PARTS, Measured, Parts, _measure, measured_for, parts_for, width_of
 
 CPU = torch.device("cpu")
 AUTO = ModelOptions(source="nowhere/nothing")
@@ -16,9 +16,14 @@ AUTO = ModelOptions(source="nowhere/nothing")
 def cache(tmp_path, monkeypatch):
     """The folder in which measurements are remembered; this process forgets its own."""
     monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path))
-    measured_for.cache_clear()
+    forget()
     yield tmp_path / "arithmetic"
+    forget()
+
+
+def forget():
     measured_for.cache_clear()
+    parts_for.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -55,10 +60,48 @@ def test_it_is_measured_once(cache):
     assert measured_for(384).dtype in ("float32", "bfloat16"), "what cannot be read is measured again"
 
 
+@pytest.mark.parametrize("content", ["half a", "[1]", '{"float32": 1.0}', '{"float32": null, "bfloat16": 1}'])
+def test_what_cannot_be_read_is_measured_again(cache, content):
+    measured_for(128)
+    [path] = cache.iterdir()
+    path.write_text(content)
+    forget()
+    assert measured_for(128).float32 > 0
+
+
+@pytest.mark.parametrize(
+    "seconds, tokens",
+    [
+        ((1.0, 1.0, 1.0), 1536),
+        ((1.1, 1.0, 1.0), 1536),  # which may be chance
+        ((1.5, 1.0, 1.4), 768),
+        ((1.5, 2.0, 1.0), 3072),
+    ],
+)
+def test_parts_are_of_the_size_that_is_clearly_fastest(cache, monkeypatch, seconds, tokens):
+    monkeypatch.setattr(arithmetic, "_measure_parts", lambda width, dtype: seconds)
+    found = choose_parts(AUTO, torch.float32)
+    assert found.tokens == tokens and all(f"{size:,}" in found.reason for size in PARTS)
+    assert len(list(cache.iterdir())) == 1
+    choose_parts(AUTO, torch.bfloat16)
+    assert len(list(cache.iterdir())) == 2, "another arithmetic is measured by itself"
+
+
+def test_parts_are_measured_only_where_that_is_quick(cache, monkeypatch):
+    width = width_of(AUTO)
+    quick = choose_parts(AUTO, torch.float32)
+    assert all(seconds > 0 for seconds in quick.seconds.values()) and tuple(quick.seconds) == PARTS
+    forget()
+    monkeypatch.setattr(arithmetic, "measured_for", lambda asked: Measured(1.0, 1.0) if asked == width else None)
+    slow = choose_parts(AUTO, torch.bfloat16)
+    assert slow.tokens == PARTS[0] and "long" in slow.reason
+
+
 def test_measuring_draws_nothing_from_the_streams_of_a_run():
     torch.manual_seed(1)
     before = torch.get_rng_state()
     assert isinstance(_measure(128), Measured)
+    assert isinstance(choose_parts(AUTO, torch.float32), Parts)
     assert torch.equal(torch.get_rng_state(), before)
 
 
