@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from finetune import recipe, study
+from finetune import recipe
+from finetune.study import study
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 

@@ -15,8 +15,8 @@ from typing import NoReturn
 from finetune import __doc__ as summary
 from finetune import __version__
 from finetune.cli import check, compare, diagnose, evaluate, explain, list_plugins, plan, report, run, schema
-from finetune.errors import FinetuneError, InputError, Interrupted
-from finetune.launched import let_the_first_speak, rank
+from finetune.core.errors import FinetuneError, InputError, Interrupted
+from finetune.core.launched import let_the_first_speak, rank
 
 VERBS: dict[str, ModuleType] = {
     "run": run,

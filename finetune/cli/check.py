@@ -40,20 +40,20 @@ def run(args: Namespace) -> int:
 
 def data_and_parameters(recipe: ResolvedRecipe, fresh: bool) -> tuple[list[str], str]:
     """What a dry run finds, and a note when a former one answers because nothing has changed since."""
-    from finetune import remembered
+    from finetune.cli import check_cache
 
-    key = remembered.key_of(recipe)
-    if key and not fresh and (former := remembered.recall(key)):
+    key = check_cache.key_of(recipe)
+    if key and not fresh and (former := check_cache.recall(key)):
         when = f"{former.checked.astimezone():%Y-%m-%d %H:%M}"
         return former.lines, f"nothing has changed since it was checked at {when}; --fresh checks it again"
     with shown_aside("checking the recipe"):
         from finetune.cli.data_notes import data_notes
-        from finetune.preflight import preflight
+        from finetune.study.preflight import preflight
 
         found = preflight(recipe, compared=True)
         lines = [*found.lines(), *data_notes(recipe, found)]
-    if key and key == remembered.key_of(recipe):  # else something changed while it was read
-        remembered.remember(key, lines)
+    if key and key == check_cache.key_of(recipe):  # else something changed while it was read
+        check_cache.remember(key, lines)
     return lines, ""
 
 

@@ -37,7 +37,7 @@ def run(args: Namespace) -> int:
     found = compare_studies(args.runs_a, args.runs_b, args.metric, args.task, variants)
     print("\n".join(_lines(found)))
     if args.json:
-        from finetune.run_dir import write_json
+        from finetune.core.run_dir import write_json
 
         write_json(args.json, found)
     return 0

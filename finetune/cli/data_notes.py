@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from finetune.data.groups import Repeating
-    from finetune.preflight import Preflight
     from finetune.recipe import Recipe, ResolvedRecipe
-    from finetune.shared import TaskData
+    from finetune.run.resources import TaskData
+    from finetune.study.preflight import Preflight
 
 COLUMNS = 4
 """Columns that are named, those with most values."""

@@ -43,14 +43,14 @@ def run(args: Namespace) -> int:
     from rich.console import Console
 
     from finetune.cli.collecting import uncollected
-    from finetune.progress import make_progress
+    from finetune.core.progress import make_progress
 
     with uncollected():
         from finetune.recipe import load
 
         recipe = load(args.recipe, args.overrides)
         # Only now: it brings torch, and a recipe's mistakes should not wait for it.
-        from finetune.diagnose import diagnose, try_cure
+        from finetune.diagnose.diagnose import diagnose, try_remedy
 
     def progress() -> Any:
         return make_progress(Console())
@@ -59,7 +59,7 @@ def run(args: Namespace) -> int:
     if found.speaks:
         show(found.content)
     if found.trial is not None and not args.no_test:
-        try_cure(found, args.output, args.seeds, progress)
+        try_remedy(found, args.output, args.seeds, progress)
         if found.speaks:
             from finetune.report.sections.diagnosis import sentences
 

@@ -21,11 +21,11 @@ def run(args: Namespace) -> int:
 
     from finetune.cli.collecting import uncollected
     from finetune.cli.output import finish
-    from finetune.progress import make_progress
+    from finetune.core.progress import make_progress
 
     with make_progress(Console()) as progress:
         with uncollected(), progress.phase("loading the libraries"):
-            from finetune.rescoring import rescore
+            from finetune.study.rescoring import rescore
 
         outcome = rescore(args.study, args.overrides, progress)
     return finish(outcome)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from finetune.cli.output import wrapped
 
 if TYPE_CHECKING:
-    from finetune.options import Described
-    from finetune.registry import Registry
+    from finetune.core.options import Described
+    from finetune.core.registry import Registry
 
 IN_A_RECIPE = {
     "strategy": "strategy: {{type: {}}}",
@@ -25,8 +25,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Show what a strategy, mitigation or task does, its paper, its options, and when not to use it."""
-    from finetune.errors import bad_input, did_you_mean
-    from finetune.registry import MITIGATIONS, STRATEGIES, TASKS
+    from finetune.core.errors import bad_input, did_you_mean
+    from finetune.core.registry import MITIGATIONS, STRATEGIES, TASKS
 
     registries = (STRATEGIES, MITIGATIONS, TASKS)
     found = [registry for registry in registries if args.name in registry.all()]
@@ -40,7 +40,7 @@ def run(args: Namespace) -> int:
 
 def explained(registry: Registry[Any], name: str) -> Iterator[str]:
     """A plug-in's docstring and its options, in lines that fit."""
-    from finetune.registry import paragraphs
+    from finetune.core.registry import paragraphs
 
     plugin = registry.get(name)
     schema = plugin.Options.model_json_schema()
@@ -60,7 +60,7 @@ def explained(registry: Registry[Any], name: str) -> Iterator[str]:
 
 def _options(definition: dict[str, Any], definitions: dict[str, Any], at: str = "") -> Iterator[Described]:
     """Every option, each followed by those inside it, with dotted keys."""
-    from finetune.options import described, references
+    from finetune.core.options import described, references
 
     for option in described(definition, definitions):
         yield option._replace(key=f"{at}{option.key}")

@@ -14,7 +14,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Show the strategies, tasks and mitigations there are, each with its file."""
-    from finetune.registry import MITIGATIONS, STRATEGIES, TASKS, summary
+    from finetune.core.registry import MITIGATIONS, STRATEGIES, TASKS, summary
 
     plugins = {
         heading: [

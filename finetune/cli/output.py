@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.launched import launched
-from finetune.run_dir import StudyDir
+from finetune.core.launched import launched
+from finetune.core.run_dir import StudyDir
 
 if TYPE_CHECKING:
-    from finetune.errors import Problem
-    from finetune.outcome import StudyOutcome
+    from finetune.core.errors import Problem
+    from finetune.run.result import StudyOutcome
 
 NARROWEST = 40
 PIPED = 100
@@ -57,7 +57,7 @@ def shown_aside(title: str) -> Iterator[None]:
     """What takes long within the context is shown on the error stream: the output has what was asked for."""
     from rich.console import Console
 
-    from finetune.progress import make_progress
+    from finetune.core.progress import make_progress
 
     with make_progress(Console(stderr=True)) as progress, progress.phase(title):
         yield

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from finetune.cli.arguments import add_recipe
 from finetune.cli.collecting import uncollected
 from finetune.cli.output import fitted, shown_aside, wrapped
-from finetune.errors import InputError, bad_input
+from finetune.core.errors import InputError, bad_input
 
 if TYPE_CHECKING:
-    from finetune.planning import Needed, Plan, Stated
+    from finetune.plan.planning import Needed, Plan, Stated
     from finetune.recipe import ResolvedRecipe
     from finetune.report.reading import Study
     from finetune.report.units import Unit
@@ -45,7 +45,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Say how many seeds and held-out examples it takes to see a difference, and what the study would cost."""
     with uncollected(), shown_aside("planning"):
-        from finetune.planning import plan
+        from finetune.plan.planning import plan
         from finetune.recipe import load
         from finetune.report.units import unit
 
@@ -59,7 +59,7 @@ def run(args: Namespace) -> int:
     for line in _lines(made, metric, recipe):
         print(line)
     if args.json:
-        from finetune.run_dir import write_json
+        from finetune.core.run_dir import write_json
 
         write_json(args.json, made.content())
     return 0
@@ -92,7 +92,7 @@ def _check(args: Namespace, metric: Unit, counts: bool) -> None:
 
 
 def _known(args: Namespace, point: float) -> Study | Stated | None:
-    from finetune.planning import Stated
+    from finetune.plan.planning import Stated
     from finetune.report.reading import read_study
 
     if args.pilot:
@@ -202,7 +202,7 @@ def _basis(plan: Plan, metric: Unit) -> Iterator[str]:
         ).rstrip()
     left_out = [pair.pair for pair in plan.pairs if pair.example_sd is None]
     if left_out:
-        cure = {
+        remedy = {
             "pilot": "a pilot of two variants, and a metric to which every example contributes, would tell",
             "sd": "--churn and --examples would tell",
             "nothing": "a pilot would tell",
@@ -210,7 +210,7 @@ def _basis(plan: Plan, metric: Unit) -> Iterator[str]:
         which = "" if len(left_out) == len(plan.pairs) else f"{', '.join(left_out)}: "
         yield (
             f"{which}How much the choice of the held-out examples matters is not known and left out, so these seeds "
-            f"are for exactly these examples; {cure}."
+            f"are for exactly these examples; {remedy}."
         )
 
 
@@ -253,10 +253,10 @@ def _disk(size: float | None) -> str:
 
 def _checked(recipe: ResolvedRecipe) -> Iterator[str]:
     """Data and parameters, where `finetune check` has found them and nothing has changed since."""
-    from finetune import remembered
+    from finetune.cli import check_cache
 
-    key = remembered.key_of(recipe)
-    former = remembered.recall(key) if key else None
+    key = check_cache.key_of(recipe)
+    former = check_cache.recall(key) if key else None
     if former is None:
         yield wrapped("`finetune check` tells how many examples there are, and how many parameters learn.")
         return

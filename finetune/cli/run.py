@@ -19,7 +19,7 @@ def run(args: Namespace) -> int:
 
     from finetune.cli.collecting import uncollected
     from finetune.cli.output import finish
-    from finetune.progress import make_progress
+    from finetune.core.progress import make_progress
 
     with make_progress(Console()) as progress:
         with uncollected(), progress.phase("loading the libraries"):
@@ -27,7 +27,7 @@ def run(args: Namespace) -> int:
 
             recipe = load(args.recipe, args.overrides)
             # Only now: it brings torch, and a recipe's mistakes should not wait for it.
-            from finetune.study import run_study
+            from finetune.study.study import run_study
 
         outcome = run_study(recipe, args.output, progress)
     return finish(outcome)

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from finetune.core.errors import InputError, Problem
 from finetune.data.options import DataOptions, Source
-from finetune.errors import InputError, Problem
 
 if TYPE_CHECKING:
     from datasets import Dataset

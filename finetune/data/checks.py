@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pyarrow as pa
 
+from finetune.core.errors import InputError, Problem, bad_input
+from finetune.core.progress import parts
 from finetune.data.nested import plain_values, values_of
 from finetune.data.sources import EXAMPLE, as_dataset, as_table
-from finetune.errors import InputError, Problem, bad_input
-from finetune.progress import parts
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from finetune.core.errors import bad_input, did_you_mean
 from finetune.data.nested import is_nested
 from finetune.data.sources import EXAMPLE, as_table
-from finetune.errors import bad_input, did_you_mean
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from finetune.core.errors import InputError, Problem, bad_input
 from finetune.data.encodings import NotText, advise, decode
 from finetune.data.formats import unknown_encoding
 from finetune.data.options import Source
-from finetune.errors import InputError, Problem, bad_input
 
 TEXT = (".txt", "")
 """File name endings that are read; older corpora have files without any."""

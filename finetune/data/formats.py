@@ -20,11 +20,11 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
+from finetune.core.errors import InputError, Problem, bad_input
 from finetune.data.arrow_types import plain
 from finetune.data.encodings import LONE_SURROGATE, NotText, advise, code_point, decode
 from finetune.data.nested import holds_objects, nested_array
 from finetune.data.options import Source
-from finetune.errors import InputError, Problem, bad_input
 
 INTEGER = r"-?(?:0|[1-9][0-9]{0,17})"
 """Whole numbers without leading zeros that fit into 64 bits."""

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
+from finetune.core.errors import InputError, bad_input, did_you_mean
 from finetune.data.nested import is_nested
-from finetune.errors import InputError, bad_input, did_you_mean
 
 Piece = tuple[str, str | None, str]
 """Literal text, then a column (None: nothing follows) and the format that its text gets."""

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from finetune.options import Options
+from finetune.core.options import Options
 
 Format = Literal["csv", "tsv", "jsonl", "json", "parquet", "folder", "hub"]
 

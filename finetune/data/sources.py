@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from finetune.core.errors import bad_input
+from finetune.core.paths import resolve_path
+from finetune.core.progress import phase
+from finetune.core.signals import stop_here
 from finetune.data import encodings, formats
 from finetune.data.draws import LIMIT, random_keys
 from finetune.data.folders import read_folder
 from finetune.data.mapping import add_columns, sources_of
 from finetune.data.options import HUB, SUFFIXES, Source
-from finetune.errors import bad_input
-from finetune.locations import resolve_path
-from finetune.progress import phase
-from finetune.stopping import stop_here
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from finetune.core.errors import bad_input
 from finetune.data.columns import refuse_missing
 from finetune.data.draws import TEST, TRAIN, VALIDATION, random_keys
 from finetune.data.nested import is_nested
 from finetune.data.options import Split
 from finetune.data.sources import as_table
-from finetune.errors import bad_input
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -7,7 +7,7 @@ from functools import cache
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
-from finetune.errors import FinetuneError, InputError, bad_input, did_you_mean
+from finetune.core.errors import FinetuneError, InputError, bad_input, did_you_mean
 
 if TYPE_CHECKING:
     import numpy as np

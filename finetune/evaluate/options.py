@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from finetune.core.options import OPERATIONAL, Options
 from finetune.data.options import Source
-from finetune.options import OPERATIONAL, Options
 
 
 class HeldOut(Options):

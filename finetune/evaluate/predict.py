@@ -8,21 +8,22 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from finetune.core.examples import Example, Prediction
+from finetune.core.memory import out_of_memory
+from finetune.core.runtime import Runtime
 from finetune.evaluate import metrics
 from finetune.evaluate.store import Predictions
-from finetune.group.group import Group
-from finetune.memory import out_of_memory
-from finetune.surroundings import Surroundings
-from finetune.tasks.base import Example, Prediction, Task
+from finetune.replicas.group import ReplicaGroup
+from finetune.tasks.base import Task
 from finetune.tasks.batching import cut
 
 
 def predict(
-    group: Group,
+    group: ReplicaGroup,
     task: Task,
     examples: Sequence[Example],
     batch_size: int,
-    around: Surroundings,
+    runtime: Runtime,
     answers: bool = True,
     title: str = "scoring",
 ) -> list[Predictions]:
@@ -31,16 +32,16 @@ def predict(
     Without ``answers`` nothing is generated, and only the losses mean anything. A batch of which memory runs out is
     halved. Raises Interrupted after the batch in which any process was asked to stop; ``title`` is what is shown.
     """
-    accelerator = around.accelerator
+    accelerator = runtime.accelerator
     batches = batches_of(examples, task, batch_size)
     mine: list[tuple[int, list[Prediction]]] = []
     group.model.eval()
     if group.prefix:
         group.prefix.store.announce(examples)
-    for start in around.track(range(0, len(batches), accelerator.num_processes), title):
+    for start in runtime.track(range(0, len(batches), accelerator.num_processes), title):
         # Processes stop together, so all go round as often, the last time some of them with nothing to do.
         for batch in batches[start : start + accelerator.num_processes][accelerator.process_index :][:1]:
-            found = _predict(group, task, [examples[index] for index in batch], around, answers)
+            found = _predict(group, task, [examples[index] for index in batch], runtime, answers)
             mine += zip(batch, found, strict=True)
     if accelerator.num_processes > 1:
         from accelerate.utils import gather_object
@@ -62,18 +63,18 @@ def batches_of(examples: Sequence[Example], task: Task, size: int) -> list[list[
 
 
 def _predict(
-    group: Group, task: Task, examples: Sequence[Example], around: Surroundings, answers: bool
+    group: ReplicaGroup, task: Task, examples: Sequence[Example], runtime: Runtime, answers: bool
 ) -> list[list[Prediction]]:
     """For each example what each run says of it, (N, R)."""
     every, counts = [*examples] * group.count, [len(examples)] * group.count  # replica by replica
     try:
-        with torch.inference_mode(), around.arithmetic():
+        with torch.inference_mode(), runtime.autocast():
             task.way(group.model, group.count)  # which may try the model out, and is not to be taken for a batch
-            batch = {name: value.to(around.device) for name, value in task.collate(every, counts).items()}
+            batch = {name: value.to(runtime.device) for name, value in task.collate(every, counts).items()}
             batch = task.arranged(group.model, batch)
             with group.on(every, batch, counts):
                 found = task.predict(group.model, every, batch)
-            texts = task.generate(group.model, every, around.device) if answers else None
+            texts = task.generate(group.model, every, runtime.device) if answers else None
         if texts is not None:
             found = [replace(one, text=text) for one, text in zip(found, texts, strict=True)]
     except RuntimeError as error:
@@ -83,7 +84,7 @@ def _predict(
     else:
         return [list(found[number :: len(examples)]) for number in range(len(examples))]
     parts = (examples[:half], examples[half:])
-    return [row for part in parts for row in _predict(group, task, part, around, answers)]
+    return [row for part in parts for row in _predict(group, task, part, runtime, answers)]
 
 
 def _table(task: Task, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Predictions:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from finetune.run_dir import atomic
+from finetune.core.run_dir import atomic
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,19 +19,19 @@ class Averaging(Mitigation):
 
     def start(self) -> None:
         """Begin with the weights as they are."""
-        self.averages = {name: value.detach().clone() for name, value in self.under_way.parameters.items()}
+        self.averages = {name: value.detach().clone() for name, value in self.training_state.parameters.items()}
 
     def include(self, share: float) -> None:
         """Move the averages this share of the way to the weights as they are."""
-        for name, value in self.under_way.parameters.items():
+        for name, value in self.training_state.parameters.items():
             self.averages[name].lerp_(value.detach(), share)
 
     def scored(self) -> dict[str, torch.Tensor] | None:
         return self.averages or None
 
     def state(self) -> dict[str, torch.Tensor]:
-        return {name: self.under_way.rows(value) for name, value in self.averages.items()}
+        return {name: self.training_state.rows(value) for name, value in self.averages.items()}
 
     def resume(self, state: Mapping[str, torch.Tensor]) -> None:
-        like = self.under_way.parameters
+        like = self.training_state.parameters
         self.averages = {name: rows.to(like[name].device).view_as(like[name]) for name, rows in state.items()}

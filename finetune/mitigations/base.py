@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from finetune import options
-from finetune.technique import Technique
+from finetune.core import options
+from finetune.core.hooks import TrainingHook
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +24,7 @@ class Runs(Protocol):
         """How good the mean of some runs' weights is on the validation split: more is better, whatever the metric."""
 
 
-class Mitigation(Technique):
+class Mitigation(TrainingHook):
     """A known cure for unstable fine-tuning: it changes the model before training, what training does, or combines what
     came out under several seeds."""
 
@@ -34,7 +34,7 @@ class Mitigation(Technique):
     """Other mitigations that cannot stand beside it, and strategies under which it cannot stand, with the reason."""
     needs_head: ClassVar[bool] = False
     """True when it is about the task's new head, and cannot stand where there is none."""
-    redraws: ClassVar[bool] = False
+    dynamic: ClassVar[bool] = False
     """True when what it changes before training has no pretrained value any more."""
     combines: ClassVar[Literal["weights", "predictions"] | None] = None
     """What of a variant's finished runs it makes the mean of; None: it is at work while each of them is trained."""

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from finetune.errors import bad_input
+from finetune.core.errors import bad_input
+from finetune.core.options import Options
+from finetune.core.registry import MITIGATIONS
 from finetune.mitigations.base import Mitigation
-from finetune.options import Options
-from finetune.registry import MITIGATIONS
 from finetune.strategies.base import trained_parameters
 from finetune.strategies.blocks import find_blocks
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
     import torch
 
-    from finetune.technique import UnderWay
+    from finetune.core.hooks import TrainingState
 
 OWN = int.from_bytes(b"child", "big")
-"""Part of the address of each draw, so that no other technique draws the same."""
+"""Part of the address of each draw, so that no other hook draws the same."""
 
 
 class ChildTuningOptions(Options):
@@ -80,37 +80,37 @@ class ChildTuning(Mitigation):
         blocks = tuple(f"{block}." for block in find_blocks(model))
         return [name for name in pretrained if name.startswith(blocks)]
 
-    def begin(self, under_way: UnderWay) -> None:
-        super().begin(under_way)
+    def begin(self, training_state: TrainingState) -> None:
+        super().begin(training_state)
         information = self._information() if self.options.mode == "D" else {}
-        self._start = {name: under_way.parameters[name].detach().clone() for name in information}
+        self._start = {name: training_state.parameters[name].detach().clone() for name in information}
         self._child = self._best(information)
 
     def gradients(self) -> None:
         if self.options.mode == "F":
             self._mask_at_random()
         for name, child in self._child.items():
-            gradient = self.under_way.parameters[name].grad
+            gradient = self.training_state.parameters[name].grad
             if gradient is not None:
                 gradient.mul_(child)
 
     def _mask_at_random(self) -> None:
-        under_way, reserve = self.under_way, self.options.reserve
-        for number, name in enumerate(self._masked(under_way.model, under_way.pretrained)):
-            gradient = under_way.parameters[name].grad
+        training_state, reserve = self.training_state, self.options.reserve
+        for number, name in enumerate(self._masked(training_state.model, training_state.pretrained)):
+            gradient = training_state.parameters[name].grad
             if gradient is not None:
-                kept = under_way.uniform(gradient, under_way.step, number, OWN) < reserve
+                kept = training_state.uniform(gradient, training_state.step, number, OWN) < reserve
                 gradient.mul_(kept).div_(reserve)
 
     def stepped(self, rate: float) -> None:
         import torch
 
         for name, child in self._child.items():
-            own = self.under_way.parameters[name].detach()
+            own = self.training_state.parameters[name].detach()
             own.copy_(torch.where(child, own, self._start[name]))
 
     def state(self) -> dict[str, torch.Tensor]:
-        return {name: self.under_way.rows(child) for name, child in self._child.items()}
+        return {name: self.training_state.rows(child) for name, child in self._child.items()}
 
     def resume(self, state: Mapping[str, torch.Tensor]) -> None:
         for name, rows in state.items():
@@ -121,17 +121,17 @@ class ChildTuning(Mitigation):
         """Fisher information of each weight (its diagonal, as the data show it), times the number of examples."""
         import torch
 
-        under_way, examples = self.under_way, self.under_way.examples
-        names = self._masked(under_way.model, under_way.pretrained)
-        found = {name: torch.zeros_like(under_way.parameters[name].detach()) for name in names}
+        training_state, examples = self.training_state, self.training_state.examples
+        names = self._masked(training_state.model, training_state.pretrained)
+        found = {name: torch.zeros_like(training_state.parameters[name].detach()) for name in names}
         count = min(self.options.fisher_examples, len(examples))
         for number in range(count):
-            under_way.gradients([examples[number * len(examples) // count]])
+            training_state.gradients([examples[number * len(examples) // count]])
             for name, total in found.items():
-                gradient = under_way.parameters[name].grad
+                gradient = training_state.parameters[name].grad
                 if gradient is not None:
                     total.addcmul_(gradient, gradient)
-            for parameter in under_way.parameters.values():
+            for parameter in training_state.parameters.values():
                 parameter.grad = None
         return found
 
@@ -142,12 +142,12 @@ class ChildTuning(Mitigation):
 
         if not information:
             return {}
-        rows = torch.cat([self.under_way.rows(value).cpu() for value in information.values()], 1)
+        rows = torch.cat([self.training_state.rows(value).cpu() for value in information.values()], 1)
         dropped = rows.shape[1] - round(self.options.reserve * rows.shape[1])
         # On the CPU, where the k-th smallest of so many numbers is found deterministically.
         least = rows.kthvalue(dropped, 1).values if dropped else rows.new_full((len(rows),), -1.0)
         child = {}
         for name, value in information.items():
-            own = self.under_way.rows(value)
+            own = self.training_state.rows(value)
             child[name] = ((own > least[:, None].to(own.device)) & (own > 0)).view_as(value)
         return child

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
+from finetune.core.options import Options
+from finetune.core.registry import MITIGATIONS
 from finetune.mitigations.averaging import Averaging
-from finetune.options import Options
-from finetune.registry import MITIGATIONS
 
 if TYPE_CHECKING:
-    from finetune.technique import UnderWay
+    from finetune.core.hooks import TrainingState
 
 
 class EMAOptions(Options):
@@ -46,10 +46,10 @@ class EMA(Averaging):
 
     options: EMAOptions
 
-    def begin(self, under_way: UnderWay) -> None:
-        super().begin(under_way)
+    def begin(self, training_state: TrainingState) -> None:
+        super().begin(training_state)
         self.start()
 
     def stepped(self, rate: float) -> None:
-        done = self.under_way.step
+        done = self.training_state.step
         self.include(1 - min(self.options.decay, (1 + done) / (10 + done)))

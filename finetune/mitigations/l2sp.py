@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from finetune.errors import bad_input
+from finetune.core.errors import bad_input
+from finetune.core.options import Options
+from finetune.core.registry import MITIGATIONS
 from finetune.mitigations.base import Mitigation
-from finetune.options import Options
-from finetune.registry import MITIGATIONS
 
 if TYPE_CHECKING:
     import torch
 
-    from finetune.technique import UnderWay
+    from finetune.core.hooks import TrainingState
 
 
 class L2SPOptions(Options):
@@ -57,11 +57,13 @@ class L2SP(Mitigation):
             found = "'l2-sp' has nothing to hold: no matrix learns that has a pretrained value"
             raise bad_input(at, found, "use strategy full or partial, or leave l2-sp out")
 
-    def begin(self, under_way: UnderWay) -> None:
-        super().begin(under_way)
-        one = 1 if len(under_way.streams) == 1 else 2  # dimensions of a bias, alone or stacked
-        self._matrices = {name: value for name, value in under_way.parameters.items() if value.ndim > one}
-        self._starts = {name: self._matrices[name].detach().clone() for name in self._matrices.keys() - under_way.fresh}
+    def begin(self, training_state: TrainingState) -> None:
+        super().begin(training_state)
+        one = 1 if len(training_state.streams) == 1 else 2  # dimensions of a bias, alone or stacked
+        self._matrices = {name: value for name, value in training_state.parameters.items() if value.ndim > one}
+        self._starts = {
+            name: self._matrices[name].detach().clone() for name in self._matrices.keys() - training_state.fresh
+        }
 
     def decays(self, parameter: str) -> bool:
         return False

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
+from finetune.core.options import Options
+from finetune.core.registry import MITIGATIONS
 from finetune.mitigations.base import Mitigation
-from finetune.options import Options
-from finetune.registry import MITIGATIONS
 
 if TYPE_CHECKING:
     import torch
 
-    from finetune.tasks.base import Outputs
+    from finetune.core.examples import Outputs
 
 
 class LabelSmoothingOptions(Options):

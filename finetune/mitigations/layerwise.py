@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from finetune.errors import bad_input
+from finetune.core.errors import bad_input
+from finetune.core.options import Options
+from finetune.core.registry import MITIGATIONS
 from finetune.mitigations.base import Mitigation
-from finetune.options import Options
-from finetune.registry import MITIGATIONS
 from finetune.strategies.rates import by_height
 
 if TYPE_CHECKING:

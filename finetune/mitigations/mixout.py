@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from finetune.errors import bad_input
+from finetune.core.errors import bad_input
+from finetune.core.options import Options
+from finetune.core.registry import MITIGATIONS
 from finetune.mitigations.base import Mitigation
-from finetune.options import Options
-from finetune.registry import MITIGATIONS
 
 if TYPE_CHECKING:
     import torch
 
-    from finetune.technique import UnderWay
+    from finetune.core.hooks import TrainingState
 
 OWN = int.from_bytes(b"mixout", "big")
-"""Part of the address of each draw, so that no other technique draws the same."""
+"""Part of the address of each draw, so that no other hook draws the same."""
 
 
 class MixoutOptions(Options):
@@ -63,22 +63,22 @@ class Mixout(Mitigation):
             found = "'mixout' has nothing to mix: no linear layer learns that has pretrained weights"
             raise bad_input(at, found, "use strategy full or partial, or leave mixout out")
 
-    def begin(self, under_way: UnderWay) -> None:
-        super().begin(under_way)
-        layers = linear_layers(under_way.model, under_way.pretrained)
+    def begin(self, training_state: TrainingState) -> None:
+        super().begin(training_state)
+        layers = linear_layers(training_state.model, training_state.pretrained)
         self._layers = layers if self.options.p else {}
-        self._starts = {name: under_way.parameters[name].detach().clone() for name in self._layers}
+        self._starts = {name: training_state.parameters[name].detach().clone() for name in self._layers}
         self._shares: dict[str, torch.Tensor] = {}
         self._drawn: int | None = None
         """The step whose draws are in ``_shares``: all parts of a batch meet the same weights."""
 
     @contextmanager
     def passing(self) -> Iterator[None]:
-        if self._drawn != self.under_way.step:
+        if self._drawn != self.training_state.step:
             self._shares = {name: self._draw(name) for name in self._layers}
-            self._drawn = self.under_way.step
+            self._drawn = self.training_state.step
         # In evaluation mode there is no dropout, wherever a model keeps its probabilities.
-        training = [module for module in self.under_way.model.modules() if module.training]
+        training = [module for module in self.training_state.model.modules() if module.training]
         places: dict[str, Any] = {name: layer._parameters for name, layer in self._layers.items()}
         own = {name: place["weight"] for name, place in places.items()}
         try:
@@ -98,8 +98,8 @@ class Mixout(Mitigation):
         """What to multiply W - W0 with in this step, (R, 1, inputs) or its like: 0, or 1 / (1 - p)."""
         outputs = -1 if _is_transposed(self._layers[name]) else -2
         inputs = self._starts[name].select(outputs, 0)  # as many draws as a layer has inputs, of each replica its own
-        number = list(self.under_way.parameters).index(name)
-        kept = self.under_way.uniform(inputs, self.under_way.step, number, OWN) >= self.options.p
+        number = list(self.training_state.parameters).index(name)
+        kept = self.training_state.uniform(inputs, self.training_state.step, number, OWN) >= self.options.p
         return (kept / (1 - self.options.p)).unsqueeze(outputs)
 
 

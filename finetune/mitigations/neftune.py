@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
+from finetune.core.options import Options
+from finetune.core.registry import MITIGATIONS
 from finetune.mitigations.base import Mitigation
 from finetune.mitigations.perturb import added, noise_like, over_examples, perturbed
-from finetune.options import Options
-from finetune.registry import MITIGATIONS
 
 if TYPE_CHECKING:
     import torch
@@ -45,17 +45,17 @@ class NEFTune(Mitigation):
     options: NEFTuneOptions
 
     @property
-    def remembers(self) -> bool:
+    def can_cache_prefix(self) -> bool:
         return False
 
     @contextmanager
     def passing(self) -> Iterator[None]:
-        with perturbed(self.under_way.model, self._noised):
+        with perturbed(self.training_state.model, self._noised):
             yield
 
     def _noised(self, embeddings: torch.Tensor) -> torch.Tensor:
         """``embeddings`` (rows, T, D) with noise."""
-        noise = noise_like(self.under_way, embeddings, "uniform")
-        tokens = over_examples(self.under_way, noise.new_ones(noise.shape[:2]), "sum")
+        noise = noise_like(self.training_state, embeddings, "uniform")
+        tokens = over_examples(self.training_state, noise.new_ones(noise.shape[:2]), "sum")
         scale = self.options.alpha / (tokens * noise.shape[2]).sqrt()
         return added(embeddings, noise * scale[..., None])

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
+from finetune.core.options import Options
 from finetune.mitigations.base import Mitigation
 from finetune.mitigations.perturb import added, noise_like, perturbed, symmetric_kl
-from finetune.options import Options
 
 if TYPE_CHECKING:
     import torch
 
-    from finetune.tasks.base import Outputs
+    from finetune.core.examples import Outputs
 
 
 class NoiseOptions(Options):
@@ -44,17 +44,17 @@ class Noised(Mitigation):
     options: NoiseOptions
 
     @property
-    def remembers(self) -> bool:
+    def can_cache_prefix(self) -> bool:
         return False
 
     def losses(self, losses: torch.Tensor, outputs: Outputs, again: Callable[[], Outputs]) -> torch.Tensor:
         if not self.options.strength:
             return losses
-        with perturbed(self.under_way.model, self._noised):
+        with perturbed(self.training_state.model, self._noised):
             noised = again()
         apart = symmetric_kl(outputs.logits, noised.logits)
         return losses + self.options.strength * outputs.by_example(apart)
 
     def _noised(self, embeddings: torch.Tensor) -> torch.Tensor:
         """``embeddings`` (rows, T, D) with noise."""
-        return added(embeddings, self.options.eps * noise_like(self.under_way, embeddings, self.options.noise))
+        return added(embeddings, self.options.eps * noise_like(self.training_state, embeddings, self.options.noise))

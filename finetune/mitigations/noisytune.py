@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
+from finetune.core.options import Options
+from finetune.core.registry import MITIGATIONS
 from finetune.mitigations.base import Mitigation
-from finetune.options import Options
-from finetune.registry import MITIGATIONS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

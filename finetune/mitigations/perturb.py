@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     import torch
 
-    from finetune.technique import UnderWay
+    from finetune.core.hooks import TrainingState
 
 
 @contextmanager
@@ -57,21 +57,21 @@ def added(values: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
     return (values + noise).to(values.dtype)
 
 
-def noise_like(under_way: UnderWay, values: torch.Tensor, kind: Literal["uniform", "normal"]) -> torch.Tensor:
+def noise_like(training_state: TrainingState, values: torch.Tensor, kind: Literal["uniform", "normal"]) -> torch.Tensor:
     """Random numbers (rows, T, ...) float32 that belong to the examples under way: uniform between -1 and 1, or
     normal with standard deviation 1."""
-    assert under_way.noise is not None, "there are random numbers within a forward pass of training only"
-    drawn = under_way.noise.uniform(values.shape)
+    assert training_state.noise is not None, "there are random numbers within a forward pass of training only"
+    drawn = training_state.noise.uniform(values.shape)
     return drawn if kind == "uniform" else drawn.erfinv() * math.sqrt(2)
 
 
-def over_examples(under_way: UnderWay, values: torch.Tensor, how: Literal["sum", "amax"]) -> torch.Tensor:
+def over_examples(training_state: TrainingState, values: torch.Tensor, how: Literal["sum", "amax"]) -> torch.Tensor:
     """For each position the sum or the largest of ``values`` (rows, T) over all positions of its example; of its
     sequence, where an example is a pair of them. Padding counts nowhere, and what stands there means nothing."""
     from finetune.tasks.causal.pairs import apart
 
-    assert under_way.batch is not None, "examples have their places within a forward pass of training only"
-    example = apart(dict(under_way.batch))["example"]
+    assert training_state.batch is not None, "examples have their places within a forward pass of training only"
+    example = apart(dict(training_state.batch))["example"]
     place = example.clamp(min=0)
     real = values.where(example >= 0, 0).flatten()
     return real.new_zeros(len(real)).scatter_reduce(0, place.flatten(), real, how)[place]

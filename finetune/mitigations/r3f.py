@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+from finetune.core.registry import MITIGATIONS
 from finetune.mitigations.noised import Noised, NoiseOptions
-from finetune.registry import MITIGATIONS
 
 
 class R3FOptions(NoiseOptions):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from finetune.errors import bad_input
+from finetune.core.errors import bad_input
+from finetune.core.registry import MITIGATIONS
 from finetune.mitigations.noised import Noised, NoiseOptions
-from finetune.registry import MITIGATIONS
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from finetune.technique import UnderWay
+    from finetune.core.hooks import TrainingState
 
 
 class R4FOptions(NoiseOptions):
@@ -52,8 +52,8 @@ class R4F(Noised):
         self._name = matrices[-1]
         return set()
 
-    def begin(self, under_way: UnderWay) -> None:
-        super().begin(under_way)
+    def begin(self, training_state: TrainingState) -> None:
+        super().begin(training_state)
         self._normalise()
 
     def gradients(self) -> None:
@@ -81,8 +81,8 @@ class R4F(Noised):
         """The weight that learns: the one that was found, or peft's copy of it."""
         module, _, key = self._name.rpartition(".")
         names = (f".{self._name}", f".{module}.modules_to_save.default.{key}")
-        return next(value for name, value in self.under_way.parameters.items() if f".{name}".endswith(names))
+        return next(value for name, value in self.training_state.parameters.items() if f".{name}".endswith(names))
 
     def _matrices(self, value: torch.Tensor) -> torch.Tensor:
         """Something of the weight's shape as each replica's matrix, (R, outputs, inputs): a view."""
-        return value.view(len(self.under_way.streams), *value.shape[-2:])
+        return value.view(len(self.training_state.streams), *value.shape[-2:])

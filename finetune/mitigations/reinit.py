@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
+from finetune.core.options import Options
+from finetune.core.registry import MITIGATIONS
 from finetune.mitigations.base import Mitigation
 from finetune.models import initialise
-from finetune.options import Options
-from finetune.registry import MITIGATIONS
 from finetune.strategies.blocks import last_blocks, parameters_above
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Reinit(Mitigation):
 
     name: ClassVar[str] = "reinit"
     Options = ReinitOptions
-    redraws: ClassVar[bool] = True
+    dynamic: ClassVar[bool] = True
 
     options: ReinitOptions
 

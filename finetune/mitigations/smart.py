@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from finetune.core.options import Options
+from finetune.core.registry import MITIGATIONS
 from finetune.mitigations.base import Mitigation
 from finetune.mitigations.perturb import added, noise_like, over_examples, perturbed, symmetric_kl
-from finetune.options import Options
-from finetune.registry import MITIGATIONS
 
 if TYPE_CHECKING:
     import torch
 
-    from finetune.tasks.base import Outputs
+    from finetune.core.examples import Outputs
 
 
 class SmartOptions(Options):
@@ -69,14 +69,14 @@ class Smart(Mitigation):
     options: SmartOptions
 
     @property
-    def remembers(self) -> bool:
+    def can_cache_prefix(self) -> bool:
         return False
 
     def losses(self, losses: torch.Tensor, outputs: Outputs, again: Callable[[], Outputs]) -> torch.Tensor:
         if not self.options.strength:
             return losses
         change = self.worst_change(outputs, again)
-        with perturbed(self.under_way.model, lambda embeddings: added(embeddings, change)):
+        with perturbed(self.training_state.model, lambda embeddings: added(embeddings, change)):
             changed = again()
         apart = symmetric_kl(outputs.logits, changed.logits)
         return losses + self.options.strength * outputs.by_example(apart)
@@ -91,15 +91,15 @@ class Smart(Mitigation):
         def changed(embeddings: torch.Tensor) -> torch.Tensor:
             nonlocal change
             if change is None:
-                change = options.sigma * noise_like(self.under_way, embeddings, "normal")
+                change = options.sigma * noise_like(self.training_state, embeddings, "normal")
             change.requires_grad_()
             return added(embeddings, change)
 
         for _ in range(options.steps):
-            with perturbed(self.under_way.model, changed):
+            with perturbed(self.training_state.model, changed):
                 apart = symmetric_kl(again().logits, wanted)
             [slope] = torch.autograd.grad(apart.sum(), change)
-            steepest = over_examples(self.under_way, slope.abs().amax(-1), "amax")
+            steepest = over_examples(self.training_state, slope.abs().amax(-1), "amax")
             step = options.eta * slope / steepest.clamp(min=torch.finfo(slope.dtype).tiny)[..., None]
             change = (change.detach() + step).clamp(-options.epsilon, options.epsilon)
         return change

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Literal
 
+from finetune.core.options import Options
+from finetune.core.registry import MITIGATIONS
 from finetune.mitigations.base import Mitigation, Runs
-from finetune.options import Options
-from finetune.registry import MITIGATIONS
 
 
 class SoupOptions(Options):

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
+from finetune.core.options import Options
+from finetune.core.registry import MITIGATIONS
 from finetune.mitigations.averaging import Averaging
-from finetune.options import Options
-from finetune.registry import MITIGATIONS
 
 if TYPE_CHECKING:
-    from finetune.technique import UnderWay
+    from finetune.core.hooks import TrainingState
 
 
 class SWAOptions(Options):
@@ -44,16 +44,16 @@ class SWA(Averaging):
 
     options: SWAOptions
 
-    def begin(self, under_way: UnderWay) -> None:
-        super().begin(under_way)
+    def begin(self, training_state: TrainingState) -> None:
+        super().begin(training_state)
         self.averages = {}
-        self._first = min(math.ceil(self.options.start * under_way.steps), under_way.steps - 1)
+        self._first = min(math.ceil(self.options.start * training_state.steps), training_state.steps - 1)
 
     def gradients(self) -> None:
         # Before the step, so that a run which has ended by then keeps the weights it ended with.
-        if self.under_way.step == self._first:
+        if self.training_state.step == self._first:
             self.start()
 
     def stepped(self, rate: float) -> None:
-        if self.under_way.step >= self._first:
-            self.include(1 / (self.under_way.step - self._first + 1))
+        if self.training_state.step >= self._first:
+            self.include(1 / (self.training_state.step - self._first + 1))

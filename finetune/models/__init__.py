@@ -1,9 +1,8 @@
 """A base model from the hub (with a revision), a folder, a GGUF file, or an installed package."""
 
-from finetune.models.arithmetic import PARTS, Parts, arithmetic_name, cpu_name
 from finetune.models.base import BaseModel, head_parameters, initialise
 from finetune.models.configuration import is_masked, positions_of, rows_of, rows_said
-from finetune.models.devices import choose_device, choose_dtype, choose_parts, explain_dtype
+from finetune.models.devices import choose_device, choose_dtype, choose_parts, explain_dtype, processor
 from finetune.models.facts import Facts, facts_of
 from finetune.models.fit import modules_of
 from finetune.models.loading import load_base, load_config, load_tokenizer, skeleton, weightless_base
@@ -12,19 +11,15 @@ from finetune.models.pooling import Pooling, declared
 from finetune.models.small import draw_small
 
 __all__ = [
-    "PARTS",
     "BaseModel",
     "Facts",
     "Location",
     "ModelOptions",
-    "Parts",
     "Pooling",
-    "arithmetic_name",
     "check_files",
     "choose_device",
     "choose_dtype",
     "choose_parts",
-    "cpu_name",
     "declared",
     "draw_small",
     "explain_dtype",
@@ -38,6 +33,7 @@ __all__ = [
     "locate",
     "modules_of",
     "positions_of",
+    "processor",
     "rows_of",
     "rows_said",
     "skeleton",

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from finetune.digests import weights_digest
-from finetune.randomness import Streams
+from finetune.core.digests import weights_digest
+from finetune.core.randomness import Streams
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finetune.errors import bad_input
-from finetune.models.arithmetic import Parts, measured_for, parts_for, width_of
-from finetune.models.places import ModelOptions
+from finetune.core.arithmetic import Parts, measured_for, parts_for
+from finetune.core.errors import InputError, bad_input
+from finetune.models.places import ModelOptions, locate
 
 if TYPE_CHECKING:
     import torch
+
+WIDTH, NARROWEST, WIDEST, STEP = 512, 128, 1024, 128
+"""Hidden size that is measured where the model's is not known, and to which others are brought: the ratio hardly
+changes beyond."""
+
+HIDDEN = ("hidden_size", "d_model", "n_embd", "dim")
+"""What configurations call it."""
+
+
+def processor(options: ModelOptions) -> tuple[torch.device, torch.dtype]:
+    """The device and the arithmetic of a model."""
+    device = choose_device(options)
+    return device, choose_dtype(options, device)
 
 
 def choose_device(options: ModelOptions) -> torch.device:
@@ -63,3 +78,17 @@ def explain_dtype(options: ModelOptions, device: torch.device) -> tuple[str, str
 def choose_parts(options: ModelOptions, dtype: torch.dtype) -> Parts:
     """In parts of how many tokens a CPU trains this model fastest: measured once."""
     return parts_for(width_of(options), dtype)
+
+
+def width_of(options: ModelOptions) -> int:
+    """The model's hidden size where its configuration lies on this machine, brought to one of a few sizes."""
+    return min(max(round(_hidden_size(options) / STEP) * STEP, NARROWEST), WIDEST)
+
+
+def _hidden_size(options: ModelOptions) -> int:
+    try:
+        place = locate(options.source)
+        known = json.loads((Path(place.name) / "config.json").read_text(encoding="utf-8")) if place.local else {}
+    except (InputError, OSError, ValueError):  # which loading the model will tell about
+        return WIDTH
+    return next((known[name] for name in HIDDEN if isinstance(known.get(name), int)), WIDTH)

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from finetune.digests import file_digest, text_digest
+from finetune.core.digests import file_digest, text_digest
 from finetune.models.places import Location, ModelOptions, locate
 
 SAFE = ("*.safetensors",)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from finetune.errors import bad_input
+from finetune.core.errors import bad_input
 from finetune.models.base import head_parameters
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.errors import bad_input
+from finetune.core.errors import bad_input
 from finetune.models.base import BaseModel, head_parameters
 from finetune.models.configuration import check_class, lay_over
 from finetune.models.fit import fit_of

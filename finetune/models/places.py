@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from finetune.errors import bad_input
-from finetune.locations import resolve_package_path
-from finetune.options import Options
+from finetune.core.errors import bad_input
+from finetune.core.options import Options
+from finetune.core.paths import resolve_package_path
 
 
 class ModelOptions(Options):

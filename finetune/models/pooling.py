@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from finetune.errors import bad_input
+from finetune.core.errors import bad_input
+from finetune.core.options import Options
 from finetune.models.places import ModelOptions, locate
-from finetune.options import Options
 
 Mode = Literal["cls", "mean", "last", "max"]
 

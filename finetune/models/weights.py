@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finetune.errors import bad_input
+from finetune.core.errors import bad_input
 from finetune.models.places import ModelOptions, locate
 
 if TYPE_CHECKING:

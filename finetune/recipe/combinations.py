@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from finetune.core.errors import did_you_mean
+from finetune.core.registry import STRATEGIES, TASKS
 from finetune.data.options import DataOptions
-from finetune.errors import did_you_mean
 from finetune.evaluate import metrics
 from finetune.evaluate.options import HeldOut
 from finetune.recipe.explain import Mistake
-from finetune.registry import STRATEGIES, TASKS
 from finetune.train.options import Plateau, Prodigy, TrainOptions
 
 OWN_PARTS = ("train", "validation")
@@ -55,14 +55,14 @@ def _pairs(task: Any, strategy: Any) -> Iterator[Mistake]:
     """Pairs of answers, where something is to learn from them or to compare them."""
     if getattr(task, "rejected", None):
         return
-    cure = "name the column of worse answers in task.rejected" if task.type == "chat" else "write task type chat"
+    remedy = "name the column of worse answers in task.rejected" if task.type == "chat" else "write task type chat"
     if STRATEGIES.get(strategy.type).pairs:
         found = f"is '{strategy.type}', which learns from a better and a worse answer to the same prompt, and"
-        yield Mistake(("strategy", "type"), f"{found} this task has no rejected answers", cure)
+        yield Mistake(("strategy", "type"), f"{found} this task has no rejected answers", remedy)
     for number, name in enumerate(task.metrics):
         if name in metrics.OWN and metrics.OWN[name].needs == "margin":
             found = f"'{name}' compares chosen with rejected answers, and this task has no rejected ones"
-            yield Mistake(("task", "metrics", number), found, cure)
+            yield Mistake(("task", "metrics", number), found, remedy)
 
 
 def _held_out(data: DataOptions, evaluate: list[HeldOut]) -> Iterator[Mistake]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from finetune.errors import did_you_mean
+from finetune.core.errors import did_you_mean
 from finetune.recipe.options import PLUGIN_SECTIONS
 from finetune.recipe.sections import description, known_keys, models_at, plugin_name
 from finetune.recipe.tree import Key, Keys, Node, Origin, dotted

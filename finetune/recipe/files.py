@@ -6,7 +6,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from finetune.errors import InputError, Problem, did_you_mean
+from finetune.core.errors import InputError, Problem, did_you_mean
 from finetune.recipe.tree import Node, Origin, merge, shown
 from finetune.recipe.yaml_text import parse
 

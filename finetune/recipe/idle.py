@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from finetune.errors import Problem
-from finetune.options import OPERATIONAL
+from finetune.core.errors import Problem
+from finetune.core.options import OPERATIONAL
+from finetune.core.registry import STRATEGIES
 from finetune.recipe.options import Recipe
 from finetune.recipe.tree import COMMAND_LINE, Node, shown
-from finetune.registry import STRATEGIES
 from finetune.train.options import TrainOptions
 
 STEPS = frozenset(

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from finetune.core.options import OPERATIONAL, Options
+from finetune.core.randomness import STREAMS, StreamName, Streams
+from finetune.core.registry import MITIGATIONS, STRATEGIES, TASKS, Registry
 from finetune.data.options import DataOptions
 from finetune.evaluate.options import HeldOut, ScoringOptions
 from finetune.models import ModelOptions
-from finetune.options import OPERATIONAL, Options
-from finetune.randomness import STREAMS, StreamName, Streams
-from finetune.registry import MITIGATIONS, STRATEGIES, TASKS, Registry
 from finetune.train.options import OWN_DEFAULTS, TrainOptions
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"

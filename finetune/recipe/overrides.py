@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from finetune.errors import InputError, Problem
+from finetune.core.errors import InputError, Problem
 from finetune.recipe.tree import COMMAND_LINE, Node, Origin, assign
 from finetune.recipe.yaml_text import parse
 

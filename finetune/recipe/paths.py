@@ -7,10 +7,10 @@ import os
 from pathlib import Path
 from typing import Any, TypeVar
 
+from finetune.core.options import Options
+from finetune.core.paths import PACKAGE
 from finetune.data.options import Source
-from finetune.locations import PACKAGE
 from finetune.models import ModelOptions
-from finetune.options import Options
 from finetune.recipe.tree import Node
 
 AnyOptions = TypeVar("AnyOptions", bound=Options)

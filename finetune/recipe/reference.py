@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from finetune.options import described, references
+from finetune.core.options import described, references
+from finetune.core.registry import summary
 from finetune.recipe.options import PLUGIN_SECTIONS, Recipe
-from finetune.registry import summary
 
 BEGIN, END = "<!-- recipe reference: finetune schema --markdown -->", "<!-- end of recipe reference -->"
 """Around the reference in the README; a test holds the two against each other."""

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finetune.errors import InputError, Problem, did_you_mean
-from finetune.randomness import Streams
+from finetune.core.errors import InputError, Problem, did_you_mean
+from finetune.core.randomness import Streams
 from finetune.recipe.explain import Mistake, describe
 from finetune.recipe.files import read, read_mapping, read_text
 from finetune.recipe.idle import idle_steps

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from finetune.options import Options
+from finetune.core.options import Options
 from finetune.recipe.options import Recipe
 from finetune.recipe.tree import Key, Node
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from finetune.errors import bad_input
+from finetune.core.errors import bad_input
 
 Key = str | int
 Keys = tuple[Key, ...]

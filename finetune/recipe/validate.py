@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from finetune.errors import Problem
+from finetune.core.errors import Problem
 from finetune.recipe.combinations import impossible
 from finetune.recipe.explain import Mistake, explain
 from finetune.recipe.options import Recipe

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from finetune.errors import InputError, Problem
+from finetune.core.errors import InputError, Problem
 from finetune.recipe.tree import Keys, Node, Origin, dotted
 
 _TAG = "tag:yaml.org,2002:"

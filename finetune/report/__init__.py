@@ -17,12 +17,12 @@ def build(study_dir: Path, baseline: str | None = None) -> dict[str, Any]:
     ``baseline`` is the variant that all others are compared with, where it is not to be the recipe's.
     Raises InputError when the folder is not a study's, or no variant has the baseline's name.
     """
+    from finetune.core.run_dir import StudyDir, write_json, write_text
+    from finetune.core.signals import stop_here
     from finetune.report import card, content, html, markdown
     from finetune.report.ranking import best_variant
     from finetune.report.reading import read_study
     from finetune.report.results import results_of
-    from finetune.run_dir import StudyDir, write_json, write_text
-    from finetune.stopping import stop_here
 
     study = read_study(Path(study_dir), baseline)
     stop_here("writing the report")

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from finetune.core.run_dir import BASE
 from finetune.report.blocks import Block, Bullets, Cell, Code, Column, Fold, Table, Text
 from finetune.report.markdown import blocks, escape
 from finetune.report.measured import SOLVED_METHOD
@@ -19,7 +20,6 @@ from finetune.report.reading import Study
 from finetune.report.sections import methods
 from finetune.report.units import NONE, count, memory, seconds, share, short_count, unit
 from finetune.report.verdict import verdict_of
-from finetune.run_dir import BASE
 
 Results = dict[str, Any]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from finetune.core.run_dir import BASE, FAILED
 from finetune.report.blocks import Block, Cell, Column, Document, Figure, Fold, Section, Table, Text
 from finetune.report.drawing import plots
 from finetune.report.measured import BASE_REASON
@@ -24,7 +25,6 @@ from finetune.report.sections import (
 )
 from finetune.report.units import NONE, Unit, count, seconds, unit
 from finetune.report.verdict import verdict_of
-from finetune.run_dir import BASE, FAILED
 
 Results = dict[str, Any]
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from finetune import stats
+from finetune.core.run_dir import BASE
 from finetune.report.reading import Study
 from finetune.report.sections.agreement import agreement_of
 from finetune.report.sections.calibration import calibration_of
 from finetune.report.sides import distinct, side_of
-from finetune.run_dir import BASE
 
 Results = dict[str, Any]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from finetune.run_dir import BASE
+from finetune.core.run_dir import BASE
 
 Results = dict[str, Any]
 

@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import yaml
 from numpy.typing import NDArray
 
-from finetune.errors import bad_input, did_you_mean
+from finetune.core.errors import bad_input, did_you_mean
+from finetune.core.run_dir import BASE, RunDir, StudyDir, read_json
 from finetune.report.units import NONE
-from finetune.run_dir import BASE, RunDir, StudyDir, read_json
 
 TEXTS = ("prediction", "reference")
 """Columns of the prediction store that hold texts."""

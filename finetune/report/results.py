@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from finetune import stats
+from finetune.core.run_dir import BASE, FAILED, FORMAT
 from finetune.report.measured import BASE_REASON, SOLVED_REASON, Measured, decide, measure
 from finetune.report.reading import Run, Study
 from finetune.report.sections.across import across_of
 from finetune.report.sections.combined import combined_of
 from finetune.report.units import unit
-from finetune.run_dir import BASE, FAILED, FORMAT
 
 LEVEL = 0.95
 """Level of every interval in a report."""

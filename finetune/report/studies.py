@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from finetune import stats
-from finetune.errors import InputError, Problem, bad_input, did_you_mean
+from finetune.core.errors import InputError, Problem, bad_input, did_you_mean
+from finetune.core.run_dir import FORMAT, StudyDir
 from finetune.report.reading import Study, read_study
 from finetune.report.sides import side_of
-from finetune.run_dir import FORMAT, StudyDir
 
 LEVEL = 0.95
 

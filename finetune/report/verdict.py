@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from finetune import stats
+from finetune.core.run_dir import BASE
 from finetune.report.blocks import Verdict
 from finetune.report.measured import SOLVED_METHOD
 from finetune.report.ranking import headline_key, ranked
 from finetune.report.units import count, listing, p_value, unit
-from finetune.run_dir import BASE
 
 NBSP = "\N{NO-BREAK SPACE}"
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from finetune.errors import bad_input
-from finetune.options import Options
-from finetune.registry import STRATEGIES
+from finetune.core.errors import bad_input
+from finetune.core.options import Options
+from finetune.core.registry import STRATEGIES
 from finetune.strategies.base import Strategy
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class Adapter(Strategy):
         self._beside: list[Strategy] = []
 
     @property
-    def techniques(self) -> list[Strategy]:
+    def hooks(self) -> list[Strategy]:
         return [self, *self._beside]
 
     @property
@@ -106,7 +106,7 @@ class Adapter(Strategy):
         return known.get(word, "lora" if word in ("rslora", "pissa", "lora+") else word)
 
     @property
-    def stacks(self) -> bool:
+    def can_stack(self) -> bool:
         """Whether all that it trains lies in layers that can be stacked, beside weights that all seeds share."""
         options = self.options
         known = STACKING.get(self._peft_name)
@@ -114,7 +114,7 @@ class Adapter(Strategy):
         return known is not None and options.options.keys() <= known and start in STARTS and not options.quantize
 
     @property
-    def remembers(self) -> bool:
+    def can_cache_prefix(self) -> bool:
         """Virtual tokens, for one, change what every frozen block makes of a text."""
         return self._peft_name in WITHIN
 
@@ -147,7 +147,7 @@ class Adapter(Strategy):
         return self.options.quantize or ("4bit" if self.options.word == "qlora" else None)
 
     @property
-    def packs(self) -> bool:
+    def quantizes(self) -> bool:
         return self._bits is not None
 
     def rate(self, parameter: str) -> float:

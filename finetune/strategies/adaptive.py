@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from finetune.options import Options
-from finetune.registry import STRATEGIES
+from finetune.core.options import Options
+from finetune.core.registry import STRATEGIES
 from finetune.strategies.rates import by_height, by_pattern
 from finetune.strategies.whole import Whole
 
@@ -82,7 +82,7 @@ class Adaptive(Whole):
         return {"optimizer": method} if method in ("schedule-free", "prodigy") else {}
 
     @property
-    def plain(self) -> bool:
+    def optimizer_only(self) -> bool:
         return self.options.method not in ("layerwise", "groups")
 
     def prepare(self, model: PreTrainedModel, head: set[str]) -> torch.nn.Module:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from finetune import options
-from finetune.technique import Technique
+from finetune.core import options
+from finetune.core.hooks import TrainingHook
 
 if TYPE_CHECKING:
     import torch
@@ -16,7 +16,7 @@ TRAINED_WEIGHTS = "trained.safetensors"
 """File that holds what a run changed, by parameter name."""
 
 
-class Strategy(Technique):
+class Strategy(TrainingHook):
     """Decides which parameters learn. It never mentions batches, seeds or files of a run."""
 
     name: ClassVar[str]
@@ -50,12 +50,12 @@ class Strategy(Technique):
         return False
 
     @property
-    def techniques(self) -> list[Strategy]:
+    def hooks(self) -> list[Strategy]:
         """What takes part in training: itself, and the strategy inside it, if there is one."""
         return [self]
 
     @property
-    def packs(self) -> bool:
+    def quantizes(self) -> bool:
         """Whether it keeps frozen weights in so few bits that nothing can be added to them."""
         return False
 

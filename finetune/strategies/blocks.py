@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from finetune.errors import bad_input, did_you_mean
+from finetune.core.errors import bad_input, did_you_mean
 
 if TYPE_CHECKING:
     import torch

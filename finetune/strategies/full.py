@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from finetune.options import Options
-from finetune.registry import STRATEGIES
+from finetune.core.options import Options
+from finetune.core.registry import STRATEGIES
 from finetune.strategies.whole import Whole
 
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from finetune.errors import bad_input
-from finetune.options import Options
-from finetune.registry import STRATEGIES
+from finetune.core.errors import bad_input
+from finetune.core.options import Options
+from finetune.core.registry import STRATEGIES
 from finetune.strategies.base import Strategy, single_linear, train_only
 from finetune.strategies.tangent import linearise, own_origin
 from finetune.strategies.whole import restore_whole
@@ -110,14 +110,14 @@ class Linear(Strategy):
         return not self.linearised
 
     @property
-    def stacks(self) -> bool:
+    def can_stack(self) -> bool:
         # A stacked module would have to be a function of other weights than its own.
         return not self.linearised
 
     @property
-    def plain(self) -> bool:
+    def optimizer_only(self) -> bool:
         # The tangent is taken at all weights, and not at those rows only that training meets.
-        return super().plain and not self.linearised
+        return super().optimizer_only and not self.linearised
 
     @property
     def differentiates(self) -> bool:

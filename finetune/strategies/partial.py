@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from finetune.errors import bad_input, did_you_mean
-from finetune.options import Options
-from finetune.registry import STRATEGIES
+from finetune.core.errors import bad_input, did_you_mean
+from finetune.core.options import Options
+from finetune.core.registry import STRATEGIES
 from finetune.strategies.base import Strategy, train_only
 from finetune.strategies.blocks import heights, last_blocks, named_blocks, parameters_above, shapes
 from finetune.strategies.parts import biases, embeddings, norms
@@ -75,7 +75,7 @@ class Partial(Strategy):
     """Names of parameters that begin to learn together, in that order."""
 
     @property
-    def plain(self) -> bool:
+    def optimizer_only(self) -> bool:
         return self.options.unfreeze is None
 
     def prepare(self, model: PreTrainedModel, head: set[str]) -> torch.nn.Module:
@@ -133,14 +133,14 @@ class Partial(Strategy):
         """Take the gradients of what does not learn yet: without one, a parameter is not decayed either, and the
         optimizer's memory of it begins when it does."""
         for number, names in enumerate(self.levels):
-            if self.under_way.step < self.begins(number):
+            if self.training_state.step < self.begins(number):
                 for name in names:
-                    self.under_way.parameters[name].grad = None
+                    self.training_state.parameters[name].grad = None
 
     def begins(self, level: int) -> int:
         """The first step in which a level learns."""
         if self.options.unfreeze is None:
             return 0
         if self.options.unfreeze == "epoch":
-            return level * self.under_way.epoch
-        return round(level / (len(self.levels) - 1) * self.options.unfreeze * self.under_way.steps)
+            return level * self.training_state.epoch
+        return round(level / (len(self.levels) - 1) * self.options.unfreeze * self.training_state.steps)

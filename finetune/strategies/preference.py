@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Union
 
 from pydantic import Field
 
-from finetune.errors import InputError
-from finetune.options import Options
-from finetune.registry import STRATEGIES
+from finetune.core.errors import InputError
+from finetune.core.options import Options
+from finetune.core.registry import STRATEGIES
 from finetune.strategies.base import Strategy
 
 if TYPE_CHECKING:
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from finetune.tasks.base import Task
-    from finetune.technique import UnderWay
+    from finetune.core.hooks import Losses, TrainingState
 
     WhatLearns: TypeAlias = Any
 else:
@@ -76,16 +75,16 @@ class Preference(Strategy):
         self.inner: Strategy = STRATEGIES.get(options.of.type)(options.of)
 
     @property
-    def techniques(self) -> list[Strategy]:
-        return [self, *self.inner.techniques]
+    def hooks(self) -> list[Strategy]:
+        return [self, *self.inner.hooks]
 
     @property
-    def stacks(self) -> bool:
-        return self.inner.stacks
+    def can_stack(self) -> bool:
+        return self.inner.can_stack
 
     @property
-    def plain(self) -> bool:
-        return self.inner.plain
+    def optimizer_only(self) -> bool:
+        return self.inner.optimizer_only
 
     @property
     def differentiates(self) -> bool:
@@ -105,12 +104,12 @@ class Preference(Strategy):
     def restore(self, model: Any, folder: Path) -> None:
         self.inner.restore(model, folder)
 
-    def begin(self, under_way: UnderWay) -> None:
-        super().begin(under_way)
-        self.start = {name: value.detach().clone() for name, value in under_way.parameters.items()}
+    def begin(self, training_state: TrainingState) -> None:
+        super().begin(training_state)
+        self.start = {name: value.detach().clone() for name, value in training_state.parameters.items()}
 
     def objective(
-        self, task: Task, model: torch.nn.Module, batch: dict[str, torch.Tensor]
+        self, task: Losses, model: torch.nn.Module, batch: dict[str, torch.Tensor]
     ) -> Callable[[], torch.Tensor]:
         from torch.nn.functional import logsigmoid
 
@@ -123,10 +122,10 @@ class Preference(Strategy):
         """Within the context the model is the one that training starts from, and nothing about it is random."""
         import torch
 
-        own = {name: value.data for name, value in self.under_way.parameters.items()}
-        training = [module for module in self.under_way.model.modules() if module.training]
+        own = {name: value.data for name, value in self.training_state.parameters.items()}
+        training = [module for module in self.training_state.model.modules() if module.training]
         self._stand_in(self.start)
-        self.under_way.model.eval()
+        self.training_state.model.eval()
         try:
             with torch.no_grad():
                 yield
@@ -139,7 +138,7 @@ class Preference(Strategy):
         import torch
 
         for name, value in weights.items():
-            self.under_way.parameters[name].data = value
+            self.training_state.parameters[name].data = value
         torch.clear_autocast_cache()  # which takes a parameter for the same as before
 
 

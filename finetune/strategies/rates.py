@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from finetune.errors import bad_input, did_you_mean
+from finetune.core.errors import bad_input, did_you_mean
 from finetune.strategies.blocks import find_blocks, heights, shapes
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
-from finetune.errors import bad_input
+from finetune.core.errors import bad_input
 
 if TYPE_CHECKING:
     import torch

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from finetune.errors import bad_input
+from finetune.core.errors import bad_input
+from finetune.core.examples import Encoded, Example, Outputs, Prediction, token_facts
+from finetune.core.options import OPERATIONAL, Options
+from finetune.core.registry import TASKS
 from finetune.models import is_masked
-from finetune.options import OPERATIONAL, Options
-from finetune.registry import TASKS
-from finetune.tasks.base import Encoded, Example, Outputs, Prediction, Task, token_facts
+from finetune.tasks.base import Task
 from finetune.tasks.batching import Batching
 from finetune.tasks.chat_columns import ChatColumns, Given, as_tools, in_row
 from finetune.tasks.control import MARKS, Marker, special_tokens
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from finetune.data import Splits
-    from finetune.tasks.causal.ways import Way
+    from finetune.tasks.causal.ways import LossPath
 
 
 class ChatOptions(Options):
@@ -267,11 +268,11 @@ class Chat(Task):
         found = self._way(model, replicas)
         return self.in_words(replace(found, packed=found.packed and self.packing))
 
-    def _way(self, model: torch.nn.Module, replicas: int = 1) -> Way:
-        from finetune.tasks.causal.ways import way_of
+    def _way(self, model: torch.nn.Module, replicas: int = 1) -> LossPath:
+        from finetune.tasks.causal.ways import loss_path_of
 
         tokens = np.linspace(0, len(self.tokenizer), 18, dtype=int)[1:-1]
-        return way_of(model, tokens.tolist(), replicas)
+        return loss_path_of(model, tokens.tolist(), replicas)
 
     def arranged(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         from finetune.tasks.causal.packing import unpacked
@@ -288,8 +289,7 @@ class Chat(Task):
     def plain(self, model: torch.nn.Module, example: Example) -> Outputs:
         from finetune.tasks.causal.ways import plain_outputs
 
-        [ids, *_], [targets, *_] = example.parts(example.inputs["input_ids"]), example.parts(example.target)
-        return plain_outputs(model, ids, targets)
+        return plain_outputs(model, example.parts(example.inputs["input_ids"])[0], example.parts(example.target)[0])
 
     def margins(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         chosen, rejected = self._losses(model, batch).unbind(1)

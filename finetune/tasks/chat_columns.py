@@ -9,8 +9,8 @@ from dataclasses import replace
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from finetune.errors import InputError, bad_input
-from finetune.progress import track
+from finetune.core.errors import InputError, bad_input
+from finetune.core.progress import track
 from finetune.tasks.messages import Message, has_value, mistake_in, without_keys
 from finetune.tasks.recognised import MESSAGES, as_messages, known_columns, parsed, recognised, with_messages
 

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from finetune.core.errors import bad_input
+from finetune.core.examples import Encoded, Example, Outputs, Prediction, model_inputs, pad, token_facts
+from finetune.core.options import OPERATIONAL, Options
+from finetune.core.progress import parts
+from finetune.core.registry import TASKS
 from finetune.data.labels import natural, visible
-from finetune.errors import bad_input
 from finetune.models.pooling import POOLED
-from finetune.options import OPERATIONAL, Options
-from finetune.progress import parts
-from finetune.registry import TASKS
-from finetune.tasks.base import Encoded, Example, Outputs, Prediction, Task, model_inputs, pad, token_facts
+from finetune.tasks.base import Task
 
 if TYPE_CHECKING:
     import torch

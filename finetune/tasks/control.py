@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from finetune.errors import bad_input
+from finetune.core.errors import bad_input
 from finetune.tasks.messages import changed_text
 
 if TYPE_CHECKING:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, chain, pairwise
 from typing import TYPE_CHECKING
 
-from finetune.errors import bad_input
-from finetune.progress import parts
+from finetune.core.errors import bad_input
+from finetune.core.examples import Frame
+from finetune.core.progress import parts
 from finetune.tasks.control import MARKS, without_tokens
 
 if TYPE_CHECKING:
@@ -20,37 +20,6 @@ if TYPE_CHECKING:
 
 IGNORED = -100
 """Label of a token that is not learnt."""
-
-_TAG = re.compile(r"<[^<>\s]+>|\[[^\[\]\s]+\]")
-"""Such as `</think>` or `[/THINK]`."""
-
-
-@dataclass(frozen=True)
-class Frame:
-    """What a template puts around an answer's own words, such as an empty think block before them: it is learnt, and
-    does not count when answers are compared."""
-
-    lead: str = ""
-    tail: str = ""
-
-    def __bool__(self) -> bool:
-        return bool(self.lead.strip() or self.tail.strip())
-
-    def after_lead(self, answer: str) -> str:
-        """``answer`` without the lead. What closes with a tag, as reasoning does, may hold something else than ours;
-        where it was begun and is not closed, there is no answer yet."""
-        lead, begins = self.lead.strip(), answer.lstrip()
-        if begins.startswith(lead):
-            return begins[len(lead) :] if lead else answer
-        tags = _TAG.findall(lead)
-        opens, closes = bool(tags) and lead.startswith(tags[0]), bool(tags) and lead.endswith(tags[-1])
-        if not closes or (opens and (len(tags) == 1 or not begins.startswith(tags[0]))):
-            return answer
-        return begins.partition(tags[-1])[2]
-
-    def before_tail(self, answer: str) -> str:
-        """``answer``, which ends with no special token, without the tail."""
-        return answer.rstrip().removesuffix(self.tail.strip()) if self.tail.strip() else answer
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from finetune.errors import bad_input
+from finetune.core.errors import bad_input
+from finetune.core.examples import Encoded, Example, Outputs, Prediction, token_facts
+from finetune.core.options import OPERATIONAL, Options
+from finetune.core.progress import parts
+from finetune.core.registry import TASKS
 from finetune.models import is_masked, rows_said
-from finetune.options import OPERATIONAL, Options
-from finetune.progress import parts
-from finetune.registry import TASKS
-from finetune.tasks.base import Encoded, Example, Outputs, Prediction, Task, token_facts
+from finetune.tasks.base import Task
 from finetune.tasks.batching import Batching
 from finetune.tasks.conversation import IGNORED
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from finetune.data import Splits
-    from finetune.tasks.causal.ways import Head, Way
+    from finetune.tasks.causal.ways import Head, LossPath
 
 MASKED, RANDOM = 0.8, 0.1
 """Of the tokens to predict, the shares that are masked and replaced by any token; the rest stay as they are (Devlin et
@@ -74,7 +75,7 @@ class Language(Task):
         return "AutoModelForMaskedLM" if self.masked else "AutoModelForCausalLM"
 
     @property
-    def redraws(self) -> bool:
+    def dynamic(self) -> bool:
         return self.masked
 
     @property
@@ -124,7 +125,7 @@ class Language(Task):
             whole = np.asarray([*ids, end] if last and end is not None else ids)
             if len(whole) > 1:
                 made = self._example(len(examples), whole)
-                examples.append(made if training else self.drawn(made, made.number))
+                examples.append(made if training else self.resample(made, made.number))
                 rows.append(owners[number])
         if not examples:
             raise bad_input("task.text", f"{at} has no text that could be learnt from", "give longer texts")
@@ -154,7 +155,7 @@ class Language(Task):
         """Places of the tokens that are not special."""
         return np.flatnonzero(~np.isin(ids, self.tokenizer.all_special_ids))
 
-    def drawn(self, example: Example, seed: int) -> Example:
+    def resample(self, example: Example, seed: int) -> Example:
         if not self.masked:
             return example
         rng, ids = np.random.default_rng(seed), example.inputs["input_ids"]
@@ -196,10 +197,10 @@ class Language(Task):
         found = self._way(model, replicas)
         return self.in_words(replace(found, packed=found.packed and self.packing))
 
-    def _way(self, model: torch.nn.Module, replicas: int = 1) -> Way:
-        from finetune.tasks.causal.ways import way_of
+    def _way(self, model: torch.nn.Module, replicas: int = 1) -> LossPath:
+        from finetune.tasks.causal.ways import loss_path_of
 
-        return way_of(model, self._any_tokens(), replicas)
+        return loss_path_of(model, self._any_tokens(), replicas)
 
     def _head(self, model: torch.nn.Module, replicas: int = 1) -> Head:
         """Where logits are computed."""

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from finetune.errors import bad_input
+from finetune.core.errors import bad_input
 from finetune.tasks.messages import Message
 
 if TYPE_CHECKING:

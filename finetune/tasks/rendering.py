@@ -8,7 +8,7 @@ from datetime import date, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from finetune.errors import InputError, bad_input
+from finetune.core.errors import InputError, bad_input
 from finetune.tasks.messages import Message, forms, garbled, has_value
 
 if TYPE_CHECKING:

@@ -9,9 +9,10 @@ from functools import cached_property
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
-from finetune.errors import InputError, bad_input
+from finetune.core.errors import InputError, bad_input
+from finetune.core.examples import Frame
 from finetune.tasks.control import Marker, partner, special_tokens, template_tokens, unmarked
-from finetune.tasks.conversation import Conversation, Frame
+from finetune.tasks.conversation import Conversation
 from finetune.tasks.messages import OWN_KEYS, Message, is_learnt, last_learnt, text_of
 from finetune.tasks.rendering import Renderer
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from finetune.randomness import Streams
-from finetune.tasks.base import Example
+from finetune.core.examples import Example
+from finetune.core.randomness import Streams
 from finetune.tasks.batching import Batching, cut
 from finetune.train.options import TrainOptions
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from finetune.errors import DiskFull
+from finetune.core.errors import DiskFull
 
 STATE, TENSORS = "state.json", "tensors.safetensors"
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from finetune.train.meters import peak_flops
-from finetune.train.passes import Passes
-from finetune.train.state import Position, Replica
+from finetune.train.passes import Accumulation
+from finetune.train.state import Position, ReplicaState
 
 
 def training_facts(
-    replica: Replica, at: Position, passes: Passes, group: Sequence[Replica], steps_per_epoch: int
+    replica: ReplicaState, at: Position, passes: Accumulation, group: Sequence[ReplicaState], steps_per_epoch: int
 ) -> dict[str, Any]:
     """The facts of one run. Its seconds are its share of those of its ``group``; the speed is the group's."""
     return {
@@ -32,24 +32,24 @@ def training_facts(
     }
 
 
-def note(losses: Sequence[float], group: Sequence[Replica], at: Position) -> str:
+def note(losses: Sequence[float], group: Sequence[ReplicaState], at: Position) -> str:
     """What is shown of a step while training goes on."""
     return f"loss {sum(losses) / len(losses):.3f} · {speed(group, at):,.0f} tokens/s"
 
 
-def speed(group: Sequence[Replica], at: Position) -> float:
+def speed(group: Sequence[ReplicaState], at: Position) -> float:
     """Tokens per second of training, of all runs together."""
     return sum(replica.tokens for replica in group) / _training_seconds(at)
 
 
-def utilisation(group: Sequence[Replica], at: Position, passes: Passes) -> float | None:
+def utilisation(group: Sequence[ReplicaState], at: Position, passes: Accumulation) -> float | None:
     """Model FLOPs utilisation (Chowdhery et al. 2022, appendix B): the share that training reached of this machine's
     own fastest matrix product. Padding counts as work."""
     if passes.flops_per_token is None:
         return None
-    around = passes.around
-    padded = sum(replica.padded for replica in group) / around.accelerator.num_processes
-    return round(passes.flops_per_token * padded / _training_seconds(at) / peak_flops(around.device, around.dtype), 4)
+    runtime = passes.runtime
+    padded = sum(replica.padded for replica in group) / runtime.accelerator.num_processes
+    return round(passes.flops_per_token * padded / _training_seconds(at) / peak_flops(runtime.device, runtime.dtype), 4)
 
 
 def _training_seconds(at: Position) -> float:

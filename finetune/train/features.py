@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch.nn.functional import normalize
 
+from finetune.core.examples import Example, model_inputs
+from finetune.core.memory import out_of_memory
+from finetune.core.runtime import Runtime
 from finetune.evaluate.predict import batches_of
-from finetune.group.prefix import IN_MEMORY
-from finetune.memory import out_of_memory
 from finetune.models.pooled import PooledForSequenceClassification, pool
-from finetune.surroundings import Surroundings
-from finetune.tasks.base import Example, Task, model_inputs
+from finetune.replicas.prefix import IN_MEMORY
+from finetune.tasks.base import Task
 
 
 def extract(
@@ -25,7 +26,7 @@ def extract(
     examples: Sequence[Example],
     modes: Sequence[str],
     size: int,
-    around: Surroundings,
+    runtime: Runtime,
 ) -> dict[str, torch.Tensor]:
     """By pooling mode what the linear layer called ``head`` would be given for each of ``examples``: (N, F) float32.
 
@@ -33,20 +34,20 @@ def extract(
     share the work, and all get all of it. Arrays too large for memory are mapped from disk.
     """
     batches = batches_of(examples, task, size)
-    accelerator, found = around.accelerator, dict[str, torch.Tensor]()
+    accelerator, found = runtime.accelerator, dict[str, torch.Tensor]()
     model.eval()
-    for start in around.track(range(0, len(batches), accelerator.num_processes), f"{around.title}: features"):
+    for start in runtime.track(range(0, len(batches), accelerator.num_processes), f"{runtime.title}: features"):
         # A process with nothing left does the last batch once more, so that all have as many.
         batch = batches[min(start + accelerator.process_index, len(batches) - 1)]
-        vectors = _vectors(model, head, task, [examples[index] for index in batch], modes, around)
+        vectors = _vectors(model, head, task, [examples[index] for index in batch], modes, runtime)
         for mode, own in vectors.items():
             if mode not in found:
-                found[mode] = room((len(examples), own.shape[1]), torch.float32, around.cache).zero_()
+                found[mode] = room((len(examples), own.shape[1]), torch.float32, runtime.cache).zero_()
             if start + accelerator.process_index < len(batches):
                 found[mode][torch.tensor(batch)] = own
     if accelerator.num_processes > 1:
         for mode in modes:  # each has its own rows, and zeros in those of others
-            found[mode] = accelerator.reduce(found[mode].to(around.device), "sum").cpu()
+            found[mode] = accelerator.reduce(found[mode].to(runtime.device), "sum").cpu()
     return found
 
 
@@ -64,12 +65,12 @@ def room(size: tuple[int, ...], dtype: torch.dtype, folder: Path) -> torch.Tenso
 
 
 def _vectors(
-    model: Any, head: str, task: Task, examples: Sequence[Example], modes: Sequence[str], around: Surroundings
+    model: Any, head: str, task: Task, examples: Sequence[Example], modes: Sequence[str], runtime: Runtime
 ) -> dict[str, torch.Tensor]:
     """The vectors of one batch, which is halved when memory runs out."""
     try:
-        batch = {name: value.to(around.device) for name, value in task.collate(examples).items()}
-        with torch.no_grad(), around.arithmetic():
+        batch = {name: value.to(runtime.device) for name, value in task.collate(examples).items()}
+        with torch.no_grad(), runtime.autocast():
             if isinstance(model, PooledForSequenceClassification):
                 inputs = model_inputs(batch)
                 hidden = model.features(**inputs)
@@ -81,7 +82,7 @@ def _vectors(
         if not out_of_memory(error) or len(examples) == 1:
             raise
         half = len(examples) // 2
-    parts = [_vectors(model, head, task, part, modes, around) for part in (examples[:half], examples[half:])]
+    parts = [_vectors(model, head, task, part, modes, runtime) for part in (examples[:half], examples[half:])]
     return {mode: torch.cat([part[mode] for part in parts]) for mode in modes}
 
 
@@ -97,16 +98,16 @@ def _before(model: torch.nn.Module, head: str, batch: dict[str, torch.Tensor]) -
         setattr(owner, name, layer)
 
 
-def looks_back_only(model: PooledForSequenceClassification, example: Example, around: Surroundings) -> bool:
+def looks_back_only(model: PooledForSequenceClassification, example: Example, runtime: Runtime) -> bool:
     """Whether no token sees a later one: then the last alone has seen the whole text."""
-    ids = torch.tensor(example.inputs["input_ids"][:64].astype("int64"), device=around.device)[None]
+    ids = torch.tensor(example.inputs["input_ids"][:64].astype("int64"), device=runtime.device)[None]
     first = ids.shape[1] // 2
     if first == 0:
         return False
     embeddings: Any = model.get_input_embeddings()
     other = torch.cat([ids[:, :first], (ids[:, first:] + 1) % embeddings.num_embeddings], 1)
     model.eval()
-    with torch.no_grad(), around.arithmetic():
+    with torch.no_grad(), runtime.autocast():
         one, two = (model.features(given, torch.ones_like(given))[0, :first].float() for given in (ids, other))
     return bool((one - two).abs().max() <= 1e-6 * one.abs().max())
 

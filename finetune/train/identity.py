@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from finetune.digests import weights_digest
-from finetune.errors import SameRun
-from finetune.randomness import Streams
+from finetune.core.digests import weights_digest
+from finetune.core.errors import SameRun
+from finetune.core.examples import Example
+from finetune.core.randomness import Streams
 from finetune.strategies.base import set_training_mode, trained_parameters
-from finetune.tasks.base import Example
 from finetune.train.batching import plan_batches
 from finetune.train.options import TrainOptions
 
@@ -20,7 +20,7 @@ from finetune.train.options import TrainOptions
 def identity(
     model: torch.nn.Module, examples: Sequence[Example], options: TrainOptions, streams: Streams
 ) -> dict[str, Any]:
-    """What tells a run from its sisters before it begins.
+    """What tells a run from those under other seeds before it begins.
 
     Hashes of the initial trained weights and of the first batch, and the dropout seed where dropout is active.
     """
@@ -50,9 +50,9 @@ def _drops(module: torch.nn.Module) -> bool:
     return module.training and any(share > 0 for share in shares)
 
 
-def check_distinct(start: Mapping[str, Any], sisters: Mapping[int, Mapping[str, Any]]) -> None:
-    """Raise :class:`SameRun` when another seed's result, in ``sisters``, has the identity ``start``."""
-    for seed, sister in sisters.items():
+def check_distinct(start: Mapping[str, Any], other_seeds: Mapping[int, Mapping[str, Any]]) -> None:
+    """Raise :class:`SameRun` when another seed's result, in ``other_seeds``, has the identity ``start``."""
+    for seed, sister in other_seeds.items():
         if sister.get("identity") == start:
             raise SameRun(
                 f"this seed starts from the same weights, batch and dropout as seed {seed}: counting both would count "

@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 
-from finetune.errors import Interrupted
-from finetune.group.group import Group, Member
-from finetune.progress import Phase
+from finetune.core.errors import Interrupted
+from finetune.core.examples import Example
+from finetune.core.hooks import TrainingHooks, TrainingState
+from finetune.core.progress import Phase
+from finetune.core.runtime import Runtime
+from finetune.replicas.group import Member, ReplicaGroup
 from finetune.strategies.base import set_training_mode
-from finetune.surroundings import Surroundings
-from finetune.tasks.base import Example, Task
-from finetune.technique import Techniques, UnderWay
+from finetune.tasks.base import Task
 from finetune.train import checkpoint
 from finetune.train.batching import plan_batches, steps_of
 from finetune.train.facts import note, training_facts
@@ -34,20 +35,20 @@ from finetune.train.optimizer import (
     used_rate,
 )
 from finetune.train.options import TrainOptions
-from finetune.train.passes import Passes
+from finetune.train.passes import Accumulation
 from finetune.train.processes import share
 from finetune.train.schedules import rate_at
-from finetune.train.state import Position, Replica, Trained, Validation
+from finetune.train.state import Position, ReplicaState, Trained, Validation
 from finetune.train.weights import Weights, keep
 
 
 def train(
-    group: Group,
+    group: ReplicaGroup,
     task: Task,
     examples: Sequence[Example],
     options: TrainOptions,
     members: Sequence[Member],
-    around: Surroundings,
+    runtime: Runtime,
     validation: Validation | None,
 ) -> list[Trained]:
     """Fit the trained parameters of each member's run to ``examples``; the weights that are kept are in the group's
@@ -56,8 +57,8 @@ def train(
     Resumes from the members' checkpoints, which have to be of one step. Raises :class:`Interrupted` after saving when
     asked to stop, and leaves diverged replicas with the weights they had before the step that broke them.
     """
-    training = _Training.prepare(group, task, examples, options, members, around)
-    with closing(training.passes), around.progress.phase(around.title, training.steps) as phase:
+    training = _Training.prepare(group, task, examples, options, members, runtime)
+    with closing(training.passes), runtime.progress.phase(runtime.title, training.steps) as phase:
         phase.step(training.at.step)
         while True:
             if validation and training.evaluation_is_due:
@@ -76,14 +77,14 @@ class _Training:
     """One run group in training: the model, where it stands, and the few verbs of the loop above."""
 
     options: TrainOptions
-    around: Surroundings
+    runtime: Runtime
     members: Sequence[Member]
-    passes: Passes
+    passes: Accumulation
     weights: Weights
     optimizer: Any
     steps: int
     steps_per_epoch: int
-    replicas: list[Replica]
+    replicas: list[ReplicaState]
     best: list[dict[str, torch.Tensor]]
     way: str | None
     """How the task runs the model."""
@@ -96,57 +97,56 @@ class _Training:
     @classmethod
     def prepare(
         cls,
-        group: Group,
+        group: ReplicaGroup,
         task: Task,
         examples: Sequence[Example],
         options: TrainOptions,
         members: Sequence[Member],
-        around: Surroundings,
+        runtime: Runtime,
     ) -> _Training:
         """Put everything in place."""
-        weights, techniques = Weights(group.model, len(members)), group.techniques
+        weights, hooks = Weights(group.model, len(members)), group.hooks
         plans = [plan_batches(examples, options, member.streams) for member in members]
         epoch, steps = steps_of(examples, options)
-        optimizer = make_optimizer(weights.parameters, options, len(members), techniques)
+        optimizer = make_optimizer(weights.parameters, options, len(members), hooks)
         set_training_mode(group.model)
-        with around.arithmetic():
+        with runtime.autocast():
             way = task.way(group.model, group.count)
-        model, optimizer = share(group, task, examples, optimizer, around)
-        size, meter = options.micro_batch_size or len(examples), Meter(around.device)
-        passes = Passes(group, model, task, examples, plans, size, options.micro_batch_tokens, around, meter)
-        replicas, best = [Replica() for _ in members], [dict[str, torch.Tensor]() for _ in members]
-        training = cls(options, around, members, passes, weights, optimizer, steps, epoch, replicas, best, way)
+        model, optimizer = share(group, task, examples, optimizer, runtime)
+        size, meter = options.micro_batch_size or len(examples), Meter(runtime.device)
+        passes = Accumulation(group, model, task, examples, plans, size, options.micro_batch_tokens, runtime, meter)
+        replicas, best = [ReplicaState() for _ in members], [dict[str, torch.Tensor]() for _ in members]
+        training = cls(options, runtime, members, passes, weights, optimizer, steps, epoch, replicas, best, way)
         streams = [member.streams for member in members]
-        under_way = UnderWay(
+        training_state = TrainingState(
             group.model, weights.parameters, group.fresh, streams, steps, passes.gradients_of, examples, epoch=epoch
         )
-        for technique in techniques:
-            technique.begin(under_way)
+        for hook in hooks:
+            hook.begin(training_state)
         training._resume()
         return training
 
     def _resume(self) -> None:
         """Go on from the members' newest checkpoints, where there are any."""
-        moments: list[Moments] = []
-        remembered: list[dict[str, torch.Tensor]] = []
+        moments, remembered = list[Moments](), list[dict[str, torch.Tensor]]()
         for number, member in enumerate(self.members):
             found = checkpoint.load(member.folder.checkpoints)
             if found:
                 state, tensors = found
-                self.replicas[number] = Replica(**state["replica"])
+                self.replicas[number] = ReplicaState(**state["replica"])
                 self.at = Position(**state["position"]).scaled(len(self.members))
-                self.best[number] = keep(tensors.get("best", {}), self.around.cache)
+                self.best[number] = keep(tensors.get("best", {}), self.runtime.cache)
                 moments.append(tensors.get("optimizer", {}))
                 remembered.append(tensors.get("techniques", {}))
                 self.weights.put(number, tensors["weights"])
         if moments:
             self.at.resumed += 1
             restore_moments(self.optimizer, moments)
-            self.techniques.resume({name: torch.stack([own[name] for own in remembered]) for name in remembered[0]})
+            self.hooks.resume({name: torch.stack([own[name] for own in remembered]) for name in remembered[0]})
             self.passes.size = min(self.passes.size, self.at.part or self.passes.size)
             self.passes.flops_per_token = self.at.flops_per_token
-            self.passes.meter = Meter(self.around.device, self.at.phases)
-        main, pairs = self.around.accelerator.is_main_process, zip(self.members, self.replicas, strict=True)
+            self.passes.meter = Meter(self.runtime.device, self.at.phases)
+        main, pairs = self.runtime.accelerator.is_main_process, zip(self.members, self.replicas, strict=True)
         self.logs = [MetricsLog(one.folder.metrics, self.at.step, own.validated, main) for one, own in pairs]
         self.clock = Clock(self.at.seconds)
         self.saved_at = self.clock.seconds
@@ -165,15 +165,15 @@ class _Training:
 
     def forward_backward(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Gradients of the next optimizer batch; its losses and gradient norms, both (R,)."""
-        for technique in self.techniques:
-            technique.under_way.step = self.at.step
+        for hook in self.hooks:
+            hook.training_state.step = self.at.step
         losses, counted = self.passes.run(self.at.step)
         for replica, taken in zip(self.replicas, counted, strict=True):
             if replica.active:
                 replica.count(taken)
         with self.passes.meter("optimizer"):
-            for technique in self.techniques:
-                technique.gradients()
+            for hook in self.hooks:
+                hook.gradients()
             return losses, gradient_norms(self.weights.parameters.values(), len(self.replicas))
 
     def watch(self, losses: Sequence[float], norms: Sequence[float], phase: Phase) -> None:
@@ -206,10 +206,10 @@ class _Training:
                 scale_gradients(self.weights.parameters.values(), factors)
             set_rate(self.optimizer, self.rate_at(self.at.step))
             rate = used_rate(self.optimizer, self.rate_at(self.at.step))
-            with self.weights.unchanged(ended, [*memory_of(self.optimizer), *self.techniques.state().values()]):
+            with self.weights.unchanged(ended, [*memory_of(self.optimizer), *self.hooks.state().values()]):
                 self.optimizer.step()
-                for technique in self.techniques:
-                    technique.stepped(rate)
+                for hook in self.hooks:
+                    hook.stepped(rate)
             self.optimizer.zero_grad(set_to_none=True)
         self.at.step += 1
         for replica in self.replicas:
@@ -221,9 +221,9 @@ class _Training:
         self.passes.group.decayed(number, math.prod(left))
 
     @property
-    def techniques(self) -> Techniques:
+    def hooks(self) -> TrainingHooks:
         """The strategy and the mitigations."""
-        return self.passes.group.techniques
+        return self.passes.group.hooks
 
     def rate_at(self, step: int) -> float:
         """The learning rate of a step. Where it waits for scores of their own, replicas are trained one by one."""
@@ -231,7 +231,7 @@ class _Training:
 
     def scored(self) -> dict[str, torch.Tensor] | None:
         """The weights to be scored and kept instead of those that learn."""
-        return self.techniques.scored() or averages(self.optimizer, self.weights.parameters)
+        return self.hooks.scored() or averages(self.optimizer, self.weights.parameters)
 
     def _epoch(self, step: int) -> float:
         return round(step / self.steps_per_epoch, 4)
@@ -259,7 +259,7 @@ class _Training:
                 continue
             replica.validated = self.at.step
             if replica.judge(self.at.step, scores[validation.select], validation.higher_is_better, self.options):
-                self.best[number] = keep(self.weights.of(number), self.around.cache, self.best[number])
+                self.best[number] = keep(self.weights.of(number), self.runtime.cache, self.best[number])
             self.logs[number].write(
                 kind="evaluation",
                 step=self.at.step,
@@ -270,7 +270,7 @@ class _Training:
 
     def save_if_due(self) -> None:
         """Write checkpoints when the last are old enough, or when asked to stop, which then happens."""
-        stopping = self.around.must_stop()
+        stopping = self.runtime.must_stop()
         if stopping or self._is_over(self.clock.seconds - self.saved_at):
             self.save()
         if stopping:
@@ -278,17 +278,17 @@ class _Training:
 
     def _is_over(self, seconds: float) -> bool:
         """Whether a checkpoint is worth so many seconds. Clocks differ, and processes have to save together."""
-        return self.around.total(seconds >= self.options.checkpoint_seconds) > 0
+        return self.runtime.all_reduce_sum(seconds >= self.options.checkpoint_seconds) > 0
 
     def save(self) -> None:
         """Write each member's checkpoint, from which it could also go on alone, or beside others at the same step."""
         self.at.seconds, self.at.part = self.clock.seconds, self.passes.size
         self.at.flops_per_token = self.passes.flops_per_token
-        with self.passes.meter("writing"), self.around.progress.phase("writing a checkpoint"):
-            if self.around.accelerator.is_main_process:
+        with self.passes.meter("writing"), self.runtime.progress.phase("writing a checkpoint"):
+            if self.runtime.accelerator.is_main_process:
                 for number, member in enumerate(self.members):
                     self._save(number, member)
-            self.around.accelerator.wait_for_everyone()
+            self.runtime.accelerator.wait_for_everyone()
         self.saved_at = self.clock.seconds
 
     def _save(self, number: int, member: Member) -> None:
@@ -300,7 +300,7 @@ class _Training:
             {"position": vars(share), "replica": asdict(self.replicas[number])},
             {
                 "weights": self.weights.of(number),
-                "techniques": {name: value[number] for name, value in self.techniques.state().items()},
+                "techniques": {name: value[number] for name, value in self.hooks.state().items()},
                 "optimizer": moments_of(self.optimizer, number, len(self.members)),
                 "best": self.best[number],
             },
@@ -313,8 +313,8 @@ class _Training:
             # What follows takes time too; an interruption there must not cost the training.
             self.save()
         outcomes, scored = [], self.scored()
-        for technique in self.techniques:
-            technique.end()
+        for hook in self.hooks:
+            hook.end()
         for number, replica in enumerate(self.replicas):
             kept = bool(self.options.keep == "best" and self.best[number] and replica.diverged is None)
             if kept:
@@ -326,5 +326,5 @@ class _Training:
             how = {"way": self.way, "best_step": replica.best_step if kept else None}
             outcomes.append(Trained(replica.diverged, {**about, **how}))
         # The accelerator holds on to everything it has prepared, and a study trains many models.
-        self.around.accelerator.free_memory()
+        self.runtime.accelerator.free_memory()
         return outcomes

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from finetune.run_dir import write_text
+from finetune.core.run_dir import write_text
 from finetune.train.energy import energy_counter
 
 

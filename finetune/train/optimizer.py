@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from finetune.errors import bad_input
-from finetune.technique import Technique, Techniques
+from finetune.core.errors import bad_input
+from finetune.core.hooks import TrainingHook, TrainingHooks
 from finetune.train.options import TrainOptions
 
 
@@ -20,20 +20,20 @@ def make_optimizer(
     parameters: Mapping[str, torch.nn.Parameter],
     options: TrainOptions,
     replicas: int = 1,
-    techniques: Techniques | None = None,
+    hooks: TrainingHooks | None = None,
 ) -> torch.optim.Optimizer:
-    """The optimizer that ``options`` name; one-dimensional parameters (biases, norms) are not decayed. ``techniques``
+    """The optimizer that ``options`` name; one-dimensional parameters (biases, norms) are not decayed. ``hooks``
     have their say in rates and decay.
 
     AdamW corrects the bias of its moments (Kingma & Ba 2015; Loshchilov & Hutter 2019). Schedule-Free and Prodigy are
     their authors' own.
     """
-    techniques = techniques or Techniques()
+    hooks = hooks or TrainingHooks()
     one = 1 if replicas == 1 else 2  # dimensions of a bias, alone or stacked
     members: dict[tuple[float, bool], list[torch.nn.Parameter]] = {}
     for name, parameter in parameters.items():
-        decays = parameter.ndim > one and techniques.decays(name)
-        members.setdefault((techniques.rate(name), decays), []).append(parameter)
+        decays = parameter.ndim > one and hooks.decays(name)
+        members.setdefault((hooks.rate(name), decays), []).append(parameter)
     groups = [
         {"params": own, "weight_decay": options.weight_decay if decays else 0.0, "factor": factor}
         for (factor, decays), own in sorted(members.items(), key=lambda group: group[0], reverse=True)
@@ -55,18 +55,18 @@ def make_optimizer(
 
 
 def check_optimizer(
-    options: TrainOptions, techniques: Iterable[tuple[str, Technique]], parameters: Collection[str]
+    options: TrainOptions, hooks: Iterable[tuple[str, TrainingHook]], parameters: Collection[str]
 ) -> None:
-    """Raise :class:`InputError` for a technique, each with its place in the recipe, that the optimizer cannot train
+    """Raise :class:`InputError` for a hook, each with its place in the recipe, that the optimizer cannot train
     under."""
-    for at, technique in techniques:
-        if options.optimizer == "prodigy" and (own := [name for name in parameters if technique.rate(name) != 1]):
+    for at, hook in hooks:
+        if options.optimizer == "prodigy" and (own := [name for name in parameters if hook.rate(name) != 1]):
             found = f"gives some parameters a rate of their own, such as {own[0]}, and Prodigy finds one for all"
             raise bad_input(at, found, "train with another optimizer, or without this")
-        kind = type(technique)
-        averages = kind.stepped is not Technique.stepped or kind.scored is not Technique.scored
+        kind = type(hook)
+        averages = kind.stepped is not TrainingHook.stepped or kind.scored is not TrainingHook.scored
         if options.optimizer == "schedule-free" and averages:
-            found = f"'{technique.name}' changes or averages weights after a step, as Schedule-Free itself does"
+            found = f"'{hook.name}' changes or averages weights after a step, as Schedule-Free itself does"
             raise bad_input(at, found, "train with another optimizer, or without this")
 
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from finetune.options import OPERATIONAL, Options
+from finetune.core.options import OPERATIONAL, Options
 
 
 class EarlyStopping(Options):

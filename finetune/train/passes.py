@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from finetune.group.group import Group
-from finetune.memory import out_of_memory
-from finetune.randomness import seed_torch
+from finetune.core.examples import Example
+from finetune.core.memory import out_of_memory
+from finetune.core.randomness import seed_torch
+from finetune.core.runtime import Runtime
+from finetune.replicas.group import ReplicaGroup
 from finetune.strategies.base import set_training_mode
-from finetune.surroundings import Surroundings
-from finetune.tasks.base import Example, Task
+from finetune.tasks.base import Task
 from finetune.train.batching import BatchPlan, micro_batches
 from finetune.train.dropout import Masks
 from finetune.train.kernels import Kernels
@@ -28,7 +29,7 @@ from finetune.train.state import Taken
 
 
 @dataclass(frozen=True)
-class Part:
+class MicroBatch:
     """What passes through the model at once."""
 
     examples: list[Example]
@@ -44,10 +45,10 @@ class Part:
 
 
 @dataclass
-class Passes:
+class Accumulation:
     """Leaves the gradient of a whole optimizer batch in the model's parameters."""
 
-    group: Group
+    group: ReplicaGroup
     model: torch.nn.Module
     """The group's model, wrapped where processes share its gradient."""
     task: Task
@@ -57,17 +58,17 @@ class Passes:
     size: int
     """Examples of one replica in a part, at most; halved when memory runs out."""
     tokens: int | None
-    """Tokens in a part, at most; None: as many as fit, on a CPU the surroundings' ``part_tokens``."""
-    around: Surroundings
+    """Tokens in a part, at most; None: as many as fit, on a CPU the runtime's ``part_tokens``."""
+    runtime: Runtime
     meter: Meter
     flops_per_token: float | None = None
     """Floating-point operations for one token, padding or not, forward and backward, as the first step took them."""
     _ahead: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "batches"))
-    _next: tuple[tuple[int, int], Future[list[Part]]] | None = None
+    _next: tuple[tuple[int, int], Future[list[MicroBatch]]] | None = None
 
     def __post_init__(self) -> None:
-        if self.tokens is None and self.around.device.type == "cpu":
-            self.tokens = self.around.part_tokens
+        if self.tokens is None and self.runtime.device.type == "cpu":
+            self.tokens = self.runtime.part_tokens
 
     def run(self, step: int) -> tuple[torch.Tensor, list[Taken]]:
         """Losses (R,) of optimizer step ``step`` (from 0), and what it took of each replica.
@@ -81,26 +82,26 @@ class Passes:
                     return self._run(step)
                 with FlopCounterMode(display=False) as counter:
                     losses, taken = self._run(step)
-                padded = sum(own.padded for own in taken) / self.around.accelerator.num_processes
+                padded = sum(own.padded for own in taken) / self.runtime.accelerator.num_processes
                 self.flops_per_token = counter.get_total_flops() / max(padded, 1)
                 return losses, taken
             except RuntimeError as error:
                 largest = max(len(plan.batch(step)) for plan in self.plans)
                 smaller = min(self.size, largest) // 2
-                if not out_of_memory(error) or smaller < 1 or self.around.accelerator.num_processes > 1:
+                if not out_of_memory(error) or smaller < 1 or self.runtime.accelerator.num_processes > 1:
                     raise
                 self.size = smaller
             self.model.zero_grad(set_to_none=True)
-            if self.around.device.type == "cuda":
+            if self.runtime.device.type == "cuda":
                 torch.cuda.empty_cache()
-            self.around.progress.say(f"out of memory: going on with parts of {self.size} examples")
+            self.runtime.progress.say(f"out of memory: going on with parts of {self.size} examples")
 
     def _run(self, step: int) -> tuple[torch.Tensor, list[Taken]]:
-        around, accelerator, meter = self.around, self.around.accelerator, self.meter
-        total = torch.tensor([plan.total(step) for plan in self.plans], device=around.device)
+        runtime, accelerator, meter = self.runtime, self.runtime.accelerator, self.meter
+        total = torch.tensor([plan.total(step) for plan in self.plans], device=runtime.device)
         losses, padded = torch.zeros_like(total), 0
         # Masks are addressed; what a model draws besides (a layer to leave out, say) is at least the step's own.
-        seed_torch(self.plans[0].streams.seed_of("dropout", step), around.device)
+        seed_torch(self.plans[0].streams.seed_of("dropout", step), runtime.device)
         with meter("data"):
             parts = self._prepared(step)
         for number, part in enumerate(parts):
@@ -112,75 +113,75 @@ class Passes:
                     accelerator.backward(shares.sum() * accelerator.num_processes)
             losses = losses + shares.detach()
             padded += part.batch["input_ids"].numel() if not part.fills else 0
-        share = round(around.total(padded) / len(self.plans))
+        share = round(runtime.all_reduce_sum(padded) / len(self.plans))
         batches = [plan.lengths[plan.batch(step)] for plan in self.plans]
         taken = [Taken(len(batch), int(batch.sum()), share) for batch in batches]
         return accelerator.reduce(losses, "sum"), taken
 
     def gradients_of(self, examples: Sequence[Example]) -> None:
         """Leave the gradient of the mean loss over ``examples`` in the parameters, each replica's with its own weights
-        and without dropout: for techniques that look before the first step."""
+        and without dropout: for hooks that look before the first step."""
         count, training = len(self.plans), self.model.training
         self.group.model.eval()
         every, counts = [*examples] * count, [len(examples)] * count
-        batch = {name: value.to(self.around.device) for name, value in self.task.collate(every, counts).items()}
+        batch = {name: value.to(self.runtime.device) for name, value in self.task.collate(every, counts).items()}
         batch = self.task.arranged(self.model, batch)
-        with self.around.arithmetic(), self.group.on(every, batch, counts):
-            objective = self.group.techniques.objective(self.task, self.group.model, batch)
+        with self.runtime.autocast(), self.group.on(every, batch, counts):
+            objective = self.group.hooks.objective(self.task, self.group.model, batch)
             losses = objective() if objective else self.task.losses(self.group.model, batch)
         weights = sum(example.weight for example in examples)
         (losses.sum() / weights).backward()
         if training:
             set_training_mode(self.group.model)
 
-    def _shares(self, part: Part) -> torch.Tensor:
+    def _shares(self, part: MicroBatch) -> torch.Tensor:
         """The summed losses of each replica's examples in a part, (R,), with their graph."""
-        device = self.around.device
+        device = self.runtime.device
         batch = {name: value.to(device, non_blocking=True) for name, value in part.batch.items()}
         batch = self.task.arranged(self.model, batch)
         # torch does not compile what runs inside a mode of ours, nor take its derivative forwards.
-        masks, techniques = self._masks(part, batch), self.group.techniques
-        as_written = self.group.compiled or any(each.differentiates for each in techniques)
+        masks, hooks = self._masks(part, batch), self.group.hooks
+        as_written = self.group.compiled or any(each.differentiates for each in hooks)
         kernels = nullcontext() if as_written else Kernels(masks)
-        for technique in techniques:
-            technique.under_way.noise, technique.under_way.batch = masks, batch
-        with self.around.arithmetic(), self.group.on(part.examples, batch, part.sizes), kernels:
-            objective = techniques.objective(self.task, self.model, batch)
-            with techniques.passing():
-                losses = techniques.losses(self.task, self.model, batch, objective)
+        for hook in hooks:
+            hook.training_state.noise, hook.training_state.batch = masks, batch
+        with self.runtime.autocast(), self.group.on(part.examples, batch, part.sizes), kernels:
+            objective = hooks.objective(self.task, self.model, batch)
+            with hooks.passing():
+                losses = hooks.losses(self.task, self.model, batch, objective)
         if part.fills:  # a product would not do: zero times infinity is no number
             losses = torch.where(torch.zeros_like(losses, dtype=torch.bool), losses, 0.0)
         owners = torch.arange(len(self.plans), device=device).repeat_interleave(torch.tensor(part.sizes, device=device))
         return losses.new_zeros(len(self.plans)).index_add(0, owners, losses)
 
     @staticmethod
-    def _masks(part: Part, batch: dict[str, torch.Tensor]) -> Masks:
+    def _masks(part: MicroBatch, batch: dict[str, torch.Tensor]) -> Masks:
         example = batch["example"]
         positions = batch.get("position_ids", torch.arange(example.shape[1], device=example.device))
         return Masks(part.seeds.to(example.device)[example.clamp(min=0)], positions.expand_as(example))
 
-    def _prepared(self, step: int) -> list[Part]:
+    def _prepared(self, step: int) -> list[MicroBatch]:
         """The step's parts, made while the step before was under way; and the next step's begun."""
         ready = self._next[1].result() if self._next and self._next[0] == (step, self.size) else None
         parts = list(self._parts(step)) if ready is None else ready
         self._next = (step + 1, self.size), self._ahead.submit(lambda: list(self._parts(step + 1)))
         return parts
 
-    def _parts(self, step: int) -> Iterator[Part]:
+    def _parts(self, step: int) -> Iterator[MicroBatch]:
         """This process's parts of the batch: examples of all replicas that are alike in length."""
         drawn = [plan.batch(step) for plan in self.plans]
         owners = np.repeat(np.arange(len(drawn)), [len(own) for own in drawn])
         places = np.concatenate([np.arange(len(own)) for own in drawn])
         every, lengths = np.concatenate(drawn), self.plans[0].lengths
-        rank, processes = self.around.accelerator.process_index, self.around.accelerator.num_processes
+        rank, processes = self.runtime.accelerator.process_index, self.runtime.accelerator.num_processes
         size, batching = self.size * len(drawn), self.task.batching
         for part in micro_batches(every, lengths, size, rank, processes, self.tokens, batching):
             # Every process has to take part in every synchronised pass, even with nothing to add.
             chosen = np.sort(part) if len(part) else np.zeros(1, int)
             examples = [self.examples[number] for number in every[chosen]]
-            if self.task.redraws:
+            if self.task.dynamic:
                 examples = [
-                    self.task.drawn(example, self.plans[owner].streams.seed_of("noise", step, int(place)))
+                    self.task.resample(example, self.plans[owner].streams.seed_of("noise", step, int(place)))
                     for example, owner, place in zip(examples, owners[chosen], places[chosen], strict=True)
                 ]
             # By place in the whole batch: how it is cut into parts and padded cannot change what is dropped.
@@ -189,7 +190,7 @@ class Passes:
                 for owner, place in zip(owners[chosen], places[chosen], strict=True)
             ]
             sizes = np.bincount(owners[chosen], minlength=len(drawn)).tolist()
-            yield Part(examples, sizes, not len(part), torch.tensor(seeds), self.task.collate(examples, sizes))
+            yield MicroBatch(examples, sizes, not len(part), torch.tensor(seeds), self.task.collate(examples, sizes))
 
     def close(self) -> None:
         """Let go of the thread that prepares batches."""

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from finetune.randomness import Streams
-from finetune.surroundings import Surroundings
+from finetune.core.randomness import Streams
+from finetune.core.runtime import Runtime
 from finetune.train.features import room, scaled
 from finetune.train.logistic import Axes, Problems, solve
 
@@ -77,7 +77,7 @@ def fit(
     count: int,
     intercept: bool,
     streams: Streams,
-    around: Surroundings,
+    runtime: Runtime,
 ) -> Probe:
     """The best head for ``features``, by mode (N, F), and the right ``classes`` (N,) of ``count``.
 
@@ -88,7 +88,7 @@ def fit(
     tried, best, axes = list[Candidate](), None, None
     for mode, vectors in features.items():
         for normalised in (False, True) if normalise is None else (normalise,):
-            seen = Axes.of(scaled(vectors, normalised), intercept, lambda size, dtype: room(size, dtype, around.cache))
+            seen = Axes.of(scaled(vectors, normalised), intercept, lambda size, dtype: room(size, dtype, runtime.cache))
             for strength, nll, accuracy in _validated(seen, right, count, parts):
                 found = Candidate(mode, normalised, strength, nll, accuracy)
                 tried.append(found)

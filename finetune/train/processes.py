@@ -8,14 +8,15 @@ from typing import Any
 import torch
 from accelerate.utils import DistributedDataParallelKwargs
 
-from finetune.group.group import Group
+from finetune.core.examples import Example
+from finetune.core.runtime import Runtime
+from finetune.replicas.group import ReplicaGroup
 from finetune.strategies.base import trained_parameters
-from finetune.surroundings import Surroundings
-from finetune.tasks.base import Example, Task
+from finetune.tasks.base import Task
 
 
 def share(
-    group: Group, task: Task, examples: Sequence[Example], optimizer: Any, around: Surroundings
+    group: ReplicaGroup, task: Task, examples: Sequence[Example], optimizer: Any, runtime: Runtime
 ) -> tuple[torch.nn.Module, Any]:
     """The group's model, wrapped where processes share its gradient, and the optimizer. The group keeps the model
     itself: scoring runs it as often as each process has batches, not in step.
@@ -24,9 +25,9 @@ def share(
     it has to look for those each time (Li et al. 2020, "PyTorch Distributed", section 3.2.3), which is not done where
     it need not be.
     """
-    accelerator = around.accelerator
+    accelerator = runtime.accelerator
     if accelerator.num_processes > 1:
-        some = around.total(skips(group.model) or idle(group, task, examples, around)) > 0
+        some = runtime.all_reduce_sum(skips(group.model) or idle(group, task, examples, runtime)) > 0
         accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=some)
     return accelerator.prepare(group.model, optimizer)
 
@@ -43,14 +44,14 @@ def skips(model: torch.nn.Module) -> bool:
     return False
 
 
-def idle(group: Group, task: Task, examples: Sequence[Example], around: Surroundings) -> bool:
+def idle(group: ReplicaGroup, task: Task, examples: Sequence[Example], runtime: Runtime) -> bool:
     """Whether a trained parameter gets no gradient from the shortest example. Draws no random number."""
     every = [min(examples, key=lambda example: example.length)] * group.count
     training = [module for module in group.model.modules() if module.training]
     group.model.eval()
-    batch = {name: value.to(around.device) for name, value in task.collate(every, [1] * group.count).items()}
+    batch = {name: value.to(runtime.device) for name, value in task.collate(every, [1] * group.count).items()}
     batch = task.arranged(group.model, batch)
-    with around.arithmetic(), group.on(every, batch, [1] * group.count):
+    with runtime.autocast(), group.on(every, batch, [1] * group.count):
         task.losses(group.model, batch).sum().backward()
     found = any(parameter.grad is None for parameter in trained_parameters(group.model).values())
     group.model.zero_grad(set_to_none=True)

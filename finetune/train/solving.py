@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 
+from finetune.core.examples import Example
+from finetune.core.randomness import Streams
+from finetune.core.runtime import Runtime
 from finetune.models import BaseModel, Pooling
 from finetune.models.pooled import HEAD, PooledForSequenceClassification, pooled_in
-from finetune.randomness import Streams
 from finetune.strategies.base import single_linear, trained_parameters
-from finetune.surroundings import Surroundings
-from finetune.tasks.base import Example, Task
+from finetune.tasks.base import Task
 from finetune.train.features import extract, looks_back_only
 from finetune.train.probe import Probe, fit
 from finetune.train.state import Trained
@@ -30,15 +31,15 @@ def settle_pooling(
     examples: Sequence[Example],
     size: int,
     streams: Streams,
-    around: Surroundings,
+    runtime: Runtime,
 ) -> None:
     """Decide how the head of our own in ``model`` pools, where it has one and that is still to be found out."""
     pooled = pooled_in(model)
     if pooled is not None and not pooled.pooling.settled:
         frozen: Any = base.copy(Streams(0)).requires_grad_(False)
-        frozen.to(around.device)
+        frozen.to(runtime.device)
         frozen.pooling = pooled.pooling
-        pooled.pooling, _ = _find(frozen, HEAD, True, base, task, examples, size, streams, around)
+        pooled.pooling, _ = _find(frozen, HEAD, True, base, task, examples, size, streams, runtime)
 
 
 def solve_head(
@@ -48,14 +49,14 @@ def solve_head(
     examples: Sequence[Example],
     size: int,
     streams: Streams,
-    around: Surroundings,
+    runtime: Runtime,
 ) -> Trained:
     """Put into ``model`` the linear head that fits ``examples`` best: all that learns in it."""
     begun = time.perf_counter()
     head = single_linear(model, set(trained_parameters(model)))
     assert head is not None, "the strategy has seen to it"
     layer: Any = model.get_submodule(head)
-    pooling, probe = _find(model, head, layer.bias is not None, base, task, examples, size, streams, around)
+    pooling, probe = _find(model, head, layer.bias is not None, base, task, examples, size, streams, runtime)
     if isinstance(model, PooledForSequenceClassification):
         model.pooling = pooling
     with torch.no_grad():
@@ -78,23 +79,23 @@ def _find(
     examples: Sequence[Example],
     size: int,
     streams: Streams,
-    around: Surroundings,
+    runtime: Runtime,
 ) -> tuple[Pooling, Probe]:
     """How to pool, and the solved head for it. All processes get the same; it is found once for the same examples."""
     asked: Pooling = task.pooling or Pooling(mode="auto", normalise=False, reason="the architecture's own")
     own = isinstance(model, PooledForSequenceClassification)
-    modes, why = _modes(model, asked, examples, around) if own else (("model",), asked.reason)
-    features = _features(model, head, base, task, examples, modes, size, around)
+    modes, why = _modes(model, asked, examples, runtime) if own else (("model",), asked.reason)
+    features = _features(model, head, base, task, examples, modes, size, runtime)
     normalise = asked.normalise if own else False
-    key = ("solved", id(examples), modes, normalise, streams.seed_of("split"), str(around.dtype))
+    key = ("solved", id(examples), modes, normalise, streams.seed_of("split"), str(runtime.dtype))
     if key not in base.kept:
         targets = [example.target for example in examples]
-        main = around.accelerator.is_main_process
-        probe = fit(features, normalise, targets, len(task.labels), intercept, streams, around) if main else None
-        base.kept[key] = around.first(probe)
+        main = runtime.accelerator.is_main_process
+        probe = fit(features, normalise, targets, len(task.labels), intercept, streams, runtime) if main else None
+        base.kept[key] = runtime.broadcast(probe)
         found = base.kept[key]
         if own and not asked.settled:
-            around.progress.say(f"{around.title} · pooling: {_pooling(found, why)}, {why or found.why}")
+            runtime.progress.say(f"{runtime.title} · pooling: {_pooling(found, why)}, {why or found.why}")
     found = base.kept[key]
     return (_pooling(found, why or found.why) if own else asked), found
 
@@ -104,13 +105,13 @@ def _pooling(found: Probe, why: str) -> Pooling:
 
 
 def _modes(
-    model: PooledForSequenceClassification, asked: Pooling, examples: Sequence[Example], around: Surroundings
+    model: PooledForSequenceClassification, asked: Pooling, examples: Sequence[Example], runtime: Runtime
 ) -> tuple[tuple[str, ...], str]:
     """What is to be tried, and why, where that is the reason for what comes out; empty: because it is the best."""
     if asked.mode != "auto":
         return (asked.mode,), asked.reason
     longest = max(examples, key=lambda example: example.length)
-    if looks_back_only(model, longest, around):
+    if looks_back_only(model, longest, runtime):
         return ("last",), "the last token alone of a causal model has seen the whole text"
     return MODES, ""
 
@@ -123,12 +124,12 @@ def _features(
     examples: Sequence[Example],
     modes: Sequence[str],
     size: int,
-    around: Surroundings,
+    runtime: Runtime,
 ) -> dict[str, torch.Tensor]:
     """What the head would see, computed once for the same examples and base model."""
     # The examples are kept beside, because an identity means something only while its object lives.
-    _, known = base.kept.setdefault(("features", id(examples), str(around.dtype)), (examples, {}))
+    _, known = base.kept.setdefault(("features", id(examples), str(runtime.dtype)), (examples, {}))
     missing = [mode for mode in modes if mode not in known]
     if missing:
-        known |= extract(model, head, task, examples, missing, size, around)
+        known |= extract(model, head, task, examples, missing, size, runtime)
     return {mode: known[mode] for mode in modes}

@@ -60,7 +60,7 @@ class Position:
 
 
 @dataclass
-class Replica:
+class ReplicaState:
     """The state of one run inside the loop; all of it is in the checkpoint."""
 
     steps: int = 0

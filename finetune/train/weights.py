@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from finetune.memory import room_on_disk
+from finetune.core.memory import room_on_disk
 from finetune.strategies.base import trained_parameters
 
 IN_MEMORY = 1 << 30

@@ -132,7 +132,7 @@ def warm_up(shop: Workshop, letters: Sequence[str]) -> None:
     """Read the files of all programs once, as preparing did for most: nobody shall pay for being the first."""
     log = shop.folder / "warm-up.log"
     run_fresh([*command(), "--help"], log)
-    run_fresh([sys.executable, "-c", "import finetune.study, transformers; transformers.Trainer"], log)
+    run_fresh([sys.executable, "-c", "import finetune.study.study, transformers; transformers.Trainer"], log)
     if "b" in letters:
         run_fresh([sys.executable, "-c", "import trl; trl.SFTTrainer"], log)
 

@@ -58,8 +58,8 @@ def recipe(folder: Path, task: str, strategies: Sequence[str], model: Path, **tr
 def study(path: Path, output: str = "out") -> Path:
     """Run a recipe; the study's folder. Raises :class:`Refused`, or :class:`Differs` where a run ended in an error."""
     from finetune import recipe as recipes
-    from finetune.errors import InputError
-    from finetune.study import run_study
+    from finetune.core.errors import InputError
+    from finetune.study.study import run_study
 
     try:
         outcome = run_study(recipes.load(path), path.parent / output)
@@ -106,14 +106,14 @@ def compare(path: Path, study: Path, variant: str, task: str) -> None:
     """Hold the predictions that a run wrote, made in batches, against those of the model in its folder, as plain
     transformers and peft load it, one example at a time."""
     from finetune import recipe as recipes
+    from finetune.core.run_dir import StudyDir
     from finetune.evaluate.store import read
-    from finetune.run_dir import StudyDir
-    from finetune.shared import Shared
+    from finetune.run.resources import Resources
 
     run = StudyDir(study).run(variant, 0)
     resolved = recipes.load(path)
     own = next(each for each in resolved.variants if each.name == variant).recipe
-    data = Shared().data(own, own.data.split.seed)
+    data = Resources().data(own, own.data.split.seed)
     examples, stored = data.held_out["test"].examples, read(run.predictions("test"))
     model = load(run.model, task, getattr(data.task, "masked", False), variant).eval()
     for number, example in enumerate(examples):

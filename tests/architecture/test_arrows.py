@@ -21,7 +21,7 @@ def test_import_contracts_are_kept():
     [
         "import finetune.cli",
         "import finetune.recipe",
-        "from finetune.registry import STRATEGIES, TASKS, MITIGATIONS as M; STRATEGIES.all(), TASKS.all(), M.all()",
+        "from finetune.core.registry import STRATEGIES as S, TASKS as T, MITIGATIONS as M; S.all(), T.all(), M.all()",
         "import finetune.models, finetune.data.options, finetune.train.options, finetune.evaluate.options",
         "import finetune.evaluate.metrics",
         "import finetune.stats, finetune.report",

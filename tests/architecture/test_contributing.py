@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from finetune import registry
-from finetune.errors import InputError
+from finetune.core import registry
+from finetune.core.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.registry import MITIGATIONS, STRATEGIES, TASKS, summary
+from finetune.core.registry import MITIGATIONS, STRATEGIES, TASKS, summary
 
 ROOT = Path(__file__).parents[2]
 MODULES = sorted((ROOT / "finetune").rglob("*.py"))

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from finetune import cli, preflight, recipe, remembered, study
-from finetune.errors import bad_input
+from finetune import cli, recipe
+from finetune.cli import check_cache
+from finetune.core.errors import bad_input
+from finetune.study import preflight, study
 
 ROOT = Path(__file__).parents[2]
 UNCHANGED = "nothing has changed since it was checked at "
@@ -79,7 +81,7 @@ def test_what_changes_while_it_is_read_is_not_remembered(topics, checks, capsys,
 
     monkeypatch.setattr(preflight, "preflight", while_someone_writes)
     check(capsys, topics)
-    assert not remembered.folder().exists()
+    assert not check_cache.folder().exists()
 
 
 def test_switched_off_every_check_is_made(topics, checks, capsys, monkeypatch):
@@ -105,9 +107,10 @@ def test_a_remembered_check_loads_nothing_heavy(topics, checks):
     code = f"""
 import sys
 from pathlib import Path
-from finetune import recipe, remembered
+from finetune import recipe
+from finetune.cli import check_cache
 from finetune.cli import main
-remembered.remember(remembered.key_of(recipe.load(Path({str(topics)!r}))), ["train: 7 examples"])
+check_cache.remember(check_cache.key_of(recipe.load(Path({str(topics)!r}))), ["train: 7 examples"])
 main(["check", {str(topics)!r}])
 heavy = {{"torch", "transformers", "datasets", "accelerate", "peft", "pyarrow", "scipy", "sklearn"}} & set(sys.modules)
 sys.exit(f"loaded {{heavy}}" if heavy else 0)
@@ -121,11 +124,12 @@ sys.exit(f"loaded {{heavy}}" if heavy else 0)
 def test_a_key_says_the_same_in_another_process(topics, checks):
     code = f"""
 from pathlib import Path
-from finetune import recipe, remembered
-print(remembered.key_of(recipe.load(Path({str(topics)!r}))))
+from finetune import recipe
+from finetune.cli import check_cache
+print(check_cache.key_of(recipe.load(Path({str(topics)!r}))))
 """
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", code]
     keys = {subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout for _ in range(2)}
     assert len(keys) == 1 and keys != {"None\n"}
-    assert remembered.key_of(recipe.load(topics))
+    assert check_cache.key_of(recipe.load(topics))

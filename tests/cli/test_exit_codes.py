@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from finetune import cli
-from finetune.errors import FinetuneError, InputError, Interrupted, Problem
+from finetune.core.errors import FinetuneError, InputError, Interrupted, Problem
 
 
 def raising(error: BaseException):

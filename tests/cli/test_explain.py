@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from finetune.cli.explain import explained
-from finetune.options import described
-from finetune.registry import MITIGATIONS, STRATEGIES, TASKS, paragraphs
+from finetune.core.options import described
+from finetune.core.registry import MITIGATIONS, STRATEGIES, TASKS, paragraphs
 
 ROOT = Path(__file__).parents[2]
 EVERY = [(registry, name) for registry in (STRATEGIES, MITIGATIONS, TASKS) for name in registry.all()]

@@ -14,18 +14,19 @@ from typing import Any
 import torch
 
 from finetune import recipe as recipes
-from finetune.assemble import Built, build
-from finetune.errors import Interrupted
-from finetune.group.group import Group, Member
-from finetune.progress import Progress
-from finetune.randomness import Streams
-from finetune.registry import MITIGATIONS, STRATEGIES, TASKS, Registry, paragraphs, summary
-from finetune.run_dir import RunDir
-from finetune.shared import Shared
-from finetune.stopping import StopRequest
+from finetune.core.errors import Interrupted
+from finetune.core.examples import Example
+from finetune.core.progress import Progress
+from finetune.core.randomness import Streams
+from finetune.core.registry import MITIGATIONS, STRATEGIES, TASKS, Registry, paragraphs, summary
+from finetune.core.run_dir import RunDir
+from finetune.core.runtime import Runtime, make_deterministic, open_runtime
+from finetune.core.signals import StopRequest
+from finetune.models import processor
+from finetune.replicas.group import Member, ReplicaGroup
+from finetune.run.build import Built, build
+from finetune.run.resources import Resources
 from finetune.strategies.base import trained_parameters
-from finetune.surroundings import Surroundings, make_deterministic, open_surroundings
-from finetune.tasks.base import Example
 from finetune.train.loop import train
 from finetune.train.meters import read_rows
 from tests import tiny
@@ -223,7 +224,7 @@ class Battery:
     strategy: str
     task: str
     mitigation: str | None = None
-    shared: Shared = field(default_factory=Shared)
+    resources: Resources = field(default_factory=Resources)
 
     @cached_property
     def recipe(self) -> Any:
@@ -253,32 +254,32 @@ class Battery:
 
     @cached_property
     def data(self) -> Any:
-        return self.shared.data(self.recipe, split_seed=0)
+        return self.resources.data(self.recipe, split_seed=0)
 
     @property
     def seen(self) -> list[Example]:
         """The training examples, as they are seen once."""
-        return [self.data.task.drawn(example, example.number) for example in self.data.train.examples]
+        return [self.data.task.resample(example, example.number) for example in self.data.train.examples]
 
-    def around(self, dtype: torch.dtype = torch.float32) -> Surroundings:
+    def runtime(self, dtype: torch.dtype = torch.float32) -> Runtime:
         """What a run runs in, in that arithmetic."""
-        return open_surroundings(self.recipe.model, Progress(), StopRequest(), self.folder).at("", dtype)
+        return open_runtime(*processor(self.recipe.model), Progress(), StopRequest(), self.folder).at("", dtype)
 
     def fresh(self, seed: int, dtype: torch.dtype = torch.float32) -> Built:
         """Model and techniques as a run starts from them."""
-        around = self.around(dtype)
-        base = self.shared.base(self.recipe, self.data.task)
-        return build(self.recipe, base, self.data, Streams(seed), around)
+        runtime = self.runtime(dtype)
+        base = self.resources.base(self.recipe, self.data.task)
+        return build(self.recipe, base, self.data, Streams(seed), runtime)
 
     def run(self, seed: int, name: str, stop_at: int | None = None, dtype: torch.dtype = torch.float32) -> Outcome:
         """Train, in that arithmetic; a run that was stopped under the same name goes on where it was."""
         make_deterministic(True)
         stop = StopRequest()
-        around = open_surroundings(self.recipe.model, StopAt(stop, stop_at), stop, self.folder)
-        around, member = around.at(name, dtype), Member(Streams(seed), RunDir(self.folder / name))
+        runtime = open_runtime(*processor(self.recipe.model), StopAt(stop, stop_at), stop, self.folder)
+        runtime, member = runtime.at(name, dtype), Member(Streams(seed), RunDir(self.folder / name))
         built = self.fresh(seed, dtype)
-        model, group = built.model, Group(built.model)
-        group.techniques, group.fresh = built.techniques, built.fresh
+        model, group = built.model, ReplicaGroup(built.model)
+        group.hooks, group.fresh = built.hooks, built.fresh
         initial = {name: value.detach().clone() for name, value in model.named_parameters()}
         task, examples = self.data.task, self.data.train.examples
         batch = task.collate(self.seen)
@@ -289,7 +290,7 @@ class Battery:
 
         first = mean_loss()
         try:
-            train(group, task, examples, self.recipe.train, [member], around, None)
+            train(group, task, examples, self.recipe.train, [member], runtime, None)
         except Interrupted:
             assert stop_at is not None
         losses = [row["loss"] for row in read_rows(member.folder.metrics)]

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from finetune.registry import MITIGATIONS
+from finetune.core.registry import MITIGATIONS
 from tests.contracts.battery import STEPS, combinations, missing, once_each, well_documented
 
 every_combination = pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_training_works_with_it_and_is_another_than_without(outcomes, combinatio
 def test_the_task_head_is_left_to_its_own_draw(batteries, outcomes, combination):
     treated, plain = outcomes(combination, 1), outcomes((*combination[:3], None), 1)
     battery = batteries(combination)
-    for name in battery.shared.base(battery.recipe, battery.data.task).new:
+    for name in battery.resources.base(battery.recipe, battery.data.task).new:
         assert torch.equal(treated.initial[name], plain.initial[name])
 
 

@@ -5,14 +5,14 @@ Dropout is on wherever a model or strategy has it: each run has to have its own 
 
 import pytest
 
-from finetune.group.stacked import CannotStack
-from finetune.randomness import Streams
-from finetune.registry import MITIGATIONS, STRATEGIES
-from finetune.sizing import alone as one_by_one
-from finetune.sizing import choose_replicas
+from finetune.core.randomness import Streams
+from finetune.core.registry import MITIGATIONS, STRATEGIES
+from finetune.replicas.stacked import CannotStack
+from finetune.run.autotune import alone as one_by_one
+from finetune.run.autotune import choose_replicas
 from tests import tiny
 from tests.contracts.battery import RATES, TRAIN, combinations, plugin_of, said
-from tests.group.groups import Variant, far
+from tests.replicas.groups import Variant, far
 
 SEEDS = (0, 1, 2)
 FAR = 1e-4
@@ -78,9 +78,9 @@ def alone(variants):
 def test_seeds_side_by_side_are_the_runs_they_would_be_alone(variants, alone, combination):
     """Or the plug-in says that they cannot stand side by side; then they are trained one by one."""
     this = variants(combination)
-    if one_by_one(this.recipe, this.around()):
+    if one_by_one(this.recipe, this.runtime()):
         runs = [Streams(seed) for seed in SEEDS]
-        count, reason = choose_replicas(this.recipe, this.base, this.data, runs, this.around())
+        count, reason = choose_replicas(this.recipe, this.base, this.data, runs, this.runtime())
         assert count == 1 and "one run at a time" in reason
         return
     try:
@@ -106,10 +106,10 @@ def test_the_seeds_are_different_runs(alone, combination):
 def test_what_is_remembered_is_what_would_be_computed(variants, alone, combination):
     """For single runs and for groups; and nothing is remembered where everything learns."""
     plain = variants(combination).like(prefix_cache=False)
-    remembers = variants(combination).assembled().prefix is not None
-    assert remembers == (combination[:2] in REMEMBERING and combination[2] != "encoder-decoder")
+    can_cache_prefix = variants(combination).assembled().prefix is not None
+    assert can_cache_prefix == (combination[:2] in REMEMBERING and combination[2] != "encoder-decoder")
     assert plain.assembled().prefix is None
-    if remembers:
+    if can_cache_prefix:
         apart, together = alone(combination)[0], plain.run(SEEDS, "computed")
         assert far(plain.run([0], "computed, alone")[0], apart) < FAR
         assert far(together[0], apart) < FAR

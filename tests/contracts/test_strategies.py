@@ -6,11 +6,11 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from finetune.combine import Finished
+from finetune.core.registry import STRATEGIES
+from finetune.core.run_dir import StudyDir
 from finetune.recipe import Variant
-from finetune.registry import STRATEGIES
-from finetune.run_dir import StudyDir
 from finetune.strategies.base import TRAINED_WEIGHTS
+from finetune.study.combine import FinishedRuns
 from tests.contracts.battery import FALLS, STEPS, combinations, missing, once_each, plugin_of, well_documented
 
 every_strategy = pytest.mark.parametrize("name", STRATEGIES.all())
@@ -57,8 +57,8 @@ def test_the_mean_of_runs_that_are_one_is_that_run(batteries, outcomes, combinat
     folder, results = StudyDir(tmp_path), {seed: {"status": "finished"} for seed in (2, 3)}
     for seed in results:
         outcome.strategy.save(outcome.model, folder.run("it", seed).model)
-    base = battery.shared.base(battery.recipe, battery.data.task)
-    runs = Finished(Variant("it", battery.recipe, ""), results, folder, battery.data, base, battery.around())
+    base = battery.resources.base(battery.recipe, battery.data.task)
+    runs = FinishedRuns(Variant("it", battery.recipe, ""), results, folder, battery.data, base, battery.runtime())
     found, wanted = battery.losses(runs.mean([2, 3])[1]), battery.losses(outcome.model)
     assert torch.allclose(found, wanted, rtol=1e-4, atol=1e-5)
     assert torch.equal(battery.losses(runs.mean([3])[1]), wanted)
@@ -104,7 +104,7 @@ def test_the_seed_alone_decides_also_when_interrupted(batteries, outcomes, combi
 def test_weights_start_from_the_base_model(batteries, outcomes, combination):
     """All but the head and what the method adds: nothing pretrained is lost on the way to training."""
     battery, outcome = batteries(combination), outcomes(combination, 1)
-    base = battery.shared.base(battery.recipe, battery.data.task)
+    base = battery.resources.base(battery.recipe, battery.data.task)
     pretrained = [value for name, value in base.model.named_parameters() if name not in base.new]
     found = list(outcome.initial.values())
     assert all(any(value.shape == other.shape and torch.equal(value, other) for other in found) for value in pretrained)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from finetune.core.registry import TASKS
 from finetune.evaluate import metrics
-from finetune.registry import TASKS
 from tests.contracts.battery import combinations, missing, well_documented
 
 CPU = torch.device("cpu")

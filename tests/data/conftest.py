@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from finetune.core.errors import InputError
 from finetune.data.options import Source
 from finetune.data.sources import read
-from finetune.errors import InputError
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import sys
 import pyarrow as pa
 import pytest
 
+from finetune.core.errors import InputError
 from finetune.data import checks
 from finetune.data.sources import as_dataset, with_example
-from finetune.errors import InputError
 
 
 def table(texts, **columns):

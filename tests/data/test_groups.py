@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from finetune.core.errors import InputError
 from finetune.data import checks, load_splits
 from finetune.data.columns import require_groups, require_text
 from finetune.data.options import DataOptions, Source, Split
 from finetune.data.sources import as_dataset, with_example
-from finetune.errors import InputError
 
 
 def table(groups):

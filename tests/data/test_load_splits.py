@@ -5,10 +5,10 @@ import sys
 
 import pytest
 
+from finetune.core.errors import InputError
 from finetune.data import load_splits
 from finetune.data.columns import require_labels, require_text
 from finetune.data.options import DataOptions, Source, Split
-from finetune.errors import InputError
 
 
 def check(dataset, at):

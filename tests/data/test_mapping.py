@@ -2,7 +2,7 @@
 
 import pytest
 
-from finetune.errors import InputError
+from finetune.core.errors import InputError
 
 CSV = "title,body,stars,group\nBig news,Long story,4,g1\nSmall,,,g2\n"
 

@@ -6,12 +6,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from finetune.core.errors import InputError
 from finetune.data import checks
 from finetune.data.columns import require_groups
 from finetune.data.nested import is_nested, values_of
 from finetune.data.options import Source
 from finetune.data.sources import as_table, read
-from finetune.errors import InputError
 
 
 def written(tmp_path, values, suffix=".jsonl"):

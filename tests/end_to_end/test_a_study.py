@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from finetune.core.arithmetic import arithmetic_name
 from tests.end_to_end.reading import files, results, scores
 
 RUN = {
@@ -148,7 +149,7 @@ def test_either_arithmetic_learns(topics, finetune, tmp_path, dtype):
     assert done.code == 0, done.text
     environment = json.loads((tmp_path / "runs" / "topics" / "environment.json").read_text())
     auto = str(models.choose_dtype(models.ModelOptions(source="anywhere"), torch.device("cpu"))).removeprefix("torch.")
-    assert environment["arithmetic"] == models.arithmetic_name()
+    assert environment["arithmetic"] == arithmetic_name()
     assert ("measured" in environment["dtype_reason"]) == (dtype == "auto")
     assert environment["dtype"] == (auto if dtype == "auto" else dtype)
     assert scores(tmp_path / "runs" / "topics")["full/seed-0"]["test/accuracy"] > 0.6

@@ -147,7 +147,7 @@ whole, _Training.update = _Training.update, update
 """
 STOPPED_SCORING = """
 import os, signal
-from finetune import run
+from finetune.run import run
 def score_held_out(*arguments):
     os.kill(os.getpid(), signal.SIGINT)
     return whole(*arguments)

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from finetune.run_dir import read_json
+from finetune.core.run_dir import read_json
 from tests import tiny
 from tests.end_to_end.warm import environment_with
 

@@ -7,12 +7,13 @@ import pytest
 from sklearn.linear_model import LogisticRegressionCV
 
 from finetune import recipe as recipes
+from finetune.core.progress import Progress
+from finetune.core.runtime import open_runtime
+from finetune.core.signals import StopRequest
+from finetune.models import processor
 from finetune.models.pooled import HEAD
-from finetune.progress import Progress
-from finetune.shared import Shared
-from finetune.stopping import StopRequest
-from finetune.study import run_study
-from finetune.surroundings import open_surroundings
+from finetune.run.resources import Resources
+from finetune.study.study import run_study
 from finetune.train.features import extract, scaled
 
 QUICKSTART = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"
@@ -21,13 +22,13 @@ QUICKSTART = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"
 @pytest.mark.slow
 def test_the_quickstarts_probe_is_as_good_as_scikit_learns(tmp_path, every_core):
     recipe = recipes.load(QUICKSTART, ["model.dtype=float32", "model.device=cpu", "seeds=2"])
-    shared, options = Shared(), recipe.variants[0].recipe
-    data = shared.data(options, options.data.split.seed)
-    around = open_surroundings(options.model, Progress(), StopRequest(), tmp_path)
-    model = shared.base(options, data.task).model
+    resources, options = Resources(), recipe.variants[0].recipe
+    data = resources.data(options, options.data.split.seed)
+    runtime = open_runtime(*processor(options.model), Progress(), StopRequest(), tmp_path)
+    model = resources.base(options, data.task).model
 
     def features(examples):
-        vectors = extract(model, HEAD, data.task, examples, ["mean"], 32, around)["mean"]
+        vectors = extract(model, HEAD, data.task, examples, ["mean"], 32, runtime)["mean"]
         return scaled(vectors, True).double().numpy(), np.array([example.target for example in examples])
 
     theirs = LogisticRegressionCV(Cs=10, max_iter=5000).fit(*features(data.train.examples))

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from finetune import cli, sizing
-from finetune.progress import Progress
-from finetune.run_dir import read_json
-from finetune.stopping import ANSWER
+from finetune import cli
+from finetune.core.progress import Progress
+from finetune.core.run_dir import read_json
+from finetune.core.signals import ANSWER
+from finetune.run import autotune
 from tests import tiny
 from tests.end_to_end.reading import scores
 
@@ -53,10 +54,10 @@ class Pressing(Progress):
 @pytest.fixture
 def run(monkeypatch, capsys):
     """run(recipe, options, progress) -> exit code, and what was said on the error stream."""
-    monkeypatch.setattr(sizing, "WORTH", 0)
+    monkeypatch.setattr(autotune, "WORTH", 0)
 
     def go(recipe, options, progress):
-        monkeypatch.setattr("finetune.progress.make_progress", lambda console: progress)
+        monkeypatch.setattr("finetune.core.progress.make_progress", lambda console: progress)
         code = cli.main(["run", str(recipe), *options, "--output", str(recipe.parent / "runs")])
         return code, capsys.readouterr().err
 
@@ -147,11 +148,11 @@ IN_COMPANY = """
 import os, sys
 from finetune import cli
 from tests.end_to_end.test_stopped import Pressing
-import finetune.progress, finetune.surroundings
+import finetune.core.progress, finetune.core.runtime
 asked = os.environ["RANK"] == sys.argv.pop()
-pressing = Pressing("scoring test") if asked else finetune.progress.Progress()
-finetune.progress.make_progress = lambda console: pressing
-finetune.surroundings.Progress = lambda: pressing
+pressing = Pressing("scoring test") if asked else finetune.core.progress.Progress()
+finetune.core.progress.make_progress = lambda console: pressing
+finetune.core.runtime.Progress = lambda: pressing
 code = cli.main(sys.argv[1:])
 print(f"rank {os.environ['RANK']} ended with {code}", flush=True)
 """

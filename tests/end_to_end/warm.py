@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 PRELOADED = (
     "finetune.cli.output",
     "finetune.report.content",
-    "finetune.study",
+    "finetune.study.study",
     "evaluate",
     "peft",
     "sklearn.metrics",

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune.errors import FinetuneError, InputError
+from finetune.core.errors import FinetuneError, InputError
 from finetune.evaluate.metrics import NAMES, check, load, scores_of
 from finetune.evaluate.store import Predictions
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from finetune.errors import Interrupted
+from finetune.core.errors import Interrupted
+from finetune.core.progress import Progress
+from finetune.core.signals import StopRequest
 from finetune.evaluate.predict import predict, score
-from finetune.group.group import Group
-from finetune.progress import Progress
-from finetune.stopping import StopRequest
+from finetune.replicas.group import ReplicaGroup
 from tests.train import workbench
 
 
@@ -28,22 +28,22 @@ def chat(decoder_folder):
 
 
 @pytest.fixture
-def around(tmp_path):
-    return workbench.surroundings(tmp_path)
+def runtime(tmp_path):
+    return workbench.make_runtime(tmp_path)
 
 
 def table(model, *arguments, **named):
     """What one run says."""
-    [found] = predict(Group(model), *arguments, **named)
+    [found] = predict(ReplicaGroup(model), *arguments, **named)
     return found
 
 
 @pytest.mark.parametrize("bench", ["topics", "chat"])
-def test_batch_size_does_not_change_scores(request, around, bench):
+def test_batch_size_does_not_change_scores(request, runtime, bench):
     """Padding, and with it the other examples of a batch, must not reach an example's row."""
     bench = request.getfixturevalue(bench)
     model = bench.model()
-    one, *others = [table(model, bench.task, bench.examples, size, around) for size in (1, 3, 64)]
+    one, *others = [table(model, bench.task, bench.examples, size, runtime) for size in (1, 3, 64)]
     for other in others:
         assert other.prediction == one.prediction and other.score.tolist() == one.score.tolist()
         np.testing.assert_allclose(other.loss, one.loss, rtol=1e-5, atol=1e-5)
@@ -55,33 +55,33 @@ def test_batch_size_does_not_change_scores(request, around, bench):
 
 
 @pytest.mark.parametrize("bench", ["topics", "chat"])
-def test_every_row_belongs_to_its_example(request, around, bench):
+def test_every_row_belongs_to_its_example(request, runtime, bench):
     """Scored one by one, in an order of our own, and held against the table."""
     bench = request.getfixturevalue(bench)
     model = bench.model()
     shuffled = [bench.examples[index] for index in np.random.default_rng(0).permutation(len(bench.examples))]
-    found = table(model, bench.task, shuffled, 4, around)
+    found = table(model, bench.task, shuffled, 4, runtime)
     assert found.example.tolist() == [example.number for example in shuffled]
     assert found.reference == [example.reference for example in shuffled]
     assert found.weight.tolist() == [example.weight for example in shuffled]
     for row, example in enumerate(shuffled[:6]):
-        alone = table(model, bench.task, [example], 1, around)
+        alone = table(model, bench.task, [example], 1, runtime)
         assert alone.prediction == [found.prediction[row]] and alone.score[0] == found.score[row]
         assert alone.loss[0] == pytest.approx(found.loss[row], rel=1e-5)
 
 
-def test_losses_are_those_that_training_minimises(chat, around):
+def test_losses_are_those_that_training_minimises(chat, runtime):
     model = chat.model().eval()
     with torch.no_grad():
         expected = chat.task.losses(model, chat.task.collate(chat.examples))
-    found = table(model, chat.task, chat.examples, 5, around, answers=False)
+    found = table(model, chat.task, chat.examples, 5, runtime, answers=False)
     np.testing.assert_allclose(found.loss, expected, rtol=1e-5)
     total = sum(example.weight for example in chat.examples)
     assert score(found, ["loss"])["loss"] == pytest.approx(float(expected.sum()) / total, rel=1e-5)
 
 
-def test_probabilities_and_scores_of_classes(topics, around):
-    found = table(topics.model(), topics.task, topics.examples, 8, around)
+def test_probabilities_and_scores_of_classes(topics, runtime):
+    found = table(topics.model(), topics.task, topics.examples, 8, runtime)
     assert found.labels == topics.task.labels == ("money", "space", "sport")
     np.testing.assert_allclose(found.probabilities.sum(1), 1, atol=1e-6)
     best = found.probabilities.argmax(1)
@@ -96,14 +96,14 @@ def test_probabilities_and_scores_of_classes(topics, around):
     np.testing.assert_allclose(found.loss, -np.log(found.probabilities[range(len(targets)), targets]), rtol=1e-4)
 
 
-def test_dropout_is_off_and_no_gradient_is_kept(topics, around):
+def test_dropout_is_off_and_no_gradient_is_kept(topics, runtime):
     model = topics.model().train()
-    first, second = (table(model, topics.task, topics.examples, 8, around).loss.tolist() for _ in range(2))
+    first, second = (table(model, topics.task, topics.examples, 8, runtime).loss.tolist() for _ in range(2))
     assert first == second and not model.training
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_the_longest_come_first_and_alike_in_length(topics, around, monkeypatch):
+def test_the_longest_come_first_and_alike_in_length(topics, runtime, monkeypatch):
     seen = []
     original = topics.task.predict
 
@@ -112,23 +112,23 @@ def test_the_longest_come_first_and_alike_in_length(topics, around, monkeypatch)
         return original(model, examples, *arguments)
 
     monkeypatch.setattr(topics.task, "predict", watch)
-    table(topics.model(), topics.task, topics.examples, 7, around)
+    table(topics.model(), topics.task, topics.examples, 7, runtime)
     flat = [length for batch in seen for length in batch]
     assert flat == sorted(flat, reverse=True) and [len(batch) for batch in seen] == [7] * 6 + [6]
 
 
-def test_without_answers_nothing_is_generated(chat, around, monkeypatch):
+def test_without_answers_nothing_is_generated(chat, runtime, monkeypatch):
     model = chat.model()
-    with_answers = table(model, chat.task, chat.examples, 8, around)
+    with_answers = table(model, chat.task, chat.examples, 8, runtime)
     monkeypatch.setattr(model, "generate", lambda **_: pytest.fail("generated"))
-    without = table(model, chat.task, chat.examples, 8, around, answers=False)
+    without = table(model, chat.task, chat.examples, 8, runtime, answers=False)
     assert without.loss.tolist() == with_answers.loss.tolist()
 
 
 def test_bfloat16_is_used_where_asked_for(topics, tmp_path):
     model = topics.model()
     exact, rough = (
-        table(model, topics.task, topics.examples, 8, workbench.surroundings(tmp_path, dtype)).loss
+        table(model, topics.task, topics.examples, 8, workbench.make_runtime(tmp_path, dtype)).loss
         for dtype in (torch.float32, torch.bfloat16)
     )
     assert not np.array_equal(exact, rough)
@@ -144,17 +144,17 @@ def test_a_request_to_stop_is_heard_between_batches(topics, tmp_path, monkeypatc
             batches.append(done)
             stop.requested = done == 2
 
-    around = workbench.surroundings(tmp_path, stop=stop, progress=Told())
+    runtime = workbench.make_runtime(tmp_path, stop=stop, progress=Told())
     with pytest.raises(Interrupted, match="stopped while scoring"):
-        table(topics.model(), topics.task, topics.examples, 8, around)
+        table(topics.model(), topics.task, topics.examples, 8, runtime)
     assert batches == [1, 2]
 
 
-def test_a_model_whose_likelihoods_are_no_numbers_is_still_scored(topics, around):
+def test_a_model_whose_likelihoods_are_no_numbers_is_still_scored(topics, runtime):
     """A diverged run counts, so it has to get through."""
     model = topics.model()
     with torch.no_grad():
         model.classifier.weight.fill_(float("nan"))
-    found = table(model, topics.task, topics.examples, 8, around)
+    found = table(model, topics.task, topics.examples, 8, runtime)
     assert np.isnan(found.loss).all() and set(found.prediction) <= set(topics.task.labels)
     assert 0 <= score(found, ["accuracy"])["accuracy"] <= 1

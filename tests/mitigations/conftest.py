@@ -2,7 +2,7 @@
 
 import pytest
 
-from finetune.surroundings import make_deterministic
+from finetune.core.runtime import make_deterministic
 from finetune.tasks.chat import Chat, ChatOptions
 from tests import tiny
 from tests.train import workbench

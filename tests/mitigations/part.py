@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from finetune.randomness import Streams
-from finetune.registry import MITIGATIONS
+from finetune.core.hooks import TrainingHooks, TrainingState
+from finetune.core.randomness import Streams
+from finetune.core.registry import MITIGATIONS
 from finetune.strategies.base import trained_parameters
 from finetune.tasks.causal.packing import unpacked
-from finetune.technique import Techniques, UnderWay
 from finetune.train.kernels import Kernels
-from finetune.train.passes import Passes
+from finetune.train.passes import Accumulation
 from tests.train.workbench import Bench
 
 
@@ -49,9 +49,9 @@ class Part:
         seeds = [Streams(0).seed_of("dropout", 0, place) for place in self.places]
         self._seeds = SimpleNamespace(seeds=torch.tensor(seeds))
         parameters, streams = trained_parameters(self.model), [Streams(0)]
-        self.under_way = UnderWay(self.model, parameters, fresh, streams, 1, self._gradients, bench.examples)
-        self.under_way.batch = self.batch
-        mitigation.begin(self.under_way)
+        self.training_state = TrainingState(self.model, parameters, fresh, streams, 1, self._gradients, bench.examples)
+        self.training_state.batch = self.batch
+        mitigation.begin(self.training_state)
 
     def _gradients(self, examples: Any) -> None:
         losses = self.task.losses(self.model, self.task.collate(examples))
@@ -59,18 +59,18 @@ class Part:
 
     def masks(self) -> Any:
         """The examples' random numbers, from the first on."""
-        return Passes._masks(self._seeds, self.batch)
+        return Accumulation._masks(self._seeds, self.batch)
 
     @contextmanager
     def _pass(self) -> Any:
-        self.under_way.noise = self.masks()
-        with self.mitigation.passing(), Kernels(self.under_way.noise):
+        self.training_state.noise = self.masks()
+        with self.mitigation.passing(), Kernels(self.training_state.noise):
             yield
 
     def losses(self) -> torch.Tensor:
         """(N,), as training computes them, with their graph."""
         with self._pass():
-            return Techniques([self.mitigation]).losses(self.task, self.model, self.batch)
+            return TrainingHooks([self.mitigation]).losses(self.task, self.model, self.batch)
 
     def plain(self) -> torch.Tensor:
         """(N,), without the mitigation."""

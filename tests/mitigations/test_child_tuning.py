@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from finetune.errors import InputError
-from tests.group.groups import Variant
+from finetune.core.errors import InputError
 from tests.mitigations.part import Part, make
+from tests.replicas.groups import Variant
 
 BLOCKS = "bert.encoder.layer."
 FREE = frozenset({"classifier.weight", "classifier.bias"})
@@ -42,7 +42,7 @@ def part(topics_bench):
         made = Part(topics_bench, make("child-tuning", mode="F", **options), fresh=FREE)
         for value in made.model.parameters():
             value.grad = torch.ones_like(value)
-        made.under_way.step = step
+        made.training_state.step = step
         made.mitigation.gradients()
         return {name: value.grad for name, value in made.model.named_parameters()}
 
@@ -53,7 +53,7 @@ def part(topics_bench):
 
 
 def test_with_everything_reserved_f_is_plain_training(tmp_path, encoder_folder, monkeypatch):
-    monkeypatch.setattr("finetune.group.group.FEW", 0.0)  # the same sums in both: of all rows
+    monkeypatch.setattr("finetune.replicas.group.FEW", 0.0)  # the same sums in both: of all rows
     free = {"type": "child-tuning", "mode": "F", "reserve": 1.0}
     [(_, plain)], [(_, whole)] = fitted(tmp_path, encoder_folder), fitted(tmp_path, encoder_folder, free)
     assert plain.losses == whole.losses and plain.norms == whole.norms
@@ -111,7 +111,7 @@ def test_d_chooses_by_the_mean_squared_gradient_of_single_examples(topics_bench)
     found = torch.cat([part.mitigation._child[name].flatten() for name in names])
     assert int(found.sum()) == round(0.3 * len(found))
     assert float(information[found].min()) >= float(information[~found].max()) > 0
-    batch = part.under_way.examples[:5]
+    batch = part.training_state.examples[:5]
     part._gradients(batch)
     of_a_batch = torch.cat([part.model.get_parameter(name).grad.flatten() for name in names]) ** 2
     assert float(of_a_batch[found].min()) < float(of_a_batch[~found].max()), "that would have been another choice"

@@ -7,17 +7,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.errors import InputError
+from finetune.core.errors import InputError
 from finetune.mitigations.ema import EMA
-from tests.group.groups import Variant, far
-from tests.mitigations.steps import EXACT, begun, under_way
+from tests.mitigations.steps import EXACT, begun, training_state
+from tests.replicas.groups import Variant, far
 
 FULL = {"type": "full"}
 
 
 def averaged(values, decay=0.999):
     """The average after each of ``values`` has been the weights; the first is where training starts."""
-    training = under_way({"weight": torch.tensor([values[0]], dtype=torch.float64)})
+    training = training_state({"weight": torch.tensor([values[0]], dtype=torch.float64)})
     ema = begun(EMA, training, decay=decay)
     for training.step, value in enumerate(values[1:]):
         training.parameters["weight"].data.fill_(value)

@@ -5,13 +5,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.errors import InputError
+from finetune.core.errors import InputError
+from finetune.core.hooks import TrainingHooks
 from finetune.mitigations.l2sp import L2SP
-from finetune.technique import Techniques
 from finetune.train.optimizer import make_optimizer
 from finetune.train.options import TrainOptions
-from tests.group.groups import Variant
-from tests.mitigations.steps import begun, under_way
+from tests.mitigations.steps import begun, training_state
+from tests.replicas.groups import Variant
 
 FULL = {"type": "full"}
 
@@ -33,7 +33,7 @@ def pulled(training, mitigation):
 
 @pytest.mark.parametrize("replicas", [1, 3])
 def test_it_is_the_gradient_of_the_papers_penalty(replicas):
-    training = under_way(parts(replicas), range(replicas), fresh={"head.weight", "head.bias"})
+    training = training_state(parts(replicas), range(replicas), fresh={"head.weight", "head.bias"})
     mitigation = begun(L2SP, training, strength=0.3, beta=0.7)
     start = training.parameters["base.weight"].detach().clone()
     with torch.no_grad():
@@ -50,7 +50,7 @@ def test_it_is_the_gradient_of_the_papers_penalty(replicas):
 @given(strength=st.floats(0, 5), rate=st.floats(0.01, 0.15), steps=st.integers(1, 30))
 def test_without_a_gradient_it_decays_to_the_pretrained_weights(strength, rate, steps):
     """By (1 - rate * strength) a step, under plain descent."""
-    training = under_way(parts())
+    training = training_state(parts())
     mitigation = begun(L2SP, training, strength=strength)
     weight = training.parameters["base.weight"]
     start, moved = weight.detach().clone(), torch.randn(weight.shape)
@@ -63,13 +63,13 @@ def test_without_a_gradient_it_decays_to_the_pretrained_weights(strength, rate, 
 
 def test_under_adamw_too():
     """At a rate that falls to zero it arrives, whatever the strength: AdamW rescales it."""
-    training = under_way(parts(), fresh={"head.weight", "head.bias"})
+    training = training_state(parts(), fresh={"head.weight", "head.bias"})
     mitigation = begun(L2SP, training)
     start = training.parameters["base.weight"].detach().clone()
     bias = training.parameters["base.bias"].detach().clone()
     with torch.no_grad():
         training.parameters["base.weight"].add_(0.5)
-    optimizer = make_optimizer(training.parameters, TrainOptions(), techniques=Techniques([mitigation]))
+    optimizer = make_optimizer(training.parameters, TrainOptions(), hooks=TrainingHooks([mitigation]))
     for step in range(400):
         for group in optimizer.param_groups:
             group["lr"] = 0.02 * (1 - step / 400)
@@ -82,15 +82,15 @@ def test_under_adamw_too():
 
 
 def test_adamws_own_decay_is_off():
-    training = under_way(parts())
-    techniques = Techniques([begun(L2SP, training)])
-    groups = make_optimizer(training.parameters, TrainOptions(), techniques=techniques).param_groups
+    training = training_state(parts())
+    hooks = TrainingHooks([begun(L2SP, training)])
+    groups = make_optimizer(training.parameters, TrainOptions(), hooks=hooks).param_groups
     assert {group["weight_decay"] for group in groups} == {0.0}
     assert 0.01 in {group["weight_decay"] for group in make_optimizer(training.parameters, TrainOptions()).param_groups}
 
 
 def test_what_gets_no_gradient_is_not_pulled():
-    training = under_way(parts())
+    training = training_state(parts())
     mitigation = begun(L2SP, training)
     mitigation.gradients()
     assert all(value.grad is None for value in training.parameters.values())

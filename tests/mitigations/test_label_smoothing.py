@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
-from finetune.tasks.base import Outputs
+from finetune.core.examples import Outputs
 from tests.mitigations.part import Part, make
 
 

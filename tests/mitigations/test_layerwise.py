@@ -4,14 +4,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
 
-from finetune.errors import InputError
+from finetune.core.errors import InputError
+from finetune.core.hooks import TrainingHooks
 from finetune.mitigations.layerwise import LayerwiseDecay
-from finetune.technique import Techniques
 from finetune.train.optimizer import make_optimizer, set_rate
 from finetune.train.options import TrainOptions
 from tests import tiny
-from tests.group.groups import Variant, far
 from tests.mitigations.steps import EXACT
+from tests.replicas.groups import Variant, far
 
 DECAY = 0.5
 MODELS = {
@@ -67,7 +67,7 @@ def test_steps_shrink_as_rates_do(tmp_path):
     model = auto.from_pretrained(save(tmp_path))
     before = {name: value.detach().clone() for name, value in model.named_parameters()}
     options = TrainOptions(weight_decay=0.0)
-    optimizer = make_optimizer(dict(model.named_parameters()), options, techniques=Techniques([checked(model)]))
+    optimizer = make_optimizer(dict(model.named_parameters()), options, hooks=TrainingHooks([checked(model)]))
     set_rate(optimizer, 1e-2)
     for value in model.parameters():
         value.grad = torch.ones_like(value)
@@ -90,7 +90,7 @@ def test_adapters_learn_as_the_blocks_they_are_in(tmp_path, encoder_folder):
     said = [{"type": "layerwise-decay", "decay": DECAY}]
     group = Variant.of(tmp_path, encoder_folder, "classification", {"type": "adapter"}, said).assembled([0, 1])
     learning = [name for name, value in group.model.named_parameters() if value.requires_grad]
-    rates = {name: group.techniques.rate(name) for name in learning}
+    rates = {name: group.hooks.rate(name) for name in learning}
     for part, rate in (("layer.0.", DECAY**2), ("layer.1.", DECAY), ("classifier", 1.0)):
         assert {value for name, value in rates.items() if part in name} == {rate}
 

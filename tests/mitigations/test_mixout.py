@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
 from transformers.pytorch_utils import Conv1D
 
-from finetune.errors import InputError
-from finetune.group.group import Group
+from finetune.core.errors import InputError
 from finetune.mitigations.mixout import Mixout, linear_layers, mixed
+from finetune.replicas.group import ReplicaGroup
 from tests import tiny
-from tests.group.groups import Variant, far
-from tests.mitigations.steps import EXACT, begun, under_way
+from tests.mitigations.steps import EXACT, begun, training_state
+from tests.replicas.groups import Variant, far
 
 
 def wandered(layer, by=1.0):
@@ -35,7 +35,7 @@ def layer():
 @pytest.mark.parametrize("p", [0.1, 0.7])
 def test_the_mean_over_steps_is_the_weight(layer, p):
     model, count = torch.nn.Sequential(layer), 4000
-    training = under_way(model)
+    training = training_state(model)
     mixout = begun(Mixout, training, p=p)
     moved, total = wandered(layer), torch.zeros_like(layer.weight)
     for training.step in range(count):
@@ -55,7 +55,7 @@ def test_it_is_the_papers_formula(p, values, mask):
 
 def test_the_gradient_has_the_factor_too(layer):
     """Of each kept weight 1 / (1 - 0.7), not 1 as in the authors' backward; and on average the plain gradient."""
-    training = under_way(torch.nn.Sequential(layer))
+    training = training_state(torch.nn.Sequential(layer))
     mixout = begun(Mixout, training, p=0.7)
     wandered(layer)
     slopes = torch.arange(1.0, 61).view(5, 12)
@@ -75,7 +75,7 @@ def test_the_gradient_has_the_factor_too(layer):
 
 def test_towards_1_the_weights_are_the_pretrained_ones(layer):
     before = layer.weight.detach().clone()
-    mixout = begun(Mixout, under_way(torch.nn.Sequential(layer)), p=1 - 1e-12)
+    mixout = begun(Mixout, training_state(torch.nn.Sequential(layer)), p=1 - 1e-12)
     wandered(layer)
     with mixout.passing():
         assert torch.equal(layer.weight, before)
@@ -91,8 +91,8 @@ def test_whole_inputs_are_mixed_and_each_replica_draws_its_own(make, count):
         torch.manual_seed(0)
         model = torch.nn.Sequential(make())
         start = model[0].weight.detach().clone()
-        Group.stack(model, [dict(model.named_parameters())] * len(seeds))
-        mixout = begun(Mixout, under_way(model, seeds), p=0.5)
+        ReplicaGroup.stack(model, [dict(model.named_parameters())] * len(seeds))
+        mixout = begun(Mixout, training_state(model, seeds), p=0.5)
         wandered(model[0])
         with mixout.passing():
             kept = (model[0].weight != start).view(len(seeds), *start.shape)
@@ -110,7 +110,7 @@ def test_a_step_has_one_draw_for_all_parts_and_the_next_another(layer):
         with mixout.passing():
             return layer.weight.detach().clone()
 
-    training = under_way(torch.nn.Sequential(layer))
+    training = training_state(torch.nn.Sequential(layer))
     mixout = begun(Mixout, training, p=0.5)
     wandered(layer)
     first, again = weights(mixout), weights(mixout)
@@ -122,7 +122,7 @@ def test_a_step_has_one_draw_for_all_parts_and_the_next_another(layer):
 
 def test_the_layer_is_put_back_whatever_happens(layer):
     model = torch.nn.Sequential(layer, torch.nn.Dropout(0.5)).train()
-    own, mixout = layer.weight, begun(Mixout, under_way(model), p=0.5)
+    own, mixout = layer.weight, begun(Mixout, training_state(model), p=0.5)
     wandered(layer)
     with pytest.raises(RuntimeError, match="meanwhile"), mixout.passing():
         assert layer.weight is not own and not model[1].training

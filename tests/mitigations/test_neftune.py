@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from tests.group.groups import Variant
 from tests.mitigations.part import Part, make
+from tests.replicas.groups import Variant
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from finetune.errors import InputError
+from finetune.core.errors import InputError
+from finetune.core.randomness import Streams
 from finetune.mitigations.noisytune import NoisyTune
 from finetune.models import ModelOptions, load_base
-from finetune.randomness import Streams
 from tests import tiny
-from tests.group.groups import Variant
+from tests.replicas.groups import Variant
 
 
 @pytest.fixture(scope="module", params=["encoder", "decoder"])

@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 from torch.nn.functional import kl_div
 from transformers import AutoModelForSequenceClassification, BartConfig, BartForSequenceClassification
 
-from finetune.assemble import check_together
-from finetune.errors import InputError
+from finetune.core.errors import InputError
+from finetune.core.randomness import Streams
 from finetune.mitigations.perturb import added, input_embeddings, over_examples, perturbed, symmetric_kl
 from finetune.models import ModelOptions, load_base
-from finetune.randomness import Streams
+from finetune.run.build import check_together
 from finetune.strategies.full import Full, FullOptions
 from tests import tiny
-from tests.group.groups import Variant, far
 from tests.mitigations.part import Part, make
+from tests.replicas.groups import Variant, far
 
 
 @pytest.fixture(scope="module")
@@ -116,10 +116,10 @@ def test_numbers_of_an_example_are_its_own_and_those_of_a_pair_are_each_sequence
     single = {"example": torch.tensor([[1, 1, 0, 0, -1]]), "position_ids": torch.tensor([[0, 1, 0, 1, 2]])}
     pair = {**single, "example": torch.tensor([[0, 0, 0, 0, -1]]), "place": torch.tensor([[0, 1, 2, 3, 4]])}
     for batch in (single, pair):
-        under_way = SimpleNamespace(batch=batch)
-        assert over_examples(under_way, values, "sum")[0, :4].tolist() == [6, 6, 6, 6]
-        assert over_examples(under_way, values, "amax")[0, :4].tolist() == [5, 5, 4, 4]
-        assert over_examples(under_way, torch.ones(1, 5), "sum")[0, :4].tolist() == [2, 2, 2, 2]
+        training_state = SimpleNamespace(batch=batch)
+        assert over_examples(training_state, values, "sum")[0, :4].tolist() == [6, 6, 6, 6]
+        assert over_examples(training_state, values, "amax")[0, :4].tolist() == [5, 5, 4, 4]
+        assert over_examples(training_state, torch.ones(1, 5), "sum")[0, :4].tolist() == [2, 2, 2, 2]
 
 
 @given(st.integers(1, 8), st.integers(2, 30), st.integers(0, 99))

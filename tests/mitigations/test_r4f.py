@@ -5,13 +5,13 @@ import torch
 from torch.nn.functional import linear
 from transformers import AutoModelForSequenceClassification
 
-from finetune.errors import InputError
+from finetune.core.errors import InputError
+from finetune.core.randomness import Streams
 from finetune.mitigations.r4f import R4F
 from finetune.models import ModelOptions, head_parameters, load_base
-from finetune.randomness import Streams
 from tests import tiny
-from tests.group.groups import Variant
 from tests.mitigations.part import Part, make
+from tests.replicas.groups import Variant
 
 HEAD = "classifier.weight"
 

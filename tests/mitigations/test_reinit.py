@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
 
-from finetune.errors import InputError
+from finetune.core.errors import InputError
+from finetune.core.randomness import Streams
 from finetune.mitigations.reinit import Reinit
 from finetune.models import ModelOptions, load_base
-from finetune.randomness import Streams
 from tests import tiny
 
 WIDE = {"hidden_size": 64, "num_hidden_layers": 3, "intermediate_size": 128, "initializer_range": 0.05}

@@ -99,5 +99,5 @@ def test_the_search_leaves_no_gradient_behind(bench):
 def test_noise_has_the_examples_own_numbers(topics_bench):
     part = Part(topics_bench, make("smart", **LARGE))
     start = part.noises()[1]
-    part.under_way.noise = part.masks()
-    torch.testing.assert_close(start, 0.1 * noise_like(part.under_way, start, "normal"), atol=1e-6, rtol=0)
+    part.training_state.noise = part.masks()
+    torch.testing.assert_close(start, 0.1 * noise_like(part.training_state, start, "normal"), atol=1e-6, rtol=0)

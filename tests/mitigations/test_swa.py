@@ -6,15 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune.mitigations.swa import SWA
-from tests.group.groups import Variant, far
-from tests.mitigations.steps import EXACT, begun, under_way
+from tests.mitigations.steps import EXACT, begun, training_state
+from tests.replicas.groups import Variant, far
 
 FULL = {"type": "full"}
 
 
 def averaged(values, start, seeds=(0,)):
     """What is scored after each step whose weights are in turn ``values``."""
-    training = under_way({"weight": torch.zeros(len(seeds), 1, dtype=torch.float64)}, seeds, steps=len(values))
+    training = training_state({"weight": torch.zeros(len(seeds), 1, dtype=torch.float64)}, seeds, steps=len(values))
     swa, scored = begun(SWA, training, start=start), []
     for training.step, value in enumerate(values):
         swa.gradients()

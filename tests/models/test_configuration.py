@@ -7,7 +7,7 @@ import pytest
 import torch
 import transformers as tf
 
-from finetune.errors import InputError
+from finetune.core.errors import InputError
 from finetune.models import ModelOptions, is_masked, load_base, load_config, load_tokenizer, positions_of, skeleton
 from finetune.models.configuration import check_class, lay_over
 from tests import tiny

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from finetune.errors import InputError
+from finetune.core.errors import InputError
 from finetune.models import ModelOptions, choose_device
 
 

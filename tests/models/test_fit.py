@@ -9,11 +9,11 @@ from safetensors.torch import load_file, save_file
 from transformers import BertModel, ElectraConfig, ElectraForPreTraining, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from finetune import recipe
-from finetune.errors import InputError
+from finetune.core.errors import InputError
+from finetune.core.randomness import Streams
 from finetune.models import ModelOptions, initialise, load_base, skeleton, weightless_base
 from finetune.models.fit import is_named, naming
-from finetune.randomness import Streams
-from finetune.study import run_study
+from finetune.study.study import run_study
 from tests import tiny
 
 CLASSIFIER = "AutoModelForSequenceClassification"

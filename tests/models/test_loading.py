@@ -9,9 +9,9 @@ from huggingface_hub import constants
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, BertForMaskedLM
 
 from finetune import models
-from finetune.errors import InputError
+from finetune.core.errors import InputError
+from finetune.core.randomness import Streams
 from finetune.models import ModelOptions, load_base, load_tokenizer, locate, skeleton
-from finetune.randomness import Streams
 from tests import tiny
 
 CLASSIFIER = "AutoModelForSequenceClassification"

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from finetune.core.randomness import Streams
 from finetune.models import ModelOptions, Pooling, head_parameters, load_base, skeleton
 from finetune.models.pooled import PooledForSequenceClassification, pool
 from finetune.models.pooling import POOLED
-from finetune.randomness import Streams
 from tests import tiny
 
 MODES = ["cls", "mean", "last", "max"]

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from finetune.errors import InputError
+from finetune.core.errors import InputError
 from finetune.models import ModelOptions, declared
 
 TRANSFORMER = {"path": "", "type": "sentence_transformers.models.Transformer"}

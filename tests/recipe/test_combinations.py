@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from finetune.errors import InputError
+from finetune.core.errors import InputError
 from finetune.recipe import load
 
 GOOD = {

@@ -3,7 +3,7 @@
 import pytest
 
 from finetune import recipe as recipes
-from finetune.errors import InputError
+from finetune.core.errors import InputError
 
 RECIPE = """\
 model: {source: ./model}

@@ -9,7 +9,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from finetune.errors import InputError
+from finetune.core.errors import InputError
 from finetune.recipe import load, read_resolved
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.errors import InputError
+from finetune.core.errors import InputError
 from finetune.recipe.tree import Node, Origin, assign, merge
 
 HERE, THERE = Origin("here:1"), Origin("there:2")

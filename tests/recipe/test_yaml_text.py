@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.errors import InputError
+from finetune.core.errors import InputError
 from finetune.recipe.tree import Origin
 from finetune.recipe.yaml_text import dump, one_line, parse
 

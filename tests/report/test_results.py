@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from finetune import stats
-from finetune.errors import InputError
+from finetune.core.errors import InputError
 from finetune.report import build
 from finetune.report.reading import read_study
 from finetune.report.sides import side_of

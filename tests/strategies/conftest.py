@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import T5ForConditionalGeneration
 
-from finetune.errors import InputError
+from finetune.core.errors import InputError
+from finetune.core.randomness import Streams
+from finetune.core.registry import STRATEGIES
 from finetune.models import ModelOptions, head_parameters, load_base
-from finetune.randomness import Streams
-from finetune.registry import STRATEGIES
 from finetune.strategies.base import trained_parameters
 from tests import tiny
 

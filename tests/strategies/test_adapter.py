@@ -10,9 +10,9 @@ import transformers
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
+from finetune.core.registry import STRATEGIES
 from finetune.models import ModelOptions, head_parameters, load_base
-from finetune.registry import STRATEGIES
-from finetune.run import save_model
+from finetune.run.run import save_model
 from finetune.strategies.base import trained_parameters
 from tests import tiny
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 import transformers as tf
 
-from finetune.errors import InputError
-from finetune.registry import STRATEGIES
+from finetune.core.errors import InputError
+from finetune.core.registry import STRATEGIES
 from finetune.strategies.base import trained_parameters
 
 SHAPE = {"vocab_size": 99, "hidden_size": 32, "num_hidden_layers": 2}

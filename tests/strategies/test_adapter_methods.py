@@ -12,18 +12,18 @@ from hypothesis import strategies as st
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from torch.nn.functional import cross_entropy
 
-from finetune.errors import InputError
+from finetune.core.errors import InputError
+from finetune.core.hooks import TrainingHooks, TrainingState
+from finetune.core.registry import STRATEGIES
 from finetune.models import ModelOptions, skeleton
-from finetune.registry import STRATEGIES
 from finetune.strategies.adapters import quantised
 from finetune.strategies.adapters.adalora import Allocation
 from finetune.strategies.adapters.methods import REFUSED, checked, find
 from finetune.strategies.base import trained_parameters
-from finetune.technique import Techniques, UnderWay
 from finetune.train.optimizer import make_optimizer
 from finetune.train.options import TrainOptions
 from tests.contracts.battery import Battery
-from tests.group.groups import Variant, far
+from tests.replicas.groups import Variant, far
 
 NAMES = sorted(kind.value.lower() for kind in PEFT_TYPE_TO_CONFIG_MAPPING)
 SMALL = {
@@ -179,7 +179,7 @@ def test_what_pissa_freezes_is_the_same_for_every_seed(prepare):
     )
     assert all(torch.equal(value, other[name]) for name, value in one.items())
     drawn = {"method": "pissa", "options": {"init_lora_weights": "pissa_niter_4"}}
-    assert not prepare("llama", "adapter", **drawn).strategy.stacks
+    assert not prepare("llama", "adapter", **drawn).strategy.can_stack
 
 
 def test_runs_of_pissa_side_by_side_are_those_that_they_would_be_alone(tmp_path, decoder_folder):
@@ -191,7 +191,7 @@ def test_runs_of_pissa_side_by_side_are_those_that_they_would_be_alone(tmp_path,
 
 def optimizer_of(made):
     parameters = trained_parameters(made.model)
-    return parameters, make_optimizer(parameters, TrainOptions(learning_rate=1e-3), 1, Techniques([made.strategy]))
+    return parameters, make_optimizer(parameters, TrainOptions(learning_rate=1e-3), 1, TrainingHooks([made.strategy]))
 
 
 @pytest.mark.parametrize("ratio", [None, 4.0, 1.0])
@@ -368,7 +368,7 @@ def test_adalora_goes_on_in_every_phase(tmp_path, encoder_folder):
 def allocation(made, options, steps=10):
     found = Allocation(options)
     parameters = trained_parameters(made.model)
-    found.begin(UnderWay(made.model, parameters, frozenset(), [None], steps, lambda examples: None, []))
+    found.begin(TrainingState(made.model, parameters, frozenset(), [None], steps, lambda examples: None, []))
     return found, parameters
 
 
@@ -393,7 +393,7 @@ def test_adaloras_schedule_follows_from_the_number_of_steps(prepare):
     assert (found.config.tinit, found.config.tfinal, found.config.total_step) == (30, 100, 200)
     counted = []
     found.tuner = SimpleNamespace(update_and_allocate=counted.append)
-    for found.under_way.step in range(3):
+    for found.training_state.step in range(3):
         found.stepped(0.1)
     assert counted == [1, 2, 3], "peft counts steps that are done"
     found, _ = allocation(made, {"tinit": 5, "tfinal": 7}, steps=200)

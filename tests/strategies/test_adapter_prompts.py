@@ -5,11 +5,11 @@ import pytest
 import torch
 from transformers import RobertaConfig, RobertaForSequenceClassification
 
-from finetune.errors import InputError
-from finetune.preflight import dry_run
-from finetune.registry import STRATEGIES
-from finetune.tasks.causal.ways import way_of
-from tests.group.groups import Variant
+from finetune.core.errors import InputError
+from finetune.core.registry import STRATEGIES
+from finetune.study.preflight import dry_run
+from finetune.tasks.causal.ways import loss_path_of
+from tests.replicas.groups import Variant
 
 EMBEDDED = ["prompt", "p-tuning"]
 METHODS = [*EMBEDDED, "prefix"]
@@ -93,19 +93,19 @@ def test_every_virtual_token_matters(prepare, method):
 def test_a_language_model_is_run_one_example_a_row_with_labels_only(prepare, method):
     """Two texts in one row would share one set of virtual tokens, which only the first of them sees."""
     model = prepare("llama", "adapter", method=method, **FEW).model
-    way = way_of(model, list(range(10, 26)), 1)
+    way = loss_path_of(model, list(range(10, 26)), 1)
     assert not way.packed and way.head == "chunks"
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_nothing_below_is_remembered(prepare, method):
-    assert not prepare("llama", "adapter", method=method).strategy.remembers
+    assert not prepare("llama", "adapter", method=method).strategy.can_cache_prefix
 
 
 def test_an_lstm_before_virtual_tokens_trains_one_run_at_a_time(prepare, logits):
     options = {"encoder_reparameterization_type": "LSTM"}
     made = prepare("llama", "adapter", method="p-tuning", options=options)
-    assert not made.strategy.stacks and any("lstm" in name for name in made.trained)
+    assert not made.strategy.can_stack and any("lstm" in name for name in made.trained)
     assert logits(made.model).isfinite().all()
 
 
@@ -114,7 +114,7 @@ def test_virtual_tokens_count_where_positions_are_few(tmp_path, decoder_folder, 
     strategy = {"type": "adapter", "method": method, "options": {"num_virtual_tokens": 100}}
     variant = Variant.of(tmp_path, decoder_folder, "chat", strategy)
     with pytest.raises(InputError, match="the model has room for 28"):
-        dry_run(variant.recipe, [0], variant.shared)
+        dry_run(variant.recipe, [0], variant.resources)
 
 
 @pytest.mark.parametrize("method", METHODS)

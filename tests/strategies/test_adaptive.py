@@ -5,15 +5,15 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from finetune import recipe as recipes
-from finetune.errors import InputError
-from finetune.preflight import preflight
-from finetune.randomness import Streams
-from finetune.sizing import choose_speed
+from finetune.core.errors import InputError
+from finetune.core.randomness import Streams
+from finetune.run.autotune import choose_speed
 from finetune.strategies.adaptive import Adaptive
 from finetune.strategies.blocks import find_blocks
+from finetune.study.preflight import preflight
 from finetune.train.optimizer import make_optimizer, set_rate
 from finetune.train.options import TrainOptions
-from tests.group.groups import Variant
+from tests.replicas.groups import Variant
 
 BUILDS = ["bert", "llama", "llama-classifier", "gpt2", "t5"]
 
@@ -133,7 +133,7 @@ def test_embeddings_that_no_example_uses_decay_at_the_rate_that_falls(encoder_fo
     [quick] = variant.run([0], "quick")
     rates = [row["learning_rate"] for row in quick.rows if row["kind"] == "train"]
     assert min(rates[:-1]) < max(rates), "it fell while there was something to decay"
-    monkeypatch.setattr(Adaptive, "plain", False)
+    monkeypatch.setattr(Adaptive, "optimizer_only", False)
     [slow] = variant.run([0], "slow")
     for name, value in slow.weights.items():
         torch.testing.assert_close(quick.weights[name], value, rtol=1e-5, atol=1e-6)
@@ -231,6 +231,6 @@ def test_a_rate_that_one_run_finds_is_not_shared_by_others(encoder_folder, tmp_p
     said, train = {"type": "adaptive", "method": method}, {"evaluations": 5, "replicas": replicas}
     variant = Variant.of(tmp_path, encoder_folder, "classification", said, learning_rate=1.0, **train)
     runs = [Streams(seed) for seed in range(3)]
-    speed = choose_speed(variant.recipe, variant.base, variant.data, runs, variant.around())
+    speed = choose_speed(variant.recipe, variant.base, variant.data, runs, variant.runtime())
     assert speed.replicas == 1 and f"{method} trains one run at a time" in speed.reason
     assert speed.telling == (replicas == 3)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from finetune.errors import InputError
+from finetune.core.errors import InputError
 from finetune.strategies.blocks import find_blocks, heights, last_blocks, named_blocks, parameters_above
 
 COMMON = {"hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64, "vocab_size": 50}

@@ -4,14 +4,14 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from finetune.assemble import check_together
-from finetune.errors import InputError
+from finetune.core.errors import InputError
+from finetune.core.randomness import Streams
+from finetune.core.registry import MITIGATIONS
 from finetune.models import head_parameters
-from finetune.randomness import Streams
-from finetune.registry import MITIGATIONS
+from finetune.run.build import check_together
 from finetune.strategies.base import train_only
 from finetune.strategies.linear import Linear, LinearOptions
-from tests.group.groups import Variant
+from tests.replicas.groups import Variant
 
 HEADS = {
     "bert": {"classifier.weight", "classifier.bias"},

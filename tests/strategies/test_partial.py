@@ -7,13 +7,13 @@ import torch
 from pydantic import ValidationError
 from safetensors import safe_open
 
-from finetune.group.stacked import SeenEmbedding
+from finetune.core.hooks import TrainingState
+from finetune.replicas.stacked import SeenEmbedding
 from finetune.strategies.base import trained_parameters
 from finetune.strategies.partial import Partial
-from finetune.technique import UnderWay
 from tests import tiny
 from tests.contracts.battery import EXAMPLES, STEPS, Battery
-from tests.group.groups import Variant
+from tests.replicas.groups import Variant
 
 LAST = {
     # build: (what the last block's names begin with, what lies above it)
@@ -187,10 +187,10 @@ def test_a_schedule_that_there_is_not_is_refused(unfreeze):
 # Gradual unfreezing
 
 
-def under_way(made, steps=100, epoch=7):
+def training_state(made, steps=100, epoch=7):
     """Training of what a strategy has prepared, as far as a schedule needs it."""
     made.strategy.begin(
-        UnderWay(made.model, trained_parameters(made.model), frozenset(), (), steps, print, (), epoch=epoch)
+        TrainingState(made.model, trained_parameters(made.model), frozenset(), (), steps, print, (), epoch=epoch)
     )
     return made.strategy
 
@@ -226,19 +226,19 @@ def test_blocks_begin_to_learn_from_the_top(prepare, build, options, levels):
     "unfreeze, begins", [(0.5, [0, 17, 33, 50]), (1.0, [0, 33, 67, 100]), ("epoch", [0, 7, 14, 21]), (None, [0] * 4)]
 )
 def test_when_they_begin_to(prepare, unfreeze, begins):
-    strategy = under_way(prepare("bert", "partial", patterns=["*"], unfreeze=unfreeze))
+    strategy = training_state(prepare("bert", "partial", patterns=["*"], unfreeze=unfreeze))
     assert [strategy.begins(level) for level in range(4)] == begins
 
 
 def test_before_it_learns_a_parameter_has_no_gradient(prepare):
     made = prepare("bert", "partial", last=2, unfreeze=0.2)
-    strategy = under_way(made)
+    strategy = training_state(made)
     for step, learning in ((0, 1), (9, 1), (10, 2), (19, 2), (20, 3), (99, 3)):
-        for parameter in strategy.under_way.parameters.values():
+        for parameter in strategy.training_state.parameters.values():
             parameter.grad = torch.ones_like(parameter)
-        strategy.under_way.step = step
+        strategy.training_state.step = step
         strategy.gradients()
-        with_one = {name for name, value in strategy.under_way.parameters.items() if value.grad is not None}
+        with_one = {name for name, value in strategy.training_state.parameters.items() if value.grad is not None}
         assert with_one == set().union(*strategy.levels[:learning])
 
 

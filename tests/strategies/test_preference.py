@@ -13,18 +13,18 @@ from hypothesis import strategies as st
 from torch.nn.functional import log_softmax
 
 from finetune import recipe as recipes
-from finetune.errors import InputError
+from finetune.core.errors import InputError
+from finetune.core.hooks import TrainingHooks, TrainingState
+from finetune.core.randomness import Streams
+from finetune.core.registry import MITIGATIONS, STRATEGIES
 from finetune.evaluate.predict import predict, score
 from finetune.models import ModelOptions, load_base, load_tokenizer
-from finetune.preflight import preflight
-from finetune.randomness import Streams
-from finetune.registry import MITIGATIONS, STRATEGIES
 from finetune.strategies.base import set_training_mode, trained_parameters
+from finetune.study.preflight import preflight
 from finetune.tasks.chat import Chat
 from finetune.tasks.conversation import IGNORED
-from finetune.technique import Techniques, UnderWay
 from tests import tiny
-from tests.group.groups import Variant, far
+from tests.replicas.groups import Variant, far
 
 pytestmark = pytest.mark.usefixtures("quick_collection")
 
@@ -56,16 +56,16 @@ def started(folder, of=ADAPTER, beta=0.1, **config):
     with streams.globally("init", 1):
         model = strategy.prepare(base.copy(streams), set())
     set_training_mode(model)
-    parameters, techniques = trained_parameters(model), Techniques(strategy.techniques)
-    under_way = UnderWay(model, parameters, frozenset(), [streams], 10, lambda _: None, examples)
-    for technique in techniques:
-        technique.begin(under_way)
+    parameters, hooks = trained_parameters(model), TrainingHooks(strategy.hooks)
+    training_state = TrainingState(model, parameters, frozenset(), [streams], 10, lambda _: None, examples)
+    for hook in hooks:
+        hook.begin(training_state)
 
     def losses():
         batch = task.collate(examples)
-        objective = techniques.objective(task, model, batch)
-        with techniques.passing():
-            return techniques.losses(task, model, batch, objective)
+        objective = hooks.objective(task, model, batch)
+        with hooks.passing():
+            return hooks.losses(task, model, batch, objective)
 
     return SimpleNamespace(**locals())
 
@@ -159,7 +159,9 @@ def test_a_step_raises_chosen_and_lowers_rejected_answers(rows, beta):
     plugin = STRATEGIES.get("preference")
     strategy = plugin(plugin.Options(type="preference", beta=beta))
     model = torch.nn.Linear(1, 1)
-    strategy.begin(UnderWay(model, dict(model.named_parameters()), frozenset(), [Streams(0)], 1, lambda _: None, []))
+    strategy.begin(
+        TrainingState(model, dict(model.named_parameters()), frozenset(), [Streams(0)], 1, lambda _: None, [])
+    )
     task = Known([row[:2] for row in rows], [row[2:] for row in rows])
     losses = strategy.objective(task, model, {})()
     losses.sum().backward()
@@ -283,8 +285,8 @@ def test_pairs_are_told_apart_in_the_end(tmp_path, decoder_folder, of, rate, dat
     task = {"metrics": ["preference_accuracy", "loss"]}
     train = {"min_steps": 30, "learning_rate": rate}
     made = variant(tmp_path, decoder_folder, strategy={"of": of, "beta": 0.5}, task=task, data=data, **train)
-    group, around, pairs = made.assembled(), made.around(), made.data.train.examples
-    before = score(predict(group, made.data.task, pairs, 8, around, answers=False)[0], task["metrics"])
+    group, runtime, pairs = made.assembled(), made.runtime(), made.data.train.examples
+    before = score(predict(group, made.data.task, pairs, 8, runtime, answers=False)[0], task["metrics"])
     assert before["preference_accuracy"] < 0.5
     [came] = made.run([0], "run")
     assert came.losses[0] == pytest.approx(LOG_2, abs=1e-5) and came.losses[-1] < 0.3
@@ -299,7 +301,7 @@ def test_pairs_are_told_apart_in_the_end(tmp_path, decoder_folder, of, rate, dat
 def treated(made, **mitigation):
     """The same variant under a mitigation."""
     options = MITIGATIONS.get(mitigation["type"]).Options(**mitigation)
-    return Variant(made.recipe.model_copy(update={"mitigations": [options]}), made.folder, made.shared)
+    return Variant(made.recipe.model_copy(update={"mitigations": [options]}), made.folder, made.resources)
 
 
 def test_a_group_has_a_model_to_compare_with_for_each_run(tmp_path, decoder_folder):

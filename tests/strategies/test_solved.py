@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import load_file
 
 from finetune import recipe as recipes
-from finetune.errors import InputError
-from finetune.rescoring import rescore
-from finetune.run_dir import read_json
-from finetune.study import run_study
+from finetune.core.errors import InputError
+from finetune.core.run_dir import read_json
+from finetune.study.rescoring import rescore
+from finetune.study.study import run_study
 from tests import tiny
 
 SOLVED = "variants.linear={strategy: {type: linear}}"

@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GenerationConfig
 
+from finetune.core.randomness import Streams
 from finetune.models import ModelOptions, load_base
-from finetune.randomness import Streams
 from finetune.strategies.base import set_training_mode, trained_parameters
 from finetune.strategies.tangent import ORIGIN, linearise, own_origin
-from finetune.tasks.causal.ways import losses_of, way_of
+from finetune.tasks.causal.ways import loss_path_of, losses_of
 from tests.strategies.conftest import BUILDS
 
 EXACT = 2e-6
@@ -149,8 +149,8 @@ def test_only_where_its_own_weights_start_counts_as_its_state(bases):
 def test_losses_of_labels_are_those_of_its_logits_wherever_they_are_computed(made, shake):
     """An output layer's weight alone does not say what a tangent model makes of hidden states."""
     plain, tangent = made("llama")
-    assert way_of(plain, range(5, 21), 1).head == "chunks"
-    assert way_of(tangent, range(5, 21), 1).head == "labels" and way_of(tangent, range(5, 21), 1).packed
+    assert loss_path_of(plain, range(5, 21), 1).head == "chunks"
+    assert loss_path_of(tangent, range(5, 21), 1).head == "labels" and loss_path_of(tangent, range(5, 21), 1).packed
     shake(tangent)
     batch = {**INPUTS, "targets": IDS, "example": torch.tensor([[0] * 5, [1] * 4 + [-1]])}
     batch["targets"] = IDS.masked_fill(IDS == 0, -100)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from finetune.errors import InputError
+from finetune.core.errors import InputError
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@
 import pytest
 
 from finetune.models import ModelOptions, load_config, load_tokenizer
-from finetune.records import examples
-from finetune.shared import TaskData
+from finetune.run.resources import TaskData
+from finetune.study.facts import examples
 from finetune.tasks.chat import Chat
 from finetune.tasks.classification import Classification
 from finetune.tasks.language import Language

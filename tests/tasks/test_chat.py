@@ -8,8 +8,8 @@ from tokenizers import processors
 from torch.nn.functional import log_softmax
 from transformers import LlamaForCausalLM
 
+from finetune.core.randomness import Streams
 from finetune.models import ModelOptions, load_base, load_tokenizer, skeleton
-from finetune.randomness import Streams
 from finetune.tasks.chat import Chat
 from finetune.tasks.conversation import IGNORED
 from tests import tiny

@@ -6,8 +6,8 @@ from datetime import date
 import pytest
 
 from finetune import recipe
-from finetune.errors import InputError
-from finetune.shared import Shared
+from finetune.core.errors import InputError
+from finetune.run.resources import Resources
 from finetune.tasks.chat import Chat
 from finetune.tasks.chat_columns import as_tools
 from finetune.tasks.conversation import IGNORED
@@ -34,7 +34,7 @@ def study(tmp_path, decoder_folder):
         }
         (tmp_path / "recipe.yaml").write_text(json.dumps(content), encoding="utf-8")
         options = recipe.load(tmp_path / "recipe.yaml").variants[0].recipe
-        return Shared(today).data(options, 0)
+        return Resources(today).data(options, 0)
 
     return encode
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from finetune.errors import InputError
+from finetune.core.errors import InputError
+from finetune.core.randomness import Streams
 from finetune.models import ModelOptions, load_base, load_tokenizer
-from finetune.randomness import Streams
 from finetune.tasks.classification import Classification
 from tests import tiny
 

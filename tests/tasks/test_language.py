@@ -6,9 +6,9 @@ import torch
 import transformers as tf
 from torch.nn.functional import cross_entropy
 
-from finetune.errors import InputError
+from finetune.core.errors import InputError
+from finetune.core.randomness import Streams
 from finetune.models import ModelOptions, load_base, load_config, load_tokenizer
-from finetune.randomness import Streams
 from finetune.tasks.conversation import IGNORED
 from finetune.tasks.language import Language
 from tests import tiny
@@ -115,7 +115,7 @@ def losses_are_plain(folder):
 def test_a_masked_model_predicts_what_is_hidden(encoder_folder):
     task, examples = fitted(encoder_folder, texts(5))
     model = model_for(encoder_folder, task)
-    drawn = [task.drawn(example, seed) for seed, example in enumerate(examples)]
+    drawn = [task.resample(example, seed) for seed, example in enumerate(examples)]
     with torch.no_grad():
         found = task.losses(model, task.collate(drawn))
         for loss, example in zip(found, drawn, strict=True):
@@ -134,7 +134,7 @@ def test_hidden_tokens_are_masked_replaced_or_left(encoder_folder):
     assert example.weight == round(0.15 * example.length)
     shares = np.zeros(3)
     for seed in range(30):
-        drawn = task.drawn(example, seed)
+        drawn = task.resample(example, seed)
         hidden, after = drawn.target != IGNORED, drawn.inputs["input_ids"]
         assert hidden.sum() == example.weight == drawn.weight
         assert (drawn.target[hidden] == before[hidden]).all() and (after[~hidden] == before[~hidden]).all()
@@ -145,7 +145,7 @@ def test_hidden_tokens_are_masked_replaced_or_left(encoder_folder):
 
 def test_what_is_hidden_is_decided_by_the_seed(encoder_folder):
     task, [example] = fitted(encoder_folder, [" ".join(texts(5))])
-    one, again, other = (task.drawn(example, seed).target.tolist() for seed in (1, 1, 2))
+    one, again, other = (task.resample(example, seed).target.tolist() for seed in (1, 1, 2))
     assert one == again != other
 
 
@@ -160,4 +160,4 @@ def test_special_tokens_are_never_predicted(tmp_path, encoder_folder):
     task, [example] = fitted(encoder_folder, ["<eos> " + texts(1)[0] + " <eos>"])
     special = np.isin(example.inputs["input_ids"], task.tokenizer.all_special_ids)
     assert special.any()
-    assert all((task.drawn(example, seed).target[special] == IGNORED).all() for seed in range(20))
+    assert all((task.resample(example, seed).target[special] == IGNORED).all() for seed in range(20))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from finetune.surroundings import make_deterministic
+from finetune.core.runtime import make_deterministic
 from tests.train import workbench
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from finetune.randomness import Streams
+from finetune.core.randomness import Streams
 from finetune.tasks.batching import Batching
 from finetune.train.batching import BatchPlan, micro_batches, plan_batches, total_steps
 from tests.train.workbench import example, options

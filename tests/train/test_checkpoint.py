@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from finetune.errors import DiskFull
+from finetune.core.errors import DiskFull
 from finetune.train import checkpoint
 
 TENSORS = {

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import chi2, norm
 from torch.nn.functional import dropout
 
-from finetune.randomness import Streams
+from finetune.core.randomness import Streams
 from finetune.train.dropout import LEVELS, Dropout, Masks, dropped, masked, scale
 from finetune.train.kernels import Kernels
 from finetune.train.meters import read_rows

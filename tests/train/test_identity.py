@@ -6,9 +6,9 @@ from itertools import pairwise
 
 import pytest
 
-from finetune.errors import SameRun
+from finetune.core.errors import SameRun
+from finetune.core.randomness import Streams
 from finetune.models import ModelOptions, load_base
-from finetune.randomness import Streams
 from finetune.train.identity import check_distinct, identity
 from tests.train.workbench import fit, options, same
 
@@ -20,9 +20,9 @@ def of(bench, seed, vary, model=None):
 
 def collide(bench, vary):
     """Whether seed 2 is refused beside seed 1, whose identity was read from its result."""
-    sisters = {1: {"identity": json.loads(json.dumps(of(bench, 1, vary)))}}
+    other_seeds = {1: {"identity": json.loads(json.dumps(of(bench, 1, vary)))}}
     try:
-        check_distinct(of(bench, 2, vary), sisters)
+        check_distinct(of(bench, 2, vary), other_seeds)
     except SameRun:
         return True
     return False

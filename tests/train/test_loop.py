@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from finetune.group.group import Group
-from finetune.progress import Progress
-from finetune.randomness import Streams
+from finetune.core.progress import Progress
+from finetune.core.randomness import Streams
+from finetune.replicas.group import ReplicaGroup
 from finetune.train import loop, passes
 from finetune.train.batching import plan_batches
 from finetune.train.dropout import Masks
@@ -17,7 +17,7 @@ from finetune.train.loop import train
 from finetune.train.meters import read_rows
 from finetune.train.schedules import rate_factor
 from finetune.train.state import Validation
-from tests.train.workbench import fit, furthest, member, options, same, scores, surroundings, without_seconds
+from tests.train.workbench import fit, furthest, make_runtime, member, options, same, scores, without_seconds
 
 
 class Witness(torch.optim.AdamW):
@@ -214,13 +214,13 @@ def test_the_weights_that_are_kept_are_those_that_scored_best(topics_bench, tmp_
     best = int(np.argmin(losses))
     assert best < len(losses) - 1, "otherwise best and last are the same"
     assert fitted.trained.facts["best_step"] == fitted.column("step", "evaluation")[best]
-    assert scores(topics_bench, Group(fitted.model), surroundings(tmp_path))[0]["loss"] == losses[best]
+    assert scores(topics_bench, ReplicaGroup(fitted.model), make_runtime(tmp_path))[0]["loss"] == losses[best]
 
 
 def test_the_last_weights_are_kept_when_asked_for(topics_bench, tmp_path):
     fitted = overfitting(topics_bench, tmp_path, keep="last")
     last = fitted.column("scores", "evaluation")[-1]["loss"]
-    assert scores(topics_bench, Group(fitted.model), surroundings(tmp_path))[0]["loss"] == last
+    assert scores(topics_bench, ReplicaGroup(fitted.model), make_runtime(tmp_path))[0]["loss"] == last
     assert fitted.trained.facts["best_step"] is None and fitted.trained.facts["steps"] == 30
 
 
@@ -228,7 +228,7 @@ def test_the_metric_that_selects_decides(topics_bench, tmp_path):
     fitted = overfitting(topics_bench, tmp_path, select="accuracy")
     accuracies = [row["accuracy"] for row in fitted.column("scores", "evaluation")]
     assert fitted.trained.facts["best_step"] == fitted.column("step", "evaluation")[int(np.argmax(accuracies))]
-    assert scores(topics_bench, Group(fitted.model), surroundings(tmp_path))[0]["accuracy"] == max(accuracies)
+    assert scores(topics_bench, ReplicaGroup(fitted.model), make_runtime(tmp_path))[0]["accuracy"] == max(accuracies)
 
 
 def test_early_stopping_stops_and_keeps_the_best(topics_bench, tmp_path):
@@ -237,7 +237,7 @@ def test_early_stopping_stops_and_keeps_the_best(topics_bench, tmp_path):
     facts = fitted.trained.facts
     assert facts["stopped_early"] and facts["steps"] < 30
     assert len(losses) == int(np.argmin(losses)) + 3, "two evaluations after the best one"
-    assert scores(topics_bench, Group(fitted.model), surroundings(tmp_path))[0]["loss"] == min(losses)
+    assert scores(topics_bench, ReplicaGroup(fitted.model), make_runtime(tmp_path))[0]["loss"] == min(losses)
 
 
 # Divergence
@@ -260,8 +260,10 @@ class Breaking:
 def test_a_loss_that_is_no_number_ends_training_before_it_reaches_the_weights(topics_bench, tmp_path):
     """The third batch brings it; the second step's weights are kept."""
     fine, model = fit(topics_bench, tmp_path / "fine"), topics_bench.model()
-    around, task = surroundings(tmp_path / "broken"), Breaking(topics_bench.task, 3)
-    [trained] = train(Group(model), task, topics_bench.examples, options(), [member(tmp_path / "broken")], around, None)
+    runtime, task = make_runtime(tmp_path / "broken"), Breaking(topics_bench.task, 3)
+    [trained] = train(
+        ReplicaGroup(model), task, topics_bench.examples, options(), [member(tmp_path / "broken")], runtime, None
+    )
     assert trained.diverged == "the loss became nan at step 3" and trained.facts["steps"] == 2
     assert all(bool(torch.isfinite(value).all()) for value in model.state_dict().values())
     assert not same(model.state_dict(), topics_bench.model().state_dict()), "two steps were taken"
@@ -296,9 +298,9 @@ def test_a_diverged_run_is_not_given_its_best_weights_back(topics_bench, tmp_pat
         scripted = iter([1.0, 2.0, 3.0])
         validation = Validation(lambda scores=scripted: [{"loss": next(scores)}], "loss", False)
         model, task = topics_bench.model(), Breaking(topics_bench.task, 6)
-        chosen, around = options(evaluations=6, keep=keep), surroundings(tmp_path / keep)
+        chosen, runtime = options(evaluations=6, keep=keep), make_runtime(tmp_path / keep)
         [trained] = train(
-            Group(model), task, topics_bench.examples, chosen, [member(tmp_path / keep)], around, validation
+            ReplicaGroup(model), task, topics_bench.examples, chosen, [member(tmp_path / keep)], runtime, validation
         )
         assert trained.diverged and trained.facts["best_step"] is None
         outcomes.append(model.state_dict())
@@ -361,14 +363,14 @@ def test_the_progress_line_is_told_every_step(topics_bench, tmp_path):
             self.steps.append(done)
             self.notes.append(note)
 
-    around = surroundings(tmp_path, progress=Told(), title="full, seed 0")
+    runtime = make_runtime(tmp_path, progress=Told(), title="full, seed 0")
     train(
-        Group(topics_bench.model()),
+        ReplicaGroup(topics_bench.model()),
         topics_bench.task,
         topics_bench.examples,
         options(max_steps=3),
         [member(tmp_path)],
-        around,
+        runtime,
         None,
     )
     assert Told.begun == [("full, seed 0", 3)] and Told.steps == [0, 1, 2, 3]
@@ -377,10 +379,16 @@ def test_the_progress_line_is_told_every_step(topics_bench, tmp_path):
 
 def test_a_trained_model_is_let_go(topics_bench, tmp_path):
     """The accelerator, which serves all runs of a study, must not keep each run's model and optimizer."""
-    around = surroundings(tmp_path)
+    runtime = make_runtime(tmp_path)
     model = topics_bench.model()
     train(
-        Group(model), topics_bench.task, topics_bench.examples, options(max_steps=1), [member(tmp_path)], around, None
+        ReplicaGroup(model),
+        topics_bench.task,
+        topics_bench.examples,
+        options(max_steps=1),
+        [member(tmp_path)],
+        runtime,
+        None,
     )
     left = weakref.ref(model)
     del model
@@ -389,34 +397,40 @@ def test_a_trained_model_is_let_go(topics_bench, tmp_path):
 
 
 def test_without_validation_nothing_is_selected(topics_bench, tmp_path):
-    around = surroundings(tmp_path)
+    runtime = make_runtime(tmp_path)
     few = options(evaluations=3, max_steps=3)
     [trained] = train(
-        Group(topics_bench.model()), topics_bench.task, topics_bench.examples, few, [member(tmp_path)], around, None
+        ReplicaGroup(topics_bench.model()),
+        topics_bench.task,
+        topics_bench.examples,
+        few,
+        [member(tmp_path)],
+        runtime,
+        None,
     )
     assert trained.facts["best_step"] is None and trained.diverged is None
 
 
 def test_a_validation_that_never_gives_a_number_keeps_the_last_weights(topics_bench, tmp_path):
     validation = Validation(lambda: [{"loss": float("nan")}], "loss", False)
-    around = surroundings(tmp_path)
+    runtime = make_runtime(tmp_path)
     few = options(evaluations=3, max_steps=3)
-    arguments = (topics_bench.task, topics_bench.examples, few, [member(tmp_path)], around)
+    arguments = (topics_bench.task, topics_bench.examples, few, [member(tmp_path)], runtime)
     model = topics_bench.model()
-    [trained] = train(Group(model), *arguments, validation)
+    [trained] = train(ReplicaGroup(model), *arguments, validation)
     assert trained.facts["best_step"] is None
     assert same(model.state_dict(), fit(topics_bench, tmp_path / "b", max_steps=3).weights)
 
 
 def test_one_example_is_enough(topics_bench, tmp_path):
-    around = surroundings(tmp_path)
+    runtime = make_runtime(tmp_path)
     [trained] = train(
-        Group(topics_bench.model()),
+        ReplicaGroup(topics_bench.model()),
         topics_bench.task,
         topics_bench.examples[:1],
         options(max_steps=2),
         [member(tmp_path)],
-        around,
+        runtime,
         None,
     )
     assert trained.facts["examples"] == 2 and trained.facts["epochs"] == 2.0

@@ -8,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune.errors import InputError
+from finetune.core.errors import InputError
+from finetune.core.hooks import TrainingHook, TrainingHooks
 from finetune.mitigations.base import Mitigation
 from finetune.strategies.base import Strategy
-from finetune.technique import Technique, Techniques
 from finetune.train import checkpoint
 from finetune.train.optimizer import (
     averages,
@@ -273,7 +273,7 @@ def test_what_an_optimizer_remembers_of_a_replica_that_has_ended_stays():
 # Rates of their own
 
 
-class Rates(Technique):
+class Rates(TrainingHook):
     """Gives parameters rates of their own."""
 
     name = "rates"
@@ -290,9 +290,9 @@ def test_a_factor_of_one_changes_no_bit_and_another_is_the_rate_times_it(name):
     chosen = options(optimizer=name, learning_rate=0.03, weight_decay=0.1)
     plain, ones, slow, slower = parameters(), parameters(), parameters(), parameters()
     train(make_optimizer(plain, chosen), plain, chosen, 6)
-    train(make_optimizer(ones, chosen, 1, Techniques([Rates(bias=1.0)])), ones, chosen, 6)
+    train(make_optimizer(ones, chosen, 1, TrainingHooks([Rates(bias=1.0)])), ones, chosen, 6)
     assert all(torch.equal(ones[key], value) for key, value in plain.items())
-    factors = Techniques([Rates(matrix=0.5, bias=0.25), Rates(matrix=0.5)])
+    factors = TrainingHooks([Rates(matrix=0.5, bias=0.25), Rates(matrix=0.5)])
     train(make_optimizer(slow, chosen, 1, factors), slow, chosen, 6)
     less = chosen.model_copy(update={"learning_rate": 0.03 / 4})
     train(make_optimizer(slower, less), slower, less, 6)
@@ -301,15 +301,15 @@ def test_a_factor_of_one_changes_no_bit_and_another_is_the_rate_times_it(name):
         torch.testing.assert_close(slow[key], slower[key])
 
 
-def refused(chosen, *techniques):
+def refused(chosen, *hooks):
     with pytest.raises(InputError) as caught:
-        check_optimizer(chosen, techniques, SHAPES)
+        check_optimizer(chosen, hooks, SHAPES)
     [problem] = caught.value.problems
     return problem
 
 
 def test_prodigy_refuses_rates_of_their_own():
-    plain = ("strategy", Technique())
+    plain = ("strategy", TrainingHook())
     problem = refused(options(optimizer="prodigy"), plain, ("mitigations.0", Rates(bias=0.5)))
     assert problem.path == "mitigations.0" and "such as bias" in problem.found
     check_optimizer(options(optimizer="prodigy"), [plain, ("mitigations.0", Rates(bias=1.0))], SHAPES)

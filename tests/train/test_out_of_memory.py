@@ -3,16 +3,16 @@
 import pytest
 import torch
 
-from finetune.errors import Interrupted
+from finetune.core.errors import Interrupted
+from finetune.core.memory import out_of_memory
+from finetune.core.progress import Progress
+from finetune.core.signals import StopRequest
 from finetune.evaluate.predict import predict
-from finetune.group.group import Group
-from finetune.memory import out_of_memory
-from finetune.progress import Progress
-from finetune.stopping import StopRequest
+from finetune.replicas.group import ReplicaGroup
 from finetune.strategies.base import train_only, trained_parameters
 from finetune.train.loop import train
 from finetune.train.meters import read_rows
-from tests.train.workbench import fit, furthest, member, options, surroundings
+from tests.train.workbench import fit, furthest, make_runtime, member, options
 
 ERRORS = {
     "gpu": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
@@ -109,10 +109,10 @@ def test_the_size_is_kept_when_the_run_goes_on(topics_bench, tmp_path):
 
 
 def test_a_person_is_told(topics_bench, tmp_path):
-    told, group = Told(), Group(topics_bench.model(0))
+    told, group = Told(), ReplicaGroup(topics_bench.model(0))
     small(group.model, 5)
-    around = surroundings(tmp_path, progress=told)
-    train(group, topics_bench.task, topics_bench.examples, options(max_steps=2), [member(tmp_path)], around, None)
+    runtime = make_runtime(tmp_path, progress=told)
+    train(group, topics_bench.task, topics_bench.examples, options(max_steps=2), [member(tmp_path)], runtime, None)
     assert told.lines == ["out of memory: going on with parts of 4 examples"]
 
 
@@ -122,10 +122,10 @@ def test_runs_side_by_side_go_on_too(topics_bench, tmp_path):
     for model in models:
         train_only(model, {"classifier.weight", "classifier.bias"})
     weights = [{n: p.detach().clone() for n, p in trained_parameters(model).items()} for model in models]
-    group = Group.stack(models[0], weights)
+    group = ReplicaGroup.stack(models[0], weights)
     asked = small(group.model, 13)
     members = [member(tmp_path / str(seed), seed) for seed in range(3)]
-    train(group, topics_bench.task, topics_bench.examples, options(max_steps=4), members, surroundings(tmp_path), None)
+    train(group, topics_bench.task, topics_bench.examples, options(max_steps=4), members, make_runtime(tmp_path), None)
     assert asked[:2] == [24, 12] and set(asked[1:]) == {12}
     for seed, each in enumerate(members):
         model = topics_bench.model(seed)
@@ -157,18 +157,18 @@ def test_other_errors_are_raised_at_once(topics_bench, tmp_path, error):
 @pytest.mark.parametrize("error", ERRORS.values(), ids=ERRORS)
 def test_scoring_goes_on_in_smaller_batches(topics_bench, tmp_path, error):
     """Fifteen examples in batches of eight, of which three fit."""
-    around, group = surroundings(tmp_path), Group(topics_bench.model(0))
-    [whole] = predict(group, topics_bench.task, topics_bench.held_out, 8, around)
+    runtime, group = make_runtime(tmp_path), ReplicaGroup(topics_bench.model(0))
+    [whole] = predict(group, topics_bench.task, topics_bench.held_out, 8, runtime)
     asked = small(group.model, 3, error)
-    [found] = predict(group, topics_bench.task, topics_bench.held_out, 8, around)
+    [found] = predict(group, topics_bench.task, topics_bench.held_out, 8, runtime)
     assert asked[:3] == [8, 4, 2]
     assert found.prediction == whole.prediction and list(found.example) == list(whole.example)
     assert found.loss == pytest.approx(whole.loss, rel=1e-5)
 
 
 def test_generating_goes_on_in_smaller_batches(chat_bench, tmp_path):
-    around, group = surroundings(tmp_path), Group(chat_bench.model(0))
-    [whole] = predict(group, chat_bench.task, chat_bench.held_out, 8, around)
+    runtime, group = make_runtime(tmp_path), ReplicaGroup(chat_bench.model(0))
+    [whole] = predict(group, chat_bench.task, chat_bench.held_out, 8, runtime)
     plain, asked = chat_bench.task.generate, []
 
     def generate(model, examples, device):
@@ -179,15 +179,15 @@ def test_generating_goes_on_in_smaller_batches(chat_bench, tmp_path):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chat_bench.task, "generate", generate)
-        [found] = predict(group, chat_bench.task, chat_bench.held_out, 8, around)
+        [found] = predict(group, chat_bench.task, chat_bench.held_out, 8, runtime)
     assert asked[:3] == [8, 4, 2] and found.prediction == whole.prediction
 
 
 def test_scoring_raises_what_cannot_be_helped(topics_bench, tmp_path):
-    around = surroundings(tmp_path)
+    runtime = make_runtime(tmp_path)
     for rows, error, wanted in ((0, ERRORS["cpu"], [8, 4, 2, 1]), (3, ValueError("else"), [8])):
-        group = Group(topics_bench.model(0))
+        group = ReplicaGroup(topics_bench.model(0))
         asked = small(group.model, rows, error)
         with pytest.raises(type(error)):
-            predict(group, topics_bench.task, topics_bench.held_out, 8, around)
+            predict(group, topics_bench.task, topics_bench.held_out, 8, runtime)
         assert asked == wanted

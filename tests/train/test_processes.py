@@ -9,12 +9,12 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from finetune.group.group import Group
+from finetune.replicas.group import ReplicaGroup
 from finetune.strategies.base import set_training_mode
 from finetune.train import checkpoint, processes
 from finetune.train.meters import read_rows
 from tests import tiny
-from tests.train.workbench import classification, fit, furthest, surroundings
+from tests.train.workbench import classification, fit, furthest, make_runtime
 
 pytestmark = pytest.mark.slow
 
@@ -96,9 +96,9 @@ def test_layers_that_are_left_out_by_chance_are_no_harm(tmp_path):
 
 def test_what_is_always_used_is_not_looked_for(topics_bench, tmp_path):
     """Which would take time at every step."""
-    group, around = Group(topics_bench.model()), surroundings(tmp_path)
+    group, runtime = ReplicaGroup(topics_bench.model()), make_runtime(tmp_path)
     set_training_mode(group.model)
-    assert not processes.idle(group, topics_bench.task, topics_bench.examples, around)
+    assert not processes.idle(group, topics_bench.task, topics_bench.examples, runtime)
     assert all(parameter.grad is None for parameter in group.model.parameters()) and group.model.training
     assert not processes.skips(group.model)
 

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from finetune.errors import Interrupted
-from finetune.group.group import Group
-from finetune.stopping import StopRequest
+from finetune.core.errors import Interrupted
+from finetune.core.signals import StopRequest
+from finetune.replicas.group import ReplicaGroup
 from finetune.train import checkpoint
 from finetune.train.meters import read_rows
-from tests.train.workbench import fit, furthest, same, scores, surroundings, without_seconds
+from tests.train.workbench import fit, furthest, make_runtime, same, scores, without_seconds
 
 PRODIGY = {"optimizer": "prodigy", "learning_rate": 1.0, "warmup": 0.0, "schedule": "constant"}
 PRODIGY |= {"prodigy": {"d0": 1e-3, "d_coef": 0.3}}  # so that it arrives within a few steps, at a rate that learns
@@ -45,7 +45,7 @@ def test_stopping_and_running_again_changes_nothing(dropout_bench, tmp_path, cha
 def test_the_averages_are_what_is_scored_and_kept(topics_bench, tmp_path, keep):
     fitted = fit(topics_bench, tmp_path / "one", evaluations=6, keep=keep, **FREE)
     losses = [row["loss"] for row in fitted.column("scores", "evaluation")]
-    kept = scores(topics_bench, Group(fitted.model), surroundings(tmp_path))[0]["loss"]
+    kept = scores(topics_bench, ReplicaGroup(fitted.model), make_runtime(tmp_path))[0]["loss"]
     assert kept == (min(losses) if keep == "best" else losses[-1])
 
 

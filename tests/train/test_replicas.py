@@ -7,16 +7,16 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from finetune.errors import Interrupted
-from finetune.group.group import Group
-from finetune.stopping import StopRequest
-from finetune.tasks.base import Example, pad
+from finetune.core.errors import Interrupted
+from finetune.core.examples import Example, pad
+from finetune.core.signals import StopRequest
+from finetune.replicas.group import ReplicaGroup
 from finetune.tasks.batching import Batching
 from finetune.train.loop import train
 from finetune.train.meters import read_rows
-from finetune.train.passes import Passes
+from finetune.train.passes import Accumulation
 from finetune.train.state import Validation
-from tests.train.workbench import furthest, member, options, same, surroundings
+from tests.train.workbench import furthest, make_runtime, member, options, same
 
 WORDS, WIDTH, CLASSES = 30, 8, 3
 
@@ -46,7 +46,7 @@ class Toy(torch.nn.Module):
 class ToyTask:
     """Classification of tokens. ``poison(rows, forward)`` multiplies the losses of one forward pass."""
 
-    redraws = False
+    dynamic = False
     batching = Batching.PACKED
 
     def __init__(self, poison=None):
@@ -86,14 +86,14 @@ def examples(count=24):
 @pytest.fixture
 def seen(monkeypatch):
     """The losses (R,) of every step."""
-    losses, run = [], Passes.run
+    losses, run = [], Accumulation.run
 
     def watched(self, step):
         found, counted = run(self, step)
         losses.append(found.tolist())
         return found, counted
 
-    monkeypatch.setattr(Passes, "run", watched)
+    monkeypatch.setattr(Accumulation, "run", watched)
     return losses
 
 
@@ -101,10 +101,12 @@ def side_by_side(seeds, folder, seen, task=None, validation=None, stop=None, **c
     """Train ``seeds`` in one group: what training says of each, the model, and the losses by step."""
     seen.clear()
     model = Toy(seeds)
-    around = surroundings(folder, stop=stop or StopRequest())
+    runtime = make_runtime(folder, stop=stop or StopRequest())
     chosen = options(**{"learning_rate": 0.05, "weight_decay": 0.1, "length_window": 1, **changes})
     members = [member(folder / f"seed-{seed}", seed) for seed in seeds]
-    trained = train(Group(model, len(seeds)), task or ToyTask(), examples(), chosen, members, around, validation)
+    trained = train(
+        ReplicaGroup(model, len(seeds)), task or ToyTask(), examples(), chosen, members, runtime, validation
+    )
     return trained, model, [list(step) for step in seen]
 
 

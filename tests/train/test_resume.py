@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from finetune.errors import DiskFull, Interrupted
-from finetune.stopping import StopRequest
+from finetune.core.errors import DiskFull, Interrupted
+from finetune.core.signals import StopRequest
 from finetune.train import checkpoint, loop
 from finetune.train.meters import read_rows
 from tests.train.workbench import fit, same, without_seconds
@@ -126,7 +126,7 @@ def test_a_finished_run_is_not_trained_again(topics_bench, tmp_path, monkeypatch
     """Its last checkpoint is there until the result is written; running again goes straight to scoring."""
     settings = {"checkpoint_seconds": 0.0, "evaluations": 2}
     first = fit(topics_bench, tmp_path, **settings)
-    monkeypatch.setattr(loop.Passes, "run", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(loop.Accumulation, "run", lambda *_: pytest.fail("trained again"))
     second = fit(topics_bench, tmp_path, **settings)
     assert same(first.weights, second.weights) and first.rows == second.rows
     before, after = first.trained.facts, second.trained.facts

@@ -6,12 +6,12 @@ from dataclasses import asdict
 
 import pytest
 
-from finetune.train.state import Replica
+from finetune.train.state import ReplicaState
 from tests.train.workbench import options
 
 
 def watched(losses, norms=None, **divergence):
-    replica, chosen = Replica(), options(divergence={"window": 3, "explode_factor": 4.0, **divergence})
+    replica, chosen = ReplicaState(), options(divergence={"window": 3, "explode_factor": 4.0, **divergence})
     for step, loss in enumerate(losses):
         replica.watch(step, loss, norms[step] if norms else 1.0, chosen)
         if replica.diverged:
@@ -46,7 +46,7 @@ def test_falling_losses_and_tiny_ones_are_fine():
 
 
 def judged(scores, higher=False, **early_stopping):
-    replica = Replica()
+    replica = ReplicaState()
     chosen = options(early_stopping=early_stopping or None)
     better = [replica.judge(10 * step, score, higher, chosen) for step, score in enumerate(scores, start=1)]
     return replica, better
@@ -88,4 +88,4 @@ def test_a_gain_under_min_delta_is_kept_but_does_not_renew_patience():
 def test_all_of_it_survives_json():
     replica, _ = judged([1.0, 2.0], patience=5)
     replica.watch(3, 1.25, 1.0, options())
-    assert Replica(**json.loads(json.dumps(asdict(replica)))) == replica
+    assert ReplicaState(**json.loads(json.dumps(asdict(replica)))) == replica

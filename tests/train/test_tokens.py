@@ -6,15 +6,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.errors import Interrupted
-from finetune.group.group import Group
-from finetune.randomness import Streams
-from finetune.stopping import StopRequest
+from finetune.core.errors import Interrupted
+from finetune.core.randomness import Streams
+from finetune.core.signals import StopRequest
+from finetune.replicas.group import ReplicaGroup
 from finetune.train.batching import BatchPlan, micro_batches
 from finetune.train.loop import train
 from finetune.train.meters import read_rows
-from finetune.train.passes import Passes
-from tests.train.workbench import fit, furthest, member, options, surroundings
+from finetune.train.passes import Accumulation
+from tests.train.workbench import fit, furthest, make_runtime, member, options
 
 LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=70).map(np.array)
 
@@ -138,13 +138,13 @@ def test_parts_stay_within_their_budget(lengths, tokens, size, processes, data):
 @pytest.fixture
 def parts(monkeypatch):
     """Shapes of all parts that pass through the model."""
-    shapes, plain = [], Passes._shares
+    shapes, plain = [], Accumulation._shares
 
     def watched(self, part):
         shapes.append(tuple(part.batch["input_ids"].shape))
         return plain(self, part)
 
-    monkeypatch.setattr(Passes, "_shares", watched)
+    monkeypatch.setattr(Accumulation, "_shares", watched)
     return shapes
 
 
@@ -171,10 +171,10 @@ def test_runs_side_by_side_share_the_budget(topics_bench, tmp_path, parts):
     seeds, tokens = (0, 1, 2), 100
     models = [bench.model(seed) for seed in seeds]
     weights = [dict(model.named_parameters()) for model in models]
-    group = Group.stack(models[0], [{name: value.detach() for name, value in own.items()} for own in weights])
+    group = ReplicaGroup.stack(models[0], [{name: value.detach() for name, value in own.items()} for own in weights])
     members = [member(tmp_path / str(seed), seed) for seed in seeds]
     chosen = options(max_steps=6, micro_batch_tokens=tokens, batch_tokens=80)
-    trained = train(group, bench.task, bench.examples, chosen, members, surroundings(tmp_path), None)
+    trained = train(group, bench.task, bench.examples, chosen, members, make_runtime(tmp_path), None)
     longest = max(example.length for example in bench.examples)
     assert parts and all(rows * columns <= tokens or (rows == 1 and columns <= longest) for rows, columns in parts)
     padding: list[float] = []

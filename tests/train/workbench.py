@@ -12,15 +12,16 @@ import torch
 from accelerate import Accelerator
 from datasets import Dataset
 
+from finetune.core.examples import Example
+from finetune.core.randomness import Streams
+from finetune.core.run_dir import RunDir
+from finetune.core.runtime import Runtime
+from finetune.core.signals import StopRequest
 from finetune.evaluate.predict import predict, score
-from finetune.group.group import Group, Member
 from finetune.models import BaseModel, ModelOptions, load_base, load_tokenizer
-from finetune.randomness import Streams
-from finetune.run_dir import RunDir
-from finetune.stopping import StopRequest
+from finetune.replicas.group import Member, ReplicaGroup
 from finetune.strategies.base import train_only
-from finetune.surroundings import Surroundings
-from finetune.tasks.base import Example, Task
+from finetune.tasks.base import Task
 from finetune.tasks.chat import Chat, ChatOptions
 from finetune.tasks.classification import Classification, ClassificationOptions
 from finetune.train.loop import train
@@ -75,9 +76,9 @@ def _bench(task: Task, columns: dict[str, list[str]], count: int, folder: Path, 
     return Bench(task, *encoded, load_base(options, task.architecture, **task.model_config(), **config))
 
 
-def surroundings(folder: Path, dtype: torch.dtype = torch.float32, **changes) -> Surroundings:
+def make_runtime(folder: Path, dtype: torch.dtype = torch.float32, **changes) -> Runtime:
     """This process on the CPU."""
-    return Surroundings(Accelerator(cpu=True), dtype, folder, **changes)
+    return Runtime(Accelerator(cpu=True), dtype, folder, **changes)
 
 
 def member(folder: Path, seed: int = 0) -> Member:
@@ -122,18 +123,18 @@ def fit(
     """Train on the bench's examples; ``changes`` are training options."""
     chosen, streams = options(**changes), streams or Streams(seed)
     model = model if model is not None else bench.model(streams=streams)
-    around, group = surroundings(folder, dtype, stop=stop or StopRequest()), Group(model)
+    runtime, group = make_runtime(folder, dtype, stop=stop or StopRequest()), ReplicaGroup(model)
     validation = None
     if chosen.evaluations:
-        validation = Validation(lambda: scores(bench, group, around), select, select != "loss")
+        validation = Validation(lambda: scores(bench, group, runtime), select, select != "loss")
     members = [Member(streams, RunDir(folder))]
-    [trained] = train(group, bench.task, bench.examples, chosen, members, around, validation)
+    [trained] = train(group, bench.task, bench.examples, chosen, members, runtime, validation)
     return Fitted(trained, model, read_rows(folder / "metrics.jsonl"))
 
 
-def scores(bench: Bench, group: Group, around: Surroundings) -> list[dict[str, float]]:
+def scores(bench: Bench, group: ReplicaGroup, runtime: Runtime) -> list[dict[str, float]]:
     """Of the held-out examples, for each run: the loss, and where there are classes the accuracy."""
-    found = predict(group, bench.task, bench.held_out, 8, around, answers=False)
+    found = predict(group, bench.task, bench.held_out, 8, runtime, answers=False)
     return [score(each, ["loss", "accuracy"] if bench.task.labels else ["loss"]) for each in found]
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from finetune.errors import Interrupted
-from finetune.stopping import stop_on_signals
-from finetune.surroundings import make_deterministic
+from finetune.core.errors import Interrupted
+from finetune.core.runtime import make_deterministic
+from finetune.core.signals import stop_on_signals
 from finetune.train import loop
 from tests.train import workbench
 
@@ -40,14 +40,14 @@ def main(model: str, run: str, changes: str) -> int:
 
 def stop_itself(step: int) -> None:
     """Send this process SIGTERM in the middle of step ``step`` (from 0)."""
-    run = loop.Passes.run
+    run = loop.Accumulation.run
 
     def signalled(self, at):
         if at == step:
             os.kill(os.getpid(), signal.SIGTERM)
         return run(self, at)
 
-    loop.Passes.run = signalled
+    loop.Accumulation.run = signalled
 
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@ from typing import Any
 
 from markupsafe import Markup
 
+from finetune.core.run_dir import BASE, FAILED
 from finetune.report.drawing.svg import Scale, cross, drawing, short, tag
 from finetune.report.units import Unit, fixed, unit
-from finetune.run_dir import BASE, FAILED
 
 COLOURS = 8
 """Colours that the page's style defines, c0 to c7; further variants begin again."""

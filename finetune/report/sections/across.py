@@ -12,13 +12,13 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from finetune.core.run_dir import BASE
 from finetune.report.blocks import Block, Cell, Column, Figure, Section, Table, Text
 from finetune.report.drawing.panels import band
 from finetune.report.drawing.plots import COLOURS, fit
 from finetune.report.drawing.svg import Scale, drawing, polyline, tag
 from finetune.report.reading import Run, Study
 from finetune.report.units import MINUS, NONE, Unit, count, fixed, listing, unit
-from finetune.run_dir import BASE
 from finetune.stats.across import (
     METHOD,
     ORDER_TAU,

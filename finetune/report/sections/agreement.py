@@ -10,13 +10,13 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import ArrayLike, NDArray
 
+from finetune.core.run_dir import BASE
 from finetune.report.blocks import Block, Cell, Column, Fold, Panels, Section, Table, Text
 from finetune.report.drawing.panels import BOTTOM, LEFT, RIGHT, TOP, Axis, frame
 from finetune.report.drawing.plots import COLOURS
 from finetune.report.drawing.svg import Scale, tag
 from finetune.report.reading import Run, Study
 from finetune.report.units import NONE, Unit, count, listing, share
-from finetune.run_dir import BASE
 from finetune.stats.agreement import agreement, churn, codes_of
 
 Results = dict[str, Any]

@@ -14,13 +14,13 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from finetune import stats
+from finetune.core.run_dir import BASE
 from finetune.report.blocks import Block, Cell, Column, Fold, Panels, Section, Table, Text
 from finetune.report.drawing.panels import BOTTOM, LEFT, RIGHT, TOP, Axis, band, frame
 from finetune.report.drawing.plots import COLOURS
 from finetune.report.drawing.svg import Scale, polyline, tag
 from finetune.report.reading import Run, Study
 from finetune.report.units import Unit, share
-from finetune.run_dir import BASE
 from finetune.stats.calibration import BINS, Bins, by_width, calibration
 
 Results = dict[str, Any]

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from statistics import fmean
 from typing import Any
 
+from finetune.core.run_dir import BASE, read_json
 from finetune.report.blocks import Cell, Column, Section, Table, Text
 from finetune.report.drawing.plots import COLOURS
 from finetune.report.reading import Run, Study
 from finetune.report.units import NONE, count, fixed, listing, memory, scaled, seconds, share, short_count, short_time
-from finetune.run_dir import BASE, read_json
 
 Result = dict[str, Any]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from finetune.core.run_dir import read_json
 from finetune.report.blocks import Block, Cell, Column, Section, Table, Text
 from finetune.report.reading import Study
 from finetune.report.units import NONE, p_value, unit
-from finetune.run_dir import read_json
 
 Content = dict[str, Any]
 """Of `diagnosis.json`."""

@@ -11,13 +11,13 @@ from typing import Any
 from markupsafe import Markup
 
 from finetune import stats
+from finetune.core.run_dir import BASE, FAILED
 from finetune.report.blocks import Block, Cell, Column, Panels, Section, Table, Text
 from finetune.report.drawing.panels import LEFT, RIGHT, Axis, frame, linear
 from finetune.report.drawing.plots import COLOURS, fit
 from finetune.report.drawing.svg import Scale, cross, polyline, tag
 from finetune.report.reading import Study
 from finetune.report.units import NONE, Unit, unit
-from finetune.run_dir import BASE, FAILED
 
 Results = dict[str, Any]
 

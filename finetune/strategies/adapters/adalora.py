@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 
 import torch
 
-from finetune.errors import FinetuneError
+from finetune.core.errors import FinetuneError
+from finetune.core.hooks import TrainingState
 from finetune.strategies.base import Strategy
-from finetune.technique import UnderWay
 
 WARMUP, FINAL = 0.15, 0.5
 """Shares of training before ranks are taken away, and after. The authors' differ from task to task about these."""
@@ -34,13 +34,13 @@ class Allocation(Strategy):
     options: Mapping[str, Any]
 
     @property
-    def stacks(self) -> bool:
+    def can_stack(self) -> bool:
         return False
 
-    def begin(self, under_way: UnderWay) -> None:
-        super().begin(under_way)
-        steps = under_way.steps
-        tuner: Any = under_way.model
+    def begin(self, training_state: TrainingState) -> None:
+        super().begin(training_state)
+        steps = training_state.steps
+        tuner: Any = training_state.model
         self.tuner, self.config = tuner.base_model, tuner.active_peft_config
         self.config.total_step = steps
         self.config.tinit = self.options.get("tinit", round(WARMUP * steps))
@@ -50,7 +50,7 @@ class Allocation(Strategy):
             raise FinetuneError(f"AdaLoRA's {given} leave none of {steps} steps for taking ranks away")
 
     def gradients(self) -> None:
-        parameters = self.under_way.parameters
+        parameters = self.training_state.parameters
         factors = [name for name in parameters if ".lora_A." in name or ".lora_B." in name]
         with torch.enable_grad():
             rows = [parameters[name] if ".lora_A." in name else parameters[name].T for name in factors]
@@ -61,7 +61,7 @@ class Allocation(Strategy):
             parameters[name].grad = slope if gradient is None else gradient + slope
 
     def stepped(self, rate: float) -> None:
-        self.tuner.update_and_allocate(self.under_way.step + 1)
+        self.tuner.update_and_allocate(self.training_state.step + 1)
 
     def state(self) -> dict[str, torch.Tensor]:
         allocator = self.tuner.rankallocator

@@ -19,7 +19,7 @@ from peft import PeftConfig
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from pydantic import TypeAdapter, ValidationError
 
-from finetune.errors import InputError, Problem, bad_input, did_you_mean
+from finetune.core.errors import InputError, Problem, bad_input, did_you_mean
 
 ALIASES: dict[str, tuple[str, dict[str, Any]]] = {
     "rslora": ("lora", {"use_rslora": True}),

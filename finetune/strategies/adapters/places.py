@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from finetune.errors import bad_input, did_you_mean
+from finetune.core.errors import bad_input, did_you_mean
 
 OWN = ("adaption_prompt", "beft", "ia3", "trainable_tokens")
 """Methods that go where their papers say, of which peft has a table by model."""

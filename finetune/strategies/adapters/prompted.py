@@ -19,7 +19,7 @@ import torch
 from peft import PeftConfig
 from torch.nn.functional import pad
 
-from finetune.errors import bad_input
+from finetune.core.errors import bad_input
 
 EMBEDDED = ("PROMPT_TUNING", "P_TUNING")
 """Methods whose virtual tokens are embeddings."""

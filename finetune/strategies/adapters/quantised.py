@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import torch
 
-from finetune.errors import bad_input
+from finetune.core.errors import bad_input
 from finetune.strategies.adapters.places import inside, linear
 
 Bits = Literal["4bit", "8bit"]

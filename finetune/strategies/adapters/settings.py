@@ -8,7 +8,7 @@ from typing import Any, Literal
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from finetune.errors import bad_input
+from finetune.core.errors import bad_input
 from finetune.strategies.adapters.adalora import UNKNOWN_STEPS
 from finetune.strategies.adapters.methods import DEFAULTS, Method, checked
 from finetune.strategies.blocks import find_blocks

@@ -10,7 +10,7 @@ import peft
 import torch
 from transformers import PreTrainedModel
 
-from finetune.errors import bad_input
+from finetune.core.errors import bad_input
 from finetune.strategies.adapters.methods import Method, named_option
 from finetune.strategies.adapters.places import places_of
 from finetune.strategies.adapters.prompted import Prompted

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy, pad
 
-from finetune.memory import out_of_memory
-from finetune.tasks.base import Outputs, model_inputs
+from finetune.core.examples import Outputs, model_inputs
+from finetune.core.memory import out_of_memory
 from finetune.tasks.causal.label_loss import label_losses
 from finetune.tasks.causal.packing import unpacked
 from finetune.tasks.conversation import IGNORED
@@ -37,7 +37,7 @@ _PLAINEST: Head = "everywhere"
 
 
 @dataclass(frozen=True)
-class Way:
+class LossPath:
     """How a model is run."""
 
     packed: bool
@@ -140,10 +140,10 @@ def _cross_entropies(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tenso
     return cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="none")
 
 
-_found: WeakKeyDictionary[torch.nn.Module, Way] = WeakKeyDictionary()
+_found: WeakKeyDictionary[torch.nn.Module, LossPath] = WeakKeyDictionary()
 
 
-def way_of(model: torch.nn.Module, tokens: Sequence[int], rows: int) -> Way:
+def loss_path_of(model: torch.nn.Module, tokens: Sequence[int], rows: int) -> LossPath:
     """The fastest way that agrees with the plainest: found out when a model is first asked for, then remembered.
 
     It is tried with ``tokens``, any that differ, on ``rows`` rows (a stack of R replicas takes no fewer than R).
@@ -160,7 +160,7 @@ _masked: WeakKeyDictionary[torch.nn.Module, Head] = WeakKeyDictionary()
 
 
 def masked_head_of(model: torch.nn.Module, tokens: Sequence[int], rows: int) -> Head:
-    """Where a masked model's logits are best computed: like :func:`way_of`, for models that see both sides."""
+    """Where a masked model's logits are best computed: like :func:`loss_path_of`, for models that see both sides."""
     model = bare(model)
     if model not in _masked:
         text = torch.tensor(tokens, device=next(model.parameters()).device).expand(rows, -1)
@@ -176,7 +176,7 @@ def masked_head_of(model: torch.nn.Module, tokens: Sequence[int], rows: int) -> 
     return _masked[model]
 
 
-def _try(model: torch.nn.Module, tokens: Sequence[int], rows: int) -> Way:
+def _try(model: torch.nn.Module, tokens: Sequence[int], rows: int) -> LossPath:
     text = torch.tensor(tokens, device=next(model.parameters()).device)
     # An example beside a copy of itself: a model that looks across finds all answers there.
     beside_itself, beside_another = _pairs(text, text, rows), _pairs(text.flip(0), text, rows)
@@ -189,7 +189,7 @@ def _try(model: torch.nn.Module, tokens: Sequence[int], rows: int) -> Way:
     # The second of a pair has the same loss, to the last bit, whatever the first one is; and, as attention may round
     # otherwise in longer rows, nearly the same as alone.
     alone = torch.equal(packed[1::2], other[1::2])
-    return Way(alone and _agree(packed, wanted, 4 * tolerance), head)
+    return LossPath(alone and _agree(packed, wanted, 4 * tolerance), head)
 
 
 def _possible_heads(model: torch.nn.Module, inputs: Batch) -> list[Head]:

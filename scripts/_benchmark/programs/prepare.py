@@ -18,7 +18,7 @@ def run(spec: Facts) -> Facts:
     """Write ``folder``/minilm and ``folder``/smollm2; returns what the machine is."""
     import torch
 
-    from finetune.models import arithmetic_name, cpu_name
+    from finetune.core.arithmetic import arithmetic_name, cpu_name
 
     _write_models(Path(spec["folder"]))
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from finetune.models import processor
 from scripts._benchmark.corpus import LABELS, Row, read_rows
 from scripts._benchmark.programs import Facts, answer, device_memory_bytes
 
@@ -40,27 +41,27 @@ def ours(spec: Facts, rows: list[Row]) -> Scorer:
     from datasets import Dataset
 
     from finetune import recipe as recipes
-    from finetune.assemble import settle
+    from finetune.core.progress import Progress
+    from finetune.core.runtime import make_deterministic, open_runtime
+    from finetune.core.signals import StopRequest
     from finetune.evaluate.predict import predict
-    from finetune.group.group import Group
     from finetune.models import ModelOptions, load_base
-    from finetune.progress import Progress
-    from finetune.shared import Shared
-    from finetune.stopping import StopRequest
-    from finetune.surroundings import make_deterministic, open_surroundings
+    from finetune.replicas.group import ReplicaGroup
+    from finetune.run.build import to_device
+    from finetune.run.resources import Resources
 
     [variant] = recipes.load(Path(spec["recipe"])).variants
     recipe = variant.recipe
-    around = open_surroundings(recipe.model, Progress(), StopRequest(), Path(spec["output"]) / "cache")
+    runtime = open_runtime(*processor(recipe.model), Progress(), StopRequest(), Path(spec["output"]) / "cache")
     make_deterministic(recipe.train.deterministic)
-    task = Shared().data(recipe, recipe.data.split.seed).task
+    task = Resources().data(recipe, recipe.data.split.seed).task
     base = load_base(ModelOptions(source=spec["tuned"]), task.architecture, **task.model_config())
-    group = Group(settle(base.model, around))
+    group = ReplicaGroup(to_device(base.model, runtime))
     data = Dataset.from_list([{**row, "example": number} for number, row in enumerate(rows)])
 
     def score() -> list[str]:
         examples = task.encode(data, "data.test", training=False).examples
-        [found] = predict(group, task, examples, recipe.scoring.batch_size, around)
+        [found] = predict(group, task, examples, recipe.scoring.batch_size, runtime)
         return found.prediction
 
     return score

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import log_softmax
 
-from finetune.errors import InputError
+from finetune.core.errors import InputError
+from finetune.core.randomness import Streams
 from finetune.models import ModelOptions, load_base, load_tokenizer
-from finetune.randomness import Streams
 from finetune.tasks.causal.packing import lay_out, packed_rows, unpacked
 from finetune.tasks.causal.pairs import apart, chosen, together
 from finetune.tasks.chat import Chat

@@ -16,7 +16,7 @@ from transformers.utils import logging as hf_logging
 
 from finetune.tasks.causal import label_loss
 from finetune.tasks.causal.packing import lay_out, packed_rows, unpacked
-from finetune.tasks.causal.ways import HEADS, Way, losses_of, output_layer, way_of
+from finetune.tasks.causal.ways import HEADS, LossPath, loss_path_of, losses_of, output_layer
 from finetune.tasks.conversation import IGNORED
 
 ROOT = Path(__file__).parents[3]
@@ -33,7 +33,7 @@ SHAPE = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
-FAST, LABELS, APART = Way(True, "chunks"), Way(True, "labels"), Way(False, "chunks")
+FAST, LABELS, APART = LossPath(True, "chunks"), LossPath(True, "labels"), LossPath(False, "chunks")
 
 
 def louder(model):
@@ -143,7 +143,7 @@ def test_in_bfloat16_they_are_nearly_the_same(name):
 @pytest.mark.parametrize("name", MODELS)
 def test_ordinary_models_go_the_fastest_way(name, dtype):
     with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
-        found = way_of(MODELS[name](), TOKENS, 1)
+        found = loss_path_of(MODELS[name](), TOKENS, 1)
     assert found == (LABELS if name == "adapter on the output" else FAST)
 
 
@@ -183,8 +183,8 @@ ODD = {
     "sees across examples": (lambda quiet: of(Across, tf.LlamaConfig, quiet), APART),
     "positions by itself": (lambda quiet: of(tf.OPTForCausalLM, tf.OPTConfig, quiet, ffn_dim=64), APART),
     "has a state": (lambda quiet: of(tf.MambaForCausalLM, tf.MambaConfig, quiet, state_size=4), APART),
-    "another output layer": (lambda quiet: of(Elsewhere, tf.LlamaConfig, quiet), Way(True, "everywhere")),
-    "tells no output layer": (lambda quiet: of(Nameless, tf.LlamaConfig, quiet), Way(True, "everywhere")),
+    "another output layer": (lambda quiet: of(Elsewhere, tf.LlamaConfig, quiet), LossPath(True, "everywhere")),
+    "tells no output layer": (lambda quiet: of(Nameless, tf.LlamaConfig, quiet), LossPath(True, "everywhere")),
 }
 
 
@@ -195,7 +195,7 @@ def test_other_models_go_the_fastest_way_that_is_right(name, quiet, dtype):
     """Also models as they are drawn, whose logits are so small that the wrong way is hardly wrong, yet."""
     make, wanted = ODD[name]
     with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
-        assert way_of(make(quiet), TOKENS, 1) == wanted
+        assert loss_path_of(make(quiet), TOKENS, 1) == wanted
 
 
 @pytest.mark.parametrize("name", ODD)
@@ -214,7 +214,7 @@ def test_a_model_that_counts_positions_along_the_row_gets_one_example_a_row(dtyp
     model = gpt2()
     model.transformer.wpe.register_forward_pre_hook(lambda module, inputs: torch.arange(inputs[0].shape[1])[None])
     with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
-        assert way_of(model, TOKENS, 1) == APART
+        assert loss_path_of(model, TOKENS, 1) == APART
 
 
 class Stack(torch.nn.Module):
@@ -234,7 +234,7 @@ def test_stacked_output_layers_get_the_rows_of_their_replicas():
     single, stacked = llama(tied=False), llama(tied=False)
     weight = torch.stack([single.lm_head.weight.detach(), single.lm_head.weight.detach().flip(0)])
     stacked.lm_head = Stack(weight)
-    assert way_of(stacked, TOKENS, 2) == LABELS
+    assert loss_path_of(stacked, TOKENS, 2) == LABELS
     lengths = (9, 5, 4, 14, 7, 6)  # two rows each
     losses = losses_of(stacked, batch(lengths, [3, 3]), "labels")
     for replica in range(2):
@@ -254,7 +254,7 @@ def test_finding_out_draws_nothing_and_leaves_the_model_as_it_was():
     model.model.layers[0].eval()
     modes = [module.training for module in model.modules()]
     before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
-    assert way_of(model, TOKENS, 1) == FAST
+    assert loss_path_of(model, TOKENS, 1) == FAST
     assert [module.training for module in model.modules()] == modes
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -264,12 +264,12 @@ def test_finding_out_draws_nothing_and_leaves_the_model_as_it_was():
 def test_it_is_found_out_once_for_each_model(monkeypatch):
     calls, model = [], llama()
     model.register_forward_pre_hook(lambda module, inputs: calls.append(module))
-    way_of(model, TOKENS, 1)
+    loss_path_of(model, TOKENS, 1)
     tried = len(calls)
     assert tried > 1
-    way_of(model, TOKENS, 1)
+    loss_path_of(model, TOKENS, 1)
     assert len(calls) == tried
-    way_of(copy.deepcopy(model), TOKENS, 1)
+    loss_path_of(copy.deepcopy(model), TOKENS, 1)
     assert len(calls) > tried
 
 
@@ -328,7 +328,7 @@ def compare_in_a_process_group():
     wanted = results(model, together, "everywhere")
     init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
     wrapped = torch.nn.parallel.DistributedDataParallel(model)
-    assert way_of(wrapped, TOKENS, 1) is way_of(model, TOKENS, 1) == FAST
+    assert loss_path_of(wrapped, TOKENS, 1) is loss_path_of(model, TOKENS, 1) == FAST
     assert output_layer(wrapped) is model.lm_head
     for _ in range(2):  # a second pass fails where the first one left a parameter without its gradient
         losses, gradients = results(wrapped, together, "chunks")
@@ -341,7 +341,7 @@ def compare_in_a_process_group():
 def test_transformers_does_not_ask_for_a_mask(caplog):
     """It warns of padding without a mask, which GPT-2 looks for; a mask would undo the packing."""
     model = gpt2()
-    way_of(model, TOKENS, 1)
+    loss_path_of(model, TOKENS, 1)
     hf_logging.warning_once.cache_clear()
     losses_of(model, batch((9, 7, 4)), "chunks")
     logging.getLogger("transformers.modeling_utils").warning("something else")
@@ -350,4 +350,4 @@ def test_transformers_does_not_ask_for_a_mask(caplog):
 
 def test_a_way_in_words():
     assert str(FAST) == "packed, labels only, in chunks"
-    assert str(Way(False, "everywhere")) == "one example a row, all positions"
+    assert str(LossPath(False, "everywhere")) == "one example a row, all positions"

@@ -1,0 +1,148 @@
+"""Examples, what a model makes of them, and what it says of them: the currency between rooms."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+_TAG = re.compile(r"<[^<>\s]+>|\[[^\[\]\s]+\]")
+"""Such as `</think>` or `[/THINK]`."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a template puts around an answer's own words, such as an empty think block before them: it is learnt, and
+    does not count when answers are compared."""
+
+    lead: str = ""
+    tail: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.lead.strip() or self.tail.strip())
+
+    def after_lead(self, answer: str) -> str:
+        """``answer`` without the lead. What closes with a tag, as reasoning does, may hold something else than ours;
+        where it was begun and is not closed, there is no answer yet."""
+        lead, begins = self.lead.strip(), answer.lstrip()
+        if begins.startswith(lead):
+            return begins[len(lead) :] if lead else answer
+        tags = _TAG.findall(lead)
+        opens, closes = bool(tags) and lead.startswith(tags[0]), bool(tags) and lead.endswith(tags[-1])
+        if not closes or (opens and (len(tags) == 1 or not begins.startswith(tags[0]))):
+            return answer
+        return begins.partition(tags[-1])[2]
+
+    def before_tail(self, answer: str) -> str:
+        """``answer``, which ends with no special token, without the tail."""
+        return answer.rstrip().removesuffix(self.tail.strip()) if self.tail.strip() else answer
+
+
+@dataclass(frozen=True)
+class Example:
+    """One encoded example."""
+
+    number: int
+    """Its row in the data set it comes from; where rows are divided, its place among all pieces."""
+    inputs: dict[str, np.ndarray]
+    """Model inputs by name, each (tokens,)."""
+    target: Any
+    """What the loss compares with: a class number, or one label per token (-100: not learnt)."""
+    weight: float
+    """What it counts when a loss is averaged: its label tokens, or 1."""
+    reference: str
+    """The right answer in words."""
+    prompt: np.ndarray | None = None
+    """Tokens to generate from, (tokens,); None where nothing is generated."""
+    frame: Frame = field(default_factory=Frame)
+    """What stands around the words of an answer, and does not count when answers are compared."""
+    rejected: int | None = None
+    """Of a pair, whose sequences follow each other in inputs and target, the chosen answer's first: where the rejected
+    one's begins. None: no pair."""
+
+    @property
+    def length(self) -> int:
+        return len(self.inputs["input_ids"])
+
+    def parts(self, values: np.ndarray) -> list[np.ndarray]:
+        """Of something that each token has, (tokens,), what each sequence has: one, or a pair's two."""
+        return [values] if self.rejected is None else [values[: self.rejected], values[self.rejected :]]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A data set as the model sees it."""
+
+    examples: list[Example]
+    facts: dict[str, Any] = field(default_factory=dict)
+    """Token counts, how many were cut or dropped, label counts: for the report's data section."""
+    rows: list[int] | None = None
+    """The row of the data set that each example is a piece of, where rows are divided into several examples."""
+    notes: list[str] = field(default_factory=list)
+    """What a person has to know about how it was read, a line each."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one example."""
+
+    text: str
+    loss: float
+    """Negative log-likelihood of the right answer, summed over its label tokens, in nats."""
+    probabilities: np.ndarray | None = None
+    margin: float | None = None
+    """By how much the right answer's log-likelihood exceeds that of the rejected one, in nats."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a model makes of the labels in a batch: L labels, C classes or tokens to choose from."""
+
+    logits: torch.Tensor
+    """(L, C) float32."""
+    targets: torch.Tensor
+    """(L,) the right choices."""
+    owners: torch.Tensor
+    """(L,) which of the batch's examples each label belongs to."""
+    examples: int
+    """How many examples there are."""
+
+    def losses(self) -> torch.Tensor:
+        """Negative log-likelihood of each example's labels, summed: (N,), nats."""
+        from torch.nn.functional import cross_entropy
+
+        return self.by_example(cross_entropy(self.logits, self.targets, reduction="none"))
+
+    def by_example(self, values: torch.Tensor) -> torch.Tensor:
+        """Sums (N,) over each example's labels of something that each label has, (L,)."""
+        return values.new_zeros(self.examples).index_add(0, self.owners, values)
+
+
+def model_inputs(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What of a collated batch is meant for the model."""
+    return {name: value for name, value in batch.items() if name not in ("targets", "example")}
+
+
+def pad(rows: Sequence[np.ndarray], value: int, left: bool = False) -> torch.Tensor:
+    """Stack rows of unequal length into (N, T), filled with ``value`` at the right, or at the left."""
+    import torch
+
+    width = max(len(row) for row in rows)
+    stacked = np.full((len(rows), width), value, dtype=np.int64)
+    for line, row in zip(stacked, rows, strict=True):
+        if left:
+            line[width - len(row) :] = row
+        else:
+            line[: len(row)] = row
+    return torch.from_numpy(stacked)
+
+
+def token_facts(lengths: Sequence[int]) -> dict[str, float]:
+    """Mean and largest number of tokens."""
+    return {"mean": round(float(np.mean(lengths)), 1), "max": int(np.max(lengths))} if lengths else {}

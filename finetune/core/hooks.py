@@ -1,0 +1,241 @@
+"""Training hooks: what a strategy or a mitigation may do while training is under way.
+
+Every verb does nothing unless a hook says otherwise. The training loop calls those of all hooks, the
+strategy's first, then the mitigations' in the recipe's order. Shapes: R replicas; trained parameters are (R, ...) where
+several runs are trained side by side, and of their own shape where one is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+    from finetune.core.examples import Example, Outputs
+    from finetune.core.randomness import Streams
+
+
+class Noise(Protocol):
+    """Random numbers that belong to the examples of the pass under way, however they are cut into parts."""
+
+    def uniform(self, shape: torch.Size) -> torch.Tensor:
+        """Between -1 and 1, of ``shape`` (rows, ...), others at every call."""
+
+
+class Losses(Protocol):
+    """Of a task, what computes losses of a collated batch of N examples."""
+
+    def losses(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Each example's, (N,), nats."""
+
+    def margins(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """By how much each pair's chosen answer is likelier than its rejected one, (N,), nats."""
+
+    def outputs(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> Outputs:
+        """What losses are computed from."""
+
+
+@dataclass
+class TrainingState:
+    """Training as its hooks see it."""
+
+    model: torch.nn.Module
+    """Of all replicas."""
+    parameters: Mapping[str, torch.nn.Parameter]
+    """What learns, by name."""
+    fresh: frozenset[str]
+    """Names of trained parameters without a pretrained value: of the head, of adapters, of what was drawn afresh."""
+    streams: Sequence[Streams]
+    """(R,) one for each replica."""
+    steps: int
+    """How many optimizer steps there are in all."""
+    gradients: Callable[[Sequence[Example]], None]
+    """Leaves the gradient of the mean loss over some examples, the same for all replicas, in the parameters."""
+    examples: Sequence[Example]
+    """What is trained on."""
+    step: int = 0
+    """The step under way, from 0."""
+    noise: Noise | None = None
+    """Within a forward pass of training."""
+    batch: Mapping[str, torch.Tensor] | None = None
+    """What passes through the model, as the task collated it: within a forward pass of training."""
+    epoch: int = 1
+    """How many steps an epoch has."""
+
+    @property
+    def pretrained(self) -> dict[str, torch.nn.Parameter]:
+        """What learns and has a pretrained value."""
+        return {name: value for name, value in self.parameters.items() if name not in self.fresh}
+
+    def rows(self, value: torch.Tensor) -> torch.Tensor:
+        """Something of a trained parameter's shape, replica by replica: (R, its size), a view where there can be."""
+        return value.reshape(len(self.streams), -1)
+
+    def uniform(self, like: torch.Tensor, *address: int) -> torch.Tensor:
+        """Numbers from 0 to 1 in the shape of a trained parameter, from each replica's own `noise` stream: always the
+        same at the same address. Drawn on the CPU, so that every device gets the same."""
+        import torch
+
+        drawn = torch.empty(len(self.streams), like.numel() // len(self.streams))
+        for own, streams in zip(drawn, self.streams, strict=True):
+            own.uniform_(generator=torch.Generator().manual_seed(streams.seed_of("noise", *address)))
+        return drawn.view(like.shape).to(like.device)
+
+
+class TrainingHook:
+    """A strategy or a mitigation, as the loop meets it."""
+
+    name: ClassVar[str]
+    options: Any
+    training_state: TrainingState
+    """There from :meth:`begin` on."""
+    shapes_losses: ClassVar[bool] = False
+    """True when :meth:`losses` is at work, for which the task's outputs are needed."""
+
+    @property
+    def can_stack(self) -> bool:
+        """Whether several runs can be trained side by side under it."""
+        return True
+
+    @property
+    def can_cache_prefix(self) -> bool:
+        """Whether what the frozen bottom of the model makes of an example stays the same under it."""
+        return True
+
+    @property
+    def optimizer_only(self) -> bool:
+        """Whether what learns is changed by the optimizer alone, all of it alike, from the first step to the last."""
+        verbs = ("rate", "decays", "gradients", "stepped")
+        return all(getattr(type(self), verb) is getattr(TrainingHook, verb) for verb in verbs)
+
+    @property
+    def differentiates(self) -> bool:
+        """Whether it takes derivatives inside the model's forward pass, which our own kernels do not have."""
+        return False
+
+    def begin(self, training_state: TrainingState) -> None:
+        """Before the first step, with the weights that training starts from, also when a checkpoint is loaded next."""
+        self.training_state = training_state
+
+    def rate(self, parameter: str) -> float:
+        """What the learning rate of a parameter is multiplied with."""
+        return 1.0
+
+    def decays(self, parameter: str) -> bool:
+        """Whether the optimizer's weight decay is to pull a parameter towards zero, where it would."""
+        return True
+
+    @contextmanager
+    def passing(self) -> Iterator[None]:
+        """Around the forward passes of a part in training."""
+        yield
+
+    def objective(
+        self, task: Losses, model: torch.nn.Module, batch: dict[str, torch.Tensor]
+    ) -> Callable[[], torch.Tensor] | None:
+        """What computes the losses (N,) of a collated batch, where they are not the task's own; None: they are.
+
+        Asked before :meth:`passing`: what is computed here already has nothing of what others do to the passes.
+        """
+        return None
+
+    def losses(self, losses: torch.Tensor, outputs: Outputs, again: Callable[[], Outputs]) -> torch.Tensor:
+        """The losses (N,) of a part's examples, changed. ``again`` runs the model on them once more."""
+        return losses
+
+    def gradients(self) -> None:
+        """Change the gradients of a whole batch, before they are clipped. Without any a parameter stays as it is."""
+
+    def stepped(self, rate: float) -> None:
+        """After the optimizer's step, at the learning rate ``rate``."""
+
+    def scored(self) -> dict[str, torch.Tensor] | None:
+        """The weights to be scored and kept instead of those that learn, by name; None: these."""
+        return None
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """What a checkpoint has to remember: (R, ...) each, views of what is changed in place, so that a step can be
+        undone for replicas that have ended."""
+        return {}
+
+    def resume(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Go on from what :meth:`state` gave."""
+
+    def end(self) -> None:
+        """Leave the model as training found it, but for its weights."""
+
+
+class TrainingHooks(Sequence[TrainingHook]):
+    """All hooks of a run, called as one."""
+
+    def __init__(self, hooks: Sequence[TrainingHook] = ()):
+        self._all = list(hooks)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._all[index]
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    @property
+    def shaping(self) -> list[TrainingHook]:
+        """Those that change losses."""
+        return [each for each in self if each.shapes_losses]
+
+    def rate(self, parameter: str) -> float:
+        """What all of them together multiply a parameter's learning rate with."""
+        return prod(each.rate(parameter) for each in self)
+
+    def decays(self, parameter: str) -> bool:
+        """Whether none of them objects to decay."""
+        return all(each.decays(parameter) for each in self)
+
+    @contextmanager
+    def passing(self) -> Iterator[None]:
+        """Around the forward passes of a part."""
+        with ExitStack() as stack:
+            for each in self:
+                stack.enter_context(each.passing())
+            yield
+
+    def objective(
+        self, task: Losses, model: torch.nn.Module, batch: dict[str, torch.Tensor]
+    ) -> Callable[[], torch.Tensor] | None:
+        """That of the one hook that has its own."""
+        return next((found for each in self if (found := each.objective(task, model, batch))), None)
+
+    def losses(
+        self,
+        task: Losses,
+        model: torch.nn.Module,
+        batch: dict[str, torch.Tensor],
+        objective: Callable[[], torch.Tensor] | None = None,
+    ) -> torch.Tensor:
+        """Losses (N,) of a collated batch, the task's own or those of an ``objective``, as hooks change them."""
+        if not self.shaping:
+            return objective() if objective else task.losses(model, batch)
+        outputs = task.outputs(model, batch)
+        losses = objective() if objective else outputs.losses()
+        for each in self.shaping:
+            losses = each.losses(losses, outputs, lambda: task.outputs(model, batch))
+        return losses
+
+    def scored(self) -> dict[str, torch.Tensor] | None:
+        """The weights to be scored, from the one hook that has others."""
+        found = [weights for each in self if (weights := each.scored()) is not None]
+        return found[0] if found else None
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """What a checkpoint has to remember of all."""
+        return {f"{number}.{name}": value for number, each in enumerate(self) for name, value in each.state().items()}
+
+    def resume(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Go on from what :meth:`state` gave."""
+        for number, each in enumerate(self):
+            start = f"{number}."
+            each.resume({name.removeprefix(start): value for name, value in state.items() if name.startswith(start)})

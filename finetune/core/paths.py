@@ -1,0 +1,115 @@
+"""Finds files: local paths with a did-you-mean, and `package:NAME/path` inside installed packages."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import os
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+from finetune.core.errors import bad_input
+
+PACKAGE = "package:"
+
+LISTED = 8
+"""How many names an error message lists before it says how many more there are."""
+
+
+CACHE = "FINETUNE_CACHE"
+"""Environment variable with the folder to use instead of `finetune` in the user's cache folder; empty: none."""
+
+
+def cache_folder() -> Path | None:
+    """Where what was found out about files is remembered from one call to the next; None when nothing is."""
+    chosen = os.environ.get(CACHE)
+    if chosen is None:
+        base = os.environ.get("XDG_CACHE_HOME", "")
+        base = base if os.path.isabs(base) else os.path.expanduser("~/.cache")
+        chosen = os.path.join(base, "finetune") if os.path.isabs(base) else ""
+    return Path(chosen).expanduser().absolute() if chosen else None
+
+
+def resolve_path(text: str, at: str) -> Path:
+    """The existing file or folder that ``text`` names, locally or as ``package:NAME/path``.
+
+    Local paths are relative to the working directory; ``~`` is the home folder.
+
+    Raises:
+        InputError: at recipe path ``at``, when there is nothing there.
+    """
+    if text.startswith(PACKAGE):
+        return resolve_package_path(text, at)
+    path = Path(text).expanduser()
+    if not path.exists():
+        raise bad_input(at, f"there is no '{text}'", _nearest(path))
+    return path
+
+
+def resolve_package_path(text: str, at: str) -> Path:
+    """The file or folder that ``package:NAME/path`` names; the package is found without being imported.
+
+    ``NAME`` may be dotted. The path may hold ``*``, which must then match exactly one file or folder.
+
+    Raises:
+        InputError: at recipe path ``at``, when the package is not installed, or nothing or several things match.
+    """
+    name, _, inner = text.removeprefix(PACKAGE).partition("/")
+    top, *nested = name.split(".")
+    if ".." in PurePosixPath(inner).parts:
+        raise bad_input(at, f"'{text}' leaves its package", "a package path has no '..'")
+    pattern = "/".join(part for part in (*nested, inner) if part)
+    roots = _package_folders(top, text, at)
+    if not pattern:
+        return roots[0]
+    if "*" not in pattern:
+        for root in roots:
+            if (root / pattern).exists():
+                return root / pattern
+        raise bad_input(at, f"'{text}' is not in the installed package", _nearest(roots[0] / pattern))
+    found = sorted({match for root in roots for match in root.glob(pattern)})
+    if not found:
+        raise bad_input(at, f"nothing matches '{text}'", _nearest(roots[0] / pattern))
+    if len(found) > 1:
+        raise bad_input(at, f"'{text}' matches {len(found)} paths", f"name one of: {_listing(p.name for p in found)}")
+    return found[0]
+
+
+def _package_folders(top: str, text: str, at: str) -> list[Path]:
+    """The folders of an installed top-level package; several for a namespace package."""
+    advice = f"install it (the name here is the one Python imports, such as '{top.replace('-', '_')}')"
+    if not top.isidentifier():
+        raise bad_input(at, f"'{text}' does not name a package that Python could import", advice)
+    try:
+        # A top-level name only: for a dotted one, find_spec would import the parents.
+        spec = importlib.util.find_spec(top)
+    except ValueError:  # a module without a spec, such as __main__
+        spec = None
+    if spec is None:
+        raise bad_input(at, f"the package '{top}' of '{text}' is not installed", advice)
+    if not spec.submodule_search_locations:
+        raise bad_input(at, f"'{top}' of '{text}' is a single module, which holds no files", "name a package")
+    return [Path(folder) for folder in spec.submodule_search_locations]
+
+
+def _nearest(path: Path) -> str:
+    """What is there instead of ``path``: a name like it, or the names in the nearest folder that exists."""
+    missing = path
+    while not missing.parent.exists():
+        missing = missing.parent
+    folder = missing.parent
+    if not folder.is_dir():
+        return f"'{folder}' is a file, not a folder"
+    names = sorted(name for name in os.listdir(folder) if not name.startswith((".", "__pycache__")))
+    near = difflib.get_close_matches(missing.name, names, n=1, cutoff=0.6)
+    if near:
+        return f"did you mean '{folder / near[0]}'?"
+    place = f"the folder '{folder.resolve()}'"
+    return f"{place} holds: {_listing(names)}" if names else f"{place} is empty"
+
+
+def _listing(names: Iterable[str]) -> str:
+    """``a, b, c and 12 more``."""
+    known = list(names)
+    shown = ", ".join(known[:LISTED])
+    return shown if len(known) <= LISTED else f"{shown} and {len(known) - LISTED} more"

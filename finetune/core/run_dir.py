@@ -1,0 +1,184 @@
+"""Files of a study on disk: where each lies, and how it is written so that a crash leaves the old one or the new one.
+
+runs/<study>/
+  recipe.yaml  resolved.yaml  environment.json  data.json
+  diagnosis.json                           what `finetune diagnose` has found, beside the runs of its design
+  speed.json                               how many seeds are trained side by side, as measured
+  examples/<task>.parquet                  what is held out: example, input, reference, group
+  <variant>/seed-<n>/result.json           written last: its presence means done
+                     metrics.jsonl
+                     predictions/<task>.parquet
+                     checkpoints/  model/
+  <variant>/soup-uniform/  soup-greedy/    made of the seeds' models: a result, predictions and a model
+            ensemble/                      made of the seeds' predictions
+  stages/<name>-<digest>/result.json       training that precedes the task's own; model/ is what comes out
+  base/result.json  base/predictions/...   the untuned base model, where scoring it means something
+  report/index.html  report.md  model-card.md  results.json
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from finetune.core.errors import bad_input
+
+FORMAT = 1
+"""Version of every JSON file written here."""
+
+FAILED = ("degenerate", "diverged", "error")
+"""Statuses of a run that count as failures."""
+
+BASE = "base"
+"""The folder, and the variant name, of the untuned base model."""
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` that takes its place, flushed to disk, when the block ends without error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically, in UTF-8."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON atomically; NaN and infinity are refused, because JSON has no word for them."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """The folder of one run: one variant under one seed (or the base model, which has no seed)."""
+
+    path: Path
+
+    @property
+    def result(self) -> Path:
+        return self.path / "result.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model"
+
+    @property
+    def before(self) -> RunDir:
+        """What was trained before the run's own strategy."""
+        return RunDir(self.path / "before")
+
+    def predictions(self, task: str) -> Path:
+        return self.path / "predictions" / f"{task}.parquet"
+
+    def read_result(self) -> dict[str, Any] | None:
+        """The run's result, or None when it has not ended."""
+        return read_json(self.result) if self.result.exists() else None
+
+
+@dataclass(frozen=True)
+class StudyDir:
+    """The folder of one study."""
+
+    path: Path
+
+    @property
+    def recipe(self) -> Path:
+        return self.path / "recipe.yaml"
+
+    @property
+    def resolved(self) -> Path:
+        return self.path / "resolved.yaml"
+
+    @property
+    def environment(self) -> Path:
+        return self.path / "environment.json"
+
+    @property
+    def begun_on(self) -> date | None:
+        """The day on which the study was begun; None where it has not been, or does not say."""
+        said = read_json(self.environment).get("date") if self.environment.exists() else None
+        return said and date.fromisoformat(said)
+
+    @property
+    def data(self) -> Path:
+        return self.path / "data.json"
+
+    @property
+    def diagnosis(self) -> Path:
+        return self.path / "diagnosis.json"
+
+    @property
+    def speed(self) -> Path:
+        return self.path / "speed.json"
+
+    def examples(self, task: str) -> Path:
+        return self.path / "examples" / f"{task}.parquet"
+
+    @property
+    def stages(self) -> Path:
+        return self.path / "stages"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report"
+
+    @property
+    def base(self) -> RunDir:
+        return RunDir(self.path / BASE)
+
+    def run(self, variant: str, seed: int) -> RunDir:
+        return RunDir(self.path / variant / f"seed-{seed}")
+
+    def begun(self, variants: Iterable[str]) -> int:
+        """How many of the seeds 0, 1, 2, ... have begun one after the other, each in any of the variants."""
+        names = list(variants)
+        return next(seed for seed in count() if not any(self.run(name, seed).path.is_dir() for name in names))
+
+    def combined(self, variant: str, kind: str) -> RunDir:
+        """What is made of a variant's runs together."""
+        return RunDir(self.path / variant / kind)
+
+    def all_combined(self, variant: str) -> list[RunDir]:
+        """Everything that has been made of a variant's runs together."""
+        results = sorted((self.path / variant).glob("*/result.json"))
+        return [RunDir(path.parent) for path in results if not path.parent.name.startswith("seed-")]
+
+    def require(self) -> StudyDir:
+        """This folder; raises InputError when it is not that of a study."""
+        if not self.resolved.exists():
+            raise bad_input(
+                None,
+                f"{self.path} is not a study: it has no {self.resolved.name}",
+                "give the folder that `finetune run` wrote, such as runs/NAME",
+            )
+        return self

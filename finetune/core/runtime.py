@@ -1,0 +1,144 @@
+"""What a run runs in: processes and device (through Accelerate), arithmetic, folder, progress, and requests to stop."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+
+from finetune.core.arithmetic import PARTS
+from finetune.core.env_vars import Asked, overruled
+from finetune.core.errors import Interrupted, bad_input
+from finetune.core.memory import keep_memory
+from finetune.core.progress import Progress
+from finetune.core.signals import StopRequest
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Handed from the study to its runs, and from a run to training and evaluation."""
+
+    accelerator: Accelerator
+    dtype: torch.dtype
+    """Of the forward and backward pass."""
+    cache: Path
+    """Folder for what is too large for memory, and not needed afterwards."""
+    title: str = ""
+    """What the progress line calls the run."""
+    part_tokens: int = PARTS[0]
+    """Tokens that pass through the model at once on a CPU where the recipe does not say. On two cores MiniLM and
+    SmolLM2-135M are as fast with 1,000 as with 2,000, and slower below; larger parts cost memory, which costs time."""
+    progress: Progress = field(default_factory=Progress)
+    stop: StopRequest = field(default_factory=StopRequest)
+
+    @property
+    def device(self) -> torch.device:
+        return self.accelerator.device
+
+    def at(self, title: str, dtype: torch.dtype) -> Runtime:
+        """The same for another run."""
+        return replace(self, title=title, dtype=dtype)
+
+    def autocast(self) -> Any:
+        """Autocast to the compute dtype; weights that learn stay float32.
+
+        Ours rather than the accelerator's, which fixes one dtype for the whole process where variants may differ.
+        """
+        return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
+
+    def must_stop(self) -> bool:
+        """Whether any process was asked to stop; all of them get the same answer."""
+        return self.all_reduce_sum(self.stop.requested) > 0
+
+    def track(self, items: Collection[T], title: str) -> Iterator[T]:
+        """The ``items`` one by one, as a phase; after each of them a request to any process stops all of them.
+
+        Every process has to have as many. Raises Interrupted.
+        """
+        with self.progress.phase(title, len(items)) as phase:
+            for number, item in enumerate(items, start=1):
+                yield item
+                phase.step(number)
+                if self.must_stop():
+                    raise Interrupted(f"stopped while {title}")
+
+    def all_reduce_sum(self, value: float) -> float:
+        """The sum of every process's ``value``; all of them get it, so all have to ask."""
+        if self.accelerator.num_processes == 1:
+            return value
+        own = torch.tensor(value, dtype=torch.float64, device=self.device)
+        return self.accelerator.reduce(own, "sum").item()
+
+    def broadcast(self, value: Any) -> Any:
+        """The first process's ``value``; all of them get it, so all have to ask."""
+        if self.accelerator.num_processes == 1:
+            return value
+        from accelerate.utils import broadcast_object_list
+
+        return broadcast_object_list([value])[0]
+
+
+def make_deterministic(wanted: bool) -> None:
+    """Use only deterministic kernels, or whichever are fastest."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(wanted, warn_only=True)
+    # Filling fresh memory finds reads of uninitialised values; it costs time and we have none.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def asked_of(device: torch.device, dtype: torch.dtype, compiled: bool | str = False) -> Asked:
+    """What a recipe asks for, where the environment could say otherwise."""
+    return Asked(str(device), str(dtype).removeprefix("torch."), compiled)
+
+
+def open_runtime(
+    device: torch.device, dtype: torch.dtype, progress: Progress, stop: StopRequest, cache: Path
+) -> Runtime:
+    """Find the processes that this one belongs to. Only the first process shows anything."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    accelerator = _accelerator(device)
+    shown = progress if accelerator.is_main_process else Progress()
+    for line in overruled(asked_of(device, dtype)):
+        shown.say(line)
+    keep_memory()
+    return Runtime(accelerator, dtype, cache, progress=shown, stop=stop)
+
+
+def _accelerator(device: torch.device) -> Accelerator:
+    """Accelerate's view of the processes, in which nothing from outside changes arithmetic or steps.
+
+    What is not said here it would read from the environment, or take from an Accelerator that this process has had.
+    """
+    from accelerate import Accelerator
+    from accelerate.utils import DistributedType, GradientAccumulationPlugin
+
+    try:
+        accelerator = Accelerator(
+            cpu=device.type == "cpu",
+            mixed_precision="no",
+            dynamo_backend="no",
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+        )
+    except ValueError as error:
+        found = f"Accelerate cannot do what the recipe asks for: {error}"
+        raise bad_input(None, found, "start finetune in a process of its own, without accelerate's settings") from error
+    others = int(os.environ.get("WORLD_SIZE") or 1)
+    if others > accelerator.num_processes:
+        found = f"WORLD_SIZE={others} is set in the environment, and this process is alone: LOCAL_RANK is not set"
+        raise bad_input(None, found, "start all processes with torchrun, or unset WORLD_SIZE")
+    plain = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
+    if accelerator.device.type != device.type or accelerator.distributed_type not in plain:
+        found = f"Accelerate runs on {accelerator.device}, distributed as {accelerator.distributed_type.value}"
+        advice = f"this recipe runs on {device.type}, each process with the whole model; unset accelerate's settings"
+        raise bad_input("model.device", found, advice)
+    return accelerator

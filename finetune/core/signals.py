@@ -1,0 +1,132 @@
+"""Asking a running study to stop: the batch under way is finished, what can be resumed is saved, and the same command
+goes on with it."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import FrameType
+
+from finetune.core.errors import Interrupted
+from finetune.core.launched import launched
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""SIGTERM is what schedulers send before they take a machine away."""
+
+ANSWER = "stopping after this batch; press again to stop now"
+
+TOGETHER = 1.0
+"""Seconds within which two signals are one where a launcher hands on what the terminal has sent already."""
+
+PATIENCE = 5.0
+"""Seconds after the second signal in which Python may end by itself, from which code that is not Python's keeps it."""
+
+
+class StopRequest:
+    """Whether somebody asked us to stop."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+
+_current: ContextVar[StopRequest | None] = ContextVar("stop", default=None)
+
+
+def stop_requested() -> bool:
+    """Whether what this thread does was asked to stop."""
+    request = _current.get()
+    return request is not None and request.requested
+
+
+def stop_here(doing: str) -> None:
+    """Raise :class:`~finetune.core.errors.Interrupted` where this process was asked to stop."""
+    if stop_requested():
+        raise Interrupted(f"stopped while {doing}")
+
+
+@contextmanager
+def stop_on_signals(answer: Callable[[str], None] = lambda text: None) -> Iterator[StopRequest]:
+    """Turn the first SIGINT or SIGTERM into a request, which is answered at once; a second one stops at once.
+
+    ``answer`` is called in a thread of its own: a handler runs between any two steps of the main thread, which may
+    hold the very lock that printing needs, and not before a long computation outside Python has ended.
+    """
+    request = StopRequest()
+    token = _current.set(request)
+    try:
+        if threading.current_thread() is not threading.main_thread():
+            # Only the main thread can receive signals.
+            yield request
+            return
+        with _receiving(request), _answering(answer):
+            yield request
+    finally:
+        _current.reset(token)
+
+
+@contextmanager
+def _receiving(request: StopRequest) -> Iterator[None]:
+    """Within the context the first signal sets ``request``, and the next raises KeyboardInterrupt."""
+    heard = 0.0
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        nonlocal heard
+        if not request.requested:
+            request.requested, heard = True, time.monotonic()
+        elif not launched() or time.monotonic() - heard >= TOGETHER:
+            raise KeyboardInterrupt
+
+    former = {number: signal.signal(number, receive) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _answering(answer: Callable[[str], None]) -> Iterator[None]:
+    """Within the context a thread answers signals: Python writes their numbers into a socket as they come."""
+    heard, written = socket.socketpair()
+    written.setblocking(False)
+    former = signal.set_wakeup_fd(written.fileno(), warn_on_full_buffer=False)
+    thread = threading.Thread(target=_answer, args=(heard, answer), name="signals", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(former)
+        written.close()
+        thread.join()
+        heard.close()
+
+
+def _answer(heard: socket.socket, answer: Callable[[str], None]) -> None:
+    """Answer the first signal; make sure that the second one ends the process."""
+    first = None
+    while number := heard.recv(1):
+        if number[0] not in SIGNALS:
+            continue
+        if first is None:
+            first = time.monotonic()
+            answer(ANSWER)
+        elif time.monotonic() - first >= TOGETHER or not launched():
+            ready, _, _ = select.select([heard], [], [], PATIENCE)
+            if not ready or heard.recv(1):
+                _leave()
+            return
+
+
+def _leave() -> None:
+    """End the process from outside its main thread. Files are written beside their places, so that none is half."""
+    if sys.stdout.isatty():
+        os.write(1, b"\x1b[?25h\n")  # the cursor that the live line has hidden
+    os._exit(Interrupted.exit_code)

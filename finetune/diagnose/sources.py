@@ -1,0 +1,78 @@
+"""Which streams of randomness change what a recipe trains: found out by changing each alone, and taking two steps."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finetune import models
+from finetune.core.digests import weights_digest
+from finetune.core.randomness import STREAMS, StreamName, Streams, to_digits
+from finetune.core.run_dir import RunDir
+from finetune.core.runtime import Runtime, make_deterministic
+from finetune.replicas.group import Member
+from finetune.run.build import assemble
+from finetune.run.parity import ready
+from finetune.run.resources import Resources, TaskData
+from finetune.strategies.base import trained_parameters
+from finetune.train.loop import train
+
+if TYPE_CHECKING:
+    from finetune.recipe import Recipe
+
+STEPS = 2
+"""Steps taken: a rate that has just begun to rise shows in the second at the latest."""
+
+SILENT: dict[StreamName, str] = {
+    "split": "nothing is drawn from the data",
+    "init": "nothing is drawn before training: there is no new head and no adapter, and nothing is drawn afresh",
+    "order": "every order of the examples trains the same",
+    "dropout": "no dropout is at work",
+    "noise": "no strategy or mitigation draws noise in training",
+}
+"""By stream, what it says when changing it changes nothing."""
+
+GROUPED = "held-out examples are grouped (task.group), and groups are of examples that all runs have in common"
+
+
+def find_sources(recipe: Recipe, resources: Resources, runtime: Runtime) -> dict[StreamName, str | None]:
+    """By stream, None where it is a source of randomness in this recipe, and else why not.
+
+    A stream is a source if changing its seed, and nothing else, changes the examples or the weights after two steps.
+    What looks at dropout layers and heads would have to know every hook; this does not.
+    """
+    make_deterministic(recipe.train.deterministic)
+    data = resources.data(recipe, recipe.data.split.seed)
+    base = ready(resources, recipe, data, runtime)
+    runtime = runtime.at("what is random", models.choose_dtype(recipe.model, runtime.device))
+    still = _after(recipe, base, data, Streams.spelled(0), runtime)
+    found: dict[StreamName, str | None] = {"split": _split(recipe, resources)}
+    for stream in runtime.track(STREAMS[1:], "finding out what is random"):
+        changed = _after(recipe, base, data, Streams.spelled(to_digits({stream: 1})), runtime)
+        found[stream] = None if runtime.broadcast(changed != still) else SILENT[stream]
+    return found
+
+
+def _split(recipe: Recipe, resources: Resources) -> str | None:
+    if getattr(recipe.task, "group", None) is not None:
+        return GROUPED
+    own = recipe.data.split.seed
+    seeds = [Streams.spelled(to_digits({"split": level})).seed_of("split", own) for level in (1, 2)]
+    facts = [resources.data(recipe, seed).facts["splits"] for seed in seeds]
+    prints = [{name: split["fingerprint"] for name, split in splits.items()} for splits in facts]
+    return None if prints[0] != prints[1] else SILENT["split"]
+
+
+def _after(recipe: Recipe, base: models.BaseModel, data: TaskData, streams: Streams, runtime: Runtime) -> str:
+    """Digest of what is trained after a few steps, which are thrown away."""
+    few = {"max_steps": STEPS, "min_steps": STEPS, "evaluations": 0, "checkpoint_seconds": math.inf}
+    with tempfile.TemporaryDirectory() as folder:
+        member = Member(streams, RunDir(Path(folder) / "run"))
+        place = replace(runtime, cache=Path(folder))
+        group, _, _ = assemble(recipe, base, data, [member], place, {})
+        train(group, data.task, data.train.examples, recipe.train.model_copy(update=few), [member], place, None)
+        with group.alone(0) as model:
+            return weights_digest(trained_parameters(model))

@@ -1,0 +1,1 @@
+"""How many seeds and examples a study needs, and what they cost."""

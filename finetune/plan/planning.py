@@ -1,0 +1,236 @@
+"""How many seeds and held-out examples a study needs to see a difference, and what it would cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from finetune import stats
+from finetune.core.errors import bad_input
+from finetune.core.registry import TASKS
+from finetune.core.run_dir import FORMAT
+from finetune.plan import pilot
+from finetune.plan.pilot import Cost, Pair
+from finetune.stats.power import ALPHA, POWER, Noise, alpha_of, detectable, examples_needed, seeds_needed
+
+if TYPE_CHECKING:
+    from finetune.recipe import Recipe, ResolvedRecipe
+    from finetune.report.reading import Study
+
+SUPPOSED = (0.25, 0.5, 1.0, 2.0, 4.0)
+"""SDs of one variant's score, in points (without points: in what is to be seen), listed where none is known."""
+
+
+@dataclass(frozen=True)
+class Stated:
+    """What a person says is known, in the metric's unit."""
+
+    sd: float
+    """Over seeds, of one variant's score."""
+    churn: float | None = None
+    """Share of held-out examples that one of two variants gets right and the other wrong."""
+
+
+@dataclass(frozen=True)
+class Needed:
+    """What one pair of variants needs; SDs are those of the difference of one run a side, in the metric's unit."""
+
+    pair: str
+    runs: int | None
+    """Of the pilot, a side."""
+    sd: float
+    sd_corrected: float
+    """Without the noise of a test set of this size."""
+    example_sd: float | None
+    """Of an example's difference; None: not known, so the choice of the examples is left out of every number."""
+    examples: int | None
+    """Held-out examples that there are; None: not known."""
+    seeds: int | None
+    """Of each variant; None: no number is enough."""
+    seeds_range: tuple[int | None, int | None] | None
+    """At the ends of the 95 % interval that the pilot's few runs leave for the SD."""
+    seeds_on_these_examples: int | None
+    """To see it on exactly these held-out examples, without saying anything of others."""
+    examples_needed: int | None
+    """The fewest on which any number of seeds is enough; None: not known, or no limit was seen."""
+    detectable: float
+    """What the recipe's own number of seeds would see."""
+
+    @property
+    def too_small(self) -> bool:
+        """Whether it is the test set, and not the seeds, that keeps the two from being told apart."""
+        return self.seeds is None and self.seeds_on_these_examples is not None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The answer."""
+
+    study: str
+    task: str
+    metric: str
+    detect: float
+    comparisons: int
+    """Headline comparisons that the report will make, over which Holm's correction runs."""
+    recipe_seeds: tuple[int, int]
+    """Fewest and most that the recipe asks for."""
+    source: Literal["pilot", "sd", "nothing"]
+    pairs: list[Needed]
+    """From nothing: for a range of supposed SDs."""
+    costs: list[Cost]
+    totals: list[dict[str, Any]] = field(default_factory=list)
+    """For the recipe's seeds and for those that are needed."""
+    enlarged: dict[str, int | None] | None = None
+    """Where the test set is too small: twice the fewest `examples` that could do, and the `seeds` needed on them."""
+    alpha: float = ALPHA
+    power: float = POWER
+
+    @property
+    def seeds(self) -> int | None:
+        """Those that every pair needs; None where no number is known to be enough."""
+        each = [pair.seeds for pair in self.pairs if pair.seeds is not None]
+        return max(each) if self.source != "nothing" and len(each) == len(self.pairs) else None
+
+    def content(self) -> dict[str, Any]:
+        """For a JSON file: every number, in the metric's unit."""
+        return {"format": FORMAT, **asdict(self), "seeds": self.seeds}
+
+
+def plan(
+    recipe: ResolvedRecipe,
+    detect: float,
+    point: float,
+    known: Study | Stated | None = None,
+    examples: int | None = None,
+) -> Plan:
+    """What ``recipe`` needs to see a difference of ``detect``, in the unit of its headline metric.
+
+    ``known``: a pilot study that was run, or what a person states; ``examples``: held-out ones, where they are not to
+    be those of the pilot or the recipe; ``point``: one point in that unit. Raises InputError for a pilot of another
+    metric, or without spread.
+    """
+    first = recipe.variants[0].recipe
+    metric, task = first.task.metrics[0], _first_task(first)
+    comparisons, seeds = comparisons_of(recipe), (recipe.until.at_least if recipe.until else len(recipe.seeds))
+    examples_here = examples or _examples_of(recipe)
+    source: Literal["pilot", "sd", "nothing"] = "pilot"
+    costs: list[Cost] = []
+    if known is None:
+        source, pairs = "nothing", [alike(sd * point) for sd in SUPPOSED]
+    elif isinstance(known, Stated):
+        if known.churn is not None and examples_here is None:
+            found = "--churn needs the number of held-out examples, which the recipe does not say"
+            raise bad_input(None, found, "give --examples too")
+        source, pairs = "sd", [alike(known.sd, examples_here, known.churn)]
+    else:
+        _same_metric(known, metric)
+        task = known.data["tasks"][0]["name"]
+        pairs, costs = pilot.pairs(known, examples, first.scoring.baseline), pilot.costs(recipe, known)
+    made = Plan(
+        study=recipe.name,
+        task=task,
+        metric=metric,
+        detect=detect,
+        comparisons=comparisons,
+        recipe_seeds=(seeds, len(recipe.seeds)),
+        source=source,
+        pairs=[needed(pair, detect, alpha_of(comparisons), seeds) for pair in pairs],
+        costs=costs,
+    )
+    wanted = {*made.recipe_seeds, *([made.seeds] if made.seeds else [])}
+    return replace(
+        made,
+        totals=[total(costs, some) for some in sorted(wanted)] if costs else [],
+        enlarged=_enlarged(made, pairs) if any(each.too_small for each in made.pairs) else None,
+    )
+
+
+def _enlarged(plan: Plan, pairs: Sequence[Pair]) -> dict[str, int | None]:
+    """A test set of twice the least size at which endless seeds would do, and the seeds that all pairs need on it."""
+    examples = 2 * max(each.examples_needed or 0 for each in plan.pairs)
+    alpha = alpha_of(plan.comparisons)
+    seeds = [seeds_needed(plan.detect, pair.noise, examples / pair.size, alpha=alpha) for pair in pairs]
+    return {"examples": examples, "seeds": None if None in seeds else max(some for some in seeds if some is not None)}
+
+
+def _first_task(recipe: Recipe) -> str:
+    return "test" if recipe.data.test is not None or recipe.data.split.test else recipe.evaluate[0].name
+
+
+def _same_metric(study: Study, metric: str) -> None:
+    found = study.data["tasks"][0]["headline"] if study.data.get("tasks") else None
+    if found is None:
+        raise bad_input(None, f"{study.folder.path} has no held-out task yet", "run the pilot first: finetune run")
+    if found != metric:
+        advice = f"plan with task.metrics=[{found}], or give another pilot"
+        raise bad_input("task.metrics", f"begins with '{metric}', and that of the pilot with '{found}'", advice)
+
+
+def comparisons_of(recipe: ResolvedRecipe) -> int:
+    """How many headline comparisons the report will make: all pairs, or all with the baseline; and the base model's."""
+    first, variants = recipe.variants[0].recipe, len(recipe.variants)
+    tasks = bool(first.data.test is not None or first.data.split.test) + len(first.evaluate)
+    base = first.scoring.base and not TASKS.get(first.task.type).new_head
+    pairs = math.comb(variants, 2) if first.scoring.baseline is None else variants - 1
+    return max(1, tasks * (pairs + variants * base))
+
+
+def _examples_of(recipe: ResolvedRecipe) -> int | None:
+    """How many held-out examples the first task has, where the recipe itself says it."""
+    data = recipe.variants[0].recipe.data
+    return int(data.split.test) if data.test is None and data.split.test >= 2 else None
+
+
+def alike(sd: float, examples: int | None = None, churn: float | None = None) -> Pair:
+    """Two variants of the same SD whose seeds do not move together.
+
+    ``churn``, the share of examples that one gets right and the other wrong, is the variance of an example's
+    difference; none of it is taken to go away with more seeds, which is the worst case.
+    """
+    return Pair("two variants alike", Noise.of_sd(sd, math.sqrt(churn or 0.0)), examples, churn is not None)
+
+
+def needed(pair: Pair, detect: float, alpha: float, seeds: int) -> Needed:
+    """Seeds and examples for one pair, with a chance of 80 % in a paired two-sided test; what ``seeds`` would see."""
+    n, noise = pair.examples or math.inf, pair.noise
+    ends = None
+    if pair.runs is not None:
+        # Of the seeds' SD alone: that of examples comes from many of them.
+        raw = noise.seed_part(1, n)
+        low, high = (max(0.0, raw * factor**2 - noise.both**2 / n) for factor in stats.sd_factors(pair.runs))
+        ends = (
+            seeds_needed(detect, replace(noise, seeds=math.sqrt(low)), n, alpha=alpha),
+            seeds_needed(detect, replace(noise, seeds=math.sqrt(high)), n, alpha=alpha),
+        )
+    least = examples_needed(detect, noise, alpha=alpha) if pair.choice and noise.examples else None
+    return Needed(
+        pair=pair.name,
+        runs=pair.runs,
+        sd=math.sqrt(noise.seed_part(1, n)),
+        sd_corrected=noise.seeds,
+        example_sd=noise.examples * math.sqrt(pair.size) if pair.choice else None,
+        examples=None if pair.examples is None else round(pair.examples * pair.size),
+        seeds=seeds_needed(detect, noise, n, alpha=alpha),
+        seeds_range=ends,
+        seeds_on_these_examples=seeds_needed(detect, replace(noise, examples=0.0), n, alpha=alpha),
+        examples_needed=None if least is None else math.ceil(least * pair.size),
+        detectable=detectable(noise, max(2, seeds), n, alpha=alpha),
+    )
+
+
+def total(costs: Sequence[Cost], seeds: int) -> dict[str, Any]:
+    """What ``seeds`` of every variant take together, memory at the highest; None where one of them is not known."""
+
+    def summed(values: list[Any]) -> Any:
+        return None if None in values else seeds * sum(values)
+
+    peaks = [cost.peak_memory_bytes for cost in costs]
+    return {
+        "seeds": seeds,
+        "runs": seeds * len(costs),
+        "seconds": summed([cost.seconds for cost in costs]),
+        "peak_memory_bytes": None if None in peaks else max(peak for peak in peaks if peak is not None),
+        "disk_bytes": summed([cost.disk_bytes for cost in costs]),
+    }

@@ -1,0 +1,1 @@
+"""One recipe: its variants under its seeds, in a folder that says what they stand on."""

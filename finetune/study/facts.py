@@ -1,0 +1,141 @@
+"""What a study writes down when it is opened: its recipe, its data and its held-out examples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from finetune.core.digests import file_digest, text_digest
+from finetune.core.paths import resolve_path
+from finetune.core.run_dir import FORMAT, StudyDir, atomic, read_json, write_json, write_text
+from finetune.evaluate import metrics
+from finetune.run.resources import TaskData
+from finetune.study.preflight import Preflight
+
+if TYPE_CHECKING:
+    from finetune.recipe import Recipe, ResolvedRecipe
+
+
+MOST_CHARACTERS = 2_000
+"""Characters kept of a held-out text; longer ones are cut there."""
+
+
+def write_down(
+    folder: StudyDir, recipe: ResolvedRecipe, found: Preflight, facts: dict[str, Any], about: dict[str, Any]
+) -> None:
+    """Write what will be run, on what data, and what it is run with."""
+    write_text(folder.resolved, recipe.to_yaml())  # first: with it the folder is known as this study's
+    write_text(folder.recipe, recipe.text)
+    write_json(folder.data, with_former(folder, facts))
+    write_examples(folder, recipe, found)
+    write_json(folder.environment, about)
+
+
+def data_facts(recipe: ResolvedRecipe, found: Preflight) -> dict[str, Any]:
+    """The content of `data.json`: the splits of the first variant, every held-out task, and fingerprints of all."""
+    tasks: dict[str, Any] = {}
+    for variant in recipe.variants:
+        data, names = found.data[variant.name], variant.recipe.task.metrics
+        for task, encoded in data.held_out.items():
+            tasks.setdefault(
+                task,
+                {
+                    "name": task,
+                    "split": "test" if task == "test" else "evaluate",
+                    "examples": len(encoded.examples),
+                    "fingerprint": data.facts["splits"][task]["fingerprint"],
+                    "headline": names[0],
+                    "example_score": data.task.example_score,
+                    "metrics": [
+                        {"name": name, "higher_is_better": metrics.load(name).higher_is_better} for name in names
+                    ],
+                    "majority": data.majority[task],
+                },
+            )
+    first = recipe.variants[0]
+    fingerprints = {
+        name: {split: facts["fingerprint"] for split, facts in data.facts["splits"].items()}
+        for name, data in found.data.items()
+    }
+    if "split" in recipe.vary:  # where each seed has its own, that of the first says nothing about the others'
+        fingerprints = {variant.name: dict(_files(variant.recipe)) for variant in recipe.variants}
+    return {
+        "format": FORMAT,
+        "seed": first.recipe.data.split.seed,
+        "split_varies": "split" in recipe.vary,
+        **found.data[first.name].facts,
+        "tasks": list(tasks.values()),
+        "variants": fingerprints,
+    }
+
+
+def _files(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """Digests of the files that a recipe's data are read from, by where it names them; not of those on the hub."""
+    own = {f"data.{part}": getattr(recipe.data, part) for part in ("train", "validation", "test")}
+    for at, source in {**own, **{f"evaluate.{held_out.name}": held_out.data for held_out in recipe.evaluate}}.items():
+        if source is not None and source.kind != "hub":
+            path = resolve_path(source.path, at)
+            files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+            yield at, text_digest(str([(each.relative_to(path).as_posix(), file_digest(each)) for each in files]))
+
+
+def write_examples(folder: StudyDir, recipe: ResolvedRecipe, found: Preflight) -> None:
+    """Write what is held out, for people to read beside predictions: one table for each task, one row per example.
+
+    Not where each seed has its own split: there every run has other examples in the same rows.
+    """
+    if "split" in recipe.vary:
+        return
+    for task in dict.fromkeys(task for data in found.data.values() for task in data.held_out):
+        variant = next(each for each in recipe.variants if task in found.data[each.name].held_out)
+        table = examples(found.data[variant.name], task, variant.recipe.scoring.keep_texts)
+        with atomic(folder.examples(task)) as temporary:
+            pq.write_table(table, temporary)
+
+
+def examples(data: TaskData, task: str, texts: bool = True) -> pa.Table:
+    """The held-out examples of ``task``: `example` (int64), `input`, `reference` and `group` (strings or null).
+
+    Without ``texts`` there are no inputs, no references but labels, and numbers for the names of groups.
+    """
+    encoded = data.held_out[task]
+    numbers, groups = [example.number for example in encoded.examples], _groups(data, task)
+    absent: list[str | None] = [None] * len(numbers)
+    inputs = data.task.shown(data.tables[task], encoded) if texts else absent
+    references = [example.reference for example in encoded.examples] if texts or data.task.labels else absent
+    if groups and not texts:
+        places = {group: str(place) for place, group in enumerate(dict.fromkeys(groups))}
+        groups = [places[group] for group in groups]
+    columns = {"input": inputs, "reference": references, "group": groups or absent}
+    cut = {name: [text and text[:MOST_CHARACTERS] for text in column] for name, column in columns.items()}
+    strings = {name: pa.array(column, pa.string()) for name, column in cut.items()}
+    return pa.table({"example": pa.array(numbers, pa.int64()), **strings})
+
+
+def _groups(data: TaskData, task: str) -> list[str]:
+    """What each held-out example belongs to; empty where each stands alone."""
+    encoded, column = data.held_out[task], data.task.group
+    rows = encoded.rows or range(len(encoded.examples))
+    if column is not None:
+        values = list(data.tables[task][column])
+        return [str(values[row]) for row in rows]
+    # Pieces of one text belong together.
+    return [f"row {row}" for row in rows] if len(set(rows)) < len(rows) else []
+
+
+def with_former(folder: StudyDir, facts: dict[str, Any]) -> dict[str, Any]:
+    """``facts`` together with what `data.json` has of held-out tasks that were scored in another call."""
+    if not folder.data.exists():
+        return facts
+    former = read_json(folder.data)
+    tasks = {task["name"]: task for task in [*former["tasks"], *facts["tasks"]]}
+    variants = {name: former["variants"].get(name, {}) | parts for name, parts in facts["variants"].items()}
+    return {
+        **facts,
+        "splits": former["splits"] | facts["splits"],
+        "tasks": list(tasks.values()),
+        "variants": former["variants"] | variants,
+    }

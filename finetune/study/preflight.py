@@ -1,0 +1,189 @@
+"""A dry run: everything that can be found wrong with a study before any of it is trained."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from finetune import models
+from finetune.core.env_vars import check_settings
+from finetune.core.errors import InputError, Problem, bad_input
+from finetune.core.progress import phase, track
+from finetune.core.runtime import asked_of
+from finetune.evaluate import metrics
+from finetune.run.build import count_parameters, prepare
+from finetune.run.parity import try_small
+from finetune.run.resources import Resources, TaskData
+from finetune.study.combine import check_combining
+from finetune.study.stages import chain, recipe_of, within
+
+if TYPE_CHECKING:
+    from finetune.recipe import Recipe, ResolvedRecipe, Variant
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What a dry run found out about each variant, by its name."""
+
+    data: dict[str, TaskData]
+    parameters: dict[str, dict[str, int]]
+    told: dict[str, tuple[str, ...]]
+    """What is drawn afresh and what is left out of the base model, and what examples may not share in it."""
+
+    def lines(self) -> list[str]:
+        """Data and parameters, for a person."""
+        lines = []
+        for name, split in next(iter(self.data.values())).facts["splits"].items():
+            tokens, cut = split["facts"]["tokens"]["mean"], split["facts"]["cut"]
+            lines.append(f"{name}: {split['examples']:,} examples, {tokens:g} tokens on average, {cut:,} cut")
+        for name, count in self.parameters.items():
+            share = count["trainable"] / count["total"]
+            lines.append(f"{name}: {count['trainable']:,} of {count['total']:,} parameters learn ({share:.2%})")
+        told = dict.fromkeys(line for found in self.told.values() for line in found)
+        return [*lines, *(f"base model: {line}" for line in told), *self.notes()]
+
+    def notes(self) -> list[str]:
+        """What a person has to know about how the data were read, each line once."""
+        every = [[data.train, data.validation, *data.held_out.values()] for data in self.data.values()]
+        return list(dict.fromkeys(note for parts in every for encoded in parts if encoded for note in encoded.notes))
+
+
+def preflight(recipe: ResolvedRecipe, resources: Resources | None = None, compared: bool = False) -> Preflight:
+    """Find everything wrong that can be found before training: data, model files, metrics, what strategies match.
+
+    Loads the data into ``resources``, but no weights. ``compared``: with plain transformers too, on small models that
+    are drawn. Raises InputError with the mistakes of all variants.
+    """
+    resources = resources or Resources()
+    problems: list[Problem] = []
+    found = Preflight({}, {}, {})
+    for variant in track(recipe.variants, "checking data and models"):
+        try:
+            check_settings(asked_of(*models.processor(variant.recipe.model), variant.recipe.train.compile))
+            models.check_files(variant.recipe.model)
+            if variant.recipe.model.device != recipe.variants[0].recipe.model.device:
+                found_device = f"is {variant.recipe.model.device}, unlike that of variant '{recipe.variants[0].name}'"
+                raise bad_input("model.device", found_device, "a study runs on one device; set it for the whole recipe")
+            for number in chain(variant.recipe.stages):
+                with within(number):
+                    stage = recipe_of(variant.recipe, number, variant.recipe.model)
+                    dry_run(stage, [stage.data.split.seed], resources, compared)
+            splits = dict.fromkeys(split_seed(recipe, variant, seed) for seed in recipe.seeds)
+            data, parameters, told = dry_run(variant.recipe, list(splits), resources, compared)
+            check_combining(variant.recipe, data)
+        except InputError as error:
+            here = error.located(partial(recipe.locate, variant=variant.name)).problems
+            problems += [problem for problem in here if problem not in problems]
+        else:
+            found.data[variant.name] = data
+            found.parameters[variant.name] = parameters
+            found.told[variant.name] = told
+    if problems:
+        raise InputError(problems)
+    same_held_out(recipe, found)
+    return found
+
+
+def dry_run(
+    recipe: Recipe, splits: Sequence[int], resources: Resources, compared: bool = False
+) -> tuple[TaskData, dict[str, int], tuple[str, ...]]:
+    """All of a run that needs no weights: its data, under every split, how many parameters learn, how the base model's
+    checkpoint fits and, where it is ``compared``, how it is run."""
+    for number, name in enumerate(recipe.task.metrics):
+        metrics.load(name, f"task.metrics.{number}")
+    metrics.load(recipe.train.select, "train.select")
+    data, *others = [resources.data(recipe, seed) for seed in splits]
+    if others:  # where each seed is scored on other rows, the mean over them
+        every = {task: [each.majority[task] for each in (data, *others)] for task in data.majority}
+        mean = {task: None if None in some else sum(filter(None, some)) / len(some) for task, some in every.items()}
+        data = replace(data, majority=mean)
+    with phase("reading the model's configuration and the names of its weights"):
+        at = "model.tokenizer" if recipe.model.tokenizer else "model.source"
+        check_tokens(data, models.rows_said(data.task.config()), at)  # first: no table can have its padding outside
+        empty = models.skeleton(recipe.model, data.task.architecture, **data.task.model_config())
+        check_tokens(data, models.rows_of(empty), at)
+        data.task.check_model(empty)  # before its weights are held against a model that is of no use
+        base = models.weightless_base(recipe.model, empty, data.task.new_head)
+        config = copy.deepcopy(empty.config)  # which a strategy may change
+        model = prepare(recipe, base.model, data, base.new).model
+    check_lengths(model, data)
+    line = try_small(resources, recipe, data, config) if compared else None
+    return data, count_parameters(model), (*base.told, *([line] if line else []))
+
+
+def same_held_out(recipe: ResolvedRecipe, found: Preflight) -> None:
+    """Refuse variants that would be scored on different examples under one name: they could not be compared."""
+    first = recipe.variants[0].name
+    for name, data in found.data.items():
+        for task in data.held_out:
+            here, there = data.facts["splits"][task], found.data[first].facts["splits"].get(task)
+            if there and here["fingerprint"] != there["fingerprint"]:
+                raise InputError(
+                    Problem(
+                        f"variant '{name}' would score '{task}' on other examples than variant '{first}'",
+                        "variants are compared on the same held-out examples; change only data.split.train, or use "
+                        "another name for the task",
+                        "variants." + name,
+                        recipe.locate("data", name),
+                    )
+                )
+
+
+def check_lengths(model: Any, data: TaskData) -> None:
+    """Refuse examples that are longer than the model's positions: it would fail on them, or worse, not fail."""
+    limit = models.positions_of(model)
+    limit = limit and limit - getattr(model, "virtual", 0)  # tokens that a strategy puts before every text
+    for name, encoded in data.sets.items():
+        longest = max((data.task.positions(example) for example in encoded.examples), default=0)
+        if limit is not None and longest > limit:
+            raise bad_input(
+                "task.max_length",
+                f"'{name}' has an example that needs {longest} tokens, and the model has room for {limit}",
+                f"write at most {limit} here for training examples; shorten held-out ones in data.columns, as in "
+                "{body:.800}, or lower task.max_new_tokens where there is one",
+            )
+
+
+def check_tokens(data: TaskData, rows: int | None, at: str) -> None:
+    """Refuse tokens for which the model's table of so many ``rows`` has none: they would end a run."""
+    tokenizer = data.task.tokenizer
+    if rows is None or len(tokenizer) <= rows:
+        return
+    used = {"its padding": tokenizer.pad_token_id}
+    for name, encoded in data.sets.items():
+        texts = [ids for each in encoded.examples for ids in (each.inputs["input_ids"], each.prompt) if ids is not None]
+        used[f"'{name}'"] = max((int(ids.max()) for ids in texts if len(ids)), default=0)
+        # One that the data write, but that is read as plain text, is meant all the same.
+        written = "\n".join(tokenizer.batch_decode([ids.tolist() for ids in texts]))
+        meant = (number for token, number in tokenizer.get_added_vocab().items() if number >= rows and token in written)
+        used[f"the text of '{name}'"] = max(meant, default=0)
+    if data.task.dynamic:
+        used["a hidden word"] = tokenizer.mask_token_id
+    for where, number in used.items():
+        if number >= rows:
+            raise bad_input(
+                at,
+                f"its tokenizer has {len(tokenizer)} tokens and the model a table for {rows}: {where} has the token "
+                f"'{tokenizer.convert_ids_to_tokens(number)}', number {number}, which the model does not know",
+                "name the tokenizer that the model was trained with in model.tokenizer, or save the model after "
+                f"model.resize_token_embeddings({len(tokenizer)})",
+            )
+
+
+def split_seed(recipe: ResolvedRecipe, variant: Variant, seed: int) -> int:
+    """Seed of a run's split: the recipe's own, joined with the run's where `vary` has `split`."""
+    own = variant.recipe.data.split.seed
+    return recipe.streams(seed).seed_of("split", own) if "split" in recipe.vary else own
+
+
+@contextmanager
+def located(recipe: ResolvedRecipe, variant: str | None = None) -> Iterator[None]:
+    """Give every InputError from inside the recipe's line that it is about."""
+    try:
+        yield
+    except InputError as error:
+        raise error.located(partial(recipe.locate, variant=variant)) from error

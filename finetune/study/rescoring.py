@@ -1,0 +1,106 @@
+"""Scores the saved models of a study again: on its own held-out tasks, or on others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune import models
+from finetune import recipe as recipes
+from finetune.core.progress import Progress
+from finetune.core.run_dir import StudyDir, write_json
+from finetune.core.runtime import make_deterministic, open_runtime
+from finetune.core.signals import stop_on_signals
+from finetune.replicas.group import ReplicaGroup
+from finetune.run.build import build
+from finetune.run.parity import ready
+from finetune.run.resources import Resources
+from finetune.run.result import StudyOutcome, summary
+from finetune.run.run import score_untuned
+from finetune.run.scoring import score_held_out
+from finetune.study.claim import same_data
+from finetune.study.environment import environment
+from finetune.study.facts import data_facts, with_former, write_examples
+from finetune.study.preflight import located, preflight, split_seed
+from finetune.study.provenance import rescored, same_provenance, same_weights, starts_of
+from finetune.study.study import Study
+from finetune.train.checkpoint import told_when_full
+
+if TYPE_CHECKING:
+    from finetune.recipe import Variant
+
+
+def rescore(folder: Path, overrides: Sequence[str] = (), progress: Progress | None = None) -> StudyOutcome:
+    """Score the saved models of a study again: on its own held-out tasks, or on those that ``overrides`` name.
+
+    Runs without a saved model keep the scores they have. Raises InputError, before any score is written, where the
+    base models or the versions are not those that the study was made with.
+    """
+    place = StudyDir(folder).require()
+    recipe = recipes.read_resolved(place.resolved, overrides)
+    with told_when_full(folder), located(recipe), progress or Progress() as shown, stop_on_signals(shown.say) as stop:
+        resources = Resources(place.begun_on)
+        found = preflight(recipe, resources)
+        facts, first = data_facts(recipe, found), recipe.variants[0].recipe
+        same_data(place, facts)
+        runtime = open_runtime(*models.processor(first.model), shown, stop, folder)
+        starts = starts_of(recipe, resources, runtime.device)
+        now = environment(runtime, models.choose_dtype(first.model, runtime.device), resources.today, starts)
+        kept, lines = same_provenance(place, now, recipe.mix)
+        for line in lines:
+            runtime.progress.say(line)
+        study = Study.resume(recipe, place, resources, runtime, starts)
+        staged = {variant.name: study.staged(variant) for variant in recipe.variants}
+        _same_weights(study, staged)
+        for (name, seed), result in study.results.items():
+            _rescore(study, staged[name], seed, result)
+        for variant in recipe.variants:
+            study.combine(variant)
+        _rescore_untuned(study)
+        if study.runtime.accelerator.is_main_process:
+            write_json(place.data, with_former(place, facts))
+            write_examples(place, recipe, found)
+            write_json(place.environment, rescored(place, kept))
+        return study.report()
+
+
+def _same_weights(study: Study, staged: Mapping[str, Variant]) -> None:
+    """Refuse runs that have started from other weights than there are now, before any of them is scored again."""
+    for (name, seed), result in study.results.items():
+        data = study.resources.data(staged[name].recipe, split_seed(study.recipe, staged[name], seed))
+        study.base_of(staged[name], data, {seed: result})
+
+
+def _rescore(study: Study, variant: Variant, seed: int, result: dict[str, Any]) -> None:
+    """Score one finished run's saved model, and add the scores to its result."""
+    folder = study.folder.run(variant.name, seed)
+    title = f"{variant.name}, seed {seed}"
+    if not folder.model.exists():
+        study.runtime.progress.say(f"{title} · no saved model (train.save_model), scores kept as they are")
+        return
+    runtime = study.runtime_of(variant, title)
+    make_deterministic(variant.recipe.train.deterministic)
+    data = study.resources.data(variant.recipe, split_seed(study.recipe, variant, seed))
+    base = ready(study.resources, variant.recipe, data, study.runtime)
+    built = build(variant.recipe, base, data, study.recipe.streams(seed), runtime)
+    model = built.model
+    built.restore(folder.model)
+    [(scores, *_)] = score_held_out(ReplicaGroup(model), data, variant.recipe, runtime, [folder], base.digest)
+    result["scores"] |= scores
+    if runtime.accelerator.is_main_process:
+        write_json(folder.result, result)
+    study.runtime.progress.say(summary(title, result, variant.recipe.task.metrics[0]))
+
+
+def _rescore_untuned(study: Study) -> None:
+    """Score the base model again, where the study has scored it."""
+    former = study.folder.base.read_result()
+    if former is None:
+        return
+    variant = study.recipe.variants[0]
+    data = study.resources.data(variant.recipe, split_seed(study.recipe, variant, study.recipe.seeds[0]))
+    base = ready(study.resources, variant.recipe, data, study.runtime)
+    same_weights(former, base.digest, "the untuned base model's score")
+    runtime = study.runtime_of(variant, "base model")
+    score_untuned(variant, base, data, runtime, study.folder.base, former["scores"])

@@ -1,0 +1,147 @@
+"""Stages: training that precedes the task's own, once for all seeds: continued pretraining on unlabelled text
+(Gururangan et al. 2020) or an intermediate task (Phang et al. 2018).
+
+What a stage makes is kept in the study's folder, under a digest of everything it depends on: the base model, the stages
+before it, its own options and its data. Every variant that asks for the same finds it there.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from finetune.core.digests import text_digest
+from finetune.core.errors import FinetuneError, InputError, bad_input
+from finetune.core.progress import phase
+from finetune.core.randomness import Streams
+from finetune.core.run_dir import FORMAT, RunDir, StudyDir, write_json
+from finetune.core.runtime import Runtime
+from finetune.models import ModelOptions, facts_of
+from finetune.replicas.group import Member
+from finetune.run.build import assemble
+from finetune.run.parity import ready
+from finetune.run.resources import Resources, TaskData
+from finetune.run.run import fit, whole_folder
+from finetune.strategies.whole import merged
+
+if TYPE_CHECKING:
+    from finetune.recipe import Recipe, Stage
+
+
+def chain(stages: list[Stage]) -> list[int]:
+    """The numbers of the stages that lead to the last one, in the order in which they are trained."""
+    found: list[int] = []
+    number: int | None = len(stages) - 1 if stages else None
+    while number is not None:
+        found.insert(0, number)
+        after = stages[number].after
+        if after is None:
+            number = number - 1 if number else None
+        else:
+            number = next((n for n, stage in enumerate(stages) if stage.name == after), None)
+    return found
+
+
+def recipe_of(recipe: Recipe, number: int, model: ModelOptions) -> Recipe:
+    """A stage as a recipe of its own, which starts from ``model``."""
+    stage = recipe.stages[number]
+    own: dict[str, Any] = {name: getattr(stage, name) for name in ("data", "task", "strategy", "train")}
+    return recipe.model_copy(update={**own, "model": model, "mitigations": [], "evaluate": [], "stages": []})
+
+
+def reach(recipe: Recipe, folder: StudyDir, resources: Resources, runtime: Runtime) -> Recipe:
+    """The recipe as it starts after its stages, which are trained where they have not been.
+
+    Raises Interrupted when asked to stop, after saving; and FinetuneError when a stage diverges: nothing could start
+    from it.
+    """
+    model, before = recipe.model, _start(recipe)
+    for number in chain(recipe.stages):
+        stage = recipe.stages[number]
+        with within(number):
+            alone = recipe_of(recipe, number, model)
+            data = resources.data(alone, stage.data.split.seed)
+            before = _next(before, stage, data)
+            place = RunDir(folder.stages / f"{stage.name}-{before[:8]}")
+            if place.read_result() is None:
+                _train(alone, stage, data, place, before, resources, runtime.at(f"stage {stage.name}", runtime.dtype))
+            model = model.model_copy(update={"source": str(place.model), "tokenizer": None})
+            _same_model(place, model)
+    return recipe.model_copy(update={"model": model})
+
+
+def digests(recipe: Recipe, resources: Resources) -> dict[str, str]:
+    """By name of the stage: the digest of what it makes, in the order in which they are trained."""
+    before, found = _start(recipe), {}
+    for number in chain(recipe.stages):
+        stage = recipe.stages[number]
+        # The data do not depend on what an earlier stage has trained.
+        data = resources.data(recipe_of(recipe, number, recipe.model), stage.data.split.seed)
+        found[stage.name] = before = _next(before, stage, data)
+    return found
+
+
+def _start(recipe: Recipe) -> str:
+    return text_digest(str(recipe.model.identifying()))
+
+
+def _next(before: str, stage: Stage, data: TaskData) -> str:
+    """The digest of a stage after another, or after the base model."""
+    splits = {name: facts["fingerprint"] for name, facts in data.facts["splits"].items()}
+    return text_digest(str([before, stage.identifying(), splits]))
+
+
+def _same_model(place: RunDir, options: ModelOptions) -> None:
+    """Refuse a stage's model that was changed since it was trained; old ones do not say what it was."""
+    result = place.read_result() or {}
+    was, now = result.get("model"), facts_of(options)
+    if was is not None and was != now:
+        parts = ", ".join(part for part in now if now[part] != was.get(part))
+        found = f"{place.model} is no longer what the stage has trained: its {parts} changed"
+        raise bad_input(None, found, f"restore it, or remove {place.path} to train the stage again")
+
+
+def ready_stages(recipe: Recipe, resources: Resources, runtime: Runtime) -> None:
+    """Find out what examples may share in the stages' models, before anything is trained: see :func:`parity.ready`."""
+    for number in chain(recipe.stages):
+        with within(number):
+            stage = recipe_of(recipe, number, recipe.model)
+            ready(resources, stage, resources.data(stage, stage.data.split.seed), runtime)
+
+
+def _train(
+    recipe: Recipe, stage: Stage, data: TaskData, place: RunDir, digest: str, resources: Resources, runtime: Runtime
+) -> None:
+    """Train one stage, or go on with it, and save the whole model; `result.json` says that it is there."""
+    base, member = ready(resources, recipe, data, runtime), Member(Streams(stage.seed), place)
+    group, strategy, _ = assemble(recipe, base, data, [member], runtime, {})
+    [trained] = fit(group, strategy, recipe, base, data, [member], runtime)
+    if trained.diverged:
+        raise FinetuneError(f"stage '{stage.name}' diverged, and nothing can start from it: {trained.diverged}")
+    if runtime.accelerator.is_main_process:
+        with phase("writing the model"), group.alone(0) as model, whole_folder(place.model) as folder:
+            # Adapters are merged: what starts from it need not know how it was trained.
+            merged(model).save_pretrained(folder)
+            data.task.tokenizer.save_pretrained(folder)
+        about: dict[str, Any] = {"format": FORMAT, "stage": stage.name, "digest": digest, "seed": stage.seed}
+        shutil.rmtree(place.checkpoints, ignore_errors=True)
+        about["model"] = facts_of(recipe.model.model_copy(update={"source": str(place.model), "tokenizer": None}))
+        write_json(place.result, {**about, "training": trained.facts, "data": data.facts["splits"]})
+    runtime.accelerator.wait_for_everyone()
+
+
+@contextmanager
+def within(number: int) -> Iterator[None]:
+    """Gives every InputError from inside the place of a stage in the recipe."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(
+            replace(problem, path=f"stages.{number}.{problem.path}")
+            if problem.path and not problem.path.startswith("model.")
+            else problem
+            for problem in error.problems
+        ) from error

@@ -1,0 +1,319 @@
+"""One recipe → variants × seeds: runs what is not finished, and reports on everything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune import models
+from finetune.core.errors import DiskFull, InputError, Interrupted
+from finetune.core.progress import Progress, phase
+from finetune.core.run_dir import StudyDir, read_json, write_json
+from finetune.core.runtime import Runtime, make_deterministic, open_runtime
+from finetune.core.signals import StopRequest, stop_on_signals
+from finetune.replicas.group import Member
+from finetune.run.autotune import Speed, choose_speed
+from finetune.run.parity import ready
+from finetune.run.resources import Resources, TaskData
+from finetune.run.result import StudyOutcome, failure, summary
+from finetune.run.run import opening, run, score_untuned
+from finetune.study.claim import claim
+from finetune.study.combine import combine
+from finetune.study.environment import environment
+from finetune.study.facts import data_facts, write_down
+from finetune.study.preflight import Preflight, located, preflight, split_seed
+from finetune.study.provenance import same_provenance, same_start, same_weights, start_of, starts_of
+from finetune.study.stages import reach, ready_stages
+from finetune.study.stopping_rule import Look, first_round, look
+from finetune.train import checkpoint
+from finetune.train.checkpoint import told_when_full
+
+if TYPE_CHECKING:
+    from finetune.recipe import ResolvedRecipe, SeedsUntil, Variant
+
+FINAL = ("finished", "degenerate", "diverged")
+"""Statuses that running again would only repeat; an `error` may have had a cause outside, and is tried again."""
+
+
+def run_study(recipe: ResolvedRecipe, output: Path, progress: Progress | None = None) -> StudyOutcome:
+    """Run every variant under every seed, and write the report.
+
+    Finished runs are kept, interrupted ones resumed. Raises InputError before anything has started, Interrupted
+    when asked to stop, and DiskFull; what was finished by then stays.
+    """
+    with told_when_full(output), located(recipe), progress or Progress() as shown, stop_on_signals(shown.say) as stop:
+        folder = StudyDir(output / recipe.name)
+        resources = Resources(folder.begun_on)
+        found = preflight(recipe, resources)
+        study = Study.open(recipe, folder, resources, found, shown, stop)
+        for line in found.notes():
+            shown.say(line)
+        for _ in study.rounds():
+            for variant in recipe.variants:
+                started = study.staged(variant) if study.left(variant) else variant
+                for seeds in study.groups(started):
+                    study.run(started, seeds)
+        for variant in recipe.variants:
+            study.combine(variant)
+        return study.report()
+
+
+@dataclass
+class Study:
+    """A study under way: its folder, what its runs share, and the results so far."""
+
+    recipe: ResolvedRecipe
+    folder: StudyDir
+    resources: Resources
+    runtime: Runtime
+    results: dict[tuple[str, int], dict[str, Any]]
+    speeds: dict[str, dict[str, Any]]
+    """By variant: how its seeds are trained, as speed.json says it."""
+    untuned: dict[str, Any] | None = None
+    starts: dict[str, Any] = field(default_factory=dict)
+    """By variant: what its runs start from, as environment.json says it."""
+
+    def __post_init__(self) -> None:
+        self.seeds = self.recipe.seeds  # by a rule: so far
+        if self.recipe.until:
+            begun = self.folder.begun(variant.name for variant in self.recipe.variants)
+            self.seeds = self.recipe.seeds[: first_round(self.recipe.until, begun, self._together())]
+
+    @classmethod
+    def open(
+        cls,
+        recipe: ResolvedRecipe,
+        folder: StudyDir,
+        resources: Resources,
+        found: Preflight,
+        progress: Progress,
+        stop: StopRequest,
+    ) -> Study:
+        """Claim the folder, write down what will be run on what, and read what is finished already."""
+        first = recipe.variants[0].recipe
+        runtime = open_runtime(*models.processor(first.model), progress, stop, folder.path)
+        facts = data_facts(recipe, found)
+        claim(folder, recipe, facts)  # in every process, so that a refusal ends them all
+        starts = starts_of(recipe, resources, runtime.device)
+        dtype, why = models.explain_dtype(first.model, runtime.device)
+        now = {**environment(runtime, dtype, resources.today, starts), "dtype_reason": why}
+        kept, lines = same_provenance(folder, now, recipe.mix)
+        study = cls.resume(recipe, folder, resources, runtime, starts)
+        study.compare()
+        runtime.accelerator.wait_for_everyone()
+        if runtime.accelerator.is_main_process:
+            write_down(folder, recipe, found, facts, kept)
+        runtime.accelerator.wait_for_everyone()
+        for line in lines:
+            runtime.progress.say(line)
+        return study
+
+    @classmethod
+    def resume(
+        cls,
+        recipe: ResolvedRecipe,
+        folder: StudyDir,
+        resources: Resources,
+        runtime: Runtime,
+        starts: dict[str, Any] | None = None,
+    ) -> Study:
+        """Read what is finished already."""
+        results = {}
+        for variant in recipe.variants:
+            for seed in recipe.seeds:
+                result = folder.run(variant.name, seed).read_result()
+                if result and result["status"] in FINAL:
+                    results[variant.name, seed] = result
+        speeds = read_json(folder.speed) if folder.speed.exists() else {}
+        return cls(recipe, folder, resources, runtime, results, speeds, starts=starts or {})
+
+    def left(self, variant: Variant) -> list[int]:
+        """The variant's seeds that are not finished."""
+        return [seed for seed in self.seeds if (variant.name, seed) not in self.results]
+
+    def compare(self) -> None:
+        """Compare every model that is to be trained with plain transformers, before anything is."""
+        for variant in filter(self.left, self.recipe.variants):
+            with located(self.recipe, variant.name):
+                ready_stages(variant.recipe, self.resources, self.runtime)
+                data = self.resources.data(variant.recipe, split_seed(self.recipe, variant, self.left(variant)[0]))
+                ready(self.resources, variant.recipe, data, self.runtime)
+
+    def rounds(self) -> Iterator[None]:
+        """Once all runs that are left; where a rule decides, again whenever it has added seeds."""
+        already = True
+        while True:
+            if any(self.left(variant) for variant in self.recipe.variants):
+                already = False
+                yield
+            if self.recipe.until is None or self._enough(self.recipe.until):
+                break
+            self.seeds = self.recipe.seeds[: len(self.seeds) + self._together()]
+        if already:
+            self.runtime.progress.say("every run is finished already; writing the report again")
+
+    def _enough(self, rule: SeedsUntil) -> bool:
+        """Whether the seeds so far are enough, as all processes see it."""
+        task = read_json(self.folder.data)["tasks"][0]
+        found: Look = self.runtime.broadcast(look(rule, self.seeds, self.results, task))
+        self.runtime.progress.say(str(found))
+        return found.enough
+
+    def _together(self) -> int:
+        """How many seeds are added at once: as many as are trained side by side."""
+        return max((speed["replicas"] for speed in self.speeds.values()), default=1)
+
+    def staged(self, variant: Variant) -> Variant:
+        """The variant as it starts after its stages, which are trained where they have not been."""
+        if not variant.recipe.stages:
+            return variant
+        make_deterministic(True)
+        runtime = self.runtime_of(variant, variant.name)
+        return replace(variant, recipe=reach(variant.recipe, self.folder, self.resources, runtime))
+
+    def groups(self, variant: Variant) -> Iterator[list[int]]:
+        """The variant's seeds that are not finished, in groups that are trained side by side."""
+        seeds = self.left(variant)
+        if not seeds:
+            return
+        size = self._speed(variant, seeds).replicas
+        at_step: dict[int | None, list[int]] = {}  # those that were interrupted go on beside others at the same step
+        for seed in seeds:
+            at_step.setdefault(checkpoint.step_of(self.folder.run(variant.name, seed).checkpoints), []).append(seed)
+        for alike in at_step.values():
+            for start in range(0, len(alike), size):
+                yield alike[start : start + size]
+
+    def _speed(self, variant: Variant, seeds: Sequence[int]) -> Speed:
+        """How to train this variant's seeds; what had to be measured is, once for the study."""
+        known, asked = self.speeds, [variant.recipe.train.replicas, variant.recipe.train.compile]
+        if variant.name not in known or known[variant.name]["asked"] != asked:
+            runtime = self.runtime_of(variant, variant.name)
+            make_deterministic(variant.recipe.train.deterministic)
+            data = self.resources.data(variant.recipe, split_seed(self.recipe, variant, seeds[0]))
+            base = ready(self.resources, variant.recipe, data, self.runtime)
+            # Runs on other examples have nothing in common.
+            together = seeds[:1] if "split" in self.recipe.vary else seeds
+            streams = [self.recipe.streams(seed) for seed in together]
+            # Clocks differ, and processes have to train alike.
+            speed = runtime.broadcast(choose_speed(variant.recipe, base, data, streams, runtime))
+            known[variant.name] = {"asked": asked, **vars(speed)}
+            if runtime.accelerator.is_main_process:
+                write_json(self.folder.speed, known)
+            if speed.telling:
+                self.runtime.progress.say(f"{variant.name} · {speed.reason}")
+        # Former versions do not say how many tokens: they had one number for all.
+        found = {"part_tokens": self.runtime.part_tokens, **known[variant.name]}
+        return Speed(**{name: found[name] for name in Speed.__annotations__})
+
+    def run(self, variant: Variant, seeds: Sequence[int]) -> None:
+        """Do some seeds' runs side by side; an exception inside becomes their result, each one's own if it can."""
+        members = [Member(self.recipe.streams(seed), self.folder.run(variant.name, seed)) for seed in seeds]
+        least, most = (len(self.recipe.variants) * len(some) for some in (self.seeds, self.recipe.seeds))
+        done, every = len(self.results), f"{least} to {most}" if least < most else f"{most}"
+        which = (
+            f"run {done + 1} of {every}" if len(seeds) == 1 else f"runs {done + 1} to {done + len(seeds)} of {every}"
+        )
+        title = f"{which}: {variant.name}, seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+        runtime = self.runtime_of(variant, title)
+        other_seeds = {other: result for (name, other), result in self.results.items() if name == variant.name}
+        make_deterministic(variant.recipe.train.deterministic)
+        if runtime.accelerator.is_main_process:
+            for member in members:
+                member.folder.result.unlink(missing_ok=True)  # of an error that is tried again
+        try:
+            data = self.resources.data(variant.recipe, split_seed(self.recipe, variant, seeds[0]))
+            base = self.base_of(variant, data, other_seeds)
+            with told_when_full(self.folder.path):
+                untuned = self._score_untuned(variant, base, data)
+                speed = self._speed(variant, seeds)
+                runtime = replace(runtime, part_tokens=speed.part_tokens)
+                results = run(variant, members, data, base, runtime, other_seeds, untuned, speed.compiled)
+        except (Interrupted, InputError, DiskFull):
+            raise
+        except Exception as error:
+            # What the run had prepared would stay in memory, and might push the next one out of it.
+            runtime.accelerator.free_memory()
+            if len(seeds) > 1:
+                self.runtime.progress.say(f"{title} · {error}; trying one by one")
+                for seed in seeds:
+                    self.run(variant, [seed])
+                return
+            streams = members[0].streams
+            result = failure(opening(variant, streams.seed, "error", None), error)
+            results = [{**result, "training": None, "identity": None, "streams": streams.facts()}]
+            if runtime.accelerator.is_main_process:
+                write_json(members[0].folder.result, results[0])
+            if runtime.accelerator.num_processes > 1:
+                # The other processes may be waiting for this one inside the run; their launcher ends them.
+                raise
+        for seed, result in zip(seeds, results, strict=True):
+            self.results[variant.name, seed] = result
+            line = f"run {len(self.results)} of {every}: {variant.name}, seed {seed}"
+            self.runtime.progress.say(summary(line, result, variant.recipe.task.metrics[0]))
+
+    def base_of(self, variant: Variant, data: TaskData, runs: dict[int, dict[str, Any]]) -> models.BaseModel:
+        """The base model, which has to be what the study began with, and what these ``runs`` have started from."""
+        before = self._before_stages(variant)
+        same_start(
+            self.folder,
+            before,
+            self.starts.get(variant.name, {}),
+            start_of(before.recipe, self.resources, self.runtime.device),
+        )
+        base = ready(self.resources, variant.recipe, data, self.runtime)
+        for seed, result in runs.items():
+            same_weights(result, base.digest, f"seed {seed} of variant '{variant.name}'")
+        return base
+
+    def _before_stages(self, variant: Variant) -> Variant:
+        """The variant as the recipe has it."""
+        return next(each for each in self.recipe.variants if each.name == variant.name)
+
+    def runtime_of(self, variant: Variant, title: str) -> Runtime:
+        return self.runtime.at(title, models.choose_dtype(variant.recipe.model, self.runtime.device))
+
+    def _score_untuned(self, variant: Variant, base: models.BaseModel, data: TaskData) -> dict[str, float] | None:
+        """Scores of the untuned base model, once for the study; None where they mean nothing.
+
+        They belong to the first variant's model: a variant with another base has none.
+        """
+        first = self.recipe.variants[0].recipe
+        if variant.recipe.stages:  # what comes before the task is not the base model's
+            variant = self._before_stages(variant)
+            base = self.resources.base(variant.recipe, data.task)
+        if base.new or not variant.recipe.scoring.base or variant.recipe.model != first.model:
+            return None
+        if "split" in self.recipe.vary:
+            # Every seed is scored on other examples then, and one score of the base could stand beside none of them.
+            return None
+        if self.untuned is None:
+            self.untuned = self.folder.base.read_result()
+            same_weights(self.untuned or {}, base.digest, "the untuned base model's score")
+        if self.untuned is None:
+            runtime = self.runtime_of(variant, "base model")
+            self.untuned = score_untuned(variant, base, data, runtime, self.folder.base)
+            self.runtime.progress.say(summary("base model, untuned", self.untuned, variant.recipe.task.metrics[0]))
+        return dict(self.untuned["scores"])
+
+    def combine(self, variant: Variant) -> None:
+        """Make of the variant's finished seeds together what its mitigations ask for, where it is not there yet."""
+        results = {seed: result for (name, seed), result in self.results.items() if name == variant.name}
+        runtime = self.runtime_of(variant, variant.name)
+        for result in combine(variant, results, self.folder, self.resources, runtime, self.staged):
+            title = f"{variant.name}, {result['kind']}"
+            self.runtime.progress.say(summary(title, result, variant.recipe.task.metrics[0]))
+
+    def report(self) -> StudyOutcome:
+        """Write the report, in one process; the others wait for it."""
+        from finetune import report
+
+        accelerator = self.runtime.accelerator
+        if accelerator.is_main_process:
+            with phase("writing the report"):
+                report.build(self.folder.path)
+        accelerator.wait_for_everyone()
+        results = read_json(self.folder.report / "results.json")
+        return StudyOutcome(self.folder.path, results, speaks=accelerator.is_main_process)

@@ -1,0 +1,53 @@
+"""Every error says where, what was found, and what to do."""
+
+import pytest
+
+from finetune.core.errors import (
+    DiskFull,
+    FinetuneError,
+    InputError,
+    Interrupted,
+    Problem,
+    SameRun,
+    bad_input,
+    did_you_mean,
+)
+
+
+@pytest.mark.parametrize(
+    "problem, text",
+    [
+        (Problem("is 0", "write 1", "strategy.rank", "a.yaml:3"), "a.yaml:3: strategy.rank: is 0\n    write 1"),
+        (Problem("is 0", "write 1", "strategy.rank"), "strategy.rank: is 0\n    write 1"),
+        (Problem("is 0", where="data.csv:7"), "data.csv:7: is 0"),
+        (Problem("nothing is there"), "nothing is there"),
+    ],
+)
+def test_a_problem_in_words(problem, text):
+    assert str(problem) == text
+
+
+def test_all_problems_are_told():
+    error = InputError(Problem(found) for found in ("first", "second"))
+    assert str(error) == "first\nsecond" and len(error.problems) == 2
+
+
+def test_problems_are_located_where_they_were_not():
+    problems = [Problem("a", path="task.text"), Problem("b", path="x", where="else:1"), Problem("c")]
+    lines = {"task.text": "recipe.yaml:4", "x": "recipe.yaml:9"}
+    located = InputError(problems).located(lines.get)
+    assert [problem.where for problem in located.problems] == ["recipe.yaml:4", "else:1", None]
+
+
+@pytest.mark.parametrize(
+    "error, code",
+    [(InputError([]), 2), (bad_input("a", "b"), 2), (DiskFull(), 1), (SameRun(), 1), (Interrupted(), 130)],
+)
+def test_exit_codes(error, code):
+    assert isinstance(error, FinetuneError) and error.exit_code == code
+
+
+def test_suggestions():
+    assert did_you_mean("rnak", ["rank", "alpha"]) == "did you mean 'rank'? (choose from: alpha, rank)"
+    assert did_you_mean("zzz", ["rank", "alpha"]) == "choose from: alpha, rank"
+    assert did_you_mean("zzz", []) == "there is nothing to choose from"

@@ -1,0 +1,95 @@
+"""Local paths and paths inside installed packages."""
+
+import sys
+import types
+
+import pytest
+
+from finetune.core.errors import InputError
+from finetune.core.paths import resolve_package_path, resolve_path
+
+AT = "data.train.path"
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """An installed package that must not be imported."""
+    folder = tmp_path / "site" / "parcel"
+    (folder / "inner").mkdir(parents=True)
+    (folder / "__init__.py").write_text("raise RuntimeError('imported')")
+    (folder / "inner" / "__init__.py").write_text("raise RuntimeError('imported')")
+    (folder / "model.gguf").write_text("weights")
+    (folder / "inner" / "a.csv").write_text("a")
+    (folder / "inner" / "b.csv").write_text("b")
+    (tmp_path / "site" / "lonely.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    return folder
+
+
+def problem(text, resolve=resolve_package_path):
+    with pytest.raises(InputError) as error:
+        resolve(text, AT)
+    (found,) = error.value.problems
+    assert found.path == AT
+    return str(found)
+
+
+def test_package_path_is_found_without_importing(package):
+    assert resolve_package_path("package:parcel/model.gguf", AT) == package / "model.gguf"
+    assert resolve_package_path("package:parcel/inner", AT) == package / "inner"
+    assert resolve_package_path("package:parcel", AT) == package
+    assert "parcel" not in sys.modules
+
+
+def test_dotted_package_is_found_without_importing_its_parents(package):
+    assert resolve_package_path("package:parcel.inner/a.csv", AT) == package / "inner" / "a.csv"
+    assert "parcel" not in sys.modules
+
+
+def test_star_matches_exactly_one(package):
+    assert resolve_package_path("package:parcel/*.gguf", AT) == package / "model.gguf"
+    several = problem("package:parcel/inner/*.csv")
+    assert "2 paths" in several and "a.csv, b.csv" in several
+    assert "nothing matches" in problem("package:parcel/*.bin")
+
+
+def test_package_path_that_is_not_there(package):
+    assert "did you mean" in problem("package:parcel/model.guf")
+    assert "model.gguf" in problem("package:parcel/model.guf")
+    assert "'no_such_parcel'" in problem("package:no_such_parcel/x")
+    assert "'gt_all'" in problem("package:gt-all/x")
+    assert "single module" in problem("package:lonely/x")
+    assert "'..'" in problem("package:parcel/../lonely.py")
+
+
+def test_module_that_was_made_without_a_file(monkeypatch):
+    monkeypatch.setitem(sys.modules, "parcel_in_memory", types.ModuleType("parcel_in_memory"))
+    assert "not installed" in problem("package:parcel_in_memory/x")
+
+
+def test_local_path(tmp_path, monkeypatch):
+    (tmp_path / "news.csv").write_text("x")
+    assert resolve_path(str(tmp_path / "news.csv"), AT) == tmp_path / "news.csv"
+    monkeypatch.chdir(tmp_path)
+    assert resolve_path("news.csv", AT).read_text() == "x"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert resolve_path("~/news.csv", AT) == tmp_path / "news.csv"
+
+
+def test_missing_file_names_the_one_that_was_meant(tmp_path):
+    (tmp_path / "news.csv").write_text("x")
+    assert f"did you mean '{tmp_path / 'news.csv'}'" in problem(str(tmp_path / "nwes.csv"), resolve_path)
+    assert "holds: news.csv" in problem(str(tmp_path / "zzz"), resolve_path)
+    assert "is a file, not a folder" in problem(str(tmp_path / "news.csv" / "part"), resolve_path)
+
+
+def test_missing_folder_names_the_one_that_was_meant(tmp_path):
+    (tmp_path / "corpus").mkdir()
+    assert f"did you mean '{tmp_path / 'corpus'}'" in problem(str(tmp_path / "corpsu" / "news.csv"), resolve_path)
+    assert "is empty" in problem(str(tmp_path / "corpus" / "news.csv"), resolve_path)
+
+
+def test_long_listing_is_cut(tmp_path):
+    for number in range(20):
+        (tmp_path / f"part{number:02}").write_text("")
+    assert "part07 and 12 more" in problem(str(tmp_path / "zzz"), resolve_path)
