@@ -26,7 +26,7 @@ def content(**changes: Any) -> dict[str, Any]:
         "metric": "accuracy",
         "runs": 16,
         "levels": 4,
-        "left_out": {"noise": "no technique draws noise in training"},
+        "left_out": {"noise": "no strategy or mitigation draws noise in training"},
         "failed": 0,
         "decomposition": found.facts(),
         "reason": None,

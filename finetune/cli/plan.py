@@ -202,7 +202,7 @@ def _basis(plan: Plan, metric: Unit) -> Iterator[str]:
         ).rstrip()
     left_out = [pair.pair for pair in plan.pairs if pair.example_sd is None]
     if left_out:
-        remedy = {
+        advice = {
             "pilot": "a pilot of two variants, and a metric to which every example contributes, would tell",
             "sd": "--churn and --examples would tell",
             "nothing": "a pilot would tell",
@@ -210,7 +210,7 @@ def _basis(plan: Plan, metric: Unit) -> Iterator[str]:
         which = "" if len(left_out) == len(plan.pairs) else f"{', '.join(left_out)}: "
         yield (
             f"{which}How much the choice of the held-out examples matters is not known and left out, so these seeds "
-            f"are for exactly these examples; {remedy}."
+            f"are for exactly these examples; {advice}."
         )
 
 

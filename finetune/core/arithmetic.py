@@ -36,7 +36,8 @@ SLOW = 5.0
 """How many times as slow bfloat16 may be at its first pass to be tried again."""
 
 GAIN = 1.2
-"""How many times as fast bfloat16 has to be: less is within what measuring again may come to."""
+"""How many times as fast bfloat16, or another size of parts, has to be: less is within what measuring again may come
+to."""
 
 PARTS = (1536, 768, 3072)
 """Tokens in a part that are tried; the first is kept unless another is clearly faster."""

@@ -31,11 +31,11 @@ def weights_digest(weights: Mapping[str, torch.Tensor]) -> str:
     import torch
 
     digest = hashlib.blake2b(digest_size=16)
-    with phase("computing the digest of weights", len(weights)) as training_state:
+    with phase("computing the digest of weights", len(weights)) as under_way:
         for number, (name, value) in enumerate(weights.items(), start=1):
             digest.update(name.encode())
             digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-            training_state.step(number)
+            under_way.step(number)
     return digest.hexdigest()
 
 
@@ -68,10 +68,10 @@ def file_digest(path: Path) -> str:
         if name is not None and (known := _recalled(name)) is not None:
             return known
         digest = hashlib.blake2b(digest_size=16)
-        with phase(f"computing the digest of {path.name}", -(-found.st_size // CHUNK)) as training_state:
+        with phase(f"computing the digest of {path.name}", -(-found.st_size // CHUNK)) as under_way:
             while chunk := file.read(CHUNK):
                 digest.update(chunk)
-                training_state.step(file.tell() // CHUNK)
+                under_way.step(file.tell() // CHUNK)
     if name is not None:
         _remember(name, digest.hexdigest())
     return digest.hexdigest()

@@ -1,8 +1,8 @@
 """Training hooks: what a strategy or a mitigation may do while training is under way.
 
-Every verb does nothing unless a hook says otherwise. The training loop calls those of all hooks, the
-strategy's first, then the mitigations' in the recipe's order. Shapes: R replicas; trained parameters are (R, ...) where
-several runs are trained side by side, and of their own shape where one is.
+Every verb does nothing unless a hook says otherwise. The training loop calls those of all hooks, the strategy's first,
+then the mitigations' in the recipe's order. Shapes: R replicas; trained parameters are (R, ...) where several runs are
+trained side by side, and of their own shape where one is.
 """
 
 from __future__ import annotations

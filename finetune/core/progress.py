@@ -151,10 +151,10 @@ def phase(title: str, total: int | None = None) -> Any:
 
 def parts(rows: int, title: str, size: int = PART) -> Iterator[range]:
     """So many ``rows``, ``size`` at once, as a phase that counts them; stops as :func:`track` does."""
-    with phase(title, rows) as training_state:
+    with phase(title, rows) as under_way:
         for start in range(0, rows, size):
             yield range(start, min(start + size, rows))
-            training_state.step(min(start + size, rows))
+            under_way.step(min(start + size, rows))
             stop_here(title)
 
 
@@ -164,10 +164,10 @@ def track(items: Collection[T], title: str) -> Iterator[T]:
     Raises :class:`~finetune.core.errors.Interrupted` then. For work that every process does alone: what processes do
     together is stopped together (:meth:`finetune.core.runtime.Runtime.track`).
     """
-    with phase(title, len(items)) as training_state:
+    with phase(title, len(items)) as under_way:
         for number, item in enumerate(items, start=1):
             yield item
-            training_state.step(number)
+            under_way.step(number)
             stop_here(title)
 
 

@@ -85,7 +85,7 @@ def _with(name: str, *others: str) -> Callable[[Recipe], Changes | None]:
     return changes
 
 
-CURES = {
+REMEDIES = {
     remedy.name: remedy
     for remedy in (
         Remedy("gentler", "a lower learning rate behind a warmup keeps early steps from breaking the model", _gentler),
@@ -152,9 +152,9 @@ def find_cause(failed: int, runs: int, found: Decomposition | None, point: float
 def candidates(cause: Cause, recipe: Recipe) -> Iterator[tuple[Remedy, Changes]]:
     """Cures for a cause, with what to write, that the recipe does not have; whether they are allowed, trying shows."""
     for name in RULES[cause.name]:
-        changes = CURES[name].changes(recipe)
+        changes = REMEDIES[name].changes(recipe)
         if changes is not None:
-            yield CURES[name], changes
+            yield REMEDIES[name], changes
 
 
 ALPHA = 0.05

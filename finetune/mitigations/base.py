@@ -34,7 +34,7 @@ class Mitigation(TrainingHook):
     """Other mitigations that cannot stand beside it, and strategies under which it cannot stand, with the reason."""
     needs_head: ClassVar[bool] = False
     """True when it is about the task's new head, and cannot stand where there is none."""
-    dynamic: ClassVar[bool] = False
+    redraws: ClassVar[bool] = False
     """True when what it changes before training has no pretrained value any more."""
     combines: ClassVar[Literal["weights", "predictions"] | None] = None
     """What of a variant's finished runs it makes the mean of; None: it is at work while each of them is trained."""

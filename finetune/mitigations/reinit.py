@@ -37,7 +37,7 @@ class Reinit(Mitigation):
 
     name: ClassVar[str] = "reinit"
     Options = ReinitOptions
-    dynamic: ClassVar[bool] = True
+    redraws: ClassVar[bool] = True
 
     options: ReinitOptions
 

@@ -55,14 +55,14 @@ def _pairs(task: Any, strategy: Any) -> Iterator[Mistake]:
     """Pairs of answers, where something is to learn from them or to compare them."""
     if getattr(task, "rejected", None):
         return
-    remedy = "name the column of worse answers in task.rejected" if task.type == "chat" else "write task type chat"
+    advice = "name the column of worse answers in task.rejected" if task.type == "chat" else "write task type chat"
     if STRATEGIES.get(strategy.type).pairs:
         found = f"is '{strategy.type}', which learns from a better and a worse answer to the same prompt, and"
-        yield Mistake(("strategy", "type"), f"{found} this task has no rejected answers", remedy)
+        yield Mistake(("strategy", "type"), f"{found} this task has no rejected answers", advice)
     for number, name in enumerate(task.metrics):
         if name in metrics.OWN and metrics.OWN[name].needs == "margin":
             found = f"'{name}' compares chosen with rejected answers, and this task has no rejected ones"
-            yield Mistake(("task", "metrics", number), found, remedy)
+            yield Mistake(("task", "metrics", number), found, advice)
 
 
 def _held_out(data: DataOptions, evaluate: list[HeldOut]) -> Iterator[Mistake]:

@@ -67,7 +67,7 @@ class ReplicaGroup:
         count, rows, places = len(weights), Rows(), []
         partly = _partly_seen(model, seen)
         # A parameter that two modules share (tied embeddings) stays shared when it is stacked.
-        can_stack = {
+        stacks = {
             id(parameter): torch.nn.Parameter(torch.stack([own[name] for own in weights]))
             for name, parameter in model.named_parameters()
             if name in weights[0] and count > 1 and not (partly and parameter is partly.weight)
@@ -75,22 +75,22 @@ class ReplicaGroup:
         if partly and seen is not None:
             name = next(name for name, parameter in model.named_parameters() if parameter is partly.weight)
             used = [own[name][seen.to(own[name].device)] for own in weights]
-            can_stack[id(partly.weight)] = torch.nn.Parameter(torch.stack(used) if count > 1 else used[0])
+            stacks[id(partly.weight)] = torch.nn.Parameter(torch.stack(used) if count > 1 else used[0])
         for parent in list(model.modules()):
             for name, child in list(parent.named_children()):
                 own = dict(child.named_parameters(recurse=False))
-                if not any(id(parameter) in can_stack for parameter in own.values()):
+                if not any(id(parameter) in stacks for parameter in own.values()):
                     continue
                 if child is partly and seen is not None:
                     stacked: Stacked = SeenEmbedding(partly, count, rows, seen)
                 else:
                     stacked = kind_of(child)(child, count, rows)
                 for key, parameter in own.items():
-                    stacked.register_parameter(key, can_stack.get(id(parameter), parameter))
+                    stacked.register_parameter(key, stacks.get(id(parameter), parameter))
                 places.append(Place(parent, name, child, stacked))
         group = cls(model, count, places, rows)
         group._stand_in()
-        kept = {id(parameter) for parameter in can_stack.values()}
+        kept = {id(parameter) for parameter in stacks.values()}
         left = [name for name, parameter in trained_parameters(model).items() if id(parameter) not in kept]
         if left and count > 1:
             raise CannotStack(f"{left[0]} has no module that could be stacked")

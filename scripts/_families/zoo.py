@@ -81,10 +81,10 @@ def save_tokenizer(folder: Path, kind: str, added: int) -> Any:
         vocab_size=320, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False
     )
     tokenizer.train_from_iterator([text for text, _ in sentences(100)] + ["user assistant system\n"], trainer)
-    runtime = {"encoder": "<s> {} </s>", "both": "{} </s>", "decoder": "{}"}[kind]
-    pair = runtime.format("$A") + " " + runtime.format("$B:1").replace("<s> ", "")
+    around = {"encoder": "<s> {} </s>", "both": "{} </s>", "decoder": "{}"}[kind]
+    pair = around.format("$A") + " " + around.format("$B:1").replace("<s> ", "")
     tokenizer.post_processor = TemplateProcessing(
-        single=runtime.format("$A"), pair=pair, special_tokens=[("<s>", 1), ("</s>", 2)]
+        single=around.format("$A"), pair=pair, special_tokens=[("<s>", 1), ("</s>", 2)]
     )
     names = {"pad": "<pad>", "bos": "<s>", "eos": "</s>", "unk": "<unk>", "mask": "<mask>", "cls": "<s>", "sep": "</s>"}
     tokens = {f"{name}_token": token for name, token in names.items()}

@@ -70,10 +70,10 @@ def test_a_phase_is_announced_after_two_seconds_and_then_now_and_then(clock):
 
 def test_a_line_says_how_far_it_is_and_how_long_it_will_take(clock):
     progress = LineProgress(console(), clock=clock)
-    with progress.phase(TITLE, 10) as training_state:
-        training_state.step(4)  # resumed here: the steps before it took no time
+    with progress.phase(TITLE, 10) as under_way:
+        under_way.step(4)  # resumed here: the steps before it took no time
         clock.now += 60
-        training_state.step(7, NOTE)
+        under_way.step(7, NOTE)
         progress.look()
     assert lines(progress) == [f"{TITLE}: 7/10 · {NOTE} · 0:01:00 left"]
 
@@ -132,9 +132,9 @@ def text_of(progress, out):
 def test_the_live_line_is_one_line_and_fits(width, note, clock):
     out = console(width, terminal=True)
     progress = LiveProgress(out, clock)
-    with progress.phase(TITLE, 12_000) as training_state:
+    with progress.phase(TITLE, 12_000) as under_way:
         clock.now += 1
-        training_state.step(11_999, note)
+        under_way.step(11_999, note)
         progress.look()
         text = text_of(progress, out)
     progress.close()
@@ -239,8 +239,8 @@ def test_parts_and_items_are_counted():
 
 
 def test_outside_of_any_progress_nothing_is_shown(capsys):
-    with phase("alone") as training_state:
-        training_state.step(1)
+    with phase("alone") as under_way:
+        under_way.step(1)
     assert list(track([1, 2], "alone")) == [1, 2]
     assert capsys.readouterr() == ("", "")
 

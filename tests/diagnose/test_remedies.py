@@ -9,7 +9,7 @@ import pytest
 
 from finetune import recipe as recipes
 from finetune.core.randomness import STREAMS
-from finetune.diagnose.remedies import ADVICE, CURES, RULES, TrialArm, candidates, find_cause, judged
+from finetune.diagnose.remedies import ADVICE, REMEDIES, RULES, TrialArm, candidates, find_cause, judged
 from finetune.stats import Side
 from finetune.stats.components import INTERACTIONS, Component, Decomposition
 
@@ -53,8 +53,8 @@ def test_without_scores_or_failures_nothing_is_said():
 def test_every_cause_has_its_cures_or_its_advice():
     assert set(RULES) == {*STREAMS, INTERACTIONS, "failures", "test set", "nothing"}
     for cause, remedies in RULES.items():
-        assert set(remedies) <= set(CURES) and bool(remedies) != (cause in ADVICE)
-    assert {name for remedies in RULES.values() for name in remedies} == set(CURES)
+        assert set(remedies) <= set(REMEDIES) and bool(remedies) != (cause in ADVICE)
+    assert {name for remedies in RULES.values() for name in remedies} == set(REMEDIES)
 
 
 @pytest.fixture

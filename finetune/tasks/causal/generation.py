@@ -72,10 +72,10 @@ def _generate(model: torch.nn.Module, prompts: Sequence[np.ndarray], filler: int
     ids = pad(prompts, filler, left=True).to(device)
     mask = pad([np.ones_like(prompt) for prompt in prompts], 0, left=True).to(device)
     greedy = GenerationConfig(do_sample=False, max_new_tokens=most, pad_token_id=filler, **settings)
-    with _without_own_generation(model) as plain, phase("generating answers", most) as training_state:
+    with _without_own_generation(model) as plain, phase("generating answers", most) as under_way:
 
         def watch(so_far: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
-            training_state.step(so_far.shape[1] - ids.shape[1])
+            under_way.step(so_far.shape[1] - ids.shape[1])
             return torch.full((len(so_far),), stop_requested(), device=so_far.device)
 
         watching = StoppingCriteriaList([watch])

@@ -36,7 +36,7 @@ def test_what_it_says():
         and " points [" in said[1]
         and "a test set of this size causes alone" in said[1]
     )
-    assert said[2] == "Held still: noise (no technique draws noise in training)."
+    assert said[2] == "Held still: noise (no strategy or mitigation draws noise in training)."
     assert said[-1] == "To try: strategy: {type: linear, mode: lp-ft}. It starts alike."
     assert (
         sentences(content(cure=None, advice="there is nothing to cure"))[-1]
