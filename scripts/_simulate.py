@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.stats import Side, compare, estimate, holm, spread, verdict
+from finetune.stats import VariantScores, compare, estimate, holm, spread, verdict
 
 Floats = NDArray[np.float64]
 Draw = Callable[[np.random.Generator, int], Floats]
@@ -24,6 +24,9 @@ SEEDS = (3, 5, 10, 20)
 
 MEAN, SD = 0.8, 0.02
 """True mean and SD over seeds of the accuracies that are simulated."""
+
+PAGE = Path(__file__).parents[1] / "finetune" / "stats" / "README.md"
+"""Where the table stands."""
 
 BEGIN, END = "<!-- simulations: written by scripts/simulate -->", "<!-- end of simulations -->"
 
@@ -153,8 +156,8 @@ def of_comparisons(examples: int, true_sd: float, difference: float) -> Simulate
     return simulate
 
 
-def _side(correct: Floats) -> Side:
-    return Side.of(dict(enumerate(correct.mean(axis=1))), correct)
+def _side(correct: Floats) -> VariantScores:
+    return VariantScores.of(dict(enumerate(correct.mean(axis=1))), correct)
 
 
 def _covers(interval: tuple[float, float] | None, truth: float) -> bool:
@@ -214,7 +217,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser("scripts/simulate", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a twentieth of the studies: seconds, not minutes")
-    parser.add_argument("--into", type=Path, metavar="FILE", help=f"write it there too, after {BEGIN}")
+    parser.add_argument(
+        "--into",
+        type=Path,
+        nargs="?",
+        const=PAGE,
+        metavar="FILE",
+        help="write it there too, between its markers; without FILE: into finetune/stats/README.md",
+    )
     chosen = parser.parse_args(arguments)
     found = table(SIMULATIONS, 0.05 if chosen.quick else 1.0)
     print(found)

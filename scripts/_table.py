@@ -1,4 +1,4 @@
-"""Writes the table of a study into README.md, between markers that name the study: no number there is typed by hand.
+"""Writes the table of a study into recipes/RESULTS.md, between markers that name it: no number there is typed by hand.
 
 python -m scripts._table runs/strategies/report/results.json
 """
@@ -9,14 +9,16 @@ import json
 import sys
 from pathlib import Path
 from statistics import median
-from typing import Any
 
-from finetune.report.ranking import headline_key, ranked
-from finetune.report.reading import computed_on
-from finetune.report.units import THIN, Unit, memory, seconds, short_count, unit
-from finetune.report.verdict import verdict_of
+from finetune.core.numbers import THIN, memory, seconds, short_count
+from finetune.metrics import unit
+from finetune.metrics.unit import Unit
+from finetune.results.ranking import headline_key, ranked
+from finetune.results.reading import computed_on
+from finetune.results.schema import Results, from_json
+from finetune.results.verdict import verdict_of
 
-README = Path(__file__).parents[1] / "README.md"
+PAGE = Path(__file__).parents[1] / "recipes" / "RESULTS.md"
 
 
 def markers(study: str) -> tuple[str, str]:
@@ -24,37 +26,37 @@ def markers(study: str) -> tuple[str, str]:
     return f"<!-- table of {study}: written by scripts/_table.py -->", f"<!-- end of {study} -->"
 
 
-def table(results: dict[str, Any]) -> str:
+def table(results: Results) -> str:
     """The variants by their first held-out score, the best first and the others last.
 
     How many weights learn, a run's median time (one that was paused says nothing of the others) and memory, the mean
     over seeds with its interval, raw and corrected spread, and failed runs; under it the report's verdict.
     """
-    task, key = results["tasks"][0], headline_key(results)
-    shown, scored = unit(task["metric"]), ranked(results)
-    others = [variant for variant in results["variants"] if variant not in scored]
+    task, key = results.tasks[0], headline_key(results)
+    shown, scored = unit(task.metric), ranked(results)
+    others = [variant for variant in results.variants if variant not in scored]
     lines = [
         f"| variant | learns | a run takes | memory | {shown.heading} | SD | without test-set noise | failed |",
         "| --- " * 8 + "|",
     ]
     for variant in [*scored, *others]:
-        estimate, runs = variant["estimates"][key], variant["runs"]
-        spent = [run["seconds"] for run in runs if run["seconds"] is not None]
-        peaks = [run["peak_memory_bytes"] for run in runs if run["peak_memory_bytes"] is not None]
+        estimate, runs = variant.estimates[key], variant.runs
+        spent = [run.seconds for run in runs if run.seconds is not None]
+        peaks = [run.peak_memory_bytes for run in runs if run.peak_memory_bytes is not None]
         cells = [
-            variant["name"],
-            short_count((variant["parameters"] or {}).get("trainable")),
+            variant.name,
+            short_count(None if variant.parameters is None else variant.parameters.trainable),
             seconds(median(spent) if spent else None),
             memory(max(peaks, default=None)),
-            f"{shown.number(estimate['mean'])} {shown.interval(estimate['ci'])}",
-            shown.number(estimate["sd"], more=1),
-            f"{shown.number(estimate['sd_corrected'], more=1)} {_ends(shown, estimate['sd_corrected_ci'])}".rstrip(),
-            f"{variant['failures']['count']} of {variant['failures']['n']}",
+            f"{shown.number(estimate.mean)} {shown.interval(estimate.ci)}",
+            shown.number(estimate.sd, more=1),
+            f"{shown.number(estimate.sd_corrected, more=1)} {_ends(shown, estimate.sd_corrected_ci)}".rstrip(),
+            f"{variant.failures.count} of {variant.failures.n}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     verdict = verdict_of(results)
-    computed = computed_on(results["environment"])
-    about = f"{results['level']:.0%} intervals; {task['examples']:,} held-out examples; {computed}."
+    computed = computed_on(results.environment)
+    about = f"{results.level:.0%} intervals; {task.examples:,} held-out examples; {computed}."
     return "\n".join([*lines, "", f"**{verdict.word}.** {verdict.sentence} {about}".replace(THIN, " ")])
 
 
@@ -62,18 +64,18 @@ def _ends(shown: Unit, bounds: tuple[float, float] | None) -> str:
     return "" if bounds is None else f"[{', '.join(shown.number(bound, more=1) for bound in bounds)}]"
 
 
-def write(results: dict[str, Any], readme: Path = README) -> None:
+def write(results: Results, page: Path = PAGE) -> None:
     """Put the table between its markers."""
-    begin, end = markers(results["study"])
-    text = readme.read_text(encoding="utf-8")
+    begin, end = markers(results.study)
+    text = page.read_text(encoding="utf-8")
     if begin not in text or end not in text:
-        raise SystemExit(f"{readme} has no place for it: it lacks the lines\n{begin}\n{end}")
+        raise SystemExit(f"{page} has no place for it: it lacks the lines\n{begin}\n{end}")
     before, _, rest = text.partition(begin)
     _, _, after = rest.partition(end)
-    readme.write_text(f"{before}{begin}\n\n{table(results)}\n\n{end}{after}", encoding="utf-8")
+    page.write_text(f"{before}{begin}\n\n{table(results)}\n\n{end}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         raise SystemExit(__doc__)
-    write(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
+    write(from_json(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))))

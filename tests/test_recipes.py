@@ -37,6 +37,6 @@ def test_the_headlines_stand_beside_the_untuned_model():
 def test_the_quickstart_ends_with_every_run_finished(tmp_path, every_core):
     outcome = study.run_study(recipe.load(RECIPES / "quickstart.yaml", ["seeds=2"]), tmp_path)  # scripts/quickstart: 5
     assert outcome.failed == []
-    means = {variant["name"]: variant["estimates"]["test/accuracy"] for variant in outcome.results["variants"]}
-    assert {name: found["n"] for name, found in means.items()} == {"linear": 1, "lora": 2, "full": 2}
-    assert min(found["mean"] for found in means.values()) > 0.85
+    means = {variant.name: variant.estimates["test/accuracy"] for variant in outcome.results.variants}
+    assert {name: found.n for name, found in means.items()} == {"linear": 1, "lora": 2, "full": 2}
+    assert min(found.mean for found in means.values()) > 0.85

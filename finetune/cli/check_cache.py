@@ -49,7 +49,7 @@ DAYS, ENTRIES = 90, 200
 
 @dataclass(frozen=True)
 class Remembered:
-    """What a former check found."""
+    """The findings of a former check."""
 
     lines: list[str]
     checked: datetime
@@ -77,7 +77,7 @@ def key_of(recipe: ResolvedRecipe) -> str | None:
 
 
 def recall(key: str) -> Remembered | None:
-    """What the check with this key found; None when there was none, or what was written of it cannot be read."""
+    """Read what the check with this key found; None when there was none, or what was written of it cannot be read."""
     place = folder()
     try:
         entry = read_json(place / f"{key}.json") if place else {}

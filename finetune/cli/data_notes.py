@@ -1,14 +1,16 @@
-"""What `finetune check` says of the data beyond their sizes: labels, and columns that may say what belongs together."""
+"""Notes of `finetune check` on the data beyond their sizes: labels, and columns that may say what belongs together."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from finetune.core.registry import TASKS
+
 if TYPE_CHECKING:
-    from finetune.data.groups import Repeating
+    from finetune.data.clusters import Repeating
     from finetune.recipe import Recipe, ResolvedRecipe
-    from finetune.run.resources import TaskData
+    from finetune.runner.resources import TaskData
     from finetune.study.preflight import Preflight
 
 COLUMNS = 4
@@ -24,15 +26,20 @@ def data_notes(recipe: ResolvedRecipe, found: Preflight) -> list[str]:
 def _notes(recipe: Recipe, data: TaskData) -> Iterator[str]:
     from finetune.data.labels import label_lines
 
-    if data.task.labels:
-        counts = {name: split["facts"]["labels"] for name, split in data.facts["splits"].items()}
-        yield from label_lines(counts, recipe.task.label)
+    counts = {name: split["facts"].get("labels") for name, split in data.facts["splits"].items()}
+    if (column := _label_column(recipe)) and all(counts.values()):
+        yield from label_lines(counts, column)
     if "group" in type(recipe.task).model_fields:
         yield from _group_notes(recipe, data)
 
 
+def _label_column(recipe: Recipe) -> str | None:
+    """The column with the answers, where these are one of several classes."""
+    return getattr(recipe.task, "label", None) if TASKS.get(recipe.task.type).answer == "label" else None
+
+
 def _group_notes(recipe: Recipe, data: TaskData) -> Iterator[str]:
-    from finetune.data.groups import repeating_columns
+    from finetune.data.clusters import repeating_columns
 
     own, split = data.task.group, recipe.data.split
     carved = bool(split.test or split.validation)
@@ -46,7 +53,7 @@ def _group_notes(recipe: Recipe, data: TaskData) -> Iterator[str]:
     if own is not None or split.group is not None:
         return
     tables = {**data.learnt, **data.tables}
-    columns = repeating_columns(tables, _used(recipe, data), recipe.task.label if data.task.labels else None)
+    columns = repeating_columns(tables, _used(recipe, data), _label_column(recipe))
     for column in columns[:COLUMNS]:
         yield _note(column, recipe, carved)
     if len(columns) > COLUMNS:

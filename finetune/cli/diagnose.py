@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.cli.arguments import add_recipe
-from finetune.cli.output import columns, wrapped
+from finetune.cli.output import columns, fitted, wrapped
 
 DISPENSABLE = ("levels", "of it test-set noise", "SD", "95 % interval")
 """Columns in the order in which a narrow terminal loses them."""
@@ -51,18 +51,20 @@ def run(args: Namespace) -> int:
         recipe = load(args.recipe, args.overrides)
         # Only now: it brings torch, and a recipe's mistakes should not wait for it.
         from finetune.diagnose.diagnose import diagnose, try_remedy
+        from finetune.report import build
+        from finetune.report.sections.diagnosis import sentences
 
     def progress() -> Any:
         return make_progress(Console())
 
     found = diagnose(recipe, args.output, args.variant, args.runs, args.sources, args.overrides, progress)
     if found.speaks:
+        build(found.folder.path)  # again, with what was found
         show(found.content)
     if found.trial is not None and not args.no_test:
         try_remedy(found, args.output, args.seeds, progress)
         if found.speaks:
-            from finetune.report.sections.diagnosis import sentences
-
+            build(found.folder.path)
             print(wrapped(sentences(found.content)[-1]))
     if found.speaks:
         print(f"report: {found.folder.report / 'index.html'}")
@@ -87,19 +89,10 @@ def show(content: dict[str, Any]) -> None:
 
 def lines(content: dict[str, Any], width: int) -> list[str]:
     """The table, in lines of at most ``width`` columns where the first two fit; none without a decomposition."""
-    from finetune.report.sections.diagnosis import HEADINGS, rows
-    from finetune.report.units import THIN
+    from finetune.core.numbers import THIN
+    from finetune.report.sections.diagnosis import rows
 
     if content["decomposition"] is None:
         return []
-    table = [dict(zip(HEADINGS, HEADINGS, strict=True)), *rows(content)]
-    sizes = {name: max(len(row[name]) for row in table) for name in HEADINGS}
-    for name in DISPENSABLE:
-        if sum(sizes.values()) + 2 * (len(sizes) - 1) > width:
-            del sizes[name]
-    return [
-        "  ".join(
-            (row[name].ljust if name == "source" else row[name].rjust)(size) for name, size in sizes.items()
-        ).replace(THIN, " ")
-        for row in table
-    ]
+    table = [{name: cell.replace(THIN, " ") for name, cell in row.items()} for row in rows(content)]
+    return fitted(table, DISPENSABLE, width)

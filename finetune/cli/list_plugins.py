@@ -6,36 +6,60 @@ import json
 import os
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import Any
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="for programs")
 
 
-def run(args: Namespace) -> int:
-    """Show the strategies, tasks and mitigations there are, each with its file."""
-    from finetune.core.registry import MITIGATIONS, STRATEGIES, TASKS, summary
+COLUMN = 18
+"""Where texts begin, to the right of names."""
 
-    plugins = {
+
+def run(args: Namespace) -> int:
+    """Show the strategies, tasks, mitigations and metrics there are, each with its file, and whose it is where not
+    ours; and those of other packages that cannot be used, with the reason."""
+    from finetune.core.registry import METRICS, MITIGATIONS, STRATEGIES, TASKS, summary
+
+    registries = {"strategies": STRATEGIES, "tasks": TASKS, "mitigations": MITIGATIONS, "metrics": METRICS}
+    plugins: dict[str, list[dict[str, Any]]] = {
         heading: [
-            {"name": name, "summary": summary(plugin), "file": _shown(registry.file(name))}
+            {
+                "name": name,
+                "summary": summary(plugin),
+                "file": _shown(registry.file(name)),
+                "package": registry.origin(name),
+            }
             for name, plugin in registry.all().items()
         ]
-        for heading, registry in (("strategies", STRATEGIES), ("tasks", TASKS), ("mitigations", MITIGATIONS))
+        for heading, registry in registries.items()
     }
+    left_out = [{"kind": each.kind, **one._asdict()} for each in registries.values() for one in each.left_out]
     if args.json:
-        print(json.dumps(plugins, indent=2))
+        print(json.dumps({**plugins, "left_out": left_out}, indent=2))
         return 0
-    from finetune.cli.output import wrapped
-
     for heading, entries in plugins.items():
         print(heading)
         for entry in entries:
-            print(wrapped(f"{entry['name']:<16}{entry['summary']}", indent="  ", hanging=" " * 18))
-            print(f"{'':18}{entry['file']}")
+            print(_beside(str(entry["name"]), str(entry["summary"])))
+            print(" " * COLUMN + ", of ".join(filter(None, (entry["file"], entry["package"]))))
         if not entries:
             print("  none")
+    if left_out:
+        print("left out")
+    for one in left_out:
+        print(_beside(one["name"], f"{one['kind']} of {one['package']}: {one['error']}"))
     return 0
+
+
+def _beside(name: str, text: str) -> str:
+    """``text`` in lines that fit, to the right of ``name``, or below it where that is too long."""
+    from finetune.cli.output import wrapped
+
+    if 2 + len(name) < COLUMN:
+        return wrapped(f"{name:<{COLUMN - 2}}{text}", indent="  ", hanging=" " * COLUMN)
+    return f"  {name}\n{wrapped(text, ' ' * COLUMN, ' ' * COLUMN)}"
 
 
 def _shown(file: Path) -> str:

@@ -1,20 +1,21 @@
-"""How verbs print: problems, results, and text that fits the terminal."""
+"""Printing for all verbs: problems, results, and text that fits the terminal."""
 
 from __future__ import annotations
 
 import shutil
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from finetune.core.launched import launched
 from finetune.core.run_dir import StudyDir
 
 if TYPE_CHECKING:
     from finetune.core.errors import Problem
-    from finetune.run.result import StudyOutcome
+    from finetune.results.schema import Results
+    from finetune.runner.result import StudyOutcome
 
 NARROWEST = 40
 PIPED = 100
@@ -22,7 +23,7 @@ PIPED = 100
 
 
 def columns() -> int:
-    """How wide a line may be."""
+    """Find how wide a line may be."""
     terminal = shutil.get_terminal_size(fallback=(PIPED, 24)).columns
     return max(NARROWEST, terminal)
 
@@ -39,22 +40,21 @@ def wrapped(text: str, indent: str = "", hanging: str = "") -> str:
     )
 
 
-def fitted(rows: Sequence[dict[str, str]], dispensable: Sequence[str] = ()) -> list[str]:
+def fitted(rows: Sequence[Mapping[str, str]], dispensable: Sequence[str] = (), width: int | None = None) -> list[str]:
     """Lines of a table, the first column to the left, without so many of the ``dispensable`` ones as do not fit."""
-    for dropped in range(len(dispensable) + 1):
-        names = [name for name in rows[0] if name not in dispensable[:dropped]]
-        widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in names}
-        if sum(widths.values()) + 2 * (len(names) - 1) <= columns():
-            break
-    table = [{name: name for name in names}, *rows]
-    cells = [[row[name].rjust(widths[name]) for name in names[1:]] for row in table]
-    first = [row[names[0]].ljust(widths[names[0]]) for row in table]
-    return ["  ".join([start, *rest]).rstrip() for start, rest in zip(first, cells, strict=True)]
+    from rich.console import Console
+
+    from finetune.report.terminal import FittingTable
+
+    console = Console(width=width or columns(), color_system=None, legacy_windows=False)
+    with console.capture() as captured:
+        console.print(FittingTable(rows, dispensable))
+    return [line.rstrip() for line in captured.get().splitlines()]
 
 
 @contextmanager
 def shown_aside(title: str) -> Iterator[None]:
-    """What takes long within the context is shown on the error stream: the output has what was asked for."""
+    """Show on the error stream what takes long within the context: the output has what was asked for."""
     from rich.console import Console
 
     from finetune.core.progress import make_progress
@@ -81,7 +81,7 @@ def print_problems(problems: Sequence[Problem]) -> None:
     console.print(Text(count, style="red"))
 
 
-def print_results(study: Path, results: dict[str, Any]) -> None:
+def print_results(study: Path, results: Results) -> None:
     """Show a study's table and where its report lies."""
     from rich.console import Console
 

@@ -13,13 +13,10 @@ from finetune.cli.output import fitted, shown_aside, wrapped
 from finetune.core.errors import InputError, bad_input
 
 if TYPE_CHECKING:
+    from finetune.metrics.unit import Unit
     from finetune.plan.planning import Needed, Plan, Stated
     from finetune.recipe import ResolvedRecipe
-    from finetune.report.reading import Study
-    from finetune.report.units import Unit
-
-SHARES = ("accuracy", "exact_match", "preference_accuracy")
-"""Metrics that count examples which are right."""
+    from finetune.results.reading import Study
 
 NOTHING = "-"
 
@@ -45,14 +42,15 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Say how many seeds and held-out examples it takes to see a difference, and what the study would cost."""
     with uncollected(), shown_aside("planning"):
+        from finetune.metrics import find, unit
         from finetune.plan.planning import plan
         from finetune.recipe import load
-        from finetune.report.units import unit
 
         recipe = load(args.recipe, args.overrides)
         headline = recipe.variants[0].recipe.task.metrics[0]
         metric = unit(headline)
-        _check(args, metric, headline in SHARES)
+        found = find(headline)
+        _check(args, metric, found is not None and found.right_or_wrong)
         point = metric.point or 1.0
         detect = (1.0 if args.detect is None else args.detect) * point
         made = plan(recipe, detect, point if metric.point else detect, _known(args, point), args.examples)
@@ -93,7 +91,7 @@ def _check(args: Namespace, metric: Unit, counts: bool) -> None:
 
 def _known(args: Namespace, point: float) -> Study | Stated | None:
     from finetune.plan.planning import Stated
-    from finetune.report.reading import read_study
+    from finetune.results.reading import read_study
 
     if args.pilot:
         return read_study(args.pilot)
@@ -153,7 +151,7 @@ def _count(seeds: int | None) -> str:
 
 
 def _answer(plan: Plan, metric: Unit) -> Iterator[str]:
-    """What is needed."""
+    """Say what is needed."""
     from finetune.stats.power import MOST
 
     if plan.source == "nothing":
@@ -184,7 +182,7 @@ def _answer(plan: Plan, metric: Unit) -> Iterator[str]:
 
 
 def _basis(plan: Plan, metric: Unit) -> Iterator[str]:
-    """What the numbers rest on, and what they leave out."""
+    """Say what the numbers rest on, and what they leave out."""
     if plan.source == "pilot":
         from finetune.stats import sd_factors
 
@@ -225,7 +223,7 @@ def _cost_remarks(plan: Plan) -> Iterator[str]:
 
 def _cost_lines(plan: Plan, recipe: ResolvedRecipe) -> Iterator[str]:
     """Time, memory and disk by the pilot; without one, what a check has found."""
-    from finetune.report.units import memory, seconds
+    from finetune.core.numbers import memory, seconds
 
     if not plan.costs:
         yield wrapped("Time, memory and disk are not known without a pilot.")

@@ -48,7 +48,7 @@ BFLOAT16_UNITS = {"amx_bf16": "AMX bf16", "avx512_bf16": "AVX-512 bf16", "bf16":
 
 @dataclass(frozen=True)
 class Measured:
-    """How long a linear layer takes, forward and backward, in seconds."""
+    """Seconds that a linear layer takes, forward and backward."""
 
     float32: float
     bfloat16: float
@@ -68,7 +68,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Parts:
-    """How long a token takes a feed-forward block, forward and backward, in seconds, by the tokens in a part."""
+    """Seconds that a token takes in a feed-forward block, forward and backward, by the tokens in a part."""
 
     seconds: dict[int, float]
 
@@ -90,14 +90,14 @@ class Parts:
 
 @cache
 def measured_for(width: int) -> Measured:
-    """What this machine's arithmetic takes at a hidden size; measured, where it has not been with as many threads."""
+    """Time this machine's arithmetic at a hidden size, where that has not been done with as many threads."""
     known = _remembered([width, TOKENS], ["float32", "bfloat16"], lambda: asdict(_measure(width)))
     return Measured(**known)
 
 
 @cache
 def parts_for(width: int, dtype: torch.dtype) -> Parts:
-    """What parts of several sizes take on this machine at a hidden size; measured where it has not been."""
+    """Time parts of several sizes on this machine at a hidden size, where that has not been done."""
     names = [str(tokens) for tokens in PARTS]
     known = _remembered([width, str(dtype)], names, lambda: dict(zip(names, _measure_parts(width, dtype), strict=True)))
     return Parts({int(tokens): seconds for tokens, seconds in known.items()})

@@ -24,7 +24,7 @@ Answer = Literal["obeyed", "overruled", "refused"]
 
 @dataclass(frozen=True)
 class Asked:
-    """What one variant asks for, where a variable could say otherwise."""
+    """The wishes of one variant that a variable could contradict."""
 
     device: str
     """`cpu`, `cuda` or `cuda:N`: where it runs."""
@@ -59,7 +59,7 @@ class Setting:
     """Whether a value, in lower case, asks for what the recipe does; it is obeyed then."""
 
     def judge(self, value: str, asked: Asked) -> Answer:
-        """What becomes of ``value``."""
+        """Decide what becomes of ``value``."""
         lowered = value.strip().lower()
         return "obeyed" if lowered in self.off or self.agrees(lowered, asked) else self.answer
 
@@ -174,12 +174,19 @@ ROUNDING = _obeyed(
     "the same numbers are added in another order or by another kernel; it is written into environment.json",
 )
 
+CUBLAS = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+"""The variable without which cuBLAS is not deterministic, and the value that we give it."""
+
+SET_ON_THE_WAY = (CUBLAS, ("TORCHINDUCTOR_CACHE_DIR", None))
+"""Variables that we, or libraries, set in a process at one time or another, to this value or (None) to any: they are no
+choice of a person's."""
+
 SETTINGS = (*PRECISION, *STEPS, *DEVICES, *PARALLEL, *COMPILING, *HARMLESS, *ROUNDING)
 """The first that fits a variable's name says what becomes of it."""
 
 
 def setting_of(name: str) -> Setting | None:
-    """What the table says of the variable ``name``; None where it says nothing."""
+    """Find what the table says of the variable ``name``; None where it says nothing."""
     return next((setting for setting in SETTINGS if fnmatchcase(name, setting.pattern)), None)
 
 
@@ -213,4 +220,8 @@ def overruled(asked: Asked, environ: Mapping[str, str] = os.environ) -> list[str
 
 def recorded(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Variables of the table that are set, for the record of what a study ran on."""
-    return {name: value for name, value, _ in _present(environ)}
+    return {
+        name: value
+        for name, value, _ in _present(environ)
+        if (name, value) not in SET_ON_THE_WAY and (name, None) not in SET_ON_THE_WAY
+    }

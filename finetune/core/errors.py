@@ -32,7 +32,11 @@ class FinetuneError(Exception):
     exit_code = 1
 
 
-class InputError(FinetuneError):
+class StudyEnded(FinetuneError):
+    """Ends the whole study. Any other error ends one run, and is recorded as that run's result."""
+
+
+class InputError(StudyEnded):
     """Bad input: nothing was started. Holds every problem that was found, not only the first."""
 
     exit_code = 2
@@ -49,15 +53,19 @@ class InputError(FinetuneError):
         )
 
 
-class DiskFull(FinetuneError):
-    """No room to write: it ends the study, because every later run would meet it too."""
+class DiskFull(StudyEnded):
+    """No room to write, which every later run would meet too."""
+
+
+class ListenerFailed(StudyEnded):
+    """A program's own `on_event` raised an exception, which is its cause."""
 
 
 class SameRun(FinetuneError):
     """Two seeds of a variant that start as the same run, so that counting both would be counting one twice."""
 
 
-class Interrupted(FinetuneError):
+class Interrupted(StudyEnded):
     """A person or the scheduler asked us to stop; the same command resumes."""
 
     exit_code = 130

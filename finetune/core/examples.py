@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -89,8 +89,48 @@ class Encoded:
 
 
 @dataclass(frozen=True)
+class Batch:
+    """N examples laid out for one pass through a model, in rows of T columns of tokens."""
+
+    inputs: dict[str, torch.Tensor]
+    """What the model is called with, by its own names: `input_ids` and others, (rows, T) each."""
+    targets: torch.Tensor
+    """What the losses compare with: (N,) a class of each example, or (rows, T) a label of each position (-100: not
+    learnt)."""
+    example: torch.Tensor
+    """(rows, T) which of the examples each position belongs to, from 0; -1: padding."""
+    place: torch.Tensor | None = None
+    """Of examples that are pairs, (rows, T) the position inside the pair, whose sequences follow each other; None: no
+    pairs, and each example is one sequence."""
+
+    @property
+    def count(self) -> int:
+        """N: how many examples there are."""
+        return int(self.example.max()) + 1
+
+    @property
+    def positions(self) -> torch.Tensor:
+        """The position of each token inside its sequence, (rows, T)."""
+        import torch
+
+        own = self.inputs.get("position_ids")
+        counted = torch.arange(self.example.shape[1], device=self.example.device) if own is None else own
+        return counted.expand_as(self.example)
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> Batch:
+        """The same on ``device``; ``non_blocking``: whoever copies does not wait for it."""
+
+        def moved(value: torch.Tensor) -> torch.Tensor:
+            return value.to(device, non_blocking=non_blocking)
+
+        place = None if self.place is None else moved(self.place)
+        inputs = {name: moved(value) for name, value in self.inputs.items()}
+        return replace(self, inputs=inputs, targets=moved(self.targets), example=moved(self.example), place=place)
+
+
+@dataclass(frozen=True)
 class Prediction:
-    """What a model says of one example."""
+    """An answer of a model to one example."""
 
     text: str
     loss: float
@@ -102,7 +142,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a model makes of the labels in a batch: L labels, C classes or tokens to choose from."""
+    """Outputs of a model for the labels in a batch: L labels, C classes or tokens to choose from."""
 
     logits: torch.Tensor
     """(L, C) float32."""
@@ -122,11 +162,6 @@ class Outputs:
     def by_example(self, values: torch.Tensor) -> torch.Tensor:
         """Sums (N,) over each example's labels of something that each label has, (L,)."""
         return values.new_zeros(self.examples).index_add(0, self.owners, values)
-
-
-def model_inputs(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """What of a collated batch is meant for the model."""
-    return {name: value for name, value in batch.items() if name not in ("targets", "example")}
 
 
 def pad(rows: Sequence[np.ndarray], value: int, left: bool = False) -> torch.Tensor:

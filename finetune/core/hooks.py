@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 if TYPE_CHECKING:
     import torch
 
-    from finetune.core.examples import Example, Outputs
+    from finetune.core.examples import Batch, Example, Outputs
     from finetune.core.randomness import Streams
 
 
@@ -30,14 +30,14 @@ class Noise(Protocol):
 class Losses(Protocol):
     """Of a task, what computes losses of a collated batch of N examples."""
 
-    def losses(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    def losses(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         """Each example's, (N,), nats."""
 
-    def margins(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    def margins(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         """By how much each pair's chosen answer is likelier than its rejected one, (N,), nats."""
 
-    def outputs(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> Outputs:
-        """What losses are computed from."""
+    def outputs(self, model: torch.nn.Module, batch: Batch) -> Outputs:
+        """Compute what losses are computed from."""
 
 
 @dataclass
@@ -62,19 +62,28 @@ class TrainingState:
     """The step under way, from 0."""
     noise: Noise | None = None
     """Within a forward pass of training."""
-    batch: Mapping[str, torch.Tensor] | None = None
-    """What passes through the model, as the task collated it: within a forward pass of training."""
+    batch: Batch | None = None
+    """What passes through the model: within a forward pass of training."""
     epoch: int = 1
     """How many steps an epoch has."""
 
     @property
     def pretrained(self) -> dict[str, torch.nn.Parameter]:
-        """What learns and has a pretrained value."""
+        """Find what learns and has a pretrained value."""
         return {name: value for name, value in self.parameters.items() if name not in self.fresh}
 
     def rows(self, value: torch.Tensor) -> torch.Tensor:
         """Something of a trained parameter's shape, replica by replica: (R, its size), a view where there can be."""
         return value.reshape(len(self.streams), -1)
+
+    @contextmanager
+    def passing(self, noise: Noise, batch: Batch) -> Iterator[None]:
+        """Within the context ``batch`` passes through the model, and ``noise`` belongs to its examples."""
+        self.noise, self.batch = noise, batch
+        try:
+            yield
+        finally:
+            self.noise = self.batch = None
 
     def uniform(self, like: torch.Tensor, *address: int) -> torch.Tensor:
         """Numbers from 0 to 1 in the shape of a trained parameter, from each replica's own `noise` stream: always the
@@ -99,12 +108,12 @@ class TrainingHook:
 
     @property
     def can_stack(self) -> bool:
-        """Whether several runs can be trained side by side under it."""
+        """Tell whether several runs can be trained side by side under it."""
         return True
 
     @property
     def can_cache_prefix(self) -> bool:
-        """Whether what the frozen bottom of the model makes of an example stays the same under it."""
+        """Tell whether what the frozen bottom of the model makes of an example stays the same under it."""
         return True
 
     @property
@@ -115,7 +124,7 @@ class TrainingHook:
 
     @property
     def differentiates(self) -> bool:
-        """Whether it takes derivatives inside the model's forward pass, which our own kernels do not have."""
+        """Tell whether it takes derivatives inside the model's forward pass, which our own kernels do not have."""
         return False
 
     def begin(self, training_state: TrainingState) -> None:
@@ -123,11 +132,11 @@ class TrainingHook:
         self.training_state = training_state
 
     def rate(self, parameter: str) -> float:
-        """What the learning rate of a parameter is multiplied with."""
+        """Give what the learning rate of a parameter is multiplied with."""
         return 1.0
 
     def decays(self, parameter: str) -> bool:
-        """Whether the optimizer's weight decay is to pull a parameter towards zero, where it would."""
+        """Tell whether the optimizer's weight decay is to pull a parameter towards zero, where it would."""
         return True
 
     @contextmanager
@@ -135,10 +144,8 @@ class TrainingHook:
         """Around the forward passes of a part in training."""
         yield
 
-    def objective(
-        self, task: Losses, model: torch.nn.Module, batch: dict[str, torch.Tensor]
-    ) -> Callable[[], torch.Tensor] | None:
-        """What computes the losses (N,) of a collated batch, where they are not the task's own; None: they are.
+    def objective(self, task: Losses, model: torch.nn.Module, batch: Batch) -> Callable[[], torch.Tensor] | None:
+        """Give what computes the losses (N,) of a collated batch, where they are not the task's own; None: they are.
 
         Asked before :meth:`passing`: what is computed here already has nothing of what others do to the passes.
         """
@@ -188,24 +195,33 @@ class TrainingHooks(Sequence[TrainingHook]):
         return [each for each in self if each.shapes_losses]
 
     def rate(self, parameter: str) -> float:
-        """What all of them together multiply a parameter's learning rate with."""
+        """Give what all of them together multiply a parameter's learning rate with."""
         return prod(each.rate(parameter) for each in self)
 
     def decays(self, parameter: str) -> bool:
-        """Whether none of them objects to decay."""
+        """Tell whether none of them objects to decay."""
         return all(each.decays(parameter) for each in self)
 
+    def begin(self, training_state: TrainingState) -> None:
+        """Tell all of them that training begins."""
+        self._training_state = training_state
+        for each in self:
+            each.begin(training_state)
+
+    def begin_step(self, step: int) -> None:
+        """``step``, from 0, is under way from now on."""
+        self._training_state.step = step
+
     @contextmanager
-    def passing(self) -> Iterator[None]:
-        """Around the forward passes of a part."""
+    def passing(self, noise: Noise, batch: Batch) -> Iterator[None]:
+        """Around the forward passes of ``batch``, to whose examples ``noise`` belongs."""
         with ExitStack() as stack:
+            stack.enter_context(self._training_state.passing(noise, batch))
             for each in self:
                 stack.enter_context(each.passing())
             yield
 
-    def objective(
-        self, task: Losses, model: torch.nn.Module, batch: dict[str, torch.Tensor]
-    ) -> Callable[[], torch.Tensor] | None:
+    def objective(self, task: Losses, model: torch.nn.Module, batch: Batch) -> Callable[[], torch.Tensor] | None:
         """That of the one hook that has its own."""
         return next((found for each in self if (found := each.objective(task, model, batch))), None)
 
@@ -213,7 +229,7 @@ class TrainingHooks(Sequence[TrainingHook]):
         self,
         task: Losses,
         model: torch.nn.Module,
-        batch: dict[str, torch.Tensor],
+        batch: Batch,
         objective: Callable[[], torch.Tensor] | None = None,
     ) -> torch.Tensor:
         """Losses (N,) of a collated batch, the task's own or those of an ``objective``, as hooks change them."""
@@ -225,13 +241,28 @@ class TrainingHooks(Sequence[TrainingHook]):
             losses = each.losses(losses, outputs, lambda: task.outputs(model, batch))
         return losses
 
+    def gradients(self) -> None:
+        """Let each change the gradients of a whole batch."""
+        for each in self:
+            each.gradients()
+
+    def stepped(self, rate: float) -> None:
+        """Tell all of them that the optimizer has taken its step, at the learning rate ``rate``."""
+        for each in self:
+            each.stepped(rate)
+
+    def end(self) -> None:
+        """Tell all of them that training has ended."""
+        for each in self:
+            each.end()
+
     def scored(self) -> dict[str, torch.Tensor] | None:
         """The weights to be scored, from the one hook that has others."""
         found = [weights for each in self if (weights := each.scored()) is not None]
         return found[0] if found else None
 
     def state(self) -> dict[str, torch.Tensor]:
-        """What a checkpoint has to remember of all."""
+        """Give what a checkpoint has to remember of all."""
         return {f"{number}.{name}": value for number, each in enumerate(self) for name, value in each.state().items()}
 
     def resume(self, state: Mapping[str, torch.Tensor]) -> None:

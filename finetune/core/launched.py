@@ -1,4 +1,4 @@
-"""What a launcher (torchrun, accelerate launch, mpirun) says of the processes that it has started."""
+"""Launchers (torchrun, accelerate launch, mpirun): what they say of the processes that they have started."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def rank() -> int:
 
 
 def launched() -> bool:
-    """Whether a launcher waits for this process, and reports it as crashed unless its exit code is 0."""
+    """Tell whether a launcher waits for this process, and reports it as crashed unless its exit code is 0."""
     return any(name in os.environ for name in STARTED)
 
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Options(BaseModel):
-    """What a recipe section may say. Subclasses live beside the code that reads them."""
+    """The base of all options: what a recipe section may say. Subclasses live beside the code that reads them."""
 
     identifies: ClassVar[bool] = True
     """False for a section about what is done with runs once they are finished, which leaves them what they are."""
@@ -70,7 +70,7 @@ def references(field: dict[str, Any]) -> list[str]:
 
 
 def _kind(field: dict[str, Any], definitions: dict[str, Any]) -> str:
-    """What may stand there, in words."""
+    """Say what may stand there."""
     if "$ref" in field or "oneOf" in field or "discriminator" in field:
         return "section"
     if "anyOf" in field:

@@ -17,17 +17,22 @@ LISTED = 8
 
 
 CACHE = "FINETUNE_CACHE"
-"""Environment variable with the folder to use instead of `finetune` in the user's cache folder; empty: none."""
+"""Environment variable with the folder to use instead of `finetune` in the user's cache folder (on Linux
+`$XDG_CACHE_HOME`, or `~/.cache`); empty: none."""
 
 
 def cache_folder() -> Path | None:
     """Where what was found out about files is remembered from one call to the next; None when nothing is."""
     chosen = os.environ.get(CACHE)
-    if chosen is None:
-        base = os.environ.get("XDG_CACHE_HOME", "")
-        base = base if os.path.isabs(base) else os.path.expanduser("~/.cache")
-        chosen = os.path.join(base, "finetune") if os.path.isabs(base) else ""
-    return Path(chosen).expanduser().absolute() if chosen else None
+    if chosen is not None:
+        return Path(chosen).expanduser().absolute() if chosen else None
+    from platformdirs import user_cache_path
+
+    try:
+        own = user_cache_path("finetune", appauthor=False)
+    except RuntimeError:  # a user without a home folder; former versions then give a relative path
+        return None
+    return own if own.is_absolute() else None
 
 
 def resolve_path(text: str, at: str) -> Path:
@@ -93,7 +98,7 @@ def _package_folders(top: str, text: str, at: str) -> list[Path]:
 
 
 def _nearest(path: Path) -> str:
-    """What is there instead of ``path``: a name like it, or the names in the nearest folder that exists."""
+    """Name what is there instead of ``path``: a name like it, or the names in the nearest folder that exists."""
     missing = path
     while not missing.parent.exists():
         missing = missing.parent

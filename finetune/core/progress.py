@@ -1,4 +1,4 @@
-"""What a person sees while a study runs: a live line on a terminal, plain lines everywhere else.
+"""Progress that a person sees while a study runs: a live line on a terminal, plain lines everywhere else.
 
 Whatever may take longer than two seconds is a phase: ``with phase("loading the model")``, or, where it has parts,
 ``track(batches, "scoring")``. Phases may lie inside each other. The innermost one that has lasted long enough is shown,
@@ -15,11 +15,14 @@ from contextvars import ContextVar, Token
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from finetune.core.errors import ListenerFailed, StudyEnded
 from finetune.core.launched import rank
 from finetune.core.signals import stop_here
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from finetune.core.events import Event
 
 T = TypeVar("T")
 
@@ -53,13 +56,13 @@ class Phase:
 
     @property
     def far(self) -> str:
-        """How far it is: steps, or the time it has taken where they are not known."""
+        """Say how far it is: steps, or the time it has taken where they are not known."""
         elapsed = timedelta(seconds=round(self.progress.clock() - self.begun))
         return f"{elapsed} so far" if self.total is None else f"{self.done}/{self.total}"
 
     @property
     def left(self) -> str:
-        """How long it will still take, by what the steps took that were seen; empty while that is not known."""
+        """Estimate how long it will still take, by the steps that were seen; empty while that is not known."""
         begun, first = self.first or (0.0, self.done)
         if self.total is None or self.done <= first:
             return ""
@@ -76,8 +79,10 @@ class Progress:
     after = 2.0
     """Seconds from which a phase is shown."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.clock = clock
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, on_event: Callable[[Event], None] | None = None
+    ) -> None:
+        self.clock, self.on_event = clock, on_event
         self.phases: list[Phase] = []
         """From the outermost to the innermost."""
         self._lock = threading.RLock()
@@ -120,6 +125,16 @@ class Progress:
         now = self.clock()
         with self._lock:
             return next((each for each in reversed(self.phases) if now - each.begun >= self.after), None)
+
+    def tell(self, event: Event) -> None:
+        """Let the program that listens know; nobody does in all processes but the first."""
+        if self.on_event is not None and rank() == 0:
+            try:
+                self.on_event(event)
+            except StudyEnded:
+                raise
+            except Exception as error:  # a program's own, which must not pass for a run's
+                raise ListenerFailed(f"on_event failed on a {type(event).__name__}: {error}") from error
 
     def say(self, text: str) -> None:
         """One line that stays."""

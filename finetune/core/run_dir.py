@@ -77,6 +77,17 @@ class RunDir:
     path: Path
 
     @property
+    def variant(self) -> str:
+        """Name what is trained there: the variant, or the folder itself where it is no seed's."""
+        return self.path.name if self.seed is None else self.path.parent.name
+
+    @property
+    def seed(self) -> int | None:
+        """The seed that the folder's name says; None: it has none."""
+        word, _, number = self.path.name.partition("-")
+        return int(number) if word == "seed" and number.isdecimal() else None
+
+    @property
     def result(self) -> Path:
         return self.path / "result.json"
 
@@ -94,7 +105,7 @@ class RunDir:
 
     @property
     def before(self) -> RunDir:
-        """What was trained before the run's own strategy."""
+        """The folder of what was trained before the run's own strategy."""
         return RunDir(self.path / "before")
 
     def predictions(self, task: str) -> Path:
@@ -160,12 +171,12 @@ class StudyDir:
         return RunDir(self.path / variant / f"seed-{seed}")
 
     def begun(self, variants: Iterable[str]) -> int:
-        """How many of the seeds 0, 1, 2, ... have begun one after the other, each in any of the variants."""
+        """Count the seeds 0, 1, 2, ... that have begun one after the other, each in any of the variants."""
         names = list(variants)
         return next(seed for seed in count() if not any(self.run(name, seed).path.is_dir() for name in names))
 
     def combined(self, variant: str, kind: str) -> RunDir:
-        """What is made of a variant's runs together."""
+        """The folder of what is made of a variant's runs together."""
         return RunDir(self.path / variant / kind)
 
     def all_combined(self, variant: str) -> list[RunDir]:

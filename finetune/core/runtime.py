@@ -1,4 +1,4 @@
-"""What a run runs in: processes and device (through Accelerate), arithmetic, folder, progress, and requests to stop."""
+"""The runtime of a run: processes and device (through Accelerate), arithmetic, folder, progress, requests to stop."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from finetune.core.arithmetic import PARTS
-from finetune.core.env_vars import Asked, overruled
+from finetune.core.env_vars import CUBLAS, Asked, overruled
 from finetune.core.errors import Interrupted, bad_input
 from finetune.core.memory import keep_memory
 from finetune.core.progress import Progress
@@ -56,7 +56,7 @@ class Runtime:
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
 
     def must_stop(self) -> bool:
-        """Whether any process was asked to stop; all of them get the same answer."""
+        """Tell whether any process was asked to stop; all of them get the same answer."""
         return self.all_reduce_sum(self.stop.requested) > 0
 
     def track(self, items: Collection[T], title: str) -> Iterator[T]:
@@ -89,14 +89,14 @@ class Runtime:
 
 def make_deterministic(wanted: bool) -> None:
     """Use only deterministic kernels, or whichever are fastest."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    os.environ.setdefault(*CUBLAS)
     torch.use_deterministic_algorithms(wanted, warn_only=True)
     # Filling fresh memory finds reads of uninitialised values; it costs time and we have none.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def asked_of(device: torch.device, dtype: torch.dtype, compiled: bool | str = False) -> Asked:
-    """What a recipe asks for, where the environment could say otherwise."""
+    """Collect what a recipe asks for where the environment could say otherwise."""
     return Asked(str(device), str(dtype).removeprefix("torch."), compiled)
 
 

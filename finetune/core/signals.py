@@ -31,7 +31,7 @@ PATIENCE = 5.0
 
 
 class StopRequest:
-    """Whether somebody asked us to stop."""
+    """A flag: whether somebody asked us to stop."""
 
     def __init__(self) -> None:
         self.requested = False
@@ -41,7 +41,7 @@ _current: ContextVar[StopRequest | None] = ContextVar("stop", default=None)
 
 
 def stop_requested() -> bool:
-    """Whether what this thread does was asked to stop."""
+    """Tell whether what this thread does was asked to stop."""
     request = _current.get()
     return request is not None and request.requested
 

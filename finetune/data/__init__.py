@@ -20,7 +20,7 @@ ORDER = {VALIDATION: 0, TEST: 1}
 
 @dataclass(frozen=True)
 class Splits:
-    """What a study learns from and what it is scored on.
+    """The data that a study learns from, and that it is scored on.
 
     Every dataset has a column ``example``, its row number from 0. ``held_out`` has ``test`` first, when there is one,
     and then the named sets in the recipe's order. ``facts`` is what `data.json` says: ``splits`` (by name: examples,
@@ -91,7 +91,7 @@ class _Part:
 
 
 def _parts(options: DataOptions, held_out: Mapping[str, Source]) -> list[_Part]:
-    """What is to be read, training examples first."""
+    """List what is to be read, training examples first."""
     has_test = options.test is not None or bool(options.split.test)
     taken = [name for name in held_out if name in (TRAIN, VALIDATION) or (name == TEST and has_test)]
     if taken:

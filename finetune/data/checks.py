@@ -166,7 +166,7 @@ def group_values(dataset: Dataset, column: str) -> list[str]:
 
 
 def overlap(dataset: Dataset, others: Iterable[Dataset], inputs: Sequence[str]) -> int:
-    """How many examples of ``dataset`` are in one of the ``others`` too."""
+    """Count the examples of ``dataset`` that are in one of the ``others`` too."""
     known = {key for other in others for key in keys(other, inputs)}
     return sum(key in known for key in keys(dataset, inputs))
 

@@ -10,8 +10,7 @@ import codecs
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
-
-from finetune.data.options import Source
+from typing import Protocol
 
 MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -23,7 +22,6 @@ MARKS = (
 """Byte order marks, and the encodings that they announce."""
 
 BINARY = (
-    (b"PAR1", "a parquet file", "set `format: parquet`"),
     (b"PK\x03\x04", "a zip archive or an Excel workbook", "unpack it, or export it as csv"),
     (b"\x1f\x8b", "compressed with gzip", "unpack it"),
     (b"BZh", "compressed with bzip2", "unpack it"),
@@ -63,6 +61,22 @@ _WESTERN = (
 _MARKS_OF_TEXT = "‘’“”„‚–—…•€£§©®™°«»¿¡´·½¼¾ªº\xa0\xad†×"
 
 
+class Written(Protocol):
+    """The way files are written: what reading them takes from the options of a source."""
+
+    @property
+    def encoding(self) -> str:
+        """Text encoding."""
+
+    @property
+    def encoding_errors(self) -> str:
+        """Say what is done about bytes that are not valid in it: `strict` or `replace`."""
+
+    @property
+    def names(self) -> list[str] | None:
+        """Column names, where the file has no header line."""
+
+
 class NotText(ValueError):
     """Bytes that are not text in the encoding of their source: what was found, and at which byte."""
 
@@ -71,7 +85,7 @@ class NotText(ValueError):
         self.found, self.position = found, position
 
 
-def decode(content: bytes, source: Source) -> str:
+def decode(content: bytes, source: Written) -> str:
     """The text of a file without its byte order mark; raises NotText, and LookupError for the encoding."""
     codec = codecs.lookup(source.encoding).name
     for mark, name in MARKS:
@@ -96,15 +110,8 @@ def code_point(character: str) -> str:
     return f"U+{ord(character):04X}"
 
 
-def binary(content: bytes) -> str:
-    """What a file is that holds no text, and what to do about it; empty where it may be text."""
-    return next((f"it is {what}: {advice}" for start, what, advice in BINARY if content.startswith(start)), "")
-
-
-def advise(contents: Sequence[bytes], source: Source) -> str:
+def advise(contents: Sequence[bytes], source: Written) -> str:
     """What to write so that ``contents``, files of which some are not text in the source's encoding, can be read."""
-    if what := binary(contents[0]):
-        return what
     beyond = [content for content in contents if not content.isascii() or b"\0" in content]
     found = {guess(content) for content in beyond}
     if len(found) == 1 and (name := found.pop()) and codecs.lookup(name) != codecs.lookup(source.encoding):

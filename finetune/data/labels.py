@@ -25,7 +25,7 @@ _ALIKE = str.maketrans("‐‑‒–—―−‘’‚‛“”„аеорсух
 
 
 def label_lines(counts: Mapping[str, Mapping[str, int]], column: str) -> list[str]:
-    """What a check says of the labels in ``column``; ``counts`` has, by set of examples, how often each is there."""
+    """Describe the labels in ``column``; ``counts`` has, by set of examples, how often each is there."""
     total: Counter[str] = Counter()
     for count in counts.values():
         total.update(count)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def is_nested(kind: pa.DataType) -> bool:
-    """Whether a column of this type holds lists or objects."""
+    """Tell whether a column of this type holds lists or objects."""
     return pa.types.is_nested(kind) or isinstance(kind, pa.JsonType)
 
 
@@ -28,7 +28,7 @@ def json_array(values: Sequence[Any]) -> pa.Array:
 
 
 def holds_objects(values: Sequence[Any]) -> bool:
-    """Whether ``values`` are lists and objects, and nulls, and nothing else."""
+    """Tell whether ``values`` are lists and objects, and nulls, and nothing else."""
     given = [value for value in values if value is not None]
     return bool(given) and all(isinstance(value, list | dict) for value in given)
 

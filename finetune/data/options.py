@@ -1,36 +1,33 @@
-"""What a recipe's `data:` section may say."""
+"""Options of a recipe's `data:` section."""
 
 from __future__ import annotations
 
 from pathlib import PurePosixPath
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from finetune.core.options import Options
-
-Format = Literal["csv", "tsv", "jsonl", "json", "parquet", "folder", "hub"]
+from finetune.data.formats.base import FORMATS, named_by
 
 HUB = "hub:"
 
-SUFFIXES: dict[str, Format] = {
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "json",
-    ".parquet": "parquet",
-}
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    FormatName: TypeAlias = str
+else:
+    FormatName = Literal[tuple([*FORMATS.all(), "hub"])]
 
 
 class Source(Options):
     """One table of examples."""
 
     path: str = Field(min_length=1)
-    """A csv, tsv, jsonl, json or parquet file; a folder with one sub-folder of text files per class (columns `label`,
-    `title`, `body`, `text`, `file`); either of them inside an installed package (`package:NAME/path`); or a hub
-    dataset (`hub:org/name@revision`)."""
-    format: Format | None = None
+    """A file in one of the formats that `format` names; a folder with one sub-folder of text files per class (columns
+    `label`, `title`, `body`, `text`, `file`); either of them inside an installed package (`package:NAME/path`); or a
+    hub dataset (`hub:org/name@revision`)."""
+    format: FormatName | None = None
     """What the file is, when its name does not say."""
     columns: dict[str, str] = Field(default_factory=dict)
     """New columns: a column's name in the file, or a template such as `"Headline of:\\n{body:.800}"`, in which
@@ -49,16 +46,18 @@ class Source(Options):
     """Keep at most this many examples, drawn with the split's seed."""
 
     @property
-    def kind(self) -> Format | None:
-        """What the recipe says it is, by ``format`` or by name; None: only looking can tell."""
+    def kind(self) -> str | None:
+        """Find what the recipe says it is, by ``format`` or by name; None: only looking can tell."""
         if self.format is None and self.path.startswith(HUB):
             return "hub"
-        return self.format or SUFFIXES.get(PurePosixPath(self.path).suffix.lower())
+        found = named_by(PurePosixPath(self.path).suffix)
+        return self.format or (found.name if found else None)
 
     @model_validator(mode="after")
     def _options_fit_the_format(self) -> Source:
-        if self.names is not None and self.kind not in ("csv", "tsv"):
-            raise ValueError("names is for csv and tsv files without a header line; use columns instead")
+        headed = [name for name, each in FORMATS.all().items() if each.delimited]
+        if self.names is not None and self.kind not in headed:
+            raise ValueError(f"names is for {' and '.join(headed)} files without a header line; use columns instead")
         if self.kind != "hub" and (self.subset is not None or self.split is not None):
             raise ValueError("subset and split are for hub datasets; a file has neither")
         return self

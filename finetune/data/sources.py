@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,26 +13,18 @@ from finetune.core.errors import bad_input
 from finetune.core.paths import resolve_path
 from finetune.core.progress import phase
 from finetune.core.signals import stop_here
-from finetune.data import encodings, formats
 from finetune.data.draws import LIMIT, random_keys
-from finetune.data.folders import read_folder
+from finetune.data.encodings import HEAD
+from finetune.data.formats.base import FORMATS, Format, named_by, not_text
+from finetune.data.formats.delimited import recognise
 from finetune.data.mapping import add_columns, sources_of
-from finetune.data.options import HUB, SUFFIXES, Source
+from finetune.data.options import HUB, Source
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 EXAMPLE = "example"
 """The column that numbers the rows, from 0."""
-
-READERS: dict[str, Callable[[Path, Source, str], pa.Table]] = {
-    "csv": formats.read_csv,
-    "tsv": formats.read_tsv,
-    "jsonl": formats.read_jsonl,
-    "json": formats.read_json,
-    "parquet": formats.read_parquet,
-    "folder": read_folder,
-}
 
 
 def read(source: Source, at: str, seed: int) -> Dataset:
@@ -46,13 +37,12 @@ def read(source: Source, at: str, seed: int) -> Dataset:
         InputError: at a path under ``at``, when it is not there, not readable or empty.
     """
     with phase(f"reading {at}"):
-        written = read_hub(source, at) if source.kind == "hub" else _read_local(source, at)
+        written, delimited = (read_hub(source, at), False) if source.kind == "hub" else _read_local(source, at)
     stop_here(f"reading {at}")
     if not written.num_rows or not written.num_columns:
         raise bad_input(f"{at}.path", f"'{source.path}' has no examples", "name a file that has some")
     _refuse_own_example(written, source, at)
-    delimited = source.kind in ("csv", "tsv")
-    table = formats.recognise(written) if delimited else written
+    table = recognise(written) if delimited else written
     table = add_columns(table, source.columns, at, written if delimited else None, source.encoding)
     table = with_example(table)
     if source.limit is not None and source.limit < table.num_rows:
@@ -91,30 +81,40 @@ def _refuse_own_example(table: pa.Table, source: Source, at: str) -> None:
         raise bad_input(f"{at}.columns", found, f"give the column another name too: `columns: {{{free}: {EXAMPLE}}}`")
 
 
-def _read_local(source: Source, at: str) -> pa.Table:
+def _read_local(source: Source, at: str) -> tuple[pa.Table, bool]:
+    """The rows at a path of this machine, and whether they are of a delimited file, in which all is text."""
     path = resolve_path(source.path, f"{at}.path")
-    kind = source.kind or ("folder" if path.is_dir() else SUFFIXES.get(path.suffix.lower()))
-    if kind is None:
-        found = f"what '{source.path}' is cannot be told from its name"
-        raise bad_input(f"{at}.path", found, _format_advice(path, at))
-    if path.is_dir() != (kind == "folder"):
-        there, wanted = ("a folder", f"a {kind} file") if path.is_dir() else ("a file", "a folder")
+    found = FORMATS.get(source.kind) if source.kind else _format_of(path)
+    if found is None:
+        raise bad_input(f"{at}.path", f"what '{source.path}' is cannot be told from its name", _format_advice(path, at))
+    if path.is_dir() != found.folder:
+        there, wanted = ("a folder", f"a {found.name} file") if path.is_dir() else ("a file", "a folder")
         raise bad_input(f"{at}.path", f"'{source.path}' is {there}, where {wanted} is expected")
     try:
-        return READERS[kind](path, source, at)
+        return found.read(path, source, at), found.delimited
     except OSError as error:
         raise bad_input(f"{at}.path", f"'{source.path}' cannot be read: {error.strerror or error}") from error
 
 
+def _format_of(path: Path) -> type[Format] | None:
+    """The format of what lies there, as far as it can be told."""
+    if path.is_dir():
+        return next(each for each in FORMATS.all().values() if each.folder)
+    return named_by(path.suffix)
+
+
 def _format_advice(path: Path, at: str) -> str:
-    """What to do about a file whose name says nothing: a format is advised only for what it can read."""
+    """Advise on a file whose name says nothing: a format is advised only for what it can read."""
     with open(path, "rb") as file:
-        start = file.read(encodings.HEAD)
-    if advice := encodings.binary(start):
+        start = file.read(HEAD)
+    if advice := not_text(start):
         return advice
+    formats = FORMATS.all()
+    endings = f"known endings: {', '.join(suffix for each in formats.values() for suffix in each.suffixes)}"
     if b"\0" in start:
-        return f"it does not look like text; convert it (known endings: {', '.join(SUFFIXES)})"
-    return f"set `{at}.format` to csv, tsv, jsonl or json (known endings: {', '.join(SUFFIXES)})"
+        return f"it does not look like text; convert it ({endings})"
+    *others, last = (name for name, each in formats.items() if not each.binary and not each.folder)
+    return f"set `{at}.format` to {', '.join(others)} or {last} ({endings})"
 
 
 def read_hub(source: Source, at: str) -> pa.Table:

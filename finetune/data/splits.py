@@ -70,7 +70,7 @@ def _amount(value: float, total: int, path: str) -> int:
 
 
 def _training_amount(split: Split, total: int, left: int) -> int:
-    """How many of the ``left`` examples to train on; shares that add up to 1 are not refused for being rounded."""
+    """Compute how many of the ``left`` examples to train on; shares that add up to 1 are not refused for rounding."""
     if split.train is None:
         return total
     size = _amount(split.train, total, f"{AT}.train")

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from finetune import report
 from finetune.core.digests import text_digest
 from finetune.core.errors import FinetuneError, InputError, bad_input, did_you_mean
 from finetune.core.progress import Progress
@@ -33,18 +32,18 @@ from finetune.diagnose.remedies import (
     judged,
 )
 from finetune.diagnose.sources import find_sources
+from finetune.metrics import unit
 from finetune.models import processor
-from finetune.recipe import load
 from finetune.recipe.resolve import Variant, digest_of
 from finetune.recipe.yaml_text import one_line
-from finetune.report.reading import Run, Study, read_study
-from finetune.report.sides import contributions, side_of
-from finetune.report.units import unit
-from finetune.run.build import hooks_of
-from finetune.run.resources import Resources
-from finetune.run.result import StudyOutcome
+from finetune.results.reading import Run, Study, read_study
+from finetune.results.schema import EvaluationSet
+from finetune.results.variant_scores import contributions, variant_scores
+from finetune.runner.build import make_mitigations
+from finetune.runner.resources import Resources
+from finetune.runner.result import StudyOutcome
 from finetune.stats.components import Decomposition, decompose, orthogonal_array, spare
-from finetune.stats.multibootstrap import by_group
+from finetune.stats.multibootstrap import by_cluster
 from finetune.study.preflight import located, preflight
 from finetune.study.study import run_study
 
@@ -63,7 +62,7 @@ FEWEST = 6
 
 @dataclass
 class Diagnosis:
-    """What a design has shown, and the study that tries what it names."""
+    """The findings of a design, and the study that tries what it names."""
 
     folder: StudyDir
     content: dict[str, Any]
@@ -74,7 +73,7 @@ class Diagnosis:
 
     @property
     def speaks(self) -> bool:
-        """Whether this process tells the person."""
+        """Tell whether this is the process that tells the person."""
         return self.outcomes[0].speaks
 
     @property
@@ -83,10 +82,9 @@ class Diagnosis:
         return [run for outcome in self.outcomes for run in outcome.failed]
 
     def write(self) -> None:
-        """Write `diagnosis.json`, and the report that shows it."""
+        """Write `diagnosis.json`, which the report of the design shows when it is made again."""
         if self.speaks:
             write_json(self.folder.diagnosis, self.content)
-            report.build(self.folder.path)
 
 
 def diagnose(
@@ -149,21 +147,21 @@ def try_remedy(
     assert diagnosis.trial is not None and seeds >= FEWEST
     recipe = replace(diagnosis.trial, seeds=list(range(FRESH, FRESH + seeds)))
     outcome = run_study(recipe, output, new_progress())
-    task = outcome.results["tasks"][0]
+    task = outcome.results.tasks[0]
     study = read_study(outcome.folder)
     before, after = (_tried(runs, task) for runs in study.variants.values())
-    groups, cause = study.groups(task["name"]), diagnosis.content["cause"]["name"]
-    found = judged(before, after, cause, task["higher_is_better"], groups)
+    groups, cause = study.groups(task.name), diagnosis.content["cause"]["name"]
+    found = judged(before, after, cause, task.higher_is_better, groups)
     diagnosis.content["trial"] = {"study": str(outcome.folder), "seeds": recipe.seeds, **found}
     diagnosis.outcomes.append(outcome)
     diagnosis.write()
     return found
 
 
-def _tried(runs: Sequence[Run], task: dict[str, Any]) -> TrialArm:
-    """What a variant's runs under fresh seeds came to."""
+def _tried(runs: Sequence[Run], task: EvaluationSet) -> TrialArm:
+    """Collect what a variant's runs under fresh seeds came to."""
     failed = {run.seed: run.result["status"] in FAILED for run in runs if run.seed is not None}
-    return TrialArm(side_of(runs, task["name"], task["metric"]), failed)
+    return TrialArm(variant_scores(runs, task.name, task.metric), failed)
 
 
 def _chosen(recipe: ResolvedRecipe, name: str | None) -> Variant:
@@ -177,7 +175,7 @@ def _chosen(recipe: ResolvedRecipe, name: str | None) -> Variant:
 def _bare(variant: Variant, vary: Sequence[str], name: str | None = None, digest: str = "") -> Variant:
     """The variant as its runs are trained: nothing is made of them afterwards, and no model is kept."""
     recipe = variant.recipe
-    working = zip(recipe.mitigations, hooks_of(recipe)[1], strict=True)
+    working = zip(recipe.mitigations, make_mitigations(recipe.mitigations), strict=True)
     changes = {
         "mitigations": [options for options, mitigation in working if mitigation.combines is None],
         "train": recipe.train.model_copy(update={"save_model": False}),
@@ -210,7 +208,7 @@ def _sources(
 
 
 def _levels(crossed: Sequence[str], found: dict[Any, str | None], runs: int | None) -> int:
-    """How many levels each source has."""
+    """Decide how many levels each source has."""
     if len(crossed) < 2:
         why = "; ".join(f"{stream}: {reason}" for stream, reason in found.items() if reason)
         told = f"only {crossed[0]} is random here" if crossed else "nothing is random here"
@@ -252,13 +250,13 @@ def _decomposed(
     rows = [matrix[0] for matrix in read if matrix is not None]
     groups = study.groups(name) if same else None
     if groups is not None and len(rows) == len(runs):
-        rows = list(by_group(np.stack(rows), groups))
+        rows = list(by_cluster(np.stack(rows), groups))
     rng = np.random.default_rng(list(study.digest.encode()))
     return decompose(scores, levels, rng, rows if len(rows) == len(runs) else None, same), None
 
 
 def _own_file(recipe: Recipe, task: str) -> bool:
-    """Whether a held-out task has a file of its own, which no split changes."""
+    """Tell whether a held-out task has a file of its own, which no split changes."""
     source = next((held_out.data for held_out in recipe.evaluate if held_out.name == task), recipe.data.test)
     return source is not None and source.limit is None
 
@@ -296,7 +294,7 @@ def _trial(
     """The variant as it is and with the change, in one study; the change is written as a person would write it."""
     alone = recipe.trees[chosen.name] is recipe.shared  # a recipe without variants
     start = "" if alone else f"variants.{chosen.name}."
-    changed = load(recipe.path, [*overrides, *(f"{start}{path}={one_line(value)}" for path, value in changes.items())])
+    changed = recipe.again([*overrides, *(f"{start}{path}={one_line(value)}" for path, value in changes.items())])
     other = changed.variants[0] if alone else next(each for each in changed.variants if each.name == chosen.name)
     name = f"{chosen.name}-{remedy.name}"
     variants = [_bare(chosen, vary), _bare(other, vary, name)]

@@ -45,7 +45,7 @@ class Remedy:
 
 @dataclass(frozen=True)
 class Cause:
-    """What a spread comes from most, and what that says."""
+    """The main cause of a spread, and what that says."""
 
     name: str
     """A stream of randomness, `interactions`, `failures`, `test set` or `nothing`."""
@@ -165,20 +165,20 @@ ALPHA = 0.05
 class TrialArm:
     """A variant's runs in a trial, by seed."""
 
-    side: stats.Side
+    scores: stats.VariantScores
     """Of those that have a score."""
     failed: Mapping[int, bool]
 
     def facts(self) -> dict[str, Any]:
         """In a few numbers."""
-        found = stats.estimate(self.side.scores)
+        found = stats.estimate(self.scores.scores)
         return {"mean": found.mean, "sd": found.sd, "failed": sum(self.failed.values()), "runs": len(self.failed)}
 
 
 def judged(
     before: TrialArm, after: TrialArm, cause: str, higher_is_better: bool, groups: ArrayLike | None = None
 ) -> dict[str, Any]:
-    """Whether a change has helped, from runs without and with it under the same seeds.
+    """Judge whether a change has helped, from runs without and with it under the same seeds.
 
     What was to be cured decides: failures where runs had failed (McNemar's exact test over seeds), else the spread
     (Brown and Forsythe, and the interval of the ratio of SDs). A mean that has become worse, by the exact test of all
@@ -186,7 +186,7 @@ def judged(
     example, where some belong together. `verdict`: helps, harms, mixed (it did what
     it was for, and the mean is worse), undecided.
     """
-    found = stats.compare(after.side, before.side, np.random.default_rng(0), groups)
+    found = stats.compare(after.scores, before.scores, np.random.default_rng(0), groups)
     seeds = sorted(before.failed.keys() & after.failed.keys())
     p_failures = mcnemar([after.failed[seed] for seed in seeds], [before.failed[seed] for seed in seeds])
     if cause == FAILURES:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +12,10 @@ from finetune.core.digests import weights_digest
 from finetune.core.randomness import STREAMS, StreamName, Streams, to_digits
 from finetune.core.run_dir import RunDir
 from finetune.core.runtime import Runtime, make_deterministic
-from finetune.replicas.group import Member
-from finetune.run.build import assemble
-from finetune.run.parity import ready
-from finetune.run.resources import Resources, TaskData
+from finetune.replicas.group import Replica
+from finetune.runner.resources import Resources
+from finetune.runner.session import Session
 from finetune.strategies.base import trained_parameters
-from finetune.train.loop import train
 
 if TYPE_CHECKING:
     from finetune.recipe import Recipe
@@ -45,13 +42,12 @@ def find_sources(recipe: Recipe, resources: Resources, runtime: Runtime) -> dict
     What looks at dropout layers and heads would have to know every hook; this does not.
     """
     make_deterministic(recipe.train.deterministic)
-    data = resources.data(recipe, recipe.data.split.seed)
-    base = ready(resources, recipe, data, runtime)
     runtime = runtime.at("what is random", models.choose_dtype(recipe.model, runtime.device))
-    still = _after(recipe, base, data, Streams.spelled(0), runtime)
+    session = Session.open(resources, recipe, recipe.data.split.seed, runtime)
+    still = _after(session, Streams.spelled(0))
     found: dict[StreamName, str | None] = {"split": _split(recipe, resources)}
     for stream in runtime.track(STREAMS[1:], "finding out what is random"):
-        changed = _after(recipe, base, data, Streams.spelled(to_digits({stream: 1})), runtime)
+        changed = _after(session, Streams.spelled(to_digits({stream: 1})))
         found[stream] = None if runtime.broadcast(changed != still) else SILENT[stream]
     return found
 
@@ -66,13 +62,11 @@ def _split(recipe: Recipe, resources: Resources) -> str | None:
     return None if prints[0] != prints[1] else SILENT["split"]
 
 
-def _after(recipe: Recipe, base: models.BaseModel, data: TaskData, streams: Streams, runtime: Runtime) -> str:
+def _after(session: Session, streams: Streams) -> str:
     """Digest of what is trained after a few steps, which are thrown away."""
-    few = {"max_steps": STEPS, "min_steps": STEPS, "evaluations": 0, "checkpoint_seconds": math.inf}
     with tempfile.TemporaryDirectory() as folder:
-        member = Member(streams, RunDir(Path(folder) / "run"))
-        place = replace(runtime, cache=Path(folder))
-        group, _, _ = assemble(recipe, base, data, [member], place, {})
-        train(group, data.task, data.train.examples, recipe.train.model_copy(update=few), [member], place, None)
-        with group.alone(0) as model:
+        session = replace(session, runtime=replace(session.runtime, cache=Path(folder)))
+        assembled = session.assemble([Replica(streams, RunDir(Path(folder) / "run"))])
+        session.take_steps(assembled, STEPS)
+        with assembled.group.alone(0) as model:
             return weights_digest(trained_parameters(model))

@@ -11,7 +11,7 @@ from finetune.evaluate.store import Predictions
 
 
 def ensemble(stores: Sequence[Predictions], example_score: str) -> Predictions:
-    """What several models predict together: the label with the largest mean of their probabilities, example by example.
+    """Predict with several models together: the label with the largest mean of their probabilities, example by example.
 
     ``stores`` are at least one, of the same examples, with probabilities; ``example_score`` names the metric of the
     `score` column. The loss is the negative log of the mean probability of the right label, nats. Raises ValueError
@@ -42,7 +42,7 @@ def _about(store: Predictions) -> tuple[list[int], list[str], tuple[str, ...]]:
 
 
 def _mean_likelihood(losses: np.ndarray) -> np.ndarray:
-    """(n,) negative log of the mean of likelihoods whose negative logs are ``losses`` (models, n).
+    """Compute the negative log (n,) of the mean of likelihoods whose negative logs are ``losses`` (models, n).
 
     From the losses, since a likelihood may be too small for the float32 that probabilities are stored in.
     """

@@ -1,21 +1,26 @@
-"""Metrics by name: what each measures and which way is up. Light to import: `metric_modules.py` does the sums."""
+"""Finds metrics by the names that recipes use, those of the `evaluate` hub among them, and computes scores.
+
+Light to import: `metric.py` brings `evaluate` when a score is computed.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from finetune.core.errors import FinetuneError, InputError, bad_input, did_you_mean
+from finetune.core.registry import METRICS
+from finetune.metrics import find
+from finetune.metrics.base import Columns, Metric
+from finetune.metrics.unit import Unit
 
 if TYPE_CHECKING:
     import numpy as np
 
     from finetune.evaluate.store import Predictions
-
-Unit = Literal["fraction", "coefficient", "points", "nats", "unknown"]
-"""`fraction`: 0 to 1; `coefficient`: -1 to 1; `points`: 0 to 100; `nats`: from 0 up."""
 
 HUB = "hub:"
 
@@ -25,62 +30,22 @@ LOWER_IS_BETTER = frozenset(
 """Metrics of the `evaluate` hub where less is better; a local script says so with `higher_is_better = False`."""
 
 
-@dataclass(frozen=True)
-class Metric:
-    """One number for the predictions of one run on one held-out task."""
-
-    name: str
-    description: str
-    higher_is_better: bool
-    unit: Unit
-    needs: Literal["labels", "text", "loss", "margin"]
-    """Which columns of the prediction store it reads."""
-
-    def compute(self, predictions: Predictions) -> float:
-        """The score, in the metric's unit. Raises ValueError without rows, or without the columns it needs."""
-        from finetune.evaluate.metric_modules import MODULES
-
-        module = MODULES[self.name]()
-        columns = {name: _column(self.name, predictions, name) for name in module.columns}
-        return float(module.compute(**columns)[self.name])
-
-
-OWN = {
-    metric.name: metric
-    for metric in (
-        Metric("accuracy", "share of right labels", True, "fraction", "labels"),
-        Metric("macro_f1", "mean F1 of the labels that occur in the references", True, "fraction", "labels"),
-        Metric("mcc", "Matthews correlation; 0 when only one label occurs", True, "coefficient", "labels"),
-        Metric("nll", "negative log-likelihood of the reference, a mean over examples", False, "nats", "loss"),
-        Metric("rouge_l", "longest common word subsequence, F-measure, a mean over examples", True, "fraction", "text"),
-        Metric("chrf", "character n-gram F-score of all examples together", True, "points", "text"),
-        Metric("exact_match", "share of texts equal to the reference", True, "fraction", "text"),
-        Metric("loss", "negative log-likelihood of the answers, a mean over tokens", False, "nats", "loss"),
-        Metric("preference_accuracy", "share of chosen answers likelier than the rejected", True, "fraction", "margin"),
-    )
-}
-"""The metrics that need no download."""
-
-NAMES: tuple[str, ...] = tuple(OWN)
-
-
-@dataclass(frozen=True)
 class HubMetric(Metric):
     """A metric of `evaluate.load`. The score is the first number in what it returns."""
 
-    module: Any
-    """The loaded `evaluate.EvaluationModule`."""
-    folder: TemporaryDirectory
-    """Where the module may keep files; it goes when this object does."""
+    def __init__(self, name: str, module: Any, higher_is_better: bool, folder: TemporaryDirectory[str]):
+        self.name, self.unit, self.higher_is_better = name, Unit(name), higher_is_better
+        self.module = module
+        """The loaded `evaluate.EvaluationModule`."""
+        self.folder = folder
+        """Where the module may keep files; it goes when this object does."""
 
-    def compute(self, predictions: Predictions) -> float:
-        """The score. Raises FinetuneError when the module fails on these predictions, or returns no number."""
+    def value(self, columns: Columns) -> float:
+        """Compute the score. Raises FinetuneError when the module fails on these predictions, or returns no number."""
         features = _features(self.module)
-        columns = {
-            name: _fitted(_column(self.name, predictions, name), features[name], predictions) for name in features
-        }
+        given = {name: _fitted(columns[name.removesuffix("s")], features[name], columns) for name in features}
         try:
-            result = self.module.compute(**columns)
+            result = self.module.compute(**given)
         except Exception as error:  # foreign code: anything can come out of it
             self.module.writer = None  # else the rows it choked on would be counted the next time
             raise FinetuneError(f"{self.name} failed on the predictions: {error}") from error
@@ -89,35 +54,53 @@ class HubMetric(Metric):
                 return float(value)
         raise FinetuneError(f"{self.name} returned no number, but: {result}")
 
+    def contributions(self, columns: Columns) -> Any:
+        """Refuse: what foreign code adds up is not known."""
+        raise NotImplementedError(f"{self.name} has no contributions")
+
 
 def check(name: str, at: str = "task.metrics") -> None:
     """Raise an :class:`InputError` at recipe path ``at`` for a name that cannot be a metric. Loads nothing."""
     if name.startswith(HUB) and name != HUB:
         return
-    if name not in OWN:
-        advice = did_you_mean(name, (*NAMES, HUB + "NAME"))
+    if find(name) is None:
+        advice = did_you_mean(name, (*METRICS.all(), HUB + "NAME"))
         raise bad_input(at, f"there is no metric called '{name}'", advice)
 
 
 def load(name: str, at: str = "task.metrics") -> Metric:
-    """The metric called ``name``; an :class:`InputError` at recipe path ``at`` when there is none.
+    """Find the metric called ``name``; an :class:`InputError` at recipe path ``at`` when there is none.
 
     ``hub:NAME`` is fetched and imported here, once in a process: so load metrics before training, not after it.
     """
     check(name, at)
-    if not name.startswith(HUB):
-        return OWN[name]
+    own = find(name)
+    if own is not None:
+        return own
     try:
         return _from_hub(name)
     except InputError as error:
         raise InputError(replace(problem, path=at) for problem in error.problems) from error
 
 
-def scores_of(name: str, prediction: list[str], reference: list[str]) -> np.ndarray:
-    """(n,) float64: the per-example scores whose mean is the metric ``name``: accuracy, exact_match or rouge_l."""
-    from finetune.evaluate.metric_modules import PER_EXAMPLE
+def score(predictions: Predictions, names: Sequence[str]) -> dict[str, float]:
+    """Compute each metric, in its unit. Raises ValueError without rows, or without the columns that one needs."""
+    from finetune.evaluate.metric import compute
 
-    return PER_EXAMPLE[name](prediction, reference)
+    metrics, columns = [load(name) for name in names], predictions.columns()
+    for metric in metrics:
+        metric.check(columns)
+    values = compute([metric for metric in metrics if not isinstance(metric, HubMetric)], columns)
+    # One by one: each may fail in its own way, and calls its numbers as it likes.
+    values |= {metric.name: metric.value(columns) for metric in metrics if isinstance(metric, HubMetric)}
+    return {name: values[name] for name in names}
+
+
+def scores_of(name: str, prediction: Sequence[str], reference: Sequence[str]) -> np.ndarray:
+    """Compute the per-example scores, (n,) float64, whose mean is the metric ``name``."""
+    found = load(name).per_example({"prediction": prediction, "reference": reference})
+    assert found is not None, f"{name} is a mean over examples"
+    return found
 
 
 @cache
@@ -130,13 +113,13 @@ def _from_hub(name: str) -> HubMetric:
         module = evaluate.load(source, keep_in_memory=True, cache_dir=folder.name)
     except Exception as error:  # network, hub, missing packages, or a mistake inside a foreign script
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        advice = f"check the name and the network, or use one that needs none: {', '.join(NAMES)}"
+        advice = f"check the name and the network, or use one that needs none: {', '.join(METRICS.all())}"
         raise bad_input(None, f"{name} cannot be loaded: {reason}", advice) from error
     unknown = sorted(set(_features(module)) - {"predictions", "references"})
     if unknown:
         raise bad_input(None, f"{name} wants columns that no task here has: {', '.join(unknown)}", "use another metric")
     upwards = getattr(module, "higher_is_better", source.rstrip("/").rpartition("/")[2] not in LOWER_IS_BETTER)
-    return HubMetric(name, module.description.strip().partition("\n")[0], upwards, "unknown", "text", module, folder)
+    return HubMetric(name, module, bool(upwards), folder)
 
 
 def _features(module: Any) -> dict[str, Any]:
@@ -144,20 +127,13 @@ def _features(module: Any) -> dict[str, Any]:
     return dict(module.features[-1] if isinstance(module.features, list) else module.features)
 
 
-def _column(metric: str, predictions: Predictions, column: str) -> Any:
-    """The column of the store that `evaluate` calls ``column``."""
-    values = getattr(predictions, column.removesuffix("s") if column in ("predictions", "references") else column)
-    if values is None or not len(values):
-        raise ValueError(f"{metric} needs the column '{column}' of at least one prediction")
-    return values
-
-
-def _fitted(texts: list[str], feature: Any, predictions: Predictions) -> list[Any]:
+def _fitted(texts: list[str], feature: Any, columns: Columns) -> list[Any]:
     """Labels or texts in the type that a foreign module asks for: text, a list with one text, or label numbers."""
     inner = getattr(feature, "feature", None) or (feature[0] if isinstance(feature, list) else None)
     if inner is not None:
-        return [[value] for value in _fitted(texts, inner, predictions)]
+        return [[value] for value in _fitted(texts, inner, columns)]
     if not str(feature.dtype).startswith(("int", "uint")):
         return texts
-    numbers = {label: number for number, label in enumerate(predictions.labels or sorted(set(predictions.reference)))}
+    labels = columns["labels"] or sorted(set(columns["reference"]))
+    numbers = {label: number for number, label in enumerate(labels)}
     return [numbers.get(text, -1) for text in texts]

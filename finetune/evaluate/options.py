@@ -1,4 +1,4 @@
-"""What a recipe's `evaluate:` and `scoring:` sections may say."""
+"""The options of a recipe's `evaluate:` and `scoring:` sections."""
 
 from __future__ import annotations
 

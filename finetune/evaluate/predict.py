@@ -27,7 +27,7 @@ def predict(
     answers: bool = True,
     title: str = "scoring",
 ) -> list[Predictions]:
-    """What each run of ``group`` says of every example. Processes share the work, and all get the whole tables.
+    """Predict every example with each run of ``group``. Processes share the work, and all get the whole tables.
 
     Without ``answers`` nothing is generated, and only the losses mean anything. A batch of which memory runs out is
     halved. Raises Interrupted after the batch in which any process was asked to stop; ``title`` is what is shown.
@@ -55,7 +55,7 @@ def predict(
 
 
 def batches_of(examples: Sequence[Example], task: Task, size: int) -> list[list[int]]:
-    """Places of the examples that are scored at once, at most ``size``."""
+    """Find which examples to score at once: their places, at most ``size`` of them a batch."""
     # Alike in length, so that little is padded; the longest first, so that memory runs out at once if it does.
     lengths = np.array([example.length for example in examples])
     order = np.argsort(-lengths, kind="stable")
@@ -65,13 +65,12 @@ def batches_of(examples: Sequence[Example], task: Task, size: int) -> list[list[
 def _predict(
     group: ReplicaGroup, task: Task, examples: Sequence[Example], runtime: Runtime, answers: bool
 ) -> list[list[Prediction]]:
-    """For each example what each run says of it, (N, R)."""
+    """Give each run's prediction for each example, (N, R)."""
     every, counts = [*examples] * group.count, [len(examples)] * group.count  # replica by replica
     try:
         with torch.inference_mode(), runtime.autocast():
-            task.way(group.model, group.count)  # which may try the model out, and is not to be taken for a batch
-            batch = {name: value.to(runtime.device) for name, value in task.collate(every, counts).items()}
-            batch = task.arranged(group.model, batch)
+            task.loss_path(group.model, group.count)  # which may try the model out, and is not to be taken for a batch
+            batch = task.batch_for(group.model, every, runtime.device, counts)
             with group.on(every, batch, counts):
                 found = task.predict(group.model, every, batch)
             texts = task.generate(group.model, every, runtime.device) if answers else None
@@ -101,12 +100,7 @@ def _table(task: Task, examples: Sequence[Example], predictions: Sequence[Predic
         score=loss / weight if by_loss else metrics.scores_of(task.example_score, texts, references),
         loss=loss,
         weight=weight,
-        margin=np.asarray(margins) if margins else None,
-        probabilities=np.stack(probabilities) if probabilities else None,
+        margin=np.asarray(margins) if "margin" in task.fills else None,
+        probabilities=np.stack(probabilities) if "probabilities" in task.fills else None,
         labels=task.labels,
     )
-
-
-def score(predictions: Predictions, names: Sequence[str]) -> dict[str, float]:
-    """The value of each metric."""
-    return {name: metrics.load(name).compute(predictions) for name in names}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,14 +16,14 @@ from finetune.core.run_dir import atomic
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What one run predicted for the ``n`` examples of one held-out task. Rows may stand in any order."""
+    """One run's predictions for the ``n`` examples of one held-out task. Rows may stand in any order."""
 
     example: np.ndarray
     """(n,) int64: row number in the held-out set, the same for all runs; no number twice."""
     prediction: list[str]
-    """The predicted label, or the generated text."""
+    """The predicted label or number, or the generated text."""
     reference: list[str]
-    """The true label, or the text that was wanted."""
+    """The true label or number, or the text that was wanted."""
     score: np.ndarray
     """(n,) float64: 1 or 0 for a right or wrong label, ROUGE-L in [0, 1] for a text."""
     loss: np.ndarray | None = None
@@ -30,7 +31,7 @@ class Predictions:
     weight: np.ndarray | None = None
     """(n,) float64: label tokens counted in `loss`; 1 for classification."""
     probabilities: np.ndarray | None = None
-    """(n, labels) float32, classification only."""
+    """(n, labels) float32, where one label of several is the answer."""
     labels: tuple[str, ...] = ()
     """What the columns of `probabilities` stand for."""
     margin: np.ndarray | None = None
@@ -52,6 +53,10 @@ class Predictions:
 
     def __len__(self) -> int:
         return len(self.example)
+
+    def columns(self) -> dict[str, Any]:
+        """Give the columns by name, as metrics read them."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
 
     def write(self, path: Path, key: str = "") -> None:
         """Write the rows, in order of `example`, as parquet; a crash leaves the old file or the new one.
@@ -75,14 +80,14 @@ class Predictions:
 
 
 def read_if(path: Path, key: str) -> Predictions | None:
-    """The predictions stored in ``path``, if they come from the weights, data and options that ``key`` stands for."""
+    """Read the predictions in ``path`` if they come from the weights, data and options that ``key`` stands for."""
     if not path.exists() or pq.read_schema(path).metadata.get(b"key", b"").decode() != key:
         return None
     return read(path)
 
 
 def read(path: Path) -> Predictions:
-    """The predictions stored in ``path``, in order of `example`; columns without any value come back as None."""
+    """Read the predictions in ``path``, in order of `example`; columns without any value come back as None."""
     # Not `read_table`, which takes `key=value` folders above the file for more columns.
     table = pq.ParquetFile(path).read()
     labels = tuple(json.loads(table.schema.metadata[b"labels"]))
@@ -109,7 +114,7 @@ def _floats(values: np.ndarray | None, n: int) -> pa.Array:
 
 
 def _rows(matrix: np.ndarray | None, n: int) -> pa.Array:
-    """A (n, labels) matrix as ``list<float32>``, row by row."""
+    """Give a matrix (n, labels) as ``list<float32>``, row by row."""
     if matrix is None:
         return pa.nulls(n, pa.list_(pa.float32()))
     offsets = np.arange(n + 1, dtype=np.int32) * matrix.shape[1]
@@ -117,5 +122,5 @@ def _rows(matrix: np.ndarray | None, n: int) -> pa.Array:
 
 
 def _numbers(column: pa.ChunkedArray) -> np.ndarray | None:
-    """A float column, or None when it holds no value at all."""
+    """Give a float column, or None when it holds no value at all."""
     return None if column.null_count == len(column) else column.to_numpy()

@@ -1,4 +1,4 @@
-"""What the mitigations share that score and keep an average of the weights of many steps."""
+"""The base class of the mitigations that score and keep an average of the weights of many steps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Averaging(Mitigation):
     """By name, each of its parameter's shape; empty as long as there is nothing to average."""
 
     def start(self) -> None:
-        """Begin with the weights as they are."""
+        """Begin the averages with the weights as they are."""
         self.averages = {name: value.detach().clone() for name, value in self.training_state.parameters.items()}
 
     def include(self, share: float) -> None:

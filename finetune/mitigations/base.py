@@ -1,4 +1,4 @@
-"""What a mitigation is."""
+"""The base class of mitigations."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 class Runs(Protocol):
-    """A variant's finished runs, as a mitigation that combines them meets them."""
+    """A variant's finished runs, as a mitigation that combines them is given them."""
 
     @property
     def seeds(self) -> Sequence[int]:
-        """The seeds of all of them, in ascending order."""
+        """Give the seeds of all the runs, in ascending order."""
 
     def validated(self, seeds: Sequence[int]) -> float:
-        """How good the mean of some runs' weights is on the validation split: more is better, whatever the metric."""
+        """Score the mean of some runs' weights on the validation split: more is better, whatever the metric."""
 
 
 class Mitigation(TrainingHook):
@@ -59,14 +59,15 @@ class Mitigation(TrainingHook):
 
     @property
     def makes(self) -> tuple[str, ...]:
-        """What it combines finished runs into, by name, each of which becomes a folder beside those of the seeds."""
+        """Name what it combines finished runs into; each becomes a folder beside those of the seeds."""
         return ()
 
     @property
     def validates(self) -> bool:
-        """Whether :meth:`choose` asks for validation scores."""
+        """Tell whether :meth:`choose` asks for validation scores."""
         return False
 
     def choose(self, made: str, runs: Runs) -> Sequence[int]:
-        """The seeds of the runs that go into one of what it :attr:`makes`; there is at least one finished run."""
+        """Choose the seeds of the runs that go into one of what it :attr:`makes`; there is at least one finished
+        run."""
         return runs.seeds

@@ -74,7 +74,7 @@ class ChildTuning(Mitigation):
             raise bad_input(f"{at}.type", found, "use strategy full or partial, or leave child-tuning out")
 
     def _masked(self, model: torch.nn.Module, pretrained: Iterable[str]) -> list[str]:
-        """Names of the parameters that the mode is about."""
+        """Name the parameters that the mode is about."""
         if self.options.mode == "F":
             return list(pretrained)
         blocks = tuple(f"{block}." for block in find_blocks(model))
@@ -118,7 +118,8 @@ class ChildTuning(Mitigation):
             self._child[name] = rows.view_as(child).to(child.device)
 
     def _information(self) -> dict[str, torch.Tensor]:
-        """Fisher information of each weight (its diagonal, as the data show it), times the number of examples."""
+        """Compute the Fisher information of each weight (its diagonal, as the data show it), times the number of
+        examples."""
         import torch
 
         training_state, examples = self.training_state, self.training_state.examples
@@ -136,8 +137,8 @@ class ChildTuning(Mitigation):
         return found
 
     def _best(self, information: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Where the `reserve` share of each replica's weights with the most information is. Weights without any are
-        never among them, even where fewer have some."""
+        """Find the `reserve` share of each replica's weights with the most information: a mask. Weights without any
+        information are never among them, even where this leaves fewer than the share."""
         import torch
 
         if not information:

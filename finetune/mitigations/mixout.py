@@ -95,7 +95,8 @@ class Mixout(Mitigation):
                 module.training = True
 
     def _draw(self, name: str) -> torch.Tensor:
-        """What to multiply W - W0 with in this step, (R, 1, inputs) or its like: 0, or 1 / (1 - p)."""
+        """Draw the factor of W - W0 in this step, 0 or 1 / (1 - p): (R, 1, inputs), or transposed where the weight
+        is."""
         outputs = -1 if _is_transposed(self._layers[name]) else -2
         inputs = self._starts[name].select(outputs, 0)  # as many draws as a layer has inputs, of each replica its own
         number = list(self.training_state.parameters).index(name)
@@ -104,13 +105,13 @@ class Mixout(Mitigation):
 
 
 def mixed(weight: torch.Tensor, start: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
-    """``share`` of the way from ``start`` to ``weight``. With 0 for the weights that are mixed out and 1 / (1 - p) for
-    the others it is the paper's (mask W0 + (1 - mask) W - p W0) / (1 - p)."""
+    """Move ``share`` of the way from ``start`` to ``weight``. With 0 for the weights that are mixed out and 1 / (1 - p)
+    for the others it is the paper's (mask W0 + (1 - mask) W - p W0) / (1 - p)."""
     return start + (weight - start) * share
 
 
 def linear_layers(model: torch.nn.Module, names: Collection[str]) -> dict[str, torch.nn.Module]:
-    """The linear layers whose weight is one of ``names``, by that name; stacked ones too."""
+    """Find the linear layers whose weight is one of ``names``, by that name; stacked ones too."""
     import torch
     from transformers.pytorch_utils import Conv1D
 
@@ -122,12 +123,12 @@ def linear_layers(model: torch.nn.Module, names: Collection[str]) -> dict[str, t
 
 
 def _is_transposed(layer: torch.nn.Module) -> bool:
-    """Whether a layer's weight is (inputs, outputs)."""
+    """Tell whether a layer's weight is (inputs, outputs)."""
     from transformers.pytorch_utils import Conv1D
 
     return isinstance(_plain(layer), Conv1D)
 
 
 def _plain(module: torch.nn.Module) -> Any:
-    """What a stacked module stands in for, or the module itself."""
+    """Give the module that a stacked one stands in for, or the module itself."""
     return getattr(module, "plain", module)

@@ -54,7 +54,7 @@ class NEFTune(Mitigation):
             yield
 
     def _noised(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """``embeddings`` (rows, T, D) with noise."""
+        """Add noise to ``embeddings`` (rows, T, D)."""
         noise = noise_like(self.training_state, embeddings, "uniform")
         tokens = over_examples(self.training_state, noise.new_ones(noise.shape[:2]), "sum")
         scale = self.options.alpha / (tokens * noise.shape[2]).sqrt()

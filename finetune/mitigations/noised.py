@@ -1,5 +1,5 @@
-"""What R3F and R4F share: a second pass with noise on the input embeddings, and what it costs to say otherwise there
-(Aghajanyan et al. 2021, section 2)."""
+"""The base class of R3F and R4F: a second pass with noise on the input embeddings, and a penalty on outputs that differ
+there (Aghajanyan et al. 2021, section 2)."""
 
 from __future__ import annotations
 
@@ -56,5 +56,5 @@ class Noised(Mitigation):
         return losses + self.options.strength * outputs.by_example(apart)
 
     def _noised(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """``embeddings`` (rows, T, D) with noise."""
+        """Add noise to ``embeddings`` (rows, T, D)."""
         return added(embeddings, self.options.eps * noise_like(self.training_state, embeddings, self.options.noise))

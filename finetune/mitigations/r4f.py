@@ -78,11 +78,11 @@ class R4F(Noised):
 
     @property
     def _weight(self) -> torch.nn.Parameter:
-        """The weight that learns: the one that was found, or peft's copy of it."""
+        """Give the weight that learns: the head's own, or peft's copy of it."""
         module, _, key = self._name.rpartition(".")
         names = (f".{self._name}", f".{module}.modules_to_save.default.{key}")
         return next(value for name, value in self.training_state.parameters.items() if f".{name}".endswith(names))
 
     def _matrices(self, value: torch.Tensor) -> torch.Tensor:
-        """Something of the weight's shape as each replica's matrix, (R, outputs, inputs): a view."""
+        """View a value of the weight's shape as each replica's matrix, (R, outputs, inputs)."""
         return value.view(len(self.training_state.streams), *value.shape[-2:])

@@ -82,7 +82,7 @@ class Smart(Mitigation):
         return losses + self.options.strength * outputs.by_example(apart)
 
     def worst_change(self, outputs: Outputs, again: Callable[[], Outputs]) -> torch.Tensor:
-        """The change of the input embeddings (rows, T, D), float32, that was found."""
+        """Find the worst small change of the input embeddings: (rows, T, D), float32."""
         import torch
 
         wanted, options = outputs.logits.detach(), self.options

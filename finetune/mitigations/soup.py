@@ -54,7 +54,7 @@ class Soup(Mitigation):
 
 
 def greedy(seeds: Sequence[int], validated: Callable[[Sequence[int]], float]) -> list[int]:
-    """The paper's recipe 1: in order of their own scores, those seeds that do not lower the score of the mean.
+    """Choose seeds by the paper's recipe 1: in order of their own scores, those that do not lower the mean's.
 
     ``validated`` scores the mean of some seeds, more is better. The first is the best one alone, so that what comes out
     is never worse than it. Of equally good seeds the earlier is tried first.

@@ -1,20 +1,23 @@
 """A base model from the hub (with a revision), a folder, a GGUF file, or an installed package."""
 
 from finetune.models.base import BaseModel, head_parameters, initialise
-from finetune.models.configuration import is_masked, positions_of, rows_of, rows_said
+from finetune.models.configuration import dropout_of, is_masked, positions_of, rows_of, rows_said, width_of
 from finetune.models.devices import choose_device, choose_dtype, choose_parts, explain_dtype, processor
 from finetune.models.facts import Facts, facts_of
 from finetune.models.fit import modules_of
+from finetune.models.heads import Architecture, OwnHead, is_ours
 from finetune.models.loading import load_base, load_config, load_tokenizer, skeleton, weightless_base
 from finetune.models.places import Location, ModelOptions, check_files, locate
 from finetune.models.pooling import Pooling, declared
 from finetune.models.small import draw_small
 
 __all__ = [
+    "Architecture",
     "BaseModel",
     "Facts",
     "Location",
     "ModelOptions",
+    "OwnHead",
     "Pooling",
     "check_files",
     "choose_device",
@@ -22,11 +25,13 @@ __all__ = [
     "choose_parts",
     "declared",
     "draw_small",
+    "dropout_of",
     "explain_dtype",
     "facts_of",
     "head_parameters",
     "initialise",
     "is_masked",
+    "is_ours",
     "load_base",
     "load_config",
     "load_tokenizer",
@@ -38,4 +43,5 @@ __all__ = [
     "rows_said",
     "skeleton",
     "weightless_base",
+    "width_of",
 ]

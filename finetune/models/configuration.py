@@ -1,11 +1,11 @@
-"""What a model's configuration says of it, which each family says in its own way, or not at all."""
+"""Facts of a model's configuration, which each family says in its own way, or not at all."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from finetune.core.errors import bad_input
-from finetune.models.pooling import POOLED
+from finetune.models.heads import Architecture, OwnHead, is_ours
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -35,7 +35,7 @@ def text_config(config: Any) -> Any:
 
 
 def is_masked(config: Any) -> bool:
-    """Whether a model was trained to fill in words from both sides; few configurations have `is_decoder`."""
+    """Tell whether a model was trained to fill in words from both sides; few configurations have `is_decoder`."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
     return config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
@@ -51,20 +51,26 @@ def lay_over(config: Any, values: dict[str, Any]) -> Any:
     return config
 
 
-def check_class(config: Any, architecture: str) -> None:
+def check_class(config: Any, architecture: Architecture) -> None:
     """Refuse a model of which transformers has no class for a task, with the tasks for which it has one."""
     import transformers
 
-    if architecture == POOLED or _has(config, getattr(transformers, architecture), architecture):
+    if isinstance(architecture, OwnHead) or is_ours(architecture):
         return  # a head of our own is put on any model
+    if _has(config, getattr(transformers, architecture), architecture):
+        return
     others = [task for name, task in TASKS.items() if _has(config, getattr(transformers, name), name)]
     if getattr(config, "is_encoder_decoder", False):  # whose halves cannot be trained alone here
         others = [task for task in others if task == TASKS["AutoModelForSequenceClassification"]]
     raise bad_input(
         "model.source",
-        f"is a {config.model_type} model, of which transformers has no class for task {TASKS[architecture]}",
+        f"is a {config.model_type} model, of which transformers has no {_named(architecture)}",
         f"use another base, or a task that it can do: {', '.join(others)}" if others else "use another base",
     )
+
+
+def _named(architecture: str) -> str:
+    return f"class for task {TASKS[architecture]}" if architecture in TASKS else architecture
 
 
 def _has(config: Any, auto: Any, architecture: str) -> bool:
@@ -72,7 +78,7 @@ def _has(config: Any, auto: Any, architecture: str) -> bool:
 
 
 def positions_of(model: PreTrainedModel) -> int | None:
-    """How many tokens a text may have for ``model``, which may be without weights or wrapped; None: no limit is known.
+    """Find how many tokens a text may have for ``model``, which may be weightless or wrapped; None: no limit known.
 
     A table of positions that has a padding row counts from behind it (RoBERTa and its kin: transformers'
     `create_position_ids_from_input_ids`), so that its last rows are as many fewer.
@@ -88,13 +94,13 @@ def positions_of(model: PreTrainedModel) -> int | None:
 
 
 def rows_said(config: Any) -> int | None:
-    """How many tokens a configuration says that there are; None where it does not."""
+    """Count the tokens that a configuration says there are; None where it does not."""
     said = getattr(text_config(config), "vocab_size", None)
     return said if isinstance(said, int) and said > 0 else None
 
 
 def rows_of(model: PreTrainedModel) -> int | None:
-    """How many tokens the model's table has rows for; None where it has no plain table."""
+    """Count the tokens that the model's table has rows for; None where it has no plain table."""
     import torch
 
     try:
@@ -102,3 +108,16 @@ def rows_of(model: PreTrainedModel) -> int | None:
     except NotImplementedError:
         return None
     return len(table.weight) if isinstance(table, torch.nn.Embedding) else None
+
+
+def width_of(config: Any) -> int:
+    """Features of a bare model's last hidden states."""
+    text = config.get_text_config()
+    return int(getattr(text, "word_embed_proj_dim", None) or text.hidden_size)
+
+
+def dropout_of(config: Any) -> float:
+    """Share of a text's vector that is dropped in training, as the family's own classifiers do."""
+    names = ("classifier_dropout", "hidden_dropout_prob", "seq_classif_dropout", "dropout")
+    found = (getattr(config, name, None) for name in names)
+    return next((float(value) for value in found if isinstance(value, int | float)), 0.0)

@@ -1,4 +1,4 @@
-"""Whether a checkpoint fits the model it is loaded into: from what transformers reports on loading."""
+"""The fit of a checkpoint to the model it is loaded into: from what transformers reports on loading."""
 
 from __future__ import annotations
 
@@ -65,17 +65,17 @@ def fit_of(
 
 
 def is_pooler(name: str) -> bool:
-    """Whether a weight belongs to a pooler, which most checkpoints lack and every head is trained with."""
+    """Tell whether a weight belongs to a pooler, which most checkpoints lack and every head is trained with."""
     return any(part.startswith("pooler") for part in name.split("."))
 
 
 def is_named(name: str, patterns: Iterable[str]) -> bool:
-    """Whether a pattern of `model.new` names this weight, or a module that holds it."""
+    """Tell whether a pattern of `model.new` names this weight, or a module that holds it."""
     return any(fnmatchcase(f".{name}.", f"*.{pattern}.*") for pattern in patterns)
 
 
 def _matters(name: str, model: PreTrainedModel) -> bool:
-    """Whether a weight that ``model`` has no place for is more than a pooler, or the head of another task."""
+    """Tell whether a weight that ``model`` has no place for is more than a pooler, or the head of another task."""
     inner = name.removeprefix(f"{model.base_model_prefix}.")
     below = inner.partition(".")[0] in dict(model.base_model.named_children())
     return (below or model.get_output_embeddings() is not None) and not is_pooler(inner)
@@ -104,7 +104,7 @@ def _found(
     elsewhere: Mapping[str, str],
     source: str,
 ) -> str:
-    """What does not fit, in words: a few weights, and how many of how many."""
+    """Say what does not fit: a few weights, and how many of how many."""
     said = []
     if missing := [name for name in foreign if name not in shapes]:
         shown = [f"{name} (there is {elsewhere[name]})" if name in elsewhere else name for name in missing]
@@ -116,7 +116,7 @@ def _found(
 
 
 def _advice(foreign: list[str], counted: set[str], elsewhere: Mapping[str, str]) -> str:
-    """What to write: the names for `model.new`, unless the checkpoint is of another model, or named otherwise."""
+    """Say what to write: the names for `model.new`, unless the checkpoint is of another model, or named otherwise."""
     if len(elsewhere) > len(foreign) / 2:
         return (
             "save the checkpoint under the names that transformers gives its weights (without what wrapped the model)"

@@ -15,8 +15,8 @@ from finetune.core.errors import bad_input
 from finetune.models.base import BaseModel, head_parameters
 from finetune.models.configuration import check_class, lay_over
 from finetune.models.fit import fit_of
+from finetune.models.heads import Architecture, OwnHead, is_ours
 from finetune.models.places import Location, ModelOptions, check_files, locate
-from finetune.models.pooling import POOLED
 from finetune.models.weights import weight_shapes
 
 if TYPE_CHECKING:
@@ -55,8 +55,8 @@ def _has_tokenizer(folder: Path) -> bool:
     return any((folder / name).exists() for name in ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json"))
 
 
-def load_base(options: ModelOptions, architecture: str, new_head: bool = False, **config: Any) -> BaseModel:
-    """Load weights into ``architecture`` (a transformers Auto class); ``config`` overrides its configuration.
+def load_base(options: ModelOptions, architecture: Architecture, new_head: bool = False, **config: Any) -> BaseModel:
+    """Load weights into ``architecture`` (such as a transformers Auto class); ``config`` overrides its configuration.
 
     With ``new_head`` a head that the checkpoint brings is drawn afresh like one that it lacks: its outputs may stand
     for other labels, or for the same ones in another order. Raises :class:`InputError` when the checkpoint does not
@@ -92,7 +92,7 @@ def load_base(options: ModelOptions, architecture: str, new_head: bool = False, 
 
 
 def weightless_base(options: ModelOptions, empty: PreTrainedModel, new_head: bool = False) -> BaseModel:
-    """What :func:`load_base` would make of an ``empty`` :func:`skeleton`, from the names and shapes of weights alone.
+    """Make what :func:`load_base` would of an ``empty`` :func:`skeleton`, from names and shapes of weights alone.
 
     Raises what it would. Where these do not say (a GGUF file, a model that is still on the hub, weights packed into few
     bits or converted by their values), the loading itself decides.
@@ -120,18 +120,22 @@ def weightless_base(options: ModelOptions, empty: PreTrainedModel, new_head: boo
     return BaseModel(empty, fit.new, (*fit.lines(), *said))
 
 
-def class_of(architecture: str) -> Any:
-    """A transformers Auto class, or the one of our own that is made in the same way."""
+def class_of(architecture: Architecture) -> Any:
+    """A transformers Auto class, or one of ours, which are made in the same way."""
     import transformers
 
-    if architecture != POOLED:
+    if isinstance(architecture, OwnHead):
+        from finetune.models.headed import headed
+
+        return headed(architecture)
+    if not is_ours(architecture):
         return getattr(transformers, architecture)
     from finetune.models.pooled import PooledForSequenceClassification
 
     return PooledForSequenceClassification
 
 
-def skeleton(options: ModelOptions, architecture: str, **config: Any) -> PreTrainedModel:
+def skeleton(options: ModelOptions, architecture: Architecture, **config: Any) -> PreTrainedModel:
     """The architecture without weights (on torch's `meta` device): what a dry run needs, at no cost."""
     import torch
 
@@ -141,7 +145,7 @@ def skeleton(options: ModelOptions, architecture: str, **config: Any) -> PreTrai
         return skeleton_of(options, architecture, settings)
 
 
-def skeleton_of(options: ModelOptions, architecture: str, config: Any, **settings: Any) -> PreTrainedModel:
+def skeleton_of(options: ModelOptions, architecture: Architecture, config: Any, **settings: Any) -> PreTrainedModel:
     """The same of a configuration that is there, drawn as transformers draws it, on torch's present device."""
     with _loading(locate(options.source), "model.source"):
         make = class_of(architecture).from_config

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from finetune.models.heads import Architecture
 from finetune.models.loading import skeleton_of
 from finetune.models.places import ModelOptions
 
@@ -19,7 +20,7 @@ MOST_PARAMETERS = 150_000_000
 LAYERS = ("num_hidden_layers", "num_layers", "encoder_layers", "decoder_layers", "num_decoder_layers")
 
 
-def draw_small(options: ModelOptions, architecture: str, config: Any) -> PreTrainedModel | None:
+def draw_small(options: ModelOptions, architecture: Architecture, config: Any) -> PreTrainedModel | None:
     """Two blocks of ``config`` (more where it has several kinds of blocks, all where it does not let itself be
     changed), drawn as transformers draws them, in float32 on the CPU. None where even that has too many parameters."""
     import torch
@@ -55,7 +56,7 @@ def shrunk(config: Any) -> Any:
 
 
 def _of_each(value: Any, counts: Any) -> bool:
-    """Whether a setting says something of every block."""
+    """Tell whether a setting says something of every block."""
     return isinstance(value, list | tuple) and len(value) > BLOCKS and len(value) in counts and all(map(_plain, value))
 
 

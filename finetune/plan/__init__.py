@@ -1,1 +1,1 @@
-"""How many seeds and examples a study needs, and what they cost."""
+"""Planning: how many seeds and examples a study needs, and what they cost."""

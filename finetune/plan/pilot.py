@@ -1,4 +1,4 @@
-"""What a small study that was run says about a larger one: what moves its differences, and what a run takes."""
+"""Lessons of a small study for a larger one: what moves its differences, and what a run takes."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.core.errors import bad_input
-from finetune.report.sides import contributions
-from finetune.stats.multibootstrap import by_group
+from finetune.results.variant_scores import contributions
+from finetune.stats.multibootstrap import by_cluster
 from finetune.stats.power import Noise
 
 if TYPE_CHECKING:
     from finetune.recipe import ResolvedRecipe
-    from finetune.report.reading import Run, Study
+    from finetune.results.reading import Run, Study
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one run of a variant takes, by the pilot; None: not known."""
+    """The cost of one run of a variant, by the pilot; None: not known."""
 
     variant: str
     seconds: float | None
@@ -108,11 +108,11 @@ def _matrix(study: Study, task: dict[str, Any], runs: Sequence[Run]) -> NDArray[
     labels = study.groups(task["name"])
     if labels is None or labels.max() == 0:
         return matrix
-    return by_group(matrix, labels)
+    return by_cluster(matrix, labels)
 
 
 def costs(recipe: ResolvedRecipe, study: Study) -> list[Cost]:
-    """What a run of each of the recipe's variants takes, by the pilot's runs of the same name."""
+    """Read what a run of each of the recipe's variants takes from the pilot's runs of the same name."""
     return [_cost(study, variant.name, variant.digest) for variant in recipe.variants]
 
 

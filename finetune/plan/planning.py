@@ -1,4 +1,4 @@
-"""How many seeds and held-out examples a study needs to see a difference, and what it would cost."""
+"""Planning a study: the seeds and held-out examples that it needs to see a difference, and their cost."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from finetune.stats.power import ALPHA, POWER, Noise, alpha_of, detectable, exam
 
 if TYPE_CHECKING:
     from finetune.recipe import Recipe, ResolvedRecipe
-    from finetune.report.reading import Study
+    from finetune.results.reading import Study
 
 SUPPOSED = (0.25, 0.5, 1.0, 2.0, 4.0)
 """SDs of one variant's score, in points (without points: in what is to be seen), listed where none is known."""
@@ -25,7 +25,7 @@ SUPPOSED = (0.25, 0.5, 1.0, 2.0, 4.0)
 
 @dataclass(frozen=True)
 class Stated:
-    """What a person says is known, in the metric's unit."""
+    """A person's own knowledge, in the metric's unit."""
 
     sd: float
     """Over seeds, of one variant's score."""
@@ -35,7 +35,7 @@ class Stated:
 
 @dataclass(frozen=True)
 class Needed:
-    """What one pair of variants needs; SDs are those of the difference of one run a side, in the metric's unit."""
+    """The needs of one pair of variants; SDs are those of the difference of one run a side, in the metric's unit."""
 
     pair: str
     runs: int | None
@@ -60,7 +60,7 @@ class Needed:
 
     @property
     def too_small(self) -> bool:
-        """Whether it is the test set, and not the seeds, that keeps the two from being told apart."""
+        """Tell whether it is the test set, and not the seeds, that keeps the two from being told apart."""
         return self.seeds is None and self.seeds_on_these_examples is not None
 
 
@@ -105,7 +105,7 @@ def plan(
     known: Study | Stated | None = None,
     examples: int | None = None,
 ) -> Plan:
-    """What ``recipe`` needs to see a difference of ``detect``, in the unit of its headline metric.
+    """Compute what ``recipe`` needs to see a difference of ``detect``, in the unit of its headline metric.
 
     ``known``: a pilot study that was run, or what a person states; ``examples``: held-out ones, where they are not to
     be those of the pilot or the recipe; ``point``: one point in that unit. Raises InputError for a pilot of another
@@ -169,7 +169,7 @@ def _same_metric(study: Study, metric: str) -> None:
 
 
 def comparisons_of(recipe: ResolvedRecipe) -> int:
-    """How many headline comparisons the report will make: all pairs, or all with the baseline; and the base model's."""
+    """Count the headline comparisons of the report: all pairs, or all with the baseline; and the base model's."""
     first, variants = recipe.variants[0].recipe, len(recipe.variants)
     tasks = bool(first.data.test is not None or first.data.split.test) + len(first.evaluate)
     base = first.scoring.base and not TASKS.get(first.task.type).new_head
@@ -178,7 +178,7 @@ def comparisons_of(recipe: ResolvedRecipe) -> int:
 
 
 def _examples_of(recipe: ResolvedRecipe) -> int | None:
-    """How many held-out examples the first task has, where the recipe itself says it."""
+    """Count the held-out examples of the first task, where the recipe itself says it."""
     data = recipe.variants[0].recipe.data
     return int(data.split.test) if data.test is None and data.split.test >= 2 else None
 
@@ -221,7 +221,7 @@ def needed(pair: Pair, detect: float, alpha: float, seeds: int) -> Needed:
 
 
 def total(costs: Sequence[Cost], seeds: int) -> dict[str, Any]:
-    """What ``seeds`` of every variant take together, memory at the highest; None where one of them is not known."""
+    """Add up what ``seeds`` of every variant take, memory at the highest; None where one of them is not known."""
 
     def summed(values: list[Any]) -> Any:
         return None if None in values else seeds * sum(values)

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from finetune.core.answers import DISTRIBUTED
 from finetune.core.errors import did_you_mean
-from finetune.core.registry import STRATEGIES, TASKS
+from finetune.core.registry import METRICS, MITIGATIONS, STRATEGIES, TASKS
 from finetune.data.options import DataOptions
-from finetune.evaluate import metrics
 from finetune.evaluate.options import HeldOut
+from finetune.metrics import find
 from finetune.recipe.explain import Mistake
 from finetune.train.options import Plateau, Prodigy, TrainOptions
 
@@ -55,14 +56,49 @@ def _pairs(task: Any, strategy: Any) -> Iterator[Mistake]:
     """Pairs of answers, where something is to learn from them or to compare them."""
     if getattr(task, "rejected", None):
         return
-    advice = "name the column of worse answers in task.rejected" if task.type == "chat" else "write task type chat"
+    advice = "name the column of worse answers in task.rejected"
+    if "rejected" not in type(task).model_fields:
+        comparing = [name for name, known in TASKS.all().items() if "rejected" in known.Options.model_fields]
+        advice = f"write task type {' or '.join(comparing)}"
     if STRATEGIES.get(strategy.type).pairs:
         found = f"is '{strategy.type}', which learns from a better and a worse answer to the same prompt, and"
         yield Mistake(("strategy", "type"), f"{found} this task has no rejected answers", advice)
     for number, name in enumerate(task.metrics):
-        if name in metrics.OWN and metrics.OWN[name].needs == "margin":
+        metric = find(name)
+        if metric is not None and "margin" in metric.columns:
             found = f"'{name}' compares chosen with rejected answers, and this task has no rejected ones"
             yield Mistake(("task", "metrics", number), found, advice)
+
+
+def _answers(task: Any) -> Iterator[Mistake]:
+    """Metrics of answers, where nothing is answered."""
+    if "prediction" in TASKS.get(task.type)(task).fills:
+        return
+    others = [name for name, metric in METRICS.all().items() if set(metric.columns) <= {"loss", "weight"}]
+    for number, name in enumerate(task.metrics):
+        metric = find(name)  # those of others compare answers
+        if metric is None or "prediction" in metric.columns:
+            found = f"'{name}' compares answers with references, and task {task.type} answers nothing"
+            yield Mistake(("task", "metrics", number), found, f"choose from: {', '.join(others)}")
+
+
+def _solved(task: Any, strategy: Any) -> Iterator[Mistake]:
+    """A probe is solved for as multinomial logistic regression."""
+    asked: Any = STRATEGIES.get(strategy.type)(strategy)
+    first = asked.before()
+    solves = asked.solves or (first is not None and STRATEGIES.get(first[0].type)(first[0]).solves)
+    if solves and TASKS.get(task.type).new_head and TASKS.get(task.type).answer != "label":
+        found = f"is {strategy.solver}, which solves for one label of several, and task {task.type} has none"
+        yield Mistake(("strategy", "solver"), found, "write steps")
+
+
+def _distributed(task: Any, mitigations: list[Any]) -> Iterator[Mistake]:
+    """Refuse what softens targets or compares distributions, where answers have none."""
+    known = TASKS.get(task.type)
+    for number, options in enumerate(mitigations if known.answer not in DISTRIBUTED else []):
+        if MITIGATIONS.get(options.type).shapes_losses:
+            found = f"is '{options.type}', about a softmax over classes or tokens, and task {task.type} has none"
+            yield Mistake(("mitigations", number, "type"), found, "leave it out")
 
 
 def _held_out(data: DataOptions, evaluate: list[HeldOut]) -> Iterator[Mistake]:
@@ -153,13 +189,13 @@ def _batches(train: TrainOptions) -> Iterator[Mistake]:
 
 
 def _stages(stages: list[Any]) -> Iterator[Mistake]:
-    """What is impossible inside a stage, and stages that start from themselves, from nothing, or for nobody."""
+    """Find what is impossible inside a stage, and stages that start from themselves, from nothing, or for nobody."""
     names, used = [stage.name for stage in stages], set[int]()
     for number, stage in enumerate(stages):
         sections = {name: getattr(stage, name) for name in ("data", "task", "strategy", "train")}
-        for check in (_head, _normalise, _pairs, _select, _early_stopping, _batches, _method, _optimizer, _plateau):
-            needed = {name: sections[name] for name in inspect.signature(check).parameters}
-            for mistake in check(**needed):
+        for check in CHECKS:
+            needs = inspect.signature(check).parameters
+            for mistake in check(**{name: sections[name] for name in needs}) if needs.keys() <= sections.keys() else ():
                 yield replace(mistake, keys=("stages", number, *mistake.keys))
         if STRATEGIES.get(stage.strategy.type)(stage.strategy).differentiates:
             found = "trains a tangent model, and nothing can start from it: its weights alone are another model"
@@ -183,6 +219,9 @@ CHECKS: tuple[Callable[..., Iterator[Mistake]], ...] = (
     _head,
     _normalise,
     _pairs,
+    _answers,
+    _solved,
+    _distributed,
     _held_out,
     _names,
     _group,

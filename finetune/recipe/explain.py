@@ -141,7 +141,7 @@ def _one(detail: Any, keys: Keys, tree: Node) -> Mistake:
 
 
 def _demand(kind: str, context: dict[str, Any]) -> str:
-    """What a bound or pattern asks for."""
+    """Say what a bound or pattern asks for."""
     if kind in _BOUNDS:
         name, words = _BOUNDS[kind]
         return f"be {words} {context[name]:g}"
@@ -201,8 +201,11 @@ def _unknown_plugin(keys: Keys, tree: Node) -> Mistake:
     value = node.plain() if node else None
     if not isinstance(value, str):
         return Mistake(keys, f"is {describe(value)}; it must be a text", did_you_mean("", _types(keys[:-1], tree)))
-    kind = PLUGIN_SECTIONS[str(keys[0])].kind if keys[0] in PLUGIN_SECTIONS else "type"
-    return Mistake(keys, f"there is no {kind} called {_quoted(value)}", did_you_mean(value, _types(keys[:-1], tree)))
+    known, registry = _types(keys[:-1], tree), PLUGIN_SECTIONS.get(str(keys[0]))
+    if registry and value in {each.name for each in registry.left_out}:
+        return Mistake(keys, *registry.missing(value, known))
+    kind = registry.kind if registry else "type"
+    return Mistake(keys, f"there is no {kind} called {_quoted(value)}", did_you_mean(value, known))
 
 
 def _no_branch(keys: Keys, details: list[Any], tree: Node) -> Mistake:
@@ -219,7 +222,7 @@ def _wrong_kind(keys: Keys, value: Any, expected: list[str], tree: Node) -> Mist
 
 
 def _cure(keys: Keys, value: Any, kinds: str, tree: Node) -> str:
-    """What to type instead, when that is clear; otherwise what the option means."""
+    """Say what to type instead, when that is clear; otherwise what the option means."""
     if isinstance(value, str) and "number" in kinds and re.fullmatch(r"[-+]?[0-9.]+(e[-+]?[0-9]+)?", value, re.I):
         return f"take away the quotes: {value}"
     if isinstance(value, str) and kinds == _EXPECTED["bool_type"] and value.lower() in _YES_NO:

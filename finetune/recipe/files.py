@@ -1,14 +1,32 @@
-"""Reads a recipe file and the files it extends into one tree."""
+"""Reads a recipe, and the files it extends, into one tree."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from finetune.core.errors import InputError, Problem, did_you_mean
-from finetune.recipe.tree import Node, Origin, merge, shown
-from finetune.recipe.yaml_text import parse
+from finetune.recipe.tree import Keys, Node, Origin, dotted, merge, shown
+from finetune.recipe.yaml_text import dump, parse
+
+Source = Path | str | Mapping[str, Any]
+"""A recipe: a file by its path, its YAML text (of more than one line), or the same as a mapping."""
+
+UNNAMED = Path("recipe")
+"""What a recipe that is no file goes by; relative paths in it start from the working directory."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """A recipe as it was written, its tree laid over those of the files it extends, and what is wrong with it."""
+
+    path: Path
+    text: str
+    root: Node
+    problems: list[Problem]
 
 
 def read_text(path: Path) -> str:
@@ -35,12 +53,17 @@ def read_text(path: Path) -> str:
     return text
 
 
-def read_mapping(path: Path, text: str, folder: Path | None) -> tuple[Node, list[Problem]]:
-    """The mapping in one YAML file, and the mistakes that still left one; raises InputError when there is none."""
-    root, problems = parse(text, lambda line: Origin(f"{shown(path)}:{line}", folder))
+def read_mapping(
+    path: Path, text: str, folder: Path | None, where: Callable[[int], str] | None = None
+) -> tuple[Node, list[Problem]]:
+    """The mapping in one YAML text, and the mistakes that still left one; raises InputError when there is none.
+
+    ``where`` says what a line is called; by default after ``path``.
+    """
+    root, problems = parse(text, lambda line: Origin(where(line) if where else f"{shown(path)}:{line}", folder))
     if root is None or root.content is None:
         raise InputError(
-            Problem("the file is empty", "write at least model, data, task and strategy", where=shown(path))
+            Problem("the recipe is empty", "write at least model, data, task and strategy", where=shown(path))
         )
     if not root.is_mapping:
         raise InputError(
@@ -49,19 +72,51 @@ def read_mapping(path: Path, text: str, folder: Path | None) -> tuple[Node, list
     return root, problems
 
 
-def read(path: Path) -> tuple[str, Node, list[Problem]]:
-    """The text of a recipe, and its tree laid over those of the files it extends.
+def read(source: Source) -> Written:
+    """Read a recipe, and the files it extends.
 
     Every problem is collected; InputError is raised when a file is missing or broken, because what it would have
     said is then unknown. A recipe's `name` is its own: it is not inherited, so that a recipe and the one it
     extends never write into one folder.
     """
-    text = read_text(path)
     reader = _Reader()
-    root = reader.read(path, text, ())
+    if isinstance(source, Mapping):
+        # Its lines are nobody's: problems are told by their path alone.
+        path, text = UNNAMED, dump(_plain(source))
+        root = reader.read(path, text, (), where=lambda line: "")
+    else:
+        is_text = isinstance(source, str) and "\n" in source
+        path = UNNAMED if is_text else Path(source)
+        text = str(source) if is_text else read_text(path)
+        root = reader.read(path, text, ())
     if reader.incomplete:
         raise InputError(reader.problems)
-    return text, root, reader.problems
+    return Written(path, text, root, reader.problems)
+
+
+def _plain(source: Mapping[str, Any]) -> Any:
+    """The mapping in the types that YAML has; raises InputError with every value that has none."""
+    problems: list[Problem] = []
+
+    def convert(value: Any, keys: Keys) -> Any:
+        if isinstance(value, Mapping):
+            return {str(key): convert(inner, (*keys, str(key))) for key, inner in value.items()}
+        if isinstance(value, list | tuple | range):
+            return [convert(inner, (*keys, place)) for place, inner in enumerate(value)]
+        if isinstance(value, os.PathLike):
+            return os.fspath(value)
+        if hasattr(value, "item") and getattr(value, "ndim", None) == 0:  # a number of NumPy's or torch's
+            return value.item()
+        if value is None or isinstance(value, str | bool | int | float):
+            return value
+        found = f"is a {type(value).__name__}, and a recipe holds texts, numbers, true, false, null, lists and sections"
+        problems.append(Problem(found, path=dotted(keys)))
+        return None
+
+    content = convert(source, ())
+    if problems:
+        raise InputError(problems)
+    return content
 
 
 class _Reader:
@@ -69,9 +124,9 @@ class _Reader:
         self.problems: list[Problem] = []
         self.incomplete = False
 
-    def read(self, path: Path, text: str, chain: tuple[Path, ...]) -> Node:
+    def read(self, path: Path, text: str, chain: tuple[Path, ...], where: Callable[[int], str] | None = None) -> Node:
         """``path``'s tree over what it extends; ``chain`` are the files that led here."""
-        root, problems = read_mapping(path, text, path.absolute().parent)
+        root, problems = read_mapping(path, text, path.absolute().parent, where)
         self.problems += problems
         said = root.child("extends")
         own = root.without("extends")

@@ -8,6 +8,7 @@ from pathlib import Path
 from finetune.core.errors import Problem
 from finetune.core.options import OPERATIONAL
 from finetune.core.registry import STRATEGIES
+from finetune.recipe.files import UNNAMED
 from finetune.recipe.options import Recipe
 from finetune.recipe.tree import COMMAND_LINE, Node, shown
 from finetune.train.options import TrainOptions
@@ -27,7 +28,8 @@ def idle_steps(path: Path, shared: Node, trees: Mapping[str, Node], recipes: Map
         tree, own = trees[name], dict[str, str]()
         for key in sorted(recipe.train.model_fields_set & STEPS) if _solves(recipe) else ():
             node, common = tree.find(("train", key)), shared.find(("train", key))
-            here = node and node.origin.where.startswith((f"{shown(path)}:", COMMAND_LINE))
+            own_places = (f"{shown(path)}:", COMMAND_LINE) if path != UNNAMED else ("",)
+            here = node and node.origin.where.startswith(own_places)
             inherited = tree is not shared and common is not None and node and common.origin == node.origin
             if node is not None and here and not inherited:
                 own[key] = node.origin.where

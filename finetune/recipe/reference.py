@@ -1,4 +1,4 @@
-"""The recipe reference in Markdown, made from the options themselves: the README holds what this prints."""
+"""The recipe reference in Markdown, made from the options themselves: recipes/REFERENCE.md holds what this prints."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from finetune.core.registry import summary
 from finetune.recipe.options import PLUGIN_SECTIONS, Recipe
 
 BEGIN, END = "<!-- recipe reference: finetune schema --markdown -->", "<!-- end of recipe reference -->"
-"""Around the reference in the README; a test holds the two against each other."""
+"""Around the reference in recipes/REFERENCE.md; a test holds the two against each other."""
 
 BAR = "\\|"
 """A bar inside a cell."""
@@ -53,4 +53,5 @@ def _table(title: str, text: str, definition: dict[str, Any], definitions: dict[
         for option in described(definition, definitions)
     ]
     head = ["| key | value | default | meaning |", "| --- | --- | --- | --- |"]
-    return [f"**{title}**" + (f": {' '.join(text.split())}" if text else ""), "", *head, *rows, ""]
+    about = [" ".join(text.split()), ""] if text else []
+    return [f"### {title}", "", *about, *head, *rows, ""]

@@ -6,14 +6,14 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from finetune.core.errors import InputError, Problem, did_you_mean
 from finetune.core.randomness import Streams
 from finetune.recipe.explain import Mistake, describe
-from finetune.recipe.files import read, read_mapping, read_text
+from finetune.recipe.files import UNNAMED, Source, read, read_mapping, read_text
 from finetune.recipe.idle import idle_steps
 from finetune.recipe.options import NAME, STUDY_KEYS, Recipe, SeedsUntil
 from finetune.recipe.overrides import Override, apply, parse_overrides
@@ -60,17 +60,23 @@ class ResolvedRecipe:
     """What was written for all variants."""
     trees: Mapping[str, Node] = field(repr=False)
     """What was written for each variant, laid over what they share."""
+    source: Source = field(default=UNNAMED, repr=False)
+    """What it was read from."""
     crossed: bool = False
     """Whether this is a crossed design, whose seeds spell those of the streams."""
 
     @property
     def mix(self) -> frozenset[str]:
-        """What may differ between runs of the study."""
+        """Name what may differ between runs of the study."""
         return frozenset(self.variants[0].recipe.mix)
 
     def streams(self, seed: int) -> Streams:
         """The random streams of the runs under ``seed``."""
         return Streams.spelled(seed) if self.crossed else Streams(seed, self.vary)
+
+    def again(self, overrides: Sequence[str]) -> ResolvedRecipe:
+        """Read the recipe again, with other ``overrides``."""
+        return load(self.source, overrides)
 
     def locate(self, dotted_path: str, variant: str | None = None, exact: bool = False) -> str | None:
         """``file:line`` or ``command line``: where the value at ``dotted_path`` was set.
@@ -100,17 +106,17 @@ class ResolvedRecipe:
         return dump({**study, **mix, **({"crossed": True} if self.crossed else {}), "variants": variants})
 
 
-def load(path: Path, overrides: Sequence[str] = ()) -> ResolvedRecipe:
-    """Read and resolve a recipe.
+def load(source: Source, overrides: Sequence[str] = ()) -> ResolvedRecipe:
+    """Read and resolve a recipe: a file by its path, its YAML text (of more than one line), or a mapping like it.
 
     Overrides have the last word: ``train.epochs=1`` also wins over variants that set ``train.epochs``, and
     ``variants.lora.train.epochs=2`` over that, for the one variant.
 
     Raises:
-        InputError: with every problem, ordered by file and line.
+        InputError: with every problem, ordered by file and line; those of a mapping by their path alone.
     """
-    path = Path(path)
-    text, root, problems = read(path)
+    written_as = read(source)
+    path, root, problems = written_as.path, written_as.root, written_as.problems
     assignments, wrong = parse_overrides(overrides)
     problems += wrong
     written = _variant_names(root)
@@ -125,7 +131,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> ResolvedRecipe:
     if root.child("name") is None:
         root = merge(Node({"name": Node(path.stem, Origin(shown(path)))}, root.origin), root)
     shared, trees = _spread(root, assignments, problems)
-    resolved = _resolve(path, text, shared, trees, problems)
+    resolved = replace(_resolve(path, written_as.text, shared, trees, problems), source=source)
     if idle := list(
         idle_steps(path, shared, resolved.trees, {variant.name: variant.recipe for variant in resolved.variants})
     ):
@@ -139,7 +145,7 @@ def _variant_names(root: Node) -> list[str]:
 
 
 def _spread(root: Node, overrides: list[Override], problems: list[Problem]) -> tuple[Node, dict[str, Node]]:
-    """What the variants share, and the tree of each one (none when the recipe has no variants)."""
+    """Divide a recipe into what the variants share, and the tree of each one (none when there are no variants)."""
     shared, variants = root.without("variants"), root.child("variants")
     if variants is None or variants.content is None:
         return shared, {}

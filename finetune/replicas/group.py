@@ -1,15 +1,15 @@
-"""R runs as one model: what training and evaluation work with, R = 1 being the plain case."""
+"""R runs as one model, for training and evaluation; R = 1 is the plain case."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from finetune.core.examples import Example
+from finetune.core.examples import Batch, Example
 from finetune.core.hooks import TrainingHooks
 from finetune.core.randomness import Streams
 from finetune.core.run_dir import RunDir
@@ -23,7 +23,7 @@ FEW = 0.8
 
 
 @dataclass(frozen=True)
-class Member:
+class Replica:
     """One run of a group."""
 
     streams: Streams
@@ -46,20 +46,31 @@ class Place:
 class ReplicaGroup:
     """A model, and how many runs are in it."""
 
-    def __init__(self, model: torch.nn.Module, count: int = 1, places: Sequence[Place] = (), rows: Rows | None = None):
-        self.model, self.count = model, count
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        count: int = 1,
+        places: Sequence[Place] = (),
+        rows: Rows | None = None,
+        hooks: TrainingHooks | None = None,
+        fresh: frozenset[str] = frozenset(),
+    ):
+        """``hooks`` are at work while it is trained; ``fresh`` names trained parameters without a pretrained value."""
+        self.model, self.count, self.hooks, self.fresh = model, count, hooks or TrainingHooks(), fresh
         self.prefix: Prefix | None = None
         self.compiled = False
-        self.hooks = TrainingHooks()
-        self.fresh: frozenset[str] = frozenset()
-        """Names of trained parameters without a pretrained value."""
         self._places, self._rows = places, rows or Rows()
 
     @classmethod
     def stack(
-        cls, model: torch.nn.Module, weights: Sequence[Weights], seen: torch.Tensor | None = None
+        cls,
+        model: torch.nn.Module,
+        weights: Sequence[Weights],
+        seen: torch.Tensor | None = None,
+        hooks: TrainingHooks | None = None,
+        fresh: frozenset[str] = frozenset(),
     ) -> ReplicaGroup:
-        """The runs that start with ``weights``, in a model that was prepared like each of theirs.
+        """Stack the runs that start with ``weights`` in ``model``, which was prepared like each of theirs.
 
         ``seen`` (tokens,) are the tokens that training will meet, sorted; None: any. Raises :class:`CannotStack` when
         a trained parameter stands where it cannot be stacked; one run alone always can be trained.
@@ -88,7 +99,7 @@ class ReplicaGroup:
                 for key, parameter in own.items():
                     stacked.register_parameter(key, stacks.get(id(parameter), parameter))
                 places.append(Place(parent, name, child, stacked))
-        group = cls(model, count, places, rows)
+        group = cls(model, count, places, rows, hooks, fresh)
         group._stand_in()
         kept = {id(parameter) for parameter in stacks.values()}
         left = [name for name, parameter in trained_parameters(model).items() if id(parameter) not in kept]
@@ -104,6 +115,25 @@ class ReplicaGroup:
         for place in self._places:
             place.put(place.stacked)
 
+    def put_on(self, prefix: Prefix) -> None:
+        """Use what ``prefix`` remembers from now on, in the place of the model's frozen bottom."""
+        self.prefix = prefix
+
+    def take_off_prefix(self) -> None:
+        """Let the model compute its frozen bottom itself again."""
+        if self.prefix is not None:
+            self.prefix.close()
+        self.prefix = None
+
+    @contextmanager
+    def without_prefix(self) -> Iterator[None]:
+        """Within the context, use nothing that the prefix remembers."""
+        prefix, self.prefix = self.prefix, None
+        try:
+            yield
+        finally:
+            self.prefix = prefix
+
     def compile(self) -> None:
         """Compile the blocks that are not part of the prefix. They are alike, so that one compilation serves all."""
         known = self.prefix.names if self.prefix else []
@@ -113,20 +143,20 @@ class ReplicaGroup:
         self.compiled = True
 
     def stacked_parameters(self) -> list[torch.nn.Parameter]:
-        """What learns of all runs, (R, ...) each; what several modules share once."""
+        """Give the parameters that learn, of all runs, (R, ...) each; one that several modules share comes once."""
         every = [value for place in self._places for value in place.stacked.parameters(recurse=False)]
         return list({id(value): value for value in every if value.requires_grad}.values())
 
     @staticmethod
     def _let_go(place: Place) -> None:
-        """The plain module's own trained weights are not needed while the other stands in for it."""
+        """Free the plain module's own trained weights, which are not needed while the other stands in for it."""
         for parameter in place.plain.parameters(recurse=False):
             if parameter.requires_grad:
                 parameter.data = parameter.data.new_empty(0)
 
     @contextmanager
     def alone(self, number: int) -> Iterator[torch.nn.Module]:
-        """Within the context, the model of one run."""
+        """Within the context, give the model of one run."""
         for place in self._places:
             for key, parameter in place.plain.named_parameters(recurse=False):
                 if parameter.requires_grad:
@@ -140,33 +170,31 @@ class ReplicaGroup:
                 self._let_go(place)
 
     def decayed(self, number: int, left: float) -> None:
-        """Tell that weight decay has left this share of what one run does not train one by one."""
+        """Record that weight decay has left this share of those of one run's weights that no step trains."""
         for place in self._places:
             if isinstance(place.stacked, SeenEmbedding):
                 place.stacked.decay[number] = left
 
     @contextmanager
-    def on(
-        self, examples: Sequence[Example], batch: Mapping[str, torch.Tensor], counts: Sequence[int] = ()
-    ) -> Iterator[None]:
+    def on(self, examples: Sequence[Example], batch: Batch, counts: Sequence[int] = ()) -> Iterator[None]:
         """Within the context the model is called on ``batch``, in which ``examples`` were put: replica by replica, of
         each as many as ``counts`` (R,) says, or equally many."""
         prefix = self.prefix.on(examples, batch) if self.prefix else nullcontext()
         with self._rows.are(self._rows_of(batch, counts)), prefix:
             yield
 
-    def _rows_of(self, batch: Mapping[str, torch.Tensor], counts: Sequence[int]) -> list[int]:
-        """How many rows of ``batch`` are each replica's: a row's last example tells whose it is."""
+    def _rows_of(self, batch: Batch, counts: Sequence[int]) -> list[int]:
+        """Count the rows of ``batch`` that are each replica's: a row's last example tells whose it is."""
         if self.count == 1:
-            return [len(batch["input_ids"])]
-        last = batch["example"].amax(1).cpu()
+            return [len(batch.example)]
+        last = batch.example.amax(1).cpu()
         ends = torch.tensor(counts or [(int(last.max()) + 1) // self.count] * self.count).cumsum(0)
         owners = torch.searchsorted(ends, last, right=True)
         return torch.bincount(owners, minlength=self.count).tolist()
 
 
 def _partly_seen(model: torch.nn.Module, seen: torch.Tensor | None) -> torch.nn.Embedding | None:
-    """The token embedding, if it learns, stands in nobody else's place, and training meets few of its rows."""
+    """Find the token embedding of which training meets few rows, if it learns and no other module shares it."""
     wrapped: Any = model
     inner = wrapped.get_base_model() if hasattr(model, "get_base_model") else wrapped
     if seen is None or not hasattr(inner, "get_input_embeddings"):

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from finetune.core.digests import form_digest, text_digest
-from finetune.core.examples import Example
+from finetune.core.examples import Batch, Example
 from finetune.core.memory import room_on_disk
 from finetune.core.runtime import Runtime
 from finetune.strategies.blocks import find_blocks, heights
@@ -31,7 +31,7 @@ IN_MEMORY = 1 << 30
 
 @dataclass
 class Remembered:
-    """A set of examples, such as a split, and what the prefix made of those that it has seen."""
+    """A set of examples, such as a split, and the prefix's activations for those that it has seen."""
 
     examples: Sequence[Example]
     """Kept, because an identity means something only while its object lives."""
@@ -55,7 +55,8 @@ class Remembered:
 
 
 class Activations:
-    """What one frozen prefix made of examples; shared by all runs over the same base model."""
+    """The activations of one frozen prefix for the examples it has seen; shared by all runs over the same base
+    model."""
 
     def __init__(self, folder: Path):
         """Arrays too large for memory go to ``folder``, and vanish with the process."""
@@ -66,24 +67,32 @@ class Activations:
         self._set_of: dict[int, Remembered] = {}
 
     def announce(self, examples: Sequence[Example]) -> None:
-        """These examples are to be remembered when they pass."""
+        """Note that ``examples`` are to be remembered when they pass."""
         if examples and id(examples[0]) not in self._set_of:
             self._sets.append(Remembered.of(examples))
             self._set_of |= {id(example): self._sets[-1] for example in examples}
 
     def find(self, examples: Sequence[Example]) -> Remembered | None:
-        """The set that all these examples were announced in, if there is one."""
+        """Find the set in which all these examples were announced, if there is one."""
         sets = {id(found): found for example in examples if (found := self._set_of.get(id(example)))}
         known = all(id(example) in self._set_of for example in examples)
         return next(iter(sets.values())) if known and len(sets) == 1 else None
 
     def has(self, examples: Sequence[Example]) -> bool:
-        """Whether all these examples, of one set, are remembered."""
+        """Tell whether all these examples, of one set, are remembered."""
         found = self.find(examples)
         return found is not None and all(id(example) in found.seen for example in examples)
 
-    def write(self, examples: Sequence[Example], layout: Layout, outputs: Mapping[str, torch.Tensor]) -> None:
-        """Remember what the prefix made of ``examples``: (rows, T, ...), or (examples, ...) each."""
+    def write(
+        self,
+        examples: Sequence[Example],
+        layout: Layout,
+        outputs: Mapping[str, torch.Tensor],
+        restore: Callable[[dict[str, torch.Tensor]], Any],
+    ) -> None:
+        """Remember the prefix's activations for ``examples``: (rows, T, ...), or (examples, ...) each. ``restore``
+        makes the prefix's output of such tensors."""
+        self.restore = restore
         kept = self._set_of[id(examples[0])]
         for name, value in outputs.items():
             by_position = value.ndim > 2
@@ -101,7 +110,7 @@ class Activations:
         kept.seen |= {id(example) for example in examples}
 
     def read(self, examples: Sequence[Example], layout: Layout) -> dict[str, torch.Tensor]:
-        """The outputs for ``examples``, laid out like the batch; what stands at padding means nothing."""
+        """Read the activations for ``examples``, laid out like the batch; what stands at padding means nothing."""
         kept = self._set_of[id(examples[0])]
         places = self._places(kept, examples, layout)
         numbers = torch.tensor([kept.numbers[id(example)] for example in examples])
@@ -109,12 +118,12 @@ class Activations:
 
     @staticmethod
     def _places(kept: Remembered, examples: Sequence[Example], layout: Layout) -> torch.Tensor:
-        """(rows, T) where in the arrays each position of the batch stands; 0 for padding."""
+        """Find where in the arrays each position of the batch stands: (rows, T); 0 for padding."""
         starts = torch.tensor([kept.starts[id(example)] for example in examples])
         return torch.where(layout.example < 0, 0, starts[layout.example.clamp(min=0)] + layout.position)
 
     def _room(self, size: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-        """Room for an array, in memory or on disk."""
+        """Make room for an array, in memory or on disk."""
         with torch.inference_mode(False):  # a tensor made in inference mode could not be trained on
             if math.prod(size) * dtype.itemsize <= IN_MEMORY:
                 return torch.empty(size, dtype=dtype)
@@ -131,17 +140,14 @@ class Layout:
     """(rows, T) on the CPU: position inside the example."""
 
     @classmethod
-    def of(cls, batch: Mapping[str, torch.Tensor]) -> Layout:
-        """The layout of a collated batch."""
-        example = batch["example"].cpu()
-        position = batch.get("place", batch.get("position_ids"))  # which differ where an example is two sequences
-        if position is None:
-            position = torch.arange(example.shape[1]).expand_as(example)
-        return cls(example, position.cpu())
+    def of(cls, batch: Batch) -> Layout:
+        """Read the layout of a collated batch."""
+        position = batch.positions if batch.place is None else batch.place
+        return cls(batch.example.cpu(), position.cpu())
 
 
 def find_prefix(model: torch.nn.Module) -> list[str]:
-    """Names of the modules at the bottom in which nothing learns: the whole base model, or its first blocks.
+    """Name the modules at the bottom in which nothing learns: the whole base model, or its first blocks.
 
     Empty where something learns all the way down, and for encoder-decoder models, whose decoder's blocks see more
     than what is below them. To be asked in training mode: where dropout is at work, nothing can be remembered.
@@ -161,8 +167,8 @@ def find_prefix(model: torch.nn.Module) -> list[str]:
 
 
 def bottom_digest(model: torch.nn.Module, names: Sequence[str]) -> str:
-    """A hash of all that the prefix ``names`` computes with: frozen weights up to its end, as they are packed on the
-    device, buffers, classes, and the model's configuration. Seeds have it in common; another quantisation has not."""
+    """Hash all that the prefix ``names`` computes with: frozen weights up to its end, as they are packed on the device,
+    buffers, classes, and the model's configuration. Seeds have it in common; another quantisation has not."""
     wrapped: Any = model
     base = (wrapped.get_base_model() if hasattr(model, "get_base_model") else wrapped).base_model
     whole = any(model.get_submodule(name) is base for name in names)
@@ -179,7 +185,7 @@ def _training(module: torch.nn.Module) -> bool:
 
 
 class CannotRemember(Exception):
-    """What the prefix hands on is not laid out by row and position."""
+    """The prefix's outputs are not laid out by row and position."""
 
 
 class _End(Exception):
@@ -204,14 +210,14 @@ class Prefix:
             del module.forward
 
     @contextmanager
-    def on(self, examples: Sequence[Example], batch: Mapping[str, torch.Tensor]) -> Iterator[None]:
+    def on(self, examples: Sequence[Example], batch: Batch) -> Iterator[None]:
         """Within the context the model is called on ``batch``, which holds ``examples``.
 
         What is remembered is used; what was announced, and is not yet, is remembered where no gradient flows.
         """
         layout = Layout.of(batch)
         if self.store.restore is not None and self.store.has(examples):
-            device = batch["example"].device
+            device = batch.example.device
             found = self.store.read(examples, layout)
             self._ready = self.store.restore({name: value.to(device) for name, value in found.items()})
         elif not torch.is_grad_enabled() and self.store.find(examples) is not None:
@@ -234,7 +240,7 @@ class Prefix:
             self._bottom(model, task, [missing[index] for index in batch], runtime)
 
     def holds(self, model: torch.nn.Module, task: Task, examples: Sequence[Example], runtime: Runtime) -> bool:
-        """Whether the prefix makes the same of ``examples`` once more, with the model as it is in training."""
+        """Tell whether the prefix computes the same for ``examples`` once more, with the model as it is in training."""
         examples = examples[:1] if task.batching >= Batching.SAME_LENGTH else examples
         filled, self.store = self.store, Activations(self.store.folder)
         self.store.announce(examples)
@@ -253,8 +259,7 @@ class Prefix:
 
     def _bottom(self, model: torch.nn.Module, task: Task, examples: Sequence[Example], runtime: Runtime) -> None:
         """Run the model up to the end of the prefix."""
-        batch = {name: value.to(runtime.device) for name, value in task.collate(examples).items()}
-        batch = task.arranged(model, batch)
+        batch = task.batch_for(model, examples, runtime.device)
         self._stop = True
         try:
             with torch.no_grad(), runtime.autocast(), self.on(examples, batch):
@@ -275,8 +280,8 @@ class Prefix:
             tensors, restore = {"": output[0]}, lambda found: (found[""], *[None] * (len(output) - 1))
         if any(value.ndim > 2 and value.shape[:2] != layout.example.shape for value in tensors.values()):
             raise CannotRemember  # channels before positions (SqueezeBERT), or fewer positions (Funnel)
-        self.store.restore, self._catch = restore, None
-        self.store.write(examples, layout, tensors)
+        self._catch = None
+        self.store.write(examples, layout, tensors, restore)
 
     def _around(self, module: torch.nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
         last = module is self.modules[-1]

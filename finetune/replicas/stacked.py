@@ -29,7 +29,7 @@ class CannotStack(Exception):
 
 @dataclass
 class Rows:
-    """How many rows of the batch under way each replica has, (R,); None between batches."""
+    """The number of rows that each replica has in the current batch, (R,); None between batches."""
 
     counts: Sequence[int] | None = None
     passing: int | None = None
@@ -38,17 +38,18 @@ class Rows:
 
     @property
     def total(self) -> int | None:
-        """How many rows there are in all."""
+        """Count the rows of all replicas."""
         return self.passing if self.counts is None else sum(self.counts)
 
     def look(self, model: torch.nn.Module, args: tuple[Any, ...], inputs: dict[str, Any]) -> None:
-        """Before the model is called: a model that counts positions itself looks them up once for all rows."""
+        """Count the rows before the model is called: if it counts positions itself, it looks them up once for all
+        rows."""
         ids = inputs.get("input_ids", args[0] if args else None)
         self.passing = None if ids is None else len(ids)
 
     @contextmanager
     def are(self, counts: Sequence[int]) -> Iterator[None]:
-        """Within the context a batch is under way."""
+        """Within the context, a batch with these ``counts`` (R,) is under way."""
         self.counts = counts
         try:
             yield
@@ -57,7 +58,7 @@ class Rows:
             self._owned.clear()
 
     def owned(self, counts: Sequence[int], device: torch.device) -> torch.Tensor:
-        """Which of the lines that come ``counts`` (R,) by ``counts`` are each replica's: (lines, R), boolean."""
+        """Mark which lines are each replica's, where they come ``counts`` (R,) by ``counts``: (lines, R), boolean."""
         if tuple(counts) not in self._owned:
             owners = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
             self._owned[tuple(counts)] = (owners[:, None] == torch.arange(len(counts))).to(device)
@@ -75,22 +76,23 @@ class Stacked(torch.nn.Module):
 
     @property
     def plain(self) -> Any:
-        """The module that it stands in for."""
+        """Give the module that it stands in for."""
         return self._plain[0]
 
     def own(self, key: str, number: int) -> torch.Tensor:
-        """One run's value of the trained parameter ``key``, as the plain module would have it."""
+        """Give one run's value of the trained parameter ``key``, as the plain module would have it."""
         return self.get_parameter(key).detach()[number]
 
     def counts(self, values: torch.Tensor) -> Sequence[int]:
-        """How many of the rows of ``values`` are each replica's; as many each where no batch is known."""
+        """Count the rows of ``values`` that are each replica's; the same number each where no batch is known."""
         counts = self.rows.counts or [len(values) // self.replicas] * self.replicas
         if sum(counts) != len(values):
             raise CannotStack(f"{type(self.plain).__name__} gets {len(values)} rows, not the replicas' own")
         return counts
 
     def beside(self, per_replica: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        """What each replica has, (R, ...), for each row of ``values`` (rows, ..., features): (rows, 1, ..., ...)."""
+        """Repeat each replica's value, (R, ...), for each of its rows in ``values`` (rows, ..., features):
+        (rows, 1, ..., ...)."""
         if self.replicas == 1:  # one run's rows may as well come second, as in XLNet
             return per_replica.reshape(*[1] * (values.ndim - per_replica.ndim + 1), *per_replica.shape[1:])
         counts = torch.tensor(self.counts(values), device=values.device)
@@ -125,7 +127,7 @@ class Linear(Stacked):
         return result.reshape(*values.shape[:-1], -1)
 
     def in_blocks(self, lines: torch.Tensor, matrices: torch.Tensor, counts: Sequence[int]) -> torch.Tensor:
-        """Each replica's lines (lines, in) times its matrix (R, in, out), as one product of all lines with all
+        """Multiply each replica's lines (lines, in) by its matrix (R, in, out), as one product of all lines with all
         matrices side by side: R times the work, in a fraction of the time where the matrices are narrow."""
         size, (replicas, wide, narrow) = len(lines), matrices.shape
         own = self.rows.owned(counts, lines.device)[..., None]
@@ -199,7 +201,7 @@ class Embedding(Stacked):
         return self.learning(numbers, numbers)
 
     def learning(self, numbers: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        """What each replica has in ``rows`` of its table; ``numbers`` are the tokens that they stand for."""
+        """Look up ``rows`` in each replica's table; ``numbers`` are the tokens that they stand for."""
         weight = self.get_parameter("weight")
         size = weight.shape[-2]
         shift = torch.arange(self.replicas, device=rows.device) * size
@@ -248,7 +250,7 @@ class SeenEmbedding(Embedding):
 
 
 def _refuse(gradient: torch.Tensor) -> None:
-    """Rather an error than a row that silently stays as it is."""
+    """Raise an error rather than let a row silently stay as it is."""
     if (gradient.isfinite() & (gradient != 0)).any():  # what diverges is told elsewhere
         raise ValueError("a token that no training example has cannot be trained on")
 
@@ -268,7 +270,7 @@ class Looped(Stacked):
 
 
 def kind_of(module: torch.nn.Module) -> type[Stacked]:
-    """Which of these stands in for ``module``."""
+    """Choose the class that stands in for ``module``."""
     from transformers.pytorch_utils import Conv1D
 
     known: dict[type, type[Stacked]] = {

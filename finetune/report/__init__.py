@@ -6,11 +6,14 @@ It needs no torch.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from finetune.results.schema import Results
 
 
-def build(study_dir: Path, baseline: str | None = None) -> dict[str, Any]:
-    """Write the report of the study in ``study_dir`` and return what stands in its `results.json`.
+def build(study_dir: Path, baseline: str | None = None) -> Results:
+    """Write the report of the study in ``study_dir``, and give what its `results.json` holds.
 
     Works at any time: runs that have not ended are listed as interrupted, or left out when they have not begun. The
     model card is written as soon as a variant has a score.
@@ -20,9 +23,9 @@ def build(study_dir: Path, baseline: str | None = None) -> dict[str, Any]:
     from finetune.core.run_dir import StudyDir, write_json, write_text
     from finetune.core.signals import stop_here
     from finetune.report import card, content, html, markdown
-    from finetune.report.ranking import best_variant
-    from finetune.report.reading import read_study
-    from finetune.report.results import results_of
+    from finetune.results.compute import results_of
+    from finetune.results.ranking import best_variant
+    from finetune.results.reading import read_study
 
     study = read_study(Path(study_dir), baseline)
     stop_here("writing the report")
@@ -36,5 +39,5 @@ def build(study_dir: Path, baseline: str | None = None) -> dict[str, Any]:
     best = best_variant(results)
     if best is not None:
         write_text(folder / "model-card.md", card.render(study, results, best))
-    write_json(folder / "results.json", results)
+    write_json(folder / "results.json", results.to_json())
     return results

@@ -1,4 +1,4 @@
-"""What a report is made of: blocks that HTML and Markdown both show, with every number already written out."""
+"""The blocks that a report is made of, for HTML and Markdown alike, with every number already written out."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from markupsafe import Markup
+
+from finetune.results.verdict import Verdict
 
 Tone = Literal["", "good", "bad", "muted"]
 
@@ -122,16 +124,6 @@ class Section:
     id: str
     title: str
     blocks: list[Block]
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The study's answer: one word, one sentence, and what one must know beside it."""
-
-    state: Literal["decided", "undecided"]
-    word: str
-    sentence: str
-    remarks: list[str]
 
 
 @dataclass(frozen=True)

@@ -12,28 +12,21 @@ from typing import Any
 
 import yaml
 
-from finetune.core.run_dir import BASE
+from finetune.core.numbers import NONE, count, memory, seconds, share, short_count
+from finetune.metrics import find, unit
 from finetune.report.blocks import Block, Bullets, Cell, Code, Column, Fold, Table, Text
 from finetune.report.markdown import blocks, escape
-from finetune.report.measured import SOLVED_METHOD
-from finetune.report.reading import Study
 from finetune.report.sections import methods
-from finetune.report.units import NONE, count, memory, seconds, share, short_count, unit
-from finetune.report.verdict import verdict_of
-
-Results = dict[str, Any]
+from finetune.results.measure import SOLVED_METHOD
+from finetune.results.reading import Study
+from finetune.results.schema import EvaluationSet, Results, VariantResult
+from finetune.results.verdict import verdict_of
 
 HUB = "hub:"
 
-HUB_TASKS = {"classification": "text-classification"}
-"""The hub's name of a task by ours; every other one generates text."""
-
-HUB_METRICS: dict[str, dict[str, Any]] = {
-    "macro_f1": {"type": "f1", "args": {"average": "macro"}},
-    "mcc": {"type": "matthews_correlation"},
-    "rouge_l": {"type": "rouge", "config": "rougeL"},
-}
-"""The hub's name of a metric where it is not ours."""
+OLDER_TAGS = {"classification": "text-classification"}
+OLDER_LIBRARIES = {"adapter": "peft", "adaptive": "transformers", "full": "transformers"}
+"""What studies do not say that were made before `data.json` had it: what a task's models do, and what opens them."""
 
 SURE = ("ci", "level", "method", "sd", "sd_ci", "sd_floor", "sd_corrected", "sd_corrected_ci")
 """What of an estimate stands in the metadata."""
@@ -46,7 +39,7 @@ INTRO = (
 )
 
 
-def render(study: Study, results: Results, variant: Results) -> str:
+def render(study: Study, results: Results, variant: VariantResult) -> str:
     """The card of ``variant``, one of the results' variants."""
     data = yaml.safe_dump(metadata(study, results, variant), sort_keys=False, allow_unicode=True, width=10_000)
     source = _recipe(study, variant).get("model", {}).get("source", "a pretrained model")
@@ -54,8 +47,8 @@ def render(study: Study, results: Results, variant: Results) -> str:
     verdict = verdict_of(results)
     paragraphs = [
         f"# {escape(_name(study, variant))}",
-        f"Fine-tuned with finetune from {start}: variant **{escape(variant['name'])}** of the study "
-        f"{escape(study.name)} ({escape(study.digest[:12])}), strategy {escape(variant['strategy'])}.",
+        f"Fine-tuned with finetune from {start}: variant **{escape(variant.name)}** of the study "
+        f"{escape(study.name)} ({escape(study.digest[:12])}), strategy {escape(variant.strategy)}.",
         f"**{escape(verdict.word)}.** {escape(verdict.sentence)}",
         *(escape(remark) for remark in verdict.remarks),
         "## Results",
@@ -63,30 +56,30 @@ def render(study: Study, results: Results, variant: Results) -> str:
         "## Each seed",
         *blocks([_seed_table(results, variant)]),
         "## Training and data",
-        *blocks([_training(study, variant), _data_table(study), *_folds(study)]),
+        *blocks([_training(study, variant), _data_table(study), *_folds(study, results)]),
     ]
     return f"---\n{data}---\n\n" + "\n\n".join(paragraphs) + "\n"
 
 
-def metadata(study: Study, results: Results, variant: Results) -> dict[str, Any]:
-    """What stands between the card's dashes, as plain values."""
+def metadata(study: Study, results: Results, variant: VariantResult) -> dict[str, Any]:
+    """Collect what stands between the card's dashes, as plain values."""
     recipe = _recipe(study, variant)
     source = recipe.get("model", {}).get("source", "")
-    held_out = [_held_out(study, recipe, task) for task in results["tasks"]]
+    held_out = [_held_out(study, recipe, task) for task in results.tasks]
     trained_on = str(recipe.get("data", {}).get("train", {}).get("path", ""))
     found = {
         "base_model": hub_id(source),
-        "library_name": "peft" if variant["strategy"] == "adapter" else "transformers",
-        "pipeline_tag": _hub_task(recipe),
-        "tags": ["finetune", variant["strategy"]],
+        "library_name": _library(study, variant),
+        "pipeline_tag": next((_hub_task(study, recipe, task)["type"] for task in results.tasks), None),
+        "tags": ["finetune", variant.strategy],
         "datasets": [_data_name(trained_on)] if trained_on.startswith(HUB) else None,
-        "metrics": list(dict.fromkeys(_hub_metric(m["name"])["type"] for t in results["tasks"] for m in t["metrics"])),
+        "metrics": list(dict.fromkeys(_hub_metric(m.name)["type"] for t in results.tasks for m in t.metrics)),
         "model-index": [
             {
                 "name": _name(study, variant),
                 "results": [
-                    {"task": {"type": _hub_task(recipe), "name": task["name"]}, "dataset": data, "metrics": metrics}
-                    for task, data in zip(results["tasks"], held_out, strict=True)
+                    {"task": _hub_task(study, recipe, task), "dataset": data, "metrics": metrics}
+                    for task, data in zip(results.tasks, held_out, strict=True)
                     if (metrics := _metrics(variant, task))
                 ],
             }
@@ -110,95 +103,103 @@ def _short(source: str) -> str:
     return source if source.startswith("package:") else source.rstrip("/").rpartition("/")[2]
 
 
-def _name(study: Study, variant: Results) -> str:
-    return f"{study.name}-{variant['name']}"
+def _name(study: Study, variant: VariantResult) -> str:
+    return f"{study.name}-{variant.name}"
 
 
-def _recipe(study: Study, variant: Results) -> dict[str, Any]:
-    return study.resolved["variants"][variant["name"]]["recipe"]
+def _recipe(study: Study, variant: VariantResult) -> dict[str, Any]:
+    return study.resolved["variants"][variant.name]["recipe"]
 
 
-def _hub_task(recipe: dict[str, Any]) -> str:
-    return HUB_TASKS.get(recipe.get("task", {}).get("type", ""), "text-generation")
+def _library(study: Study, variant: VariantResult) -> str | None:
+    """Name the library that opens a saved run; None where that is not known."""
+    older = None if variant.pooling else OLDER_LIBRARIES.get(variant.strategy)
+    return study.data.get("libraries", {}).get(variant.name, older)
+
+
+def _hub_task(study: Study, recipe: dict[str, Any], task: EvaluationSet) -> dict[str, str]:
+    older = OLDER_TAGS.get(recipe.get("task", {}).get("type", ""), "text-generation")
+    return {"type": study.facts(task.name).get("pipeline_tag", older), "name": task.name}
 
 
 def _hub_metric(name: str) -> dict[str, Any]:
-    return HUB_METRICS.get(name, {"type": name})
+    metric = find(name)
+    return {"type": name, **({} if metric is None else metric.hub)}
 
 
-def _held_out(study: Study, recipe: dict[str, Any], task: Results) -> dict[str, Any]:
+def _held_out(study: Study, recipe: dict[str, Any], task: EvaluationSet) -> dict[str, Any]:
     """Which examples a task's scores are on. The hub wants a type: its id there, or else the file's name."""
-    named = [other["data"] for other in recipe.get("evaluate", []) if other["name"] == task["name"]]
+    named = [other["data"] for other in recipe.get("evaluate", []) if other["name"] == task.name]
     own = recipe.get("data", {})
-    options = (named or [own.get(task["split"]) or own.get("train") or {}])[0]
-    facts: Results = next((known for known in study.data["tasks"] if known["name"] == task["name"]), {})
-    split = study.data.get("splits", {}).get(task["split"], {})
-    name = _data_name(str(options.get("path") or split.get("source") or task["name"]))
-    more = {"config": options.get("subset"), "split": task["split"]}
-    args = {"examples": task["examples"], "fingerprint": facts.get("fingerprint")}
+    options = (named or [own.get(task.split) or own.get("train") or {}])[0]
+    facts = study.facts(task.name)
+    split = study.data.get("splits", {}).get(task.split, {})
+    name = _data_name(str(options.get("path") or split.get("source") or task.name))
+    more = {"config": options.get("subset"), "split": task.split}
+    args = {"examples": task.examples, "fingerprint": facts.get("fingerprint")}
     known = {"name": name, "type": name, **more, "args": {key: value for key, value in args.items() if value}}
     return {key: value for key, value in known.items() if value is not None}
 
 
-def _metrics(variant: Results, task: Results) -> list[dict[str, Any]]:
+def _metrics(variant: VariantResult, task: EvaluationSet) -> list[dict[str, Any]]:
     """The entries of one task, those that could be computed."""
     entries = []
-    for metric in task["metrics"]:
-        found, shown = variant["estimates"][f"{task['name']}/{metric['name']}"], unit(metric["name"])
-        if not found["n"]:
+    for metric in task.metrics:
+        found, shown = variant.estimates[task.key_of(metric.name)], unit(metric.name)
+        if not found.n:
             continue
-        known, n = _hub_metric(metric["name"]), found["n"]
-        interval = f" {shown.interval(found['ci'])}" if found["ci"] else ""
-        sure = {"seeds": n, **{key: found[key] for key in SURE if found.get(key) is not None}}
-        one = SOLVED_METHOD if found["method"] == SOLVED_METHOD else "one seed"
+        known, n = _hub_metric(metric.name), found.n
+        interval = f" {shown.interval(found.ci)}" if found.ci else ""
+        sure = {"seeds": n, **{key: value for key in SURE if (value := getattr(found, key)) is not None}}
+        one = SOLVED_METHOD if found.method == SOLVED_METHOD else "one seed"
         name = f"{shown.label}, {f'mean of {n} seeds' if n > 1 else one}{interval}"
-        entry = {"type": known["type"], "value": found["mean"], "name": name}
+        entry = {"type": known["type"], "value": found.mean, "name": name}
         entries.append({**entry, **known, "args": {**known.get("args", {}), **sure}})
     return entries
 
 
-def _score_table(results: Results, variant: Results) -> Table:
+def _score_table(results: Results, variant: VariantResult) -> Table:
     columns = [Column("task", numeric=False), Column("metric", numeric=False), Column("mean"), Column("95 % interval")]
     columns += [Column("SD"), Column("seeds"), Column("untuned base")]
-    base = next((other for other in results["variants"] if other["name"] == BASE), None)
+    base = next((other for other in results.variants if other.is_base), None)
     rows = []
-    for task in results["tasks"]:
-        for metric in task["metrics"]:
-            key, shown = f"{task['name']}/{metric['name']}", unit(metric["name"])
-            found = variant["estimates"][key]
-            cells = [shown.number(found["mean"]), shown.interval(found["ci"]), shown.number(found["sd"], more=1)]
-            cells += [count(found["n"]), shown.number(base["estimates"][key]["mean"] if base else None)]
-            heading = f"{shown.heading}, {'higher' if metric['higher_is_better'] else 'lower'} is better"
-            rows.append([Cell(task["name"]), Cell(heading), *map(Cell, cells)])
+    for task in results.tasks:
+        for metric in task.metrics:
+            key, shown = task.key_of(metric.name), unit(metric.name)
+            found = variant.estimates[key]
+            cells = [shown.number(found.mean), shown.interval(found.ci), shown.number(found.sd, more=1)]
+            cells += [count(found.n), shown.number(base.estimates[key].mean if base else None)]
+            heading = f"{shown.heading}, {'higher' if metric.higher_is_better else 'lower'} is better"
+            rows.append([Cell(task.name), Cell(heading), *map(Cell, cells)])
     return Table(columns, rows)
 
 
-def _seed_table(results: Results, variant: Results) -> Table:
+def _seed_table(results: Results, variant: VariantResult) -> Table:
     """Every run's headline scores, which tell a published checkpoint from the mean."""
-    headlines = [(task["name"], task["metric"]) for task in results["tasks"]]
+    headlines = [(task.name, task.metric) for task in results.tasks]
     columns = [Column("seed"), Column("status", numeric=False)]
     columns += [Column(f"{unit(metric).heading} on {task}") for task, metric in headlines]
     rows = []
-    for run in variant["runs"]:
-        scores = [unit(metric).number(run["scores"].get(f"{task}/{metric}")) for task, metric in headlines]
-        status = f"{run['status']}: {run['reason']}" if run["reason"] else run["status"]
-        rows.append([Cell(str(run["seed"])), Cell(status), *map(Cell, scores)])
+    for run in variant.runs:
+        scores = [unit(metric).number(run.scores.get(f"{task}/{metric}")) for task, metric in headlines]
+        status = f"{run.status}: {run.reason}" if run.reason else run.status
+        rows.append([Cell(str(run.seed)), Cell(status), *map(Cell, scores)])
     return Table(columns, rows)
 
 
-def _training(study: Study, variant: Results) -> Bullets:
-    size, runs = variant["parameters"] or {}, variant["runs"]
-    trained = short_count(size.get("trainable"))
-    if size.get("total"):
-        trained += f" of {short_count(size['total'])}, {share(size['trainable'], size['total'])}"
-    times = [run["seconds"] for run in runs if run["seconds"]]
-    peaks = [run["peak_memory_bytes"] for run in runs if run["peak_memory_bytes"]]
-    failures = variant["failures"]
+def _training(study: Study, variant: VariantResult) -> Bullets:
+    size, runs = variant.parameters, variant.runs
+    trained = short_count(None if size is None else size.trainable)
+    if size is not None and size.total:
+        trained += f" of {short_count(size.total)}, {share(size.trainable, size.total)}"
+    times = [run.seconds for run in runs if run.seconds]
+    peaks = [run.peak_memory_bytes for run in runs if run.peak_memory_bytes]
+    failures = variant.failures
     items = [
         ("Parameters trained", trained),
         ("What varied between seeds", ", ".join(study.vary) or "nothing"),
-        ("Failed runs", f"{failures['count']} of {failures['n']}"),
-        ("Stability", f"{variant['stability']}: {variant['stability_reason']}"),
+        ("Failed runs", f"{failures.count} of {failures.n}"),
+        ("Stability", f"{variant.stability}: {variant.stability_reason}"),
         ("Time of a run", seconds(sum(times) / len(times)) if times else NONE),
         ("Peak memory", memory(max(peaks, default=None))),
         ("Device", study.computed_on),
@@ -221,6 +222,6 @@ def _data_table(study: Study) -> Table:
     return Table(columns, rows)
 
 
-def _folds(study: Study) -> list[Block]:
-    folds: list[Block] = [Fold("How each number was computed", [*methods.method_section(study).blocks])]
+def _folds(study: Study, results: Results) -> list[Block]:
+    folds: list[Block] = [Fold("How each number was computed", [*methods.sections(study, results)[0].blocks])]
     return [Fold("The recipe", [Code(study.recipe_text)]), *folds] if study.recipe_text else folds

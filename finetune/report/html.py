@@ -10,12 +10,13 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterator
+from importlib.resources import files
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from finetune.core.numbers import MINUS
 from finetune.report.blocks import Block, Cell, Document, Fold, Table, seen
-from finetune.report.units import MINUS
 
 Variants = dict[str, int]
 """Colour by variant, in order of appearance."""
@@ -35,7 +36,7 @@ def render(document: Document) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    style, script = (_source(environment, name) for name in ("report.css", "report.js"))
+    style, script = template("drawing.css") + template("report.css"), template("report.js")
     variants = variants_of(document)
     page = environment.get_template("report.html").render(
         document=document,
@@ -49,9 +50,9 @@ def render(document: Document) -> str:
     return seen(page)
 
 
-def _source(environment: Environment, name: str) -> str:
-    assert environment.loader is not None
-    return environment.loader.get_source(environment, name)[0]
+def template(name: str) -> str:
+    """Read a file of `templates/`."""
+    return (files("finetune.report") / "templates" / name).read_text(encoding="utf-8")
 
 
 def policy(style: str, script: str) -> str:
@@ -102,7 +103,7 @@ def sort_value(cell: Cell) -> str:
 
 
 def _factor(word: str) -> float:
-    """What the word behind a number multiplies it by: 1 for words that are no multiple."""
+    """Find what the word behind a number multiplies it by: 1 for words that are no multiple."""
     if word in _DURATIONS:
         return _DURATIONS[word]
     multiple = _MULTIPLE.fullmatch(word)

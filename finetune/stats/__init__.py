@@ -1,7 +1,6 @@
 """Estimates, spread, stability and comparisons over seeds: pure functions on NumPy arrays, no files, no torch."""
 
-from finetune.stats.comparisons import Comparison, Side, compare, holm, verdict
-from finetune.stats.contributions import contributions
+from finetune.stats.comparisons import Comparison, VariantScores, compare, holm, verdict
 from finetune.stats.dispersion import spread_verdict
 from finetune.stats.estimates import (
     Estimate,
@@ -25,11 +24,10 @@ __all__ = [
     "Estimate",
     "FailureRate",
     "Gain",
-    "Side",
     "Spread",
     "Stability",
+    "VariantScores",
     "compare",
-    "contributions",
     "estimate",
     "expected_best",
     "failure_rate",

@@ -34,8 +34,11 @@ class Value:
     """A number and its interval, which is None where the runs allow none, with a reason."""
 
     value: float
+    """The number."""
     ci: Interval | None
+    """Over runs."""
     reason: str | None = None
+    """Why there is no interval."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +53,14 @@ class Profile:
 
 @dataclass(frozen=True)
 class Order:
-    """How far ``left`` is from being stochastically larger than ``right``."""
+    """The distance of ``left`` from being stochastically larger than ``right``."""
 
     epsilon: float
     """Share of their squared distance that lies where the order is violated: 0 never, 1 everywhere, 0.5 if equal."""
     epsilon_min: float | None
     """Its upper bound at the level asked for; None where so few runs bound nothing."""
     reason: str | None = None
+    """Why it is not bounded."""
 
 
 def interquartile_mean(scores: ArrayLike) -> Scores:
@@ -143,7 +147,7 @@ def violation(left: ArrayLike, right: ArrayLike) -> Scores:
 def almost_stochastic_order(
     left: ArrayLike, right: ArrayLike, rng: np.random.Generator, alpha: float = 0.05, resamples: int = 1000
 ) -> Order:
-    """Whether ``left`` (n,) is almost stochastically larger than ``right`` (m,): scores of runs, higher is better.
+    """Test whether ``left`` (n,) is almost stochastically larger than ``right`` (m,): scores of runs, higher is better.
 
     Dror et al. (ACL 2019), after del Barrio et al. (2018): ``epsilon_min`` is the upper 1 - alpha bound of the
     violation, by a normal interval whose SE is that of a bootstrap of both samples; below :data:`ORDER_TAU`, left

@@ -26,17 +26,22 @@ Votes = tuple[Codes, Codes, Codes]
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far ``runs`` seeds predict the same for the same ``examples``. What is too few to say is None."""
+    """Agreement of ``runs`` seeds in what they predict for the same ``examples``. What is too few to say is None."""
 
     runs: int
+    """Seeds that are compared."""
     examples: int
+    """How many they all predicted."""
     disagreement: float | None
     """Mean churn: the chance that two seeds differ on an example."""
     disagreement_ci: Interval | None
+    """Over examples."""
     kappa: float | None
     """Agreement beyond that by chance: 1 is complete, 0 is what chance alone would give."""
     kappa_ci: Interval | None
+    """Over examples."""
     kappa_reason: str | None
+    """Why there is no kappa."""
     flipped: int
     """Examples on which not all seeds agree. More seeds find more of them; churn does not depend on their number."""
     flipped_ci: Interval | None
@@ -46,8 +51,11 @@ class Agreement:
     dissenters: list[int]
     """At place k the number of examples on which k seeds differ from the most common prediction, k = 0 ... runs - 1."""
     level: float
+    """Of the intervals."""
     method: str
+    """How they were computed."""
     reason: str | None = None
+    """Why something is None."""
 
 
 def codes_of(rows: Sequence[Sequence[Hashable]]) -> list[Codes]:
@@ -87,21 +95,21 @@ def agreement(
     if runs < 2 or not examples:
         none = TOO_FEW if runs and examples else NO_SCORE
         return Agreement(runs, examples, None, None, None, None, none, 0, None, None, [], level, method, none)
-    by_example = by_group = _votes(np.arange(examples), table)
+    by_example = by_cluster = _votes(np.arange(examples), table)
     example, _, votes = by_example
     most = np.maximum.reduceat(votes, np.flatnonzero(np.diff(example, prepend=-1)))
     differ = _churn(by_example, runs, examples)
     groups = np.arange(examples)
     if clusters is not None:
         groups = np.unique(np.asarray(clusters), return_inverse=True)[1]
-        by_group = _votes(groups, table)
+        by_cluster = _votes(groups, table)
     flips = most < runs
     flipped = int(flips.sum())
     disagreement_ci = _share_interval(differ, groups, level)
     reason = None
     if disagreement_ci is None:
         reason = {0: ALL_AGREE, examples: ALL_FLIP}.get(flipped, ALIKE) if groups.max() else ONE_UNIT
-    kappa, kappa_ci, kappa_reason = _kappa(by_group, runs, 1 - differ, groups, level)
+    kappa, kappa_ci, kappa_reason = _kappa(by_cluster, runs, 1 - differ, groups, level)
     return Agreement(
         runs=runs,
         examples=examples,
@@ -121,10 +129,10 @@ def agreement(
 
 
 def _kappa(
-    by_group: Votes, runs: int, alike: NDArray[np.float64], groups: Codes, level: float
+    by_cluster: Votes, runs: int, alike: NDArray[np.float64], groups: Codes, level: float
 ) -> tuple[float | None, Interval | None, str | None]:
     """Fleiss' kappa, its interval, and why one of them is missing; ``alike`` (examples,): the share of equal pairs."""
-    group, category, votes = by_group
+    group, category, votes = by_cluster
     examples, count = len(alike), int(groups.max()) + 1
     totals = np.bincount(category, weights=votes)
     by_chance = float((totals**2).sum() / (examples * runs) ** 2)

@@ -39,7 +39,7 @@ class Bins:
 
     @property
     def noise(self) -> float:
-        """What :attr:`error` is on average where every confidence is true, as so few examples in so many bins have it.
+        """Compute :attr:`error` on average where every confidence is true, as so few examples in so many bins have it.
 
         The gap of a bin of m examples is then about normal with variance doubt / m, whose mean size is
         sqrt(2 / pi * doubt / m).

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from finetune.stats.dispersion import Dispersion, dispersion
 from finetune.stats.estimates import Interval
 from finetune.stats.improvement import improvement_interval, probability_of_improvement, share_interval
-from finetune.stats.multibootstrap import Uncertainty, by_group, uncertainty
+from finetune.stats.multibootstrap import Uncertainty, by_cluster, uncertainty
 from finetune.stats.permutation import Permutation, mcnemar, relabellings, sign_flips
 
 Verdict = Literal["better", "worse", "undecided"]
@@ -22,7 +22,7 @@ POWER = 0.8
 
 
 @dataclass(frozen=True, eq=False)
-class Side:
+class VariantScores:
     """One variant on one task and metric."""
 
     scores: NDArray[np.float64]
@@ -33,17 +33,19 @@ class Side:
     """(runs, examples): what each example adds, so that a row's mean is the run's score; None where nothing does."""
 
     @classmethod
-    def of(cls, scores: Mapping[int, float], contributions: ArrayLike | None = None) -> Side:
+    def of(cls, scores: Mapping[int, float], contributions: ArrayLike | None = None) -> VariantScores:
         """From scores by seed; rows of ``contributions`` stand in the same order."""
         return cls._made(list(scores.values()), tuple(scores), contributions)
 
     @classmethod
-    def fixed(cls, score: float, contributions: ArrayLike | None = None) -> Side:
+    def fixed(cls, score: float, contributions: ArrayLike | None = None) -> VariantScores:
         """One model without a seed; ``contributions`` (examples,)."""
         return cls._made([score], None, None if contributions is None else np.atleast_2d(contributions))
 
     @classmethod
-    def _made(cls, scores: list[float], seeds: tuple[int, ...] | None, contributions: ArrayLike | None) -> Side:
+    def _made(
+        cls, scores: list[float], seeds: tuple[int, ...] | None, contributions: ArrayLike | None
+    ) -> VariantScores:
         values = np.array(scores, dtype=float)
         matrix = None if contributions is None else np.asarray(contributions, dtype=float)
         assert matrix is None or matrix.shape[:1] == values.shape, "expected (runs, examples), one row for each score"
@@ -56,12 +58,12 @@ class Side:
         """Contributions (runs, examples), or the scores as one column."""
         return self.contributions if examples and self.contributions is not None else self.scores[:, None]
 
-    def pick(self, seeds: Sequence[int]) -> Side:
+    def pick(self, seeds: Sequence[int]) -> VariantScores:
         """The runs of these seeds, in their order."""
         assert self.seeds is not None, "a fixed model has no seeds"
         index = [self.seeds.index(seed) for seed in seeds]
         matrix = None if self.contributions is None else self.contributions[index]
-        return Side(self.scores[index], tuple(seeds), matrix)
+        return VariantScores(self.scores[index], tuple(seeds), matrix)
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,9 @@ class Comparison:
     n: int
     """Seeds that the difference rests on: pairs, or those of the side that has fewer."""
     level: float
+    """Of the intervals."""
     method: str
+    """What is paired, and what is drawn anew."""
     pairs: int = 0
     """Seeds that both sides have and are paired by; 0 where they are not paired."""
     examples: int | None = None
@@ -79,29 +83,38 @@ class Comparison:
     groups: int | None = None
     """Groups of examples that belong together; None where each stands for itself."""
     difference: float | None = None
+    """Of the means, left minus right."""
     se: float | None = None
+    """Standard error of the difference."""
     ci: Interval | None = None
+    """Of the difference, over new seeds and new examples."""
     p_value: float | None = None
+    """Two-sided, of no difference."""
     detectable: float | None = None
     """The smallest true difference that this comparison, on its own, would have seen with a chance of 80 %."""
     p_permutation: float | None = None
+    """Exact test of the signs of paired differences, on these examples."""
     p_permutation_smallest: float | None = None
     """What ``p_permutation`` cannot be below with so few seeds."""
     p_mcnemar: float | None = None
     """Of two single models only."""
     probability_of_improvement: float | None = None
+    """Chance that a random seed of the left beats one of the right; ties count half."""
     probability_of_improvement_ci: Interval | None = None
+    """Over seeds."""
     sd_ratio: float | None = None
     """The left's SD over seeds divided by the right's."""
     sd_ratio_ci: Interval | None = None
+    """Over seeds."""
     p_spread: float | None = None
     """Brown and Forsythe's, for "both scatter alike"."""
     reason: str | None = None
+    """Why something is None."""
 
 
 def compare(
-    left: Side,
-    right: Side,
+    left: VariantScores,
+    right: VariantScores,
     rng: np.random.Generator,
     groups: ArrayLike | None = None,
     higher_is_better: bool = True,
@@ -169,7 +182,7 @@ def _turned(found: Comparison) -> Comparison:
     )
 
 
-def _of_examples(found: Comparison, one: Side, other: Side, groups: ArrayLike | None) -> Comparison:
+def _of_examples(found: Comparison, one: VariantScores, other: VariantScores, groups: ArrayLike | None) -> Comparison:
     """Two fixed models, over new examples: Student's t of the examples' differences."""
     if found.examples is None:
         return replace(found, reason="two models that no seed changes, and no scores of single examples to compare")
@@ -193,7 +206,7 @@ def _decided(found: Comparison, noise: Uncertainty) -> Comparison:
     )
 
 
-def _paired(left: Side, right: Side) -> tuple[Side, Side, int]:
+def _paired(left: VariantScores, right: VariantScores) -> tuple[VariantScores, VariantScores, int]:
     """Both sides' common seeds in one order, and how many; or both as they are, and 0."""
     if right.seeds is None:
         return left, right, 0
@@ -204,8 +217,8 @@ def _paired(left: Side, right: Side) -> tuple[Side, Side, int]:
     return left.pick(common), right.pick(common), len(common)
 
 
-def _examples(one: Side, other: Side, groups: ArrayLike | None) -> tuple[int | None, bool]:
-    """How many examples can be resampled, or None; and whether in groups."""
+def _examples(one: VariantScores, other: VariantScores, groups: ArrayLike | None) -> tuple[int | None, bool]:
+    """Count the examples that can be resampled, or None; and tell whether in groups."""
     if one.contributions is None or other.contributions is None:
         return None, False
     examples = one.contributions.shape[1]
@@ -215,14 +228,16 @@ def _examples(one: Side, other: Side, groups: ArrayLike | None) -> tuple[int | N
     return (examples, groups is not None) if examples > 1 else (None, False)
 
 
-def _sides(one: Side, other: Side, pairs: int, groups: ArrayLike | None, examples: bool) -> list[NDArray[np.float64]]:
-    """What :func:`uncertainty` takes: the differences, or each side for itself where seeds are not paired."""
+def _sides(
+    one: VariantScores, other: VariantScores, pairs: int, groups: ArrayLike | None, examples: bool
+) -> list[NDArray[np.float64]]:
+    """Make what :func:`uncertainty` takes: the differences, or each side for itself where seeds are not paired."""
     lefts, rights = one.rows(examples), other.rows(examples)
     matrices = [lefts - rights] if pairs or other.seeds is None else [lefts, -rights]
-    return matrices if groups is None else [by_group(matrix, groups) for matrix in matrices]
+    return matrices if groups is None else [by_cluster(matrix, groups) for matrix in matrices]
 
 
-def _method(right: Side, pairs: int, examples: int | None, grouped: bool) -> str:
+def _method(right: VariantScores, pairs: int, examples: int | None, grouped: bool) -> str:
     if right.seeds is None:
         how = "seeds against one fixed model"
     else:
@@ -233,7 +248,9 @@ def _method(right: Side, pairs: int, examples: int | None, grouped: bool) -> str
     return f"multi-bootstrap over seeds and {what}, its variance computed and not drawn, {how}"
 
 
-def _improvement(left: Side, right: Side, higher_is_better: bool, level: float) -> tuple[float | None, Interval | None]:
+def _improvement(
+    left: VariantScores, right: VariantScores, higher_is_better: bool, level: float
+) -> tuple[float | None, Interval | None]:
     value = probability_of_improvement(left.scores, right.scores, higher_is_better)
     if value is None:
         return None, None
@@ -242,17 +259,17 @@ def _improvement(left: Side, right: Side, higher_is_better: bool, level: float) 
     return value, improvement_interval(value, len(left), len(right), level)
 
 
-def _scatter(left: Side, right: Side, level: float) -> Dispersion:
+def _scatter(left: VariantScores, right: VariantScores, level: float) -> Dispersion:
     return Dispersion() if right.seeds is None else dispersion(left.scores, right.scores, level)
 
 
-def _single_models(one: Side, other: Side) -> float | None:
+def _single_models(one: VariantScores, other: VariantScores) -> float | None:
     if len(one) > 1 or len(other) > 1 or one.contributions is None or other.contributions is None:
         return None
     return mcnemar(one.contributions[0], other.contributions[0])
 
 
-def _permute(one: Side, other: Side, pairs: int, rng: np.random.Generator) -> Permutation:
+def _permute(one: VariantScores, other: VariantScores, pairs: int, rng: np.random.Generator) -> Permutation:
     if pairs or other.seeds is None:
         return sign_flips(one.scores - other.scores, rng)
     return relabellings(one.scores, other.scores, rng)
@@ -270,7 +287,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def verdict(comparison: Comparison, p_adjusted: float | None, higher_is_better: bool = True) -> Verdict:
-    """Whether ``left`` is better or worse than ``right``: only if the adjusted p-value and the interval agree on it."""
+    """Decide whether ``left`` is better or worse than ``right``: only if adjusted p-value and interval agree on it."""
     if p_adjusted is None or comparison.ci is None or p_adjusted >= 1 - comparison.level:
         return "undecided"
     low, high = comparison.ci

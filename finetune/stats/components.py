@@ -97,7 +97,7 @@ def _mean_squares(values: Floats, levels: Levels) -> tuple[Floats, NDArray[np.in
 
 @dataclass(frozen=True)
 class Component:
-    """What one source contributes to the variance of a run's score; variances are in the score's unit, squared."""
+    """The contribution of one source to the variance of a run's score; variances are in the score's unit, squared."""
 
     source: str
     freedom: int
@@ -120,7 +120,7 @@ class Component:
 
     @property
     def clipped(self) -> bool:
-        """Whether the estimate was below zero."""
+        """Tell whether the estimate was below zero."""
         return self.estimate < 0
 
     @property

@@ -73,7 +73,7 @@ def _degrees(one: Scores, other: Scores) -> tuple[float, float]:
 
 
 def spread_verdict(ci: Interval | None, p_adjusted: float | None, level: float = 0.95) -> SpreadVerdict:
-    """Whether the left is more or less stable: only if the adjusted p-value and the ratio's interval agree on it."""
+    """Decide whether the left is more or less stable: only if adjusted p-value and the ratio's interval agree on it."""
     if ci is None or p_adjusted is None or p_adjusted >= 1 - level or ci[0] <= 1 <= ci[1]:
         return "undecided"
     return "more stable" if ci[1] < 1 else "less stable"

@@ -26,38 +26,55 @@ class Estimate:
     """A score over ``n`` seeds, in the score's own unit. What ``n`` does not allow is None, and ``reason`` says why."""
 
     n: int
+    """Seeds that have the score."""
     mean: float | None
+    """Over seeds."""
     sd: float | None
+    """Over seeds, with n - 1."""
     median: float | None
+    """Over seeds."""
     min: float | None
+    """The lowest."""
     max: float | None
+    """The highest."""
     ci: Interval | None
     """Of the mean."""
     level: float
+    """Of the intervals."""
     method: str
+    """How `ci` was computed."""
     sd_ci: Interval | None = None
+    """Of `sd`."""
     reason: str | None = None
+    """Why something is None, or what has to be known of it."""
 
 
 @dataclass(frozen=True)
 class FailureRate:
-    """How many of ``n`` ended runs failed. ``rate`` and ``ci`` are None when no run has ended."""
+    """The share of ``n`` ended runs that failed. ``rate`` and ``ci`` are None when no run has ended."""
 
     count: int
+    """How many failed."""
     n: int
+    """How many have ended."""
     rate: float | None
+    """Their ratio."""
     ci: Interval | None
+    """Of the rate (Wilson)."""
 
 
 @dataclass(frozen=True)
 class Gain:
-    """How far a combination of runs is ahead of the mean of these runs, in the score's own unit: their difference."""
+    """The lead of a combination of runs over the mean of these runs, in the score's own unit: their difference."""
 
     mean: float
+    """Of the differences."""
     ci: Interval | None
     """Over examples: of which seeds it is made, it does not cover."""
     level: float
+    """Of the interval."""
     reason: str | None = None
+    """Why there is no interval."""
 
 
 def estimate(scores: ArrayLike, level: float = 0.95, rng: np.random.Generator | None = None) -> Estimate:
@@ -146,7 +163,7 @@ def sd_factors(n: int, level: float = 0.95) -> Interval:
 
 
 def gain(own: ArrayLike, seeds: ArrayLike, level: float = 0.95) -> Gain:
-    """How far one model is ahead of the mean of some others, over the examples they were all scored on.
+    """Estimate how far one model is ahead of the mean of some others, over the examples they were all scored on.
 
     ``own`` (examples,) and ``seeds`` (runs, examples) are per-example scores in any unit. The interval is Student's t
     over the paired differences of the examples. With fewer than two examples it is None, with a reason.

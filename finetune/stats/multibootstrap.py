@@ -1,4 +1,4 @@
-"""How sure a difference of two variants is over new seeds and new examples: the multi-bootstrap without its draws.
+"""The multi-bootstrap without its draws: how sure a difference of two variants is over new seeds and new examples.
 
 The multi-bootstrap (Sellam et al., "The MultiBERTs", ICLR 2022, section 4) draws seeds and examples with replacement,
 together, and looks at the spread of the mean. A mean needs no draws for that. Write x[s, e] = m + a[s] + b[e] + c[s, e]
@@ -85,7 +85,7 @@ class Uncertainty:
 
 
 def uncertainty(sides: Sequence[ArrayLike]) -> Uncertainty:
-    """How well the sum of the means of ``sides`` is known, over new seeds and new examples.
+    """Compute how well the sum of the means of ``sides`` is known, over new seeds and new examples.
 
     Each side has shape (runs, examples), with at least two runs, its own seeds and the examples that all sides share.
     One side of paired differences, or two: one variant, and the other with its sign changed, whose seeds have nothing
@@ -115,7 +115,7 @@ def _interaction(matrix: Matrix) -> float:
     return float(np.vdot(left, left)) / (runs * (runs - 1) * n * (n - 1))
 
 
-def by_group(matrix: ArrayLike, groups: ArrayLike) -> Matrix:
+def by_cluster(matrix: ArrayLike, groups: ArrayLike) -> Matrix:
     """Examples that belong together made one: (runs, examples) becomes (runs, groups), each row with the same mean.
 
     ``groups`` (examples,) holds an integer for each example. Groups may differ in size, so that the mean over examples

@@ -24,7 +24,7 @@ class Permutation:
 
 
 def sign_flips(differences: ArrayLike, rng: np.random.Generator) -> Permutation:
-    """Whether paired ``differences`` (n,), n >= 1, in any unit, centre on zero: their sum under all 2^n signs.
+    """Test whether paired ``differences`` (n,), n >= 1, in any unit, centre on zero: their sum under all 2^n signs.
 
     Fisher's randomisation test (The Design of Experiments, 1935, section 21). A pair of seeds may change sides where
     the variants do not differ. Exact up to 30 pairs: every sum is one of the first half's plus one of the second's, so
@@ -54,7 +54,7 @@ def _signed_sums(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def relabellings(left: ArrayLike, right: ArrayLike, rng: np.random.Generator) -> Permutation:
-    """Whether ``left`` (m,) and ``right`` (n,) have the same mean: the difference under all ways to deal them out.
+    """Test whether ``left`` (m,) and ``right`` (n,) have the same mean: the difference under all ways to deal them out.
 
     Pitman's test (1937): exact where there are no more than :data:`RESAMPLES` ways, otherwise as many at random.
     """

@@ -1,4 +1,4 @@
-"""How many seeds and held-out examples it takes to see a difference of two variants."""
+"""Power: how many seeds and held-out examples it takes to see a difference of two variants."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST = 100_000
 
 @dataclass(frozen=True)
 class Noise:
-    """What moves the difference of two variants' scores, as SDs in the score's unit.
+    """The noise of the difference of two variants' scores, as SDs in the score's unit.
 
     Over R seeds a side and n examples that both are scored on, the variance of the mean difference is
     seeds^2 / R + examples^2 / n + both^2 / (R n).

@@ -1,4 +1,4 @@
-"""How much the models differ, and how much of it is the test set: the seeds' spread taken apart."""
+"""Spread of the models, and how much of it is the test set: the seeds' spread taken apart."""
 
 from __future__ import annotations
 

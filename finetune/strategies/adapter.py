@@ -65,7 +65,7 @@ class AdapterOptions(Options):
 
     @property
     def word(self) -> str:
-        """The method, as peft spells names."""
+        """Give the method's name, as peft spells it."""
         return self.method.lower().replace("-", "_")
 
 
@@ -90,8 +90,8 @@ class Adapter(Strategy):
 
     options: AdapterOptions
 
-    def __init__(self, options: AdapterOptions):
-        super().__init__(options)
+    def __init__(self, options: AdapterOptions, changed: frozenset[str] = frozenset()):
+        super().__init__(options, changed)
         self._beside: list[Strategy] = []
 
     @property
@@ -100,14 +100,14 @@ class Adapter(Strategy):
 
     @property
     def _peft_name(self) -> str:
-        """peft's name of the method, as far as it can be said without peft."""
+        """Give peft's name of the method, as far as it is known without peft."""
         word = self.options.word
         known = {"prefix": "prefix_tuning", "prompt": "prompt_tuning", "dora": "dora"}
         return known.get(word, "lora" if word in ("rslora", "pissa", "lora+") else word)
 
     @property
     def can_stack(self) -> bool:
-        """Whether all that it trains lies in layers that can be stacked, beside weights that all seeds share."""
+        """Tell whether all that it trains lies in layers that can be stacked, beside weights that all seeds share."""
         options = self.options
         known = STACKING.get(self._peft_name)
         start = options.options.get("init_lora_weights", True)
@@ -115,7 +115,7 @@ class Adapter(Strategy):
 
     @property
     def can_cache_prefix(self) -> bool:
-        """Virtual tokens, for one, change what every frozen block makes of a text."""
+        """Tell whether the outputs of frozen blocks stay the same: virtual tokens, for one, change them."""
         return self._peft_name in WITHIN
 
     def prepare(self, model: PreTrainedModel, head: set[str]) -> torch.nn.Module:
@@ -150,13 +150,17 @@ class Adapter(Strategy):
     def quantizes(self) -> bool:
         return self._bits is not None
 
+    @property
+    def library(self) -> Literal["peft"]:
+        return "peft"
+
     def rate(self, parameter: str) -> float:
         """LoRA+ lets B learn faster. Nothing else: see the class."""
         faster = self.options.word == "lora+" and ".lora_B." in parameter and parameter.endswith(".weight")
         return self.options.ratio or RATIO if faster else 1.0
 
     def save(self, model: Any, folder: Path) -> None:
-        """An adapter folder, which `PeftModel.from_pretrained` loads."""
+        """Write an adapter folder, which `PeftModel.from_pretrained` loads."""
         # The vocabulary is never changed here, so there are no embeddings to save beside the adapter.
         model.save_pretrained(folder, save_embedding_layers=False)
 

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from finetune.core.options import Options
 from finetune.core.registry import STRATEGIES
 from finetune.strategies.rates import by_height, by_pattern
-from finetune.strategies.whole import Whole
+from finetune.strategies.whole_model import WholeModel
 
 if TYPE_CHECKING:
     import torch
@@ -56,7 +56,7 @@ class AdaptiveOptions(Options):
 
 
 @STRATEGIES.register
-class Adaptive(Whole):
+class Adaptive(WholeModel):
     """Trains every parameter of the model, at a learning rate that adapts.
 
     Source: Defazio et al. 2024, "The Road Less Scheduled", algorithm 1 (schedule-free), and Mishchenko & Defazio 2024,
@@ -71,6 +71,7 @@ class Adaptive(Whole):
 
     name: ClassVar[str] = "adaptive"
     Options = AdaptiveOptions
+    only_chooses: ClassVar[bool] = False
 
     options: AdaptiveOptions
 

@@ -1,4 +1,4 @@
-"""What a strategy is."""
+"""The base class of strategies."""
 
 from __future__ import annotations
 
@@ -23,51 +23,59 @@ class Strategy(TrainingHook):
     Options: ClassVar[type[options.Options]]
     pairs: ClassVar[bool] = False
     """True when it learns from pairs of a chosen and a rejected answer."""
-    changed: frozenset[str] = frozenset()
-    """Names of parameters that mitigations have changed, before :meth:`prepare`."""
+    only_chooses: ClassVar[bool] = True
+    """True when all that it decides is which parameters learn, so that it can stand inside a strategy that decides by
+    what loss they do."""
 
-    def __init__(self, options: Any):
-        self.options = options
+    def __init__(self, options: Any, changed: frozenset[str] = frozenset()):
+        """``changed`` names parameters of the base model that mitigations have changed before :meth:`prepare`."""
+        self.options, self.changed = options, changed
 
     @property
     def contradicts(self) -> dict[str, str]:
-        """Mitigations that cannot stand beside it, with the reason."""
+        """Name the mitigations that cannot stand beside it, each with the reason."""
         return {}
 
     @property
     def needs_head(self) -> bool:
-        """Whether nothing would learn without a task head that is trained from scratch."""
+        """Tell whether nothing would learn without a task head that is trained from scratch."""
         return False
 
     @property
     def pooling(self) -> Literal["model", "auto"]:
-        """How a new head gets one vector of a text's tokens, where the task does not say it."""
+        """Name the pooling of a new head, one vector of a text's tokens, where the task does not say it."""
         return "model"
 
     @property
     def solves(self) -> bool:
-        """Whether a linear head alone learns, and is solved for instead of trained in steps."""
+        """Tell whether a linear head alone learns, and is solved for instead of trained in steps."""
         return False
 
     @property
     def hooks(self) -> list[Strategy]:
-        """What takes part in training: itself, and the strategy inside it, if there is one."""
+        """List the hooks that take part in training: itself, and the strategy inside it, if there is one."""
         return [self]
 
     @property
     def quantizes(self) -> bool:
-        """Whether it keeps frozen weights in so few bits that nothing can be added to them."""
+        """Tell whether it keeps frozen weights in so few bits that nothing can be added to them."""
         return False
 
     @property
+    def library(self) -> Literal["transformers", "peft", "finetune"]:
+        """Give the hub's name of the library that opens what :meth:`save` writes: ours, where only parameters are saved
+        that training has changed."""
+        return "finetune"
+
+    @property
     def training(self) -> dict[str, Any]:
-        """What of a recipe's `train:` section belongs to the method: set so where the recipe leaves it out, and refused
-        where it says otherwise."""
+        """Give the options of a recipe's `train:` section that belong to the method: set where the recipe leaves them
+        out, and refused where it says otherwise."""
         return {}
 
     def before(self) -> tuple[options.Options, dict[str, Any]] | None:
-        """The strategy that each run begins with, where there is one, and what of `train` is different for it: what it
-        has trained is where this one starts from."""
+        """Give the strategy that each run begins with, where there is one, and what of `train` is different for it:
+        this one starts from what it has trained."""
         return None
 
     def prepare(self, model: PreTrainedModel, head: set[str]) -> torch.nn.Module:
@@ -95,7 +103,7 @@ class Strategy(TrainingHook):
 
 
 def single_linear(model: torch.nn.Module, head: set[str]) -> str | None:
-    """Name of the linear layer that the parameters named in ``head`` make up; None where they are more than one."""
+    """Name the linear layer that the parameters named in ``head`` make up; None where they are more than one."""
     import torch
 
     owners = {name.rpartition(".")[0] for name in head}
@@ -110,7 +118,7 @@ def train_only(model: torch.nn.Module, names: set[str]) -> None:
 
 
 def trained_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
-    """What learns, by name, in the model's own order."""
+    """List the parameters that learn, by name, in the model's own order."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
@@ -128,7 +136,7 @@ def set_trained(model: torch.nn.Module, weights: dict[str, torch.Tensor]) -> Non
 
 
 def set_training_mode(model: torch.nn.Module) -> None:
-    """Training mode where something learns, evaluation mode in parts that are frozen throughout.
+    """Set training mode where something learns, and evaluation mode in parts that are frozen throughout.
 
     Dropout inside a frozen part would only add noise to fixed features. Parts without any parameter (a dropout
     layer) go with what contains them.

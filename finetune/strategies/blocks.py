@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def find_blocks(model: torch.nn.Module) -> list[str]:
-    """Module names of the blocks, bottom first; those of an encoder come before those of its decoder.
+    """Find the module names of the blocks, bottom first; those of an encoder come before those of its decoder.
 
     Blocks are the elements of lists whose elements are all of one class and hold parameters; of several such
     lists (experts, convolutions) the outermost count. An empty list means the model has none.
@@ -32,7 +32,7 @@ def find_blocks(model: torch.nn.Module) -> list[str]:
 
 
 def last_blocks(model: torch.nn.Module, count: int, path: str) -> list[str]:
-    """Module names of the last ``count`` blocks, of which a decoder's are the last and its encoder's come before.
+    """Find the module names of the last ``count`` blocks; of an encoder-decoder, the decoder's are the last.
 
     :class:`InputError` at ``path`` when the model has fewer.
     """
@@ -43,8 +43,8 @@ def last_blocks(model: torch.nn.Module, count: int, path: str) -> list[str]:
 
 
 def named_blocks(model: torch.nn.Module, wanted: Sequence[int | str], path: str) -> list[str]:
-    """Module names of the blocks ``wanted``: numbers count from 0 at the bottom or from -1 at the top, and names may
-    leave out their beginning. :class:`InputError` below ``path`` for one that there is not."""
+    """Find the module names of the blocks ``wanted``: numbers count from 0 at the bottom or from -1 at the top, and
+    names may leave out their beginning. :class:`InputError` below ``path`` for one that there is not."""
     blocks, chosen = find_blocks(model), []
     for number, word in enumerate(wanted):
         if isinstance(word, str):
@@ -62,8 +62,8 @@ def named_blocks(model: torch.nn.Module, wanted: Sequence[int | str], path: str)
 
 
 def heights(model: torch.nn.Module) -> dict[str, int]:
-    """How high each parameter stands, by name, among B blocks: 0 below them all; k in the k-th block from the bottom,
-    or between it and the next (an encoder's final norm, below its decoder); B + 1 above them all.
+    """Compute the height of each parameter, by name, among B blocks: 0 below them all; k in the k-th block from the
+    bottom, or between it and the next (an encoder's final norm, below its decoder); B + 1 above them all.
 
     Outside blocks models register their parts in the order in which they use them. Some make exceptions, told by name:
     what belongs to embeddings or relative positions (BART's `layernorm_embedding`, MPNet's `relative_attention_bias`,
@@ -92,7 +92,7 @@ def heights(model: torch.nn.Module) -> dict[str, int]:
 
 
 def parameters_above(model: PreTrainedModel, block: str) -> set[str]:
-    """Names of the parameters from ``block`` upwards, which are those of the blocks and of what uses their outputs.
+    """Name the parameters from ``block`` upwards, which are those of the blocks and of what uses their outputs.
 
     The output embeddings of a language model are left out: tied or not, they mirror the input embeddings at
     the bottom.
@@ -108,5 +108,5 @@ def parameters_above(model: PreTrainedModel, block: str) -> set[str]:
 
 
 def shapes(names: list[str]) -> list[str]:
-    """Parameter names with block numbers replaced by `*`, each once: a list short enough to read."""
+    """Replace block numbers in parameter names by `*`, and give each name once: a list short enough to read."""
     return sorted({".".join("*" if part.isdecimal() else part for part in name.split(".")) for name in names})

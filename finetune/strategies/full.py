@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from finetune.core.options import Options
 from finetune.core.registry import STRATEGIES
-from finetune.strategies.whole import Whole
+from finetune.strategies.whole_model import WholeModel
 
 
 class FullOptions(Options):
@@ -16,7 +16,7 @@ class FullOptions(Options):
 
 
 @STRATEGIES.register
-class Full(Whole):
+class Full(WholeModel):
     """Trains every parameter of the model.
 
     Source: Devlin et al. 2019, "BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding",

@@ -14,7 +14,7 @@ from finetune.core.options import Options
 from finetune.core.registry import STRATEGIES
 from finetune.strategies.base import Strategy, single_linear, train_only
 from finetune.strategies.tangent import linearise, own_origin
-from finetune.strategies.whole import restore_whole
+from finetune.strategies.whole_model import restore_whole_model
 
 if TYPE_CHECKING:
     import torch
@@ -76,12 +76,13 @@ class Linear(Strategy):
 
     name: ClassVar[str] = "linear"
     Options = LinearOptions
+    only_chooses: ClassVar[bool] = False
 
     options: LinearOptions
 
     @property
     def linearised(self) -> bool:
-        """Whether the tangent model learns, and not the head alone."""
+        """Tell whether the tangent model learns, and not the head alone."""
         return self.options.mode == "linearised"
 
     def before(self) -> tuple[Any, dict[str, Any]] | None:
@@ -120,6 +121,10 @@ class Linear(Strategy):
         return super().optimizer_only and not self.linearised
 
     @property
+    def library(self) -> Literal["transformers", "finetune"]:
+        return "transformers" if self.options.mode == "lp-ft" else "finetune"
+
+    @property
     def differentiates(self) -> bool:
         return self.linearised
 
@@ -141,9 +146,9 @@ class Linear(Strategy):
         return model
 
     def save(self, model: Any, folder: Path) -> None:
-        """What was trained: after LP-FT, a complete model folder; of a tangent model all weights, and in a second file
-        where those started that are not the base model's. Put into the base model itself, its weights would be another
-        model."""
+        """Write what was trained: after LP-FT, a complete model folder; of a tangent model all weights, and in a second
+        file the start of those that did not start at the base model's. A plain base model with these weights would be
+        another model."""
         if self.options.mode == "lp-ft":
             return model.save_pretrained(folder)
         super().save(model, folder)
@@ -155,7 +160,7 @@ class Linear(Strategy):
 
     def restore(self, model: Any, folder: Path) -> None:
         if self.options.mode == "lp-ft":
-            return restore_whole(model, folder)
+            return restore_whole_model(model, folder)
         super().restore(model, folder)
         if self.linearised:
             from safetensors.torch import load_file

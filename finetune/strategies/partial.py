@@ -94,7 +94,7 @@ class Partial(Strategy):
         return model
 
     def _blocks(self, model: PreTrainedModel) -> set[str]:
-        """Parameters of the last blocks and what is above, and of chosen blocks."""
+        """Name the parameters of the last blocks and what is above, and of chosen blocks."""
         chosen: set[str] = set()
         if self.options.last is not None:
             chosen |= parameters_above(model, last_blocks(model, self.options.last, "strategy.last")[0])
@@ -102,7 +102,7 @@ class Partial(Strategy):
         return chosen | {name for name, _ in model.named_parameters() if name.startswith(inside)}
 
     def _parts(self, model: PreTrainedModel, head: set[str]) -> set[str]:
-        """Parameters of the chosen parts."""
+        """Name the parameters of the chosen parts."""
         wanted, chosen = self.options.parts, set[str]()
         for number, part in enumerate([wanted] if isinstance(wanted, str) else wanted):
             # The head learns anyway: its bias does not make a model one that has biases.
@@ -115,7 +115,7 @@ class Partial(Strategy):
         return chosen
 
     def _matching(self, model: PreTrainedModel) -> set[str]:
-        """Parameters whose names match a pattern."""
+        """Name the parameters whose names match a pattern."""
         names = [name for name, _ in model.named_parameters()]
         chosen: set[str] = set()
         for number, pattern in enumerate(self.options.patterns):
@@ -138,7 +138,7 @@ class Partial(Strategy):
                     self.training_state.parameters[name].grad = None
 
     def begins(self, level: int) -> int:
-        """The first step in which a level learns."""
+        """Give the first step in which a level learns."""
         if self.options.unfreeze is None:
             return 0
         if self.options.unfreeze == "epoch":

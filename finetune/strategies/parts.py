@@ -12,19 +12,19 @@ if TYPE_CHECKING:
 
 
 def biases(model: torch.nn.Module) -> set[str]:
-    """Names of the bias terms, those of norms included; T5's table of relative positions is none."""
+    """Name the bias terms, those of norms included; T5's table of relative positions is none."""
     return {name for name, _ in model.named_parameters() if name.endswith("bias")}
 
 
 def norms(model: torch.nn.Module) -> set[str]:
-    """Names of the gains and biases of normalisations, which are known by their class: LayerNorm, LlamaRMSNorm, ..."""
+    """Name the gains and biases of normalisations, which are known by their class: LayerNorm, LlamaRMSNorm, ..."""
     return _owned(
         model, lambda _, module: "norm" in type(module).__name__.lower() and not any(True for _ in module.children())
     )
 
 
 def embeddings(model: torch.nn.Module) -> set[str]:
-    """Names of the tables of tokens, positions and types: all outside blocks. Those that share one have one name."""
+    """Name the tables of tokens, positions and types: all outside blocks. Those that share one have one name."""
     import torch
 
     inside = tuple(f"{block}." for block in find_blocks(model))
@@ -32,7 +32,7 @@ def embeddings(model: torch.nn.Module) -> set[str]:
 
 
 def _owned(model: torch.nn.Module, wanted: Callable[[str, torch.nn.Module], bool]) -> set[str]:
-    """Names, as the model lists them, of the parameters that ``wanted`` modules hold directly."""
+    """Name, as the model lists them, the parameters that ``wanted`` modules hold directly."""
     owned = {
         id(parameter)
         for name, module in model.named_modules()

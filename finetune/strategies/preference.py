@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,18 +16,27 @@ from finetune.core.options import Options
 from finetune.core.registry import STRATEGIES
 from finetune.strategies.base import Strategy
 
+INSIDE = {name: plugin for name, plugin in STRATEGIES.all().items() if plugin.only_chooses}
+"""What may stand in `of`, by name; this strategy is not registered yet."""
+
 if TYPE_CHECKING:
     from typing import TypeAlias
 
     import torch
     from transformers import PreTrainedModel
 
+    from finetune.core.examples import Batch
     from finetune.core.hooks import Losses, TrainingState
 
     WhatLearns: TypeAlias = Any
 else:
-    # By name, since plug-ins do not know each other.
-    WhatLearns = Union[tuple(STRATEGIES.get(name).Options for name in ("adapter", "full", "partial"))]  # noqa: UP007
+    WhatLearns = Union[tuple(plugin.Options for plugin in INSIDE.values())]  # noqa: UP007
+
+
+def one_of(names: Iterable[str]) -> str:
+    """Write names as `a`, `b` or `c`."""
+    *others, last = (f"`{name}`" for name in names)
+    return f"{', '.join(others)} or {last}"
 
 
 class PreferenceOptions(Options):
@@ -40,9 +49,12 @@ class PreferenceOptions(Options):
     beta: float = Field(0.1, gt=0)
     """How soon a pair counts as learnt, per nat of m: the smaller, the further the model may move from where it
     started. Rafailov et al. use 0.1, and 0.5 for summaries (appendix B)."""
-    of: WhatLearns = Field(STRATEGIES.get("adapter").Options(type="adapter"), discriminator="type")
-    """Which parameters learn: a strategy of its own with its options, `adapter`, `full` or `partial`; LoRA by default.
-    Full tuning keeps a second copy of the weights in memory."""
+    of: WhatLearns = Field(
+        INSIDE["adapter"].Options(type="adapter"),
+        discriminator="type",
+        description=f"Which parameters learn: a strategy of its own with its options, {one_of(INSIDE)}; LoRA by "
+        "default. Full tuning keeps a second copy of the weights in memory.",
+    )
 
 
 @STRATEGIES.register
@@ -65,14 +77,15 @@ class Preference(Strategy):
     name: ClassVar[str] = "preference"
     Options = PreferenceOptions
     pairs: ClassVar[bool] = True
+    only_chooses: ClassVar[bool] = False
 
     options: PreferenceOptions
     start: dict[str, torch.Tensor]
     """What training starts from: (R, ...) each, by name of a trained parameter."""
 
-    def __init__(self, options: PreferenceOptions):
-        super().__init__(options)
-        self.inner: Strategy = STRATEGIES.get(options.of.type)(options.of)
+    def __init__(self, options: PreferenceOptions, changed: frozenset[str] = frozenset()):
+        super().__init__(options, changed)
+        self.inner: Strategy = STRATEGIES.get(options.of.type)(options.of, changed)
 
     @property
     def hooks(self) -> list[Strategy]:
@@ -90,9 +103,12 @@ class Preference(Strategy):
     def differentiates(self) -> bool:
         return self.inner.differentiates
 
+    @property
+    def library(self) -> Literal["transformers", "peft", "finetune"]:
+        return self.inner.library
+
     def prepare(self, model: PreTrainedModel, head: set[str]) -> torch.nn.Module:
         _without_dropout(model)
-        self.inner.changed = self.changed
         try:
             return self.inner.prepare(model, head)
         except InputError as error:
@@ -108,9 +124,7 @@ class Preference(Strategy):
         super().begin(training_state)
         self.start = {name: value.detach().clone() for name, value in training_state.parameters.items()}
 
-    def objective(
-        self, task: Losses, model: torch.nn.Module, batch: dict[str, torch.Tensor]
-    ) -> Callable[[], torch.Tensor]:
+    def objective(self, task: Losses, model: torch.nn.Module, batch: Batch) -> Callable[[], torch.Tensor]:
         from torch.nn.functional import logsigmoid
 
         with self._at_the_start():
@@ -119,7 +133,7 @@ class Preference(Strategy):
 
     @contextmanager
     def _at_the_start(self) -> Iterator[None]:
-        """Within the context the model is the one that training starts from, and nothing about it is random."""
+        """Within the context, make the model the one that training starts from, with nothing about it random."""
         import torch
 
         own = {name: value.data for name, value in self.training_state.parameters.items()}
@@ -143,7 +157,7 @@ class Preference(Strategy):
 
 
 def _inside(path: str | None) -> str | None:
-    """The place in the recipe of what the inner strategy takes for its own."""
+    """Give the place in the recipe of what the inner strategy takes for its own."""
     if path is None or not path.startswith("strategy."):
         return path
     return f"strategy.of.{path.removeprefix('strategy.')}"

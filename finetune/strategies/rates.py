@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 
 def by_height(model: torch.nn.Module, decay: float, path: str) -> dict[str, float]:
-    """Geometric in how far down parameters stand: 1 above the last of B blocks, ``decay`` in the last, ``decay`` ** B
-    in the first, and ``decay`` ** (B + 1) in the embeddings. :class:`InputError` at ``path`` without blocks."""
+    """Compute rate factors that fall geometrically with depth: 1 above the last of B blocks, ``decay`` in the last,
+    ``decay`` ** B in the first, and ``decay`` ** (B + 1) in the embeddings. :class:`InputError` at ``path`` without
+    blocks."""
     top = len(find_blocks(model)) + 1
     if top == 1:
         raise bad_input(path, "no blocks are found in this model, from which to count", "give rates to groups by name")
@@ -23,8 +24,8 @@ def by_height(model: torch.nn.Module, decay: float, path: str) -> dict[str, floa
 
 
 def by_pattern(model: torch.nn.Module, groups: Sequence[tuple[str, float]], path: str) -> dict[str, float]:
-    """The factor of the first of ``groups`` (shell-style pattern, factor) whose pattern matches a parameter's name; 1
-    where none does. :class:`InputError` below ``path`` for a pattern that nothing is left for."""
+    """Give the factor of the first of ``groups`` (shell-style pattern, factor) whose pattern matches a parameter's
+    name; 1 where none does. :class:`InputError` below ``path`` for a pattern that nothing is left for."""
     names = [name for name, _ in model.named_parameters()]
     factors: dict[str, float] = {}
     for number, (pattern, factor) in enumerate(groups):

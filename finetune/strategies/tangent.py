@@ -46,12 +46,12 @@ def linearise(model: PreTrainedModel, own: set[str]) -> None:
 
 
 def own_origin(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """The part of w0 that is the run's alone, by the buffers' names: not copies."""
+    """Give the part of w0 that is the run's alone, by the buffers' names: not copies."""
     return {name: value for name, value in model.state_dict().items() if name.endswith(ORIGIN)}
 
 
 def _without_cache(model: Any) -> Callable[..., Any]:
-    """The model's ``generate`` without a cache, in which earlier tokens would be without their derivative."""
+    """Make the model's ``generate`` without a cache, in which earlier tokens would be without their derivative."""
     plain = model.generate
 
     @wraps(plain)
@@ -64,7 +64,7 @@ def _without_cache(model: Any) -> Callable[..., Any]:
 
 
 def _tangent(model: PreTrainedModel, plain: Callable[..., Any]) -> Callable[..., Any]:
-    """What the tangent model makes of inputs, given what the ``plain`` one does: its logits, in float32."""
+    """Make the tangent model's ``forward`` from the ``plain`` one: its logits, in float32."""
     from torch.func import functional_call, jvp
     from torch.nn.attention import SDPBackend, sdpa_kernel
 

@@ -1,4 +1,4 @@
-"""Whether a folder is this study's: the recipe and the data that its runs were made from."""
+"""Claims a folder for a study: refuses one whose runs were made from another recipe or other data."""
 
 from __future__ import annotations
 
@@ -56,7 +56,8 @@ def _refuse_no_folder(path: Path) -> None:
 
 
 def _changed(folder: StudyDir, recipe: ResolvedRecipe, variant: Variant, former: Variant | None) -> Problem | None:
-    """What is wrong when ``folder`` holds runs of a variant of this name that another recipe made."""
+    """Describe the mistake when ``folder`` holds runs of a variant of this name that another recipe made; None: no
+    mistake."""
     holds = f"{folder.path} holds runs of variant '{variant.name}' from a different recipe"
     if former is None:
         # The variant had been taken out of the recipe; what it has left behind must still fit.
@@ -77,7 +78,7 @@ def _changed(folder: StudyDir, recipe: ResolvedRecipe, variant: Variant, former:
 
 
 def _differences(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Dotted path, former and present value of every option that differs."""
+    """List the dotted path, the former and the present value of every option that differs."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in (key for key in {**before, **now} if path or key not in ("name", "seeds")):
             yield from _differences(before.get(key), now.get(key), f"{path}.{key}" if path else key)

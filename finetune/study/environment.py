@@ -1,4 +1,4 @@
-"""What a study runs on and from: for `environment.json`."""
+"""Describes what a study runs on and from, for `environment.json`."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from finetune.study.provenance import kernels
 
 
 def environment(runtime: Runtime, dtype: Any, today: date, starts: dict[str, Any] | None = None) -> dict[str, Any]:
-    """What the study runs on now, and what each variant ``starts`` from: for `environment.json`. ``today`` is the day
-    it was begun on, which chat templates may print."""
+    """Describe what the study runs on now, and what each variant ``starts`` from. ``today`` is the day it was begun on,
+    which chat templates may print."""
     packages = ("torch", "transformers", "tokenizers", "datasets", "peft", "accelerate", "evaluate", "numpy", "scipy")
     if runtime.device.type == "cuda":
         device = f"cuda ({torch.cuda.get_device_name(runtime.device)}, CUDA {torch.version.cuda})"
@@ -50,8 +50,8 @@ def environment(runtime: Runtime, dtype: Any, today: date, starts: dict[str, Any
 
 
 def commit(folder: Path) -> str | None:
-    """The commit that the code in ``folder`` is of, with `-dirty` where files have been changed since; None where it
-    is not kept with git, as an installed package is not."""
+    """Find the commit that the code in ``folder`` is of, with `-dirty` where files have been changed since; None where
+    it is not kept with git, as an installed package is not."""
     git = shutil.which("git")
     if git is None:
         return None

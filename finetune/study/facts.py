@@ -1,4 +1,4 @@
-"""What a study writes down when it is opened: its recipe, its data and its held-out examples."""
+"""The facts that a study writes down when it is opened: its recipe, its data and its held-out examples."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from finetune.core.answers import NAMED
 from finetune.core.digests import file_digest, text_digest
 from finetune.core.paths import resolve_path
 from finetune.core.run_dir import FORMAT, StudyDir, atomic, read_json, write_json, write_text
 from finetune.evaluate import metrics
-from finetune.run.resources import TaskData
+from finetune.models import is_ours
+from finetune.runner.build import make_strategy
+from finetune.runner.resources import TaskData
 from finetune.study.preflight import Preflight
 
 if TYPE_CHECKING:
@@ -35,7 +38,8 @@ def write_down(
 
 
 def data_facts(recipe: ResolvedRecipe, found: Preflight) -> dict[str, Any]:
-    """The content of `data.json`: the splits of the first variant, every held-out task, and fingerprints of all."""
+    """Collect the content of `data.json`: the splits of the first variant, every held-out task, and fingerprints of
+    all."""
     tasks: dict[str, Any] = {}
     for variant in recipe.variants:
         data, names = found.data[variant.name], variant.recipe.task.metrics
@@ -48,6 +52,8 @@ def data_facts(recipe: ResolvedRecipe, found: Preflight) -> dict[str, Any]:
                     "examples": len(encoded.examples),
                     "fingerprint": data.facts["splits"][task]["fingerprint"],
                     "headline": names[0],
+                    "answer": data.task.answer,
+                    "pipeline_tag": data.task.pipeline_tag,
                     "example_score": data.task.example_score,
                     "metrics": [
                         {"name": name, "higher_is_better": metrics.load(name).higher_is_better} for name in names
@@ -69,11 +75,19 @@ def data_facts(recipe: ResolvedRecipe, found: Preflight) -> dict[str, Any]:
         **found.data[first.name].facts,
         "tasks": list(tasks.values()),
         "variants": fingerprints,
+        "libraries": {each.name: _library(each.recipe, found.data[each.name]) for each in recipe.variants},
     }
 
 
+def _library(recipe: Recipe, data: TaskData) -> str:
+    """Name, as the hub does, the library that opens what a run of ``recipe`` saves: ours, where the model's class
+    is."""
+    return "finetune" if is_ours(data.task.architecture) else make_strategy(recipe.strategy).library
+
+
 def _files(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    """Digests of the files that a recipe's data are read from, by where it names them; not of those on the hub."""
+    """Compute digests of the files that a recipe's data are read from, by where it names them; not of those on the
+    hub."""
     own = {f"data.{part}": getattr(recipe.data, part) for part in ("train", "validation", "test")}
     for at, source in {**own, **{f"evaluate.{held_out.name}": held_out.data for held_out in recipe.evaluate}}.items():
         if source is not None and source.kind != "hub":
@@ -97,15 +111,16 @@ def write_examples(folder: StudyDir, recipe: ResolvedRecipe, found: Preflight) -
 
 
 def examples(data: TaskData, task: str, texts: bool = True) -> pa.Table:
-    """The held-out examples of ``task``: `example` (int64), `input`, `reference` and `group` (strings or null).
+    """Tabulate the held-out examples of ``task``: `example` (int64), `input`, `reference` and `group` (strings or
+    null).
 
-    Without ``texts`` there are no inputs, no references but labels, and numbers for the names of groups.
+    Without ``texts`` there are no inputs, no references but :data:`NAMED` ones, and numbers for the names of groups.
     """
     encoded = data.held_out[task]
     numbers, groups = [example.number for example in encoded.examples], _groups(data, task)
     absent: list[str | None] = [None] * len(numbers)
     inputs = data.task.shown(data.tables[task], encoded) if texts else absent
-    references = [example.reference for example in encoded.examples] if texts or data.task.labels else absent
+    references = [example.reference for example in encoded.examples] if texts or data.task.answer in NAMED else absent
     if groups and not texts:
         places = {group: str(place) for place, group in enumerate(dict.fromkeys(groups))}
         groups = [places[group] for group in groups]
@@ -116,7 +131,7 @@ def examples(data: TaskData, task: str, texts: bool = True) -> pa.Table:
 
 
 def _groups(data: TaskData, task: str) -> list[str]:
-    """What each held-out example belongs to; empty where each stands alone."""
+    """Give the group that each held-out example belongs to; empty where each stands alone."""
     encoded, column = data.held_out[task], data.task.group
     rows = encoded.rows or range(len(encoded.examples))
     if column is not None:
@@ -127,7 +142,7 @@ def _groups(data: TaskData, task: str) -> list[str]:
 
 
 def with_former(folder: StudyDir, facts: dict[str, Any]) -> dict[str, Any]:
-    """``facts`` together with what `data.json` has of held-out tasks that were scored in another call."""
+    """Add to ``facts`` what `data.json` has of held-out tasks that were scored in another call."""
     if not folder.data.exists():
         return facts
     former = read_json(folder.data)
@@ -138,4 +153,5 @@ def with_former(folder: StudyDir, facts: dict[str, Any]) -> dict[str, Any]:
         "splits": former["splits"] | facts["splits"],
         "tasks": list(tasks.values()),
         "variants": former["variants"] | variants,
+        "libraries": former.get("libraries", {}) | facts["libraries"],
     }

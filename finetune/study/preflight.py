@@ -15,9 +15,9 @@ from finetune.core.errors import InputError, Problem, bad_input
 from finetune.core.progress import phase, track
 from finetune.core.runtime import asked_of
 from finetune.evaluate import metrics
-from finetune.run.build import count_parameters, prepare
-from finetune.run.parity import try_small
-from finetune.run.resources import Resources, TaskData
+from finetune.runner.build import count_parameters, prepare
+from finetune.runner.parity import try_small
+from finetune.runner.resources import Resources, TaskData
 from finetune.study.combine import check_combining
 from finetune.study.stages import chain, recipe_of, within
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Preflight:
-    """What a dry run found out about each variant, by its name."""
+    """The findings of a dry run about each variant, by its name."""
 
     data: dict[str, TaskData]
     parameters: dict[str, dict[str, int]]
@@ -35,7 +35,7 @@ class Preflight:
     """What is drawn afresh and what is left out of the base model, and what examples may not share in it."""
 
     def lines(self) -> list[str]:
-        """Data and parameters, for a person."""
+        """Describe data and parameters, in lines for a person."""
         lines = []
         for name, split in next(iter(self.data.values())).facts["splits"].items():
             tokens, cut = split["facts"]["tokens"]["mean"], split["facts"]["cut"]
@@ -47,7 +47,7 @@ class Preflight:
         return [*lines, *(f"base model: {line}" for line in told), *self.notes()]
 
     def notes(self) -> list[str]:
-        """What a person has to know about how the data were read, each line once."""
+        """List what a person has to know about how the data were read, each line once."""
         every = [[data.train, data.validation, *data.held_out.values()] for data in self.data.values()]
         return list(dict.fromkeys(note for parts in every for encoded in parts if encoded for note in encoded.notes))
 
@@ -91,8 +91,8 @@ def preflight(recipe: ResolvedRecipe, resources: Resources | None = None, compar
 def dry_run(
     recipe: Recipe, splits: Sequence[int], resources: Resources, compared: bool = False
 ) -> tuple[TaskData, dict[str, int], tuple[str, ...]]:
-    """All of a run that needs no weights: its data, under every split, how many parameters learn, how the base model's
-    checkpoint fits and, where it is ``compared``, how it is run."""
+    """Do all of a run that needs no weights: its data, under every split, how many parameters learn, how the base
+    model's checkpoint fits and, where it is ``compared``, how it is run."""
     for number, name in enumerate(recipe.task.metrics):
         metrics.load(name, f"task.metrics.{number}")
     metrics.load(recipe.train.select, "train.select")
@@ -109,7 +109,8 @@ def dry_run(
         data.task.check_model(empty)  # before its weights are held against a model that is of no use
         base = models.weightless_base(recipe.model, empty, data.task.new_head)
         config = copy.deepcopy(empty.config)  # which a strategy may change
-        model = prepare(recipe, base.model, data, base.new).model
+        hooks = (recipe.strategy, recipe.mitigations, recipe.train.optimizer)
+        model = prepare(base.model, data.task, *hooks, base.new).model
     check_lengths(model, data)
     line = try_small(resources, recipe, data, config) if compared else None
     return data, count_parameters(model), (*base.told, *([line] if line else []))
@@ -175,14 +176,14 @@ def check_tokens(data: TaskData, rows: int | None, at: str) -> None:
 
 
 def split_seed(recipe: ResolvedRecipe, variant: Variant, seed: int) -> int:
-    """Seed of a run's split: the recipe's own, joined with the run's where `vary` has `split`."""
+    """Give the seed of a run's split: the recipe's own, joined with the run's where `vary` has `split`."""
     own = variant.recipe.data.split.seed
     return recipe.streams(seed).seed_of("split", own) if "split" in recipe.vary else own
 
 
 @contextmanager
 def located(recipe: ResolvedRecipe, variant: str | None = None) -> Iterator[None]:
-    """Give every InputError from inside the recipe's line that it is about."""
+    """Within the context, give every InputError the line of the recipe that it is about."""
     try:
         yield
     except InputError as error:

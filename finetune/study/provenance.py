@@ -1,4 +1,4 @@
-"""What a study stands on: base models, stages, arithmetic and versions, fixed when it is opened.
+"""The provenance of a study: base models, stages, arithmetic and versions, fixed when it is opened.
 
 Seeds are averaged, so all of them must have started from the same; and what is scored again must be what was trained.
 """
@@ -15,11 +15,11 @@ import torch
 from finetune import models
 from finetune.core.errors import InputError, Problem
 from finetune.core.run_dir import StudyDir, read_json
-from finetune.run.resources import Resources
+from finetune.runner.resources import Resources
 from finetune.study.stages import digests
 
 if TYPE_CHECKING:
-    from finetune.recipe import Recipe, ResolvedRecipe, Variant
+    from finetune.recipe import Recipe, ResolvedRecipe
 
 FIXED = ("torch", "transformers", "peft", "tokenizers")
 """Packages whose versions runs must have in common; the others are written down."""
@@ -35,7 +35,7 @@ RESTORE = "restore what the study began with, or choose another name or --output
 
 @dataclass(frozen=True)
 class Change:
-    """Something that is not what it was when runs of the study were made."""
+    """A difference from what there was when runs of the study were made."""
 
     name: str
     was: Any
@@ -45,7 +45,7 @@ class Change:
     """What `mix` has to say to allow it; None: nothing allows it."""
 
     def problem(self, folder: StudyDir) -> Problem:
-        """It as bad input."""
+        """Turn the change into a problem, as bad input has."""
         was, now = (_shown(value) for value in (self.was, self.now))
         whose = f" of variant '{self.variant}'" if self.variant else ""
         found = f"the {NAMES.get(self.name, self.name)}{whose} is {now}, and was {was} when {folder.path} was made"
@@ -62,25 +62,25 @@ def _shown(value: Any) -> str:
 
 
 def starts_of(recipe: ResolvedRecipe, resources: Resources, device: torch.device) -> dict[str, Any]:
-    """By variant, what its runs start from: digests of base model and stages, and the arithmetic."""
+    """Collect by variant what its runs start from: digests of base model and stages, and the arithmetic."""
     return {variant.name: start_of(variant.recipe, resources, device) for variant in recipe.variants}
 
 
 def start_of(recipe: Recipe, resources: Resources, device: torch.device) -> dict[str, Any]:
-    """What the runs of one variant start from."""
+    """Collect what the runs of one variant start from: digests of base model and stages, and the arithmetic."""
     dtype = str(models.choose_dtype(recipe.model, device)).removeprefix("torch.")
     return {**models.facts_of(recipe.model), "stages": digests(recipe, resources), "dtype": dtype}
 
 
-def same_start(folder: StudyDir, variant: Variant, was: dict[str, Any], now: dict[str, Any]) -> None:
+def same_start(folder: StudyDir, variant: str, was: dict[str, Any], now: dict[str, Any]) -> None:
     """Refuse a base model that changed since the study was opened by this call."""
-    problems = [change.problem(folder) for change in _changed_parts(variant.name, was, now)]
+    problems = [change.problem(folder) for change in _changed_parts(variant, was, now)]
     if problems:
         raise InputError(problems)
 
 
 def same_provenance(folder: StudyDir, now: dict[str, Any], mix: frozenset[str]) -> tuple[dict[str, Any], list[str]]:
-    """The content of `environment.json` from what there is ``now`` and what it said before, and lines to tell.
+    """Make the content of `environment.json` from what there is ``now`` and what it said before, and lines to tell.
 
     Raises InputError for what changed since runs of the study were made, unless ``mix`` allows it. Studies of former
     versions do not say all of it: that is told, and held to from now on.
@@ -107,13 +107,13 @@ def same_provenance(folder: StudyDir, now: dict[str, Any], mix: frozenset[str]) 
 
 
 def rescored(folder: StudyDir, kept: dict[str, Any]) -> dict[str, Any]:
-    """The content of `environment.json` after runs were scored again: it still says where they were trained."""
+    """Make the content of `environment.json` after runs were scored again: it still says where they were trained."""
     former = read_json(folder.environment) if folder.environment.exists() else kept
     return former | {name: kept[name] for name in ("starts", "mixed") if name in kept}
 
 
 def _has_runs(folder: StudyDir) -> bool:
-    """Whether anything has been trained or scored that later runs would stand beside."""
+    """Tell whether anything has been trained or scored that later runs would stand beside."""
     begun = ("*/seed-*/checkpoints/step-*", "*/seed-*/before/*", "stages/*/checkpoints/step-*", "stages/*/result.json")
     if any(next(folder.path.glob(pattern), None) for pattern in (*begun, "base/result.json")):
         return True
@@ -121,7 +121,7 @@ def _has_runs(folder: StudyDir) -> bool:
 
 
 def _changes(former: dict[str, Any], now: dict[str, Any]) -> Iterator[Change]:
-    """All that is not as it was."""
+    """List all that is not as it was."""
     for variant, parts in now["starts"].items():
         yield from _changed_parts(variant, former.get("starts", {}).get(variant, {}), parts)
     # Former versions say the kind of the device at the beginning of its description.
@@ -156,7 +156,7 @@ def same_weights(result: dict[str, Any], digest: str, title: str) -> None:
 
 
 def kernels(device: torch.device) -> str:
-    """Which arithmetic the device has: the vector instructions in use, or the GPU's compute capability."""
+    """Name the arithmetic that the device has: the vector instructions in use, or the GPU's compute capability."""
     if device.type == "cuda":
         return "compute capability " + ".".join(map(str, torch.cuda.get_device_capability(device)))
     return str(torch.backends.cpu.get_cpu_capability())

@@ -13,16 +13,13 @@ from finetune.core.run_dir import StudyDir, write_json
 from finetune.core.runtime import make_deterministic, open_runtime
 from finetune.core.signals import stop_on_signals
 from finetune.replicas.group import ReplicaGroup
-from finetune.run.build import build
-from finetune.run.parity import ready
-from finetune.run.resources import Resources
-from finetune.run.result import StudyOutcome, summary
-from finetune.run.run import score_untuned
-from finetune.run.scoring import score_held_out
+from finetune.runner.resources import Resources
+from finetune.runner.result import StudyOutcome, summary
+from finetune.runner.run import score_untuned
 from finetune.study.claim import same_data
 from finetune.study.environment import environment
 from finetune.study.facts import data_facts, with_former, write_examples
-from finetune.study.preflight import located, preflight, split_seed
+from finetune.study.preflight import located, preflight
 from finetune.study.provenance import rescored, same_provenance, same_weights, starts_of
 from finetune.study.study import Study
 from finetune.train.checkpoint import told_when_full
@@ -68,8 +65,7 @@ def rescore(folder: Path, overrides: Sequence[str] = (), progress: Progress | No
 def _same_weights(study: Study, staged: Mapping[str, Variant]) -> None:
     """Refuse runs that have started from other weights than there are now, before any of them is scored again."""
     for (name, seed), result in study.results.items():
-        data = study.resources.data(staged[name].recipe, split_seed(study.recipe, staged[name], seed))
-        study.base_of(staged[name], data, {seed: result})
+        study.checked_session(staged[name], seed, "", {seed: result})
 
 
 def _rescore(study: Study, variant: Variant, seed: int, result: dict[str, Any]) -> None:
@@ -79,16 +75,13 @@ def _rescore(study: Study, variant: Variant, seed: int, result: dict[str, Any]) 
     if not folder.model.exists():
         study.runtime.progress.say(f"{title} · no saved model (train.save_model), scores kept as they are")
         return
-    runtime = study.runtime_of(variant, title)
     make_deterministic(variant.recipe.train.deterministic)
-    data = study.resources.data(variant.recipe, split_seed(study.recipe, variant, seed))
-    base = ready(study.resources, variant.recipe, data, study.runtime)
-    built = build(variant.recipe, base, data, study.recipe.streams(seed), runtime)
-    model = built.model
+    session = study.session(variant, seed, title)
+    built = session.build(study.recipe.streams(seed))
     built.restore(folder.model)
-    [(scores, *_)] = score_held_out(ReplicaGroup(model), data, variant.recipe, runtime, [folder], base.digest)
+    [(scores, *_)] = session.score(ReplicaGroup(built.model), [folder])
     result["scores"] |= scores
-    if runtime.accelerator.is_main_process:
+    if study.runtime.accelerator.is_main_process:
         write_json(folder.result, result)
     study.runtime.progress.say(summary(title, result, variant.recipe.task.metrics[0]))
 
@@ -99,8 +92,6 @@ def _rescore_untuned(study: Study) -> None:
     if former is None:
         return
     variant = study.recipe.variants[0]
-    data = study.resources.data(variant.recipe, split_seed(study.recipe, variant, study.recipe.seeds[0]))
-    base = ready(study.resources, variant.recipe, data, study.runtime)
-    same_weights(former, base.digest, "the untuned base model's score")
-    runtime = study.runtime_of(variant, "base model")
-    score_untuned(variant, base, data, runtime, study.folder.base, former["scores"])
+    session = study.session(variant, study.recipe.seeds[0], "base model")
+    same_weights(former, session.base.digest, "the untuned base model's score")
+    score_untuned(variant, session, study.folder.base, former["scores"])

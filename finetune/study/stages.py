@@ -20,19 +20,18 @@ from finetune.core.randomness import Streams
 from finetune.core.run_dir import FORMAT, RunDir, StudyDir, write_json
 from finetune.core.runtime import Runtime
 from finetune.models import ModelOptions, facts_of
-from finetune.replicas.group import Member
-from finetune.run.build import assemble
-from finetune.run.parity import ready
-from finetune.run.resources import Resources, TaskData
-from finetune.run.run import fit, whole_folder
-from finetune.strategies.whole import merged
+from finetune.replicas.group import Replica
+from finetune.runner.resources import Resources, TaskData
+from finetune.runner.run import whole_folder
+from finetune.runner.session import Session
+from finetune.strategies.whole_model import merged
 
 if TYPE_CHECKING:
     from finetune.recipe import Recipe, Stage
 
 
 def chain(stages: list[Stage]) -> list[int]:
-    """The numbers of the stages that lead to the last one, in the order in which they are trained."""
+    """List the numbers of the stages that lead to the last one, in the order in which they are trained."""
     found: list[int] = []
     number: int | None = len(stages) - 1 if stages else None
     while number is not None:
@@ -46,19 +45,19 @@ def chain(stages: list[Stage]) -> list[int]:
 
 
 def recipe_of(recipe: Recipe, number: int, model: ModelOptions) -> Recipe:
-    """A stage as a recipe of its own, which starts from ``model``."""
+    """Make a recipe of its own for a stage, which starts from ``model``."""
     stage = recipe.stages[number]
     own: dict[str, Any] = {name: getattr(stage, name) for name in ("data", "task", "strategy", "train")}
     return recipe.model_copy(update={**own, "model": model, "mitigations": [], "evaluate": [], "stages": []})
 
 
 def reach(recipe: Recipe, folder: StudyDir, resources: Resources, runtime: Runtime) -> Recipe:
-    """The recipe as it starts after its stages, which are trained where they have not been.
+    """Train the stages that have not been trained, and give the recipe as it starts after them.
 
     Raises Interrupted when asked to stop, after saving; and FinetuneError when a stage diverges: nothing could start
     from it.
     """
-    model, before = recipe.model, _start(recipe)
+    model, before = recipe.model, _start(recipe.model)
     for number in chain(recipe.stages):
         stage = recipe.stages[number]
         with within(number):
@@ -67,15 +66,16 @@ def reach(recipe: Recipe, folder: StudyDir, resources: Resources, runtime: Runti
             before = _next(before, stage, data)
             place = RunDir(folder.stages / f"{stage.name}-{before[:8]}")
             if place.read_result() is None:
-                _train(alone, stage, data, place, before, resources, runtime.at(f"stage {stage.name}", runtime.dtype))
+                here = runtime.at(f"stage {stage.name}", runtime.dtype)
+                _train(Session.open(resources, alone, stage.data.split.seed, here), stage, place, before)
             model = model.model_copy(update={"source": str(place.model), "tokenizer": None})
             _same_model(place, model)
     return recipe.model_copy(update={"model": model})
 
 
 def digests(recipe: Recipe, resources: Resources) -> dict[str, str]:
-    """By name of the stage: the digest of what it makes, in the order in which they are trained."""
-    before, found = _start(recipe), {}
+    """Compute, by name of the stage, the digest of what it makes, in the order in which they are trained."""
+    before, found = _start(recipe.model), {}
     for number in chain(recipe.stages):
         stage = recipe.stages[number]
         # The data do not depend on what an earlier stage has trained.
@@ -84,12 +84,12 @@ def digests(recipe: Recipe, resources: Resources) -> dict[str, str]:
     return found
 
 
-def _start(recipe: Recipe) -> str:
-    return text_digest(str(recipe.model.identifying()))
+def _start(model: ModelOptions) -> str:
+    return text_digest(str(model.identifying()))
 
 
 def _next(before: str, stage: Stage, data: TaskData) -> str:
-    """The digest of a stage after another, or after the base model."""
+    """Compute the digest of a stage after another, or after the base model."""
     splits = {name: facts["fingerprint"] for name, facts in data.facts["splits"].items()}
     return text_digest(str([before, stage.identifying(), splits]))
 
@@ -105,37 +105,35 @@ def _same_model(place: RunDir, options: ModelOptions) -> None:
 
 
 def ready_stages(recipe: Recipe, resources: Resources, runtime: Runtime) -> None:
-    """Find out what examples may share in the stages' models, before anything is trained: see :func:`parity.ready`."""
+    """Find out what examples may share in the stages' models, before anything is trained."""
     for number in chain(recipe.stages):
         with within(number):
             stage = recipe_of(recipe, number, recipe.model)
-            ready(resources, stage, resources.data(stage, stage.data.split.seed), runtime)
+            Session.open(resources, stage, stage.data.split.seed, runtime)
 
 
-def _train(
-    recipe: Recipe, stage: Stage, data: TaskData, place: RunDir, digest: str, resources: Resources, runtime: Runtime
-) -> None:
+def _train(session: Session, stage: Stage, place: RunDir, digest: str) -> None:
     """Train one stage, or go on with it, and save the whole model; `result.json` says that it is there."""
-    base, member = ready(resources, recipe, data, runtime), Member(Streams(stage.seed), place)
-    group, strategy, _ = assemble(recipe, base, data, [member], runtime, {})
-    [trained] = fit(group, strategy, recipe, base, data, [member], runtime)
+    runtime, data = session.runtime, session.data
+    assembled, [trained] = session.train([Replica(Streams(stage.seed), place)])
     if trained.diverged:
         raise FinetuneError(f"stage '{stage.name}' diverged, and nothing can start from it: {trained.diverged}")
     if runtime.accelerator.is_main_process:
-        with phase("writing the model"), group.alone(0) as model, whole_folder(place.model) as folder:
+        with phase("writing the model"), assembled.group.alone(0) as model, whole_folder(place.model) as folder:
             # Adapters are merged: what starts from it need not know how it was trained.
             merged(model).save_pretrained(folder)
             data.task.tokenizer.save_pretrained(folder)
         about: dict[str, Any] = {"format": FORMAT, "stage": stage.name, "digest": digest, "seed": stage.seed}
         shutil.rmtree(place.checkpoints, ignore_errors=True)
-        about["model"] = facts_of(recipe.model.model_copy(update={"source": str(place.model), "tokenizer": None}))
+        model_options = session.recipe.model.model_copy(update={"source": str(place.model), "tokenizer": None})
+        about["model"] = facts_of(model_options)
         write_json(place.result, {**about, "training": trained.facts, "data": data.facts["splits"]})
     runtime.accelerator.wait_for_everyone()
 
 
 @contextmanager
 def within(number: int) -> Iterator[None]:
-    """Gives every InputError from inside the place of a stage in the recipe."""
+    """Within the context, give every InputError the place of a stage in the recipe."""
     try:
         yield
     except InputError as error:

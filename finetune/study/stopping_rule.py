@@ -1,4 +1,4 @@
-"""When a study whose seeds are added until its means are known well enough has enough of them."""
+"""Decides when a study whose seeds are added until its means are known well enough has enough of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from finetune.evaluate import metrics
+from finetune.metrics import unit
 from finetune.stats.sequence import confidence_sequence
 
 if TYPE_CHECKING:
@@ -15,13 +15,10 @@ if TYPE_CHECKING:
 LEVEL = 0.95
 """Of the interval whose width decides; the report's too."""
 
-POINTS = {"fraction": 0.01, "coefficient": 0.01, "points": 1.0}
-"""One point, by the unit of a metric; other units have none."""
-
 
 @dataclass(frozen=True)
 class Look:
-    """How far a study has come after some seeds."""
+    """The state of a study after some seeds, held against the rule."""
 
     seeds: int
     widths: dict[str, float | None]
@@ -32,7 +29,7 @@ class Look:
 
     @property
     def wide(self) -> list[str]:
-        """Variants whose mean is not known well enough."""
+        """List the variants whose mean is not known well enough."""
         limit = self.rule.until.ci_width
         return [name for name, width in self.widths.items() if width is None or width > limit]
 
@@ -57,14 +54,13 @@ def look(
     results: Mapping[tuple[str, int], dict[str, Any]],
     task: dict[str, Any],
 ) -> Look:
-    """The confidence sequence of each variant's mean over ``seeds``, against the rule.
+    """Compute the confidence sequence of each variant's mean over ``seeds``, and hold it against the rule.
 
     ``results`` are those of runs by variant and seed, and ``task`` the first held-out task as `data.json` has it. Every
     run that has a score counts, failed ones too. A variant of which no run has one is not waited for: more seeds would
     not make its mean known. Equal scores, which say nothing about the spread, are not narrow.
     """
-    key, own = f"{task['name']}/{task['headline']}", metrics.OWN.get(task["headline"])
-    point = POINTS.get(own.unit) if own else None
+    key, point = f"{task['name']}/{task['headline']}", unit(task["headline"]).point
     scores: dict[str, list[float]] = {}
     for (name, seed), result in results.items():
         if seed in seeds and result["scores"].get(key) is not None:
@@ -77,7 +73,8 @@ def look(
 
 
 def first_round(rule: SeedsUntil, begun: int, step: int) -> int:
-    """How many seeds a study starts with, or goes on with when ``begun`` have begun and ``step`` are added at once.
+    """Count the seeds that a study starts with, or goes on with when ``begun`` have begun and ``step`` are added at
+    once.
 
     As many as it would have without an interruption, so that looks come after the same seeds.
     """

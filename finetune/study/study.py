@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune import models
-from finetune.core.errors import DiskFull, InputError, Interrupted
+from finetune.core.errors import StudyEnded
+from finetune.core.events import RunFinished, RunStarted, StudyFinished, StudyOpened
 from finetune.core.progress import Progress, phase
 from finetune.core.run_dir import StudyDir, read_json, write_json
 from finetune.core.runtime import Runtime, make_deterministic, open_runtime
 from finetune.core.signals import StopRequest, stop_on_signals
-from finetune.replicas.group import Member
-from finetune.run.autotune import Speed, choose_speed
-from finetune.run.parity import ready
-from finetune.run.resources import Resources, TaskData
-from finetune.run.result import StudyOutcome, failure, summary
-from finetune.run.run import opening, run, score_untuned
+from finetune.replicas.group import Replica
+from finetune.results.schema import from_json
+from finetune.runner.autotune import Speed, choose_speed
+from finetune.runner.resources import Resources
+from finetune.runner.result import StudyOutcome, failure, summary
+from finetune.runner.run import opening, run, score_untuned
+from finetune.runner.session import Session
 from finetune.study.claim import claim
 from finetune.study.combine import combine
 from finetune.study.environment import environment
@@ -48,11 +50,12 @@ def run_study(recipe: ResolvedRecipe, output: Path, progress: Progress | None = 
         resources = Resources(folder.begun_on)
         found = preflight(recipe, resources)
         study = Study.open(recipe, folder, resources, found, shown, stop)
+        shown.tell(StudyOpened(folder.path, [each.name for each in recipe.variants], recipe.seeds, len(study.results)))
         for line in found.notes():
             shown.say(line)
         for _ in study.rounds():
             for variant in recipe.variants:
-                started = study.staged(variant) if study.left(variant) else variant
+                started = study.staged(variant) if study.left(variant.name) else variant
                 for seeds in study.groups(started):
                     study.run(started, seeds)
         for variant in recipe.variants:
@@ -129,23 +132,24 @@ class Study:
         speeds = read_json(folder.speed) if folder.speed.exists() else {}
         return cls(recipe, folder, resources, runtime, results, speeds, starts=starts or {})
 
-    def left(self, variant: Variant) -> list[int]:
-        """The variant's seeds that are not finished."""
-        return [seed for seed in self.seeds if (variant.name, seed) not in self.results]
+    def left(self, variant: str) -> list[int]:
+        """List the seeds of the variant of that name that are not finished."""
+        return [seed for seed in self.seeds if (variant, seed) not in self.results]
 
     def compare(self) -> None:
         """Compare every model that is to be trained with plain transformers, before anything is."""
-        for variant in filter(self.left, self.recipe.variants):
+        for variant in self.recipe.variants:
+            if not (left := self.left(variant.name)):
+                continue
             with located(self.recipe, variant.name):
                 ready_stages(variant.recipe, self.resources, self.runtime)
-                data = self.resources.data(variant.recipe, split_seed(self.recipe, variant, self.left(variant)[0]))
-                ready(self.resources, variant.recipe, data, self.runtime)
+                self.session(variant, left[0], variant.name)
 
     def rounds(self) -> Iterator[None]:
-        """Once all runs that are left; where a rule decides, again whenever it has added seeds."""
+        """Yield once for all runs that are left; where a rule decides, again whenever it has added seeds."""
         already = True
         while True:
-            if any(self.left(variant) for variant in self.recipe.variants):
+            if any(self.left(variant.name) for variant in self.recipe.variants):
                 already = False
                 yield
             if self.recipe.until is None or self._enough(self.recipe.until):
@@ -155,27 +159,27 @@ class Study:
             self.runtime.progress.say("every run is finished already; writing the report again")
 
     def _enough(self, rule: SeedsUntil) -> bool:
-        """Whether the seeds so far are enough, as all processes see it."""
+        """Tell whether the seeds so far are enough, as all processes see it."""
         task = read_json(self.folder.data)["tasks"][0]
         found: Look = self.runtime.broadcast(look(rule, self.seeds, self.results, task))
         self.runtime.progress.say(str(found))
         return found.enough
 
     def _together(self) -> int:
-        """How many seeds are added at once: as many as are trained side by side."""
+        """Count the seeds that are added at once: as many as are trained side by side."""
         return max((speed["replicas"] for speed in self.speeds.values()), default=1)
 
     def staged(self, variant: Variant) -> Variant:
-        """The variant as it starts after its stages, which are trained where they have not been."""
+        """Give the variant as it starts after its stages, which are trained where they have not been."""
         if not variant.recipe.stages:
             return variant
         make_deterministic(True)
-        runtime = self.runtime_of(variant, variant.name)
+        runtime = self.runtime_of(variant.recipe.model, variant.name)
         return replace(variant, recipe=reach(variant.recipe, self.folder, self.resources, runtime))
 
     def groups(self, variant: Variant) -> Iterator[list[int]]:
-        """The variant's seeds that are not finished, in groups that are trained side by side."""
-        seeds = self.left(variant)
+        """Group the variant's seeds that are not finished into those that are trained side by side."""
+        seeds = self.left(variant.name)
         if not seeds:
             return
         size = self._speed(variant, seeds).replicas
@@ -187,20 +191,18 @@ class Study:
                 yield alike[start : start + size]
 
     def _speed(self, variant: Variant, seeds: Sequence[int]) -> Speed:
-        """How to train this variant's seeds; what had to be measured is, once for the study."""
+        """Choose how to train this variant's seeds; what has to be measured is measured once for the study."""
         known, asked = self.speeds, [variant.recipe.train.replicas, variant.recipe.train.compile]
         if variant.name not in known or known[variant.name]["asked"] != asked:
-            runtime = self.runtime_of(variant, variant.name)
             make_deterministic(variant.recipe.train.deterministic)
-            data = self.resources.data(variant.recipe, split_seed(self.recipe, variant, seeds[0]))
-            base = ready(self.resources, variant.recipe, data, self.runtime)
+            session = self.session(variant, seeds[0], variant.name)
             # Runs on other examples have nothing in common.
             together = seeds[:1] if "split" in self.recipe.vary else seeds
             streams = [self.recipe.streams(seed) for seed in together]
             # Clocks differ, and processes have to train alike.
-            speed = runtime.broadcast(choose_speed(variant.recipe, base, data, streams, runtime))
+            speed = self.runtime.broadcast(choose_speed(session, streams))
             known[variant.name] = {"asked": asked, **vars(speed)}
-            if runtime.accelerator.is_main_process:
+            if self.runtime.accelerator.is_main_process:
                 write_json(self.folder.speed, known)
             if speed.telling:
                 self.runtime.progress.say(f"{variant.name} · {speed.reason}")
@@ -210,28 +212,29 @@ class Study:
 
     def run(self, variant: Variant, seeds: Sequence[int]) -> None:
         """Do some seeds' runs side by side; an exception inside becomes their result, each one's own if it can."""
-        members = [Member(self.recipe.streams(seed), self.folder.run(variant.name, seed)) for seed in seeds]
+        replicas = [Replica(self.recipe.streams(seed), self.folder.run(variant.name, seed)) for seed in seeds]
         least, most = (len(self.recipe.variants) * len(some) for some in (self.seeds, self.recipe.seeds))
         done, every = len(self.results), f"{least} to {most}" if least < most else f"{most}"
         which = (
             f"run {done + 1} of {every}" if len(seeds) == 1 else f"runs {done + 1} to {done + len(seeds)} of {every}"
         )
         title = f"{which}: {variant.name}, seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
-        runtime = self.runtime_of(variant, title)
+        runtime = self.runtime
         other_seeds = {other: result for (name, other), result in self.results.items() if name == variant.name}
         make_deterministic(variant.recipe.train.deterministic)
         if runtime.accelerator.is_main_process:
-            for member in members:
-                member.folder.result.unlink(missing_ok=True)  # of an error that is tried again
+            for replica in replicas:
+                replica.folder.result.unlink(missing_ok=True)  # of an error that is tried again
+        for seed in seeds:
+            self.runtime.progress.tell(RunStarted(variant.name, seed))
         try:
-            data = self.resources.data(variant.recipe, split_seed(self.recipe, variant, seeds[0]))
-            base = self.base_of(variant, data, other_seeds)
+            session = self.checked_session(variant, seeds[0], title, other_seeds)
             with told_when_full(self.folder.path):
-                untuned = self._score_untuned(variant, base, data)
+                untuned = self._score_untuned(variant, session)
                 speed = self._speed(variant, seeds)
-                runtime = replace(runtime, part_tokens=speed.part_tokens)
-                results = run(variant, members, data, base, runtime, other_seeds, untuned, speed.compiled)
-        except (Interrupted, InputError, DiskFull):
+                session = replace(session, runtime=replace(session.runtime, part_tokens=speed.part_tokens))
+                results = run(variant, replicas, session, other_seeds, untuned, speed.compiled)
+        except StudyEnded:
             raise
         except Exception as error:
             # What the run had prepared would stay in memory, and might push the next one out of it.
@@ -241,67 +244,72 @@ class Study:
                 for seed in seeds:
                     self.run(variant, [seed])
                 return
-            streams = members[0].streams
+            streams = replicas[0].streams
             result = failure(opening(variant, streams.seed, "error", None), error)
             results = [{**result, "training": None, "identity": None, "streams": streams.facts()}]
             if runtime.accelerator.is_main_process:
-                write_json(members[0].folder.result, results[0])
+                write_json(replicas[0].folder.result, results[0])
             if runtime.accelerator.num_processes > 1:
                 # The other processes may be waiting for this one inside the run; their launcher ends them.
                 raise
         for seed, result in zip(seeds, results, strict=True):
             self.results[variant.name, seed] = result
+            facts = (result["status"], result["reason"], result["scores"], result["seconds"])
+            self.runtime.progress.tell(RunFinished(variant.name, seed, *facts))
             line = f"run {len(self.results)} of {every}: {variant.name}, seed {seed}"
             self.runtime.progress.say(summary(line, result, variant.recipe.task.metrics[0]))
 
-    def base_of(self, variant: Variant, data: TaskData, runs: dict[int, dict[str, Any]]) -> models.BaseModel:
-        """The base model, which has to be what the study began with, and what these ``runs`` have started from."""
-        before = self._before_stages(variant)
-        same_start(
-            self.folder,
-            before,
-            self.starts.get(variant.name, {}),
-            start_of(before.recipe, self.resources, self.runtime.device),
-        )
-        base = ready(self.resources, variant.recipe, data, self.runtime)
-        for seed, result in runs.items():
-            same_weights(result, base.digest, f"seed {seed} of variant '{variant.name}'")
-        return base
+    def session(self, variant: Variant, seed: int, title: str) -> Session:
+        """Open the session of the variant's runs that have the same examples as the one under ``seed``."""
+        split = split_seed(self.recipe, variant, seed)
+        return Session.open(self.resources, variant.recipe, split, self.runtime_of(variant.recipe.model, title))
 
-    def _before_stages(self, variant: Variant) -> Variant:
-        """The variant as the recipe has it."""
-        return next(each for each in self.recipe.variants if each.name == variant.name)
+    def checked_session(self, variant: Variant, seed: int, title: str, runs: dict[int, dict[str, Any]]) -> Session:
+        """Open the same session, and refuse a base model other than the study began with, or these ``runs`` have
+        started from."""
+        now = start_of(self._before_stages(variant.name).recipe, self.resources, self.runtime.device)
+        same_start(self.folder, variant.name, self.starts.get(variant.name, {}), now)
+        session = self.session(variant, seed, title)
+        for other, result in runs.items():
+            same_weights(result, session.base.digest, f"seed {other} of variant '{variant.name}'")
+        return session
 
-    def runtime_of(self, variant: Variant, title: str) -> Runtime:
-        return self.runtime.at(title, models.choose_dtype(variant.recipe.model, self.runtime.device))
+    def _before_stages(self, name: str) -> Variant:
+        """Give the variant as the recipe has it."""
+        return next(each for each in self.recipe.variants if each.name == name)
 
-    def _score_untuned(self, variant: Variant, base: models.BaseModel, data: TaskData) -> dict[str, float] | None:
-        """Scores of the untuned base model, once for the study; None where they mean nothing.
+    def runtime_of(self, model: models.ModelOptions, title: str) -> Runtime:
+        """Give the study's runtime for runs of ``model``; ``title``: what the progress line calls them."""
+        return self.runtime.at(title, models.choose_dtype(model, self.runtime.device))
+
+    def _score_untuned(self, variant: Variant, session: Session) -> dict[str, float] | None:
+        """Score the untuned base model, once for the study; None where the scores mean nothing.
 
         They belong to the first variant's model: a variant with another base has none.
         """
         first = self.recipe.variants[0].recipe
         if variant.recipe.stages:  # what comes before the task is not the base model's
-            variant = self._before_stages(variant)
-            base = self.resources.base(variant.recipe, data.task)
-        if base.new or not variant.recipe.scoring.base or variant.recipe.model != first.model:
+            variant = self._before_stages(variant.name)
+            base = self.resources.base(variant.recipe.model, session.data.task)
+            session = replace(session, recipe=variant.recipe, base=base)
+        if session.base.new or not variant.recipe.scoring.base or variant.recipe.model != first.model:
             return None
         if "split" in self.recipe.vary:
             # Every seed is scored on other examples then, and one score of the base could stand beside none of them.
             return None
         if self.untuned is None:
             self.untuned = self.folder.base.read_result()
-            same_weights(self.untuned or {}, base.digest, "the untuned base model's score")
+            same_weights(self.untuned or {}, session.base.digest, "the untuned base model's score")
         if self.untuned is None:
-            runtime = self.runtime_of(variant, "base model")
-            self.untuned = score_untuned(variant, base, data, runtime, self.folder.base)
+            session = replace(session, runtime=self.runtime_of(variant.recipe.model, "base model"))
+            self.untuned = score_untuned(variant, session, self.folder.base)
             self.runtime.progress.say(summary("base model, untuned", self.untuned, variant.recipe.task.metrics[0]))
         return dict(self.untuned["scores"])
 
     def combine(self, variant: Variant) -> None:
         """Make of the variant's finished seeds together what its mitigations ask for, where it is not there yet."""
         results = {seed: result for (name, seed), result in self.results.items() if name == variant.name}
-        runtime = self.runtime_of(variant, variant.name)
+        runtime = self.runtime_of(variant.recipe.model, variant.name)
         for result in combine(variant, results, self.folder, self.resources, runtime, self.staged):
             title = f"{variant.name}, {result['kind']}"
             self.runtime.progress.say(summary(title, result, variant.recipe.task.metrics[0]))
@@ -315,5 +323,7 @@ class Study:
             with phase("writing the report"):
                 report.build(self.folder.path)
         accelerator.wait_for_everyone()
-        results = read_json(self.folder.report / "results.json")
-        return StudyOutcome(self.folder.path, results, speaks=accelerator.is_main_process)
+        results = from_json(read_json(self.folder.report / "results.json"))
+        outcome = StudyOutcome(self.folder.path, results, speaks=accelerator.is_main_process)
+        self.runtime.progress.tell(StudyFinished(self.folder.path, len(outcome.failed)))
+        return outcome

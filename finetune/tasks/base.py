@@ -1,13 +1,16 @@
-"""What a task is."""
+"""The base class of tasks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from datetime import date
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from finetune.core import options
-from finetune.core.examples import Encoded, Example, Outputs, Prediction
+from finetune.core.answers import HEAD_KINDS, PIPELINE_TAGS, Answer, Column
+from finetune.core.examples import Batch, Encoded, Example, Outputs, Prediction
+from finetune.models import Architecture, OwnHead
 from finetune.tasks.batching import Batching
 from finetune.tasks.messages import readable
 
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Task:
-    """What is learnt or scored: columns, encoding, model head, loss, predictions, metrics.
+    """A task, which is learnt or scored: columns, encoding, model head, loss, predictions, metrics.
 
     A task is made from its options, then ``fit`` to the training data, which gives it the tokenizer and what it
     learns from the data (such as the set of labels). Shapes below: N examples in a batch, T columns of tokens.
@@ -31,60 +34,114 @@ class Task:
     Options: ClassVar[type[options.Options]]
     new_head: ClassVar[bool]
     """True when the task puts a newly initialised head on the base model."""
+    answer: ClassVar[Answer | None]
+    """What it answers; None: nothing. Scoring, the store, soups and ensembles, and the report ask this."""
     example_score: ClassVar[str]
-    """The metric that gives each single example its score in the prediction store."""
+    """The metric that gives each single example its score in the prediction store; `loss` where there is none."""
 
     tokenizer: PreTrainedTokenizerBase
-    config: Callable[[], Any]
-    """Reads the base model's configuration, for tasks that fit themselves to it."""
-    today: date | None = None
-    """The study's date, for what shows one; None: what the clock says."""
     labels: tuple[str, ...] = ()
     """The classes in the order of the head's outputs, for tasks that have classes."""
+    commonest: str | None = None
+    """The answer of most training examples, for tasks that always giving it could pass for learning; found by
+    :meth:`fit`."""
     batching: Batching = Batching.PACKED
     """What examples may share while they are learnt and scored, as far as the task itself lets them."""
     answering: Batching = Batching.PADDED
     """What prompts may share while they are answered."""
-    pairs: bool = False
-    """Whether it is to be learnt from pairs of answers: each training example is a pair then, and counts 1."""
-
     pooling: Pooling | None = None
     """How a head of our own gets one vector of a text's tokens; None: the architecture has its own way, or no head."""
 
-    def __init__(self, options: Any):
-        self.options = options
+    def __init__(
+        self,
+        options: Any,
+        *,
+        pairs: bool = False,
+        today: date | None = None,
+        config: Callable[[], Any] | None = None,
+    ):
+        """``pairs``: whether it is to be learnt from pairs of answers; each training example is a pair then, and counts
+        1. ``today``: the study's date, for what shows one; None: what the clock says. ``config`` reads the base model's
+        configuration, for tasks that fit themselves to it."""
+        self.options, self.pairs, self.today, self._config = options, pairs, today, config
+
+    @classmethod
+    def fitted(
+        cls,
+        options: Any,
+        tokenizer: PreTrainedTokenizerBase,
+        labels: Sequence[str],
+        pooling: Pooling | None,
+        pairs: bool,
+    ) -> Task:
+        """Make the task as a model was trained for it, without the data that it was fitted to."""
+        task = cls(options, pairs=pairs)
+        task.tokenizer, task.labels, task.pooling = tokenizer, tuple(labels), pooling
+        return task
+
+    def config(self) -> Any:
+        """Read the base model's configuration."""
+        if self._config is None:
+            raise ValueError(f"{type(self).__name__} was made without the base model's configuration")
+        return self._config()
 
     @property
-    def architecture(self) -> str:
-        """The transformers Auto class that has the right head; known once the task is fitted."""
+    def architecture(self) -> Architecture:
+        """The transformers Auto class that has the right head; known once the task is fitted. Here, a bare model under
+        the task's own :meth:`head`."""
+        kind = HEAD_KINDS.get(self.answer, "SequenceClassification")
+        return OwnHead(f"{self.name.title().replace('-', '')}For{kind}", self.head)
+
+    def head(self, config: Any) -> torch.nn.Module:
+        """A new head over the bare model's last hidden states, for tasks without a class of transformers'.
+
+        A module that is called with these (rows, T, features) and a mask (rows, T), 0 at padding; what it returns are
+        the model's `logits`. The features are ``width_of(config)`` many. It may depend on the options and on what
+        :meth:`model_config` gives, and on nothing else that is learnt from data: a saved model is made again from
+        these. Linear layers are drawn anew for each seed as most families draw theirs, modules of your own by their
+        `reset_parameters`.
+        """
         raise NotImplementedError
 
     @property
+    def pipeline_tag(self) -> str:
+        """Give the hub's name for what the trained model does; known once the task is fitted."""
+        return PIPELINE_TAGS.get(self.answer, "other")
+
+    @property
+    def fills(self) -> frozenset[Column]:
+        """Columns of the prediction store that it fills, from which metrics are computed."""
+        answers: frozenset[Column] = frozenset(("prediction",) if self.answer else ())
+        pairs: frozenset[Column] = frozenset(("margin",) if getattr(self.options, "rejected", None) else ())
+        return answers | pairs | {"loss"}
+
+    @property
     def group(self) -> str | None:
-        """The column whose equal values belong together, for tasks with that option."""
+        """Name the column whose equal values belong together, for tasks with that option."""
         return getattr(self.options, "group", None)
 
     @property
     def causal(self) -> bool:
-        """Whether each token is predicted from those before it."""
+        """Tell whether each token is predicted from those before it."""
         return False
 
     @property
     def packing(self) -> bool:
-        """Whether :meth:`collate` puts several examples into one row."""
+        """Tell whether :meth:`collate` puts several examples into one row."""
         return False
 
     @property
     def dynamic(self) -> bool:
-        """Whether an example is another each time it is seen: then :meth:`resample` says what it is."""
+        """Tell whether an example differs each time it is seen: then :meth:`resample` makes it."""
         return False
 
     def inputs(self) -> list[str]:
-        """Columns that make two examples the same one, for duplicates and leaks."""
+        """Name the columns that make two examples the same one, for duplicates and leaks."""
         raise NotImplementedError
 
     def converted(self, data: Dataset, at: str) -> Dataset:
-        """``data``, read at recipe path ``at``, with the columns that this task works on, before they are checked."""
+        """Convert ``data``, read at recipe path ``at``, to the columns that this task works on, before they are
+        checked."""
         return data
 
     def check(self, data: Dataset, at: str) -> None:
@@ -96,7 +153,7 @@ class Task:
         self.tokenizer = tokenizer
 
     def positions(self, example: Example) -> int:
-        """How many tokens the model has to have room for to learn or to score ``example``."""
+        """Count the tokens that the model needs room for to learn or to score ``example``."""
         return example.length
 
     def check_config(self) -> None:
@@ -106,7 +163,7 @@ class Task:
         """Raise :class:`InputError` when ``model``, which may be without weights, cannot learn this task."""
 
     def model_config(self) -> dict[str, Any]:
-        """Overrides of the model's configuration."""
+        """Give the overrides of the model's configuration."""
         return {}
 
     def encode(self, data: Dataset, at: str, training: bool) -> Encoded:
@@ -114,74 +171,97 @@ class Task:
         raise NotImplementedError
 
     def shown(self, data: Dataset, encoded: Encoded) -> list[str]:
-        """What a person reads of each example of ``data``, in their order: the columns that are its input."""
+        """List what a person reads of each example of ``data``, in their order: the columns that are its input."""
         columns = [data[name] for name in self.inputs()]
         return ["\n\n".join(map(readable, row)) for row in zip(*columns, strict=True)]
 
     def resample(self, example: Example, seed: int) -> Example:
-        """A training example as it is seen once, decided by ``seed``; its weight and length stay as they are."""
+        """Make a training example as it is seen once, decided by ``seed``; its weight and length stay as they are."""
         return example
 
-    def collate(self, examples: Sequence[Example], counts: Sequence[int] | None = None) -> dict[str, torch.Tensor]:
-        """Pad and stack: (rows, T) for each model input, `targets`, and `example`.
-
-        ``examples`` come replica by replica, so many each as ``counts`` (R,) says, or are one's; in the batch too the
-        rows of each replica stand together. `example` (rows, T) says which of ``examples`` each position belongs to,
-        -1: padding.
-        """
+    def collate(self, examples: Sequence[Example], counts: Sequence[int] | None = None) -> Batch:
+        """Pad and stack ``examples``, which come replica by replica, as many of each as ``counts`` (R,) says; without
+        it, all are one replica's. In the batch too the rows of each replica stand together."""
         raise NotImplementedError
 
-    def way(self, model: torch.nn.Module, replicas: int = 1) -> str | None:
-        """In words, for the log: how this task runs ``model``, found out by trying where that is necessary.
+    def pooled(self, pooling: Pooling) -> Task:
+        """Give the same task with a head that pools as ``pooling`` says."""
+        found = copy(self)
+        found.pooling = pooling
+        return found
+
+    def sharing(self, batching: Batching, answering: Batching) -> Task:
+        """Give the same task with the sharing among examples that is allowed while they are learnt and scored, and
+        answered."""
+        found = copy(self)
+        found.batching, found.answering = batching, answering
+        return found
+
+    def batch_for(
+        self,
+        model: torch.nn.Module,
+        examples: Sequence[Example],
+        device: torch.device,
+        counts: Sequence[int] | None = None,
+    ) -> Batch:
+        """Put ``examples`` into one batch on ``device``, as ``model`` can take it."""
+        return self.arranged(model, self.collate(examples, counts).to(device))
+
+    def loss_path(self, model: torch.nn.Module, replicas: int = 1) -> str | None:
+        """Say in words, for the log, how this task computes the losses of ``model``; found by trying where necessary.
 
         To be asked before the first losses of a model of R ``replicas`` side by side, under the arithmetic (autocast)
         that they are computed in; a model of one finds out by itself.
         """
         return self.in_words(None)
 
-    def in_words(self, way: object) -> str | None:
-        """``way``, if there is one, and what else examples may not share."""
+    def in_words(self, loss_path: object) -> str | None:
+        """Join ``loss_path``, if there is one, and what else examples may not share; None where there is neither."""
         shared = [self.batching] if self.batching >= Batching.SAME_LENGTH else []
-        return ", ".join(map(str, [*([way] if way else []), *shared])) or None
+        return ", ".join(map(str, [*([loss_path] if loss_path else []), *shared])) or None
 
     def packs(self, model: torch.nn.Module) -> bool:
-        """Whether examples that :meth:`collate` has put into one row stay there when ``model`` runs."""
+        """Tell whether examples that :meth:`collate` has put into one row stay there when ``model`` runs."""
         return False
 
-    def arranged(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """A collated batch as ``model`` can take it, which :meth:`losses` does by itself: for who has to know where
-        each example stands while the model runs."""
+    def arranged(self, model: torch.nn.Module, batch: Batch) -> Batch:
+        """Arrange a collated batch as ``model`` can take it, which :meth:`losses` does by itself: for callers that have
+        to know where each example stands while the model runs."""
         return batch
 
-    def losses(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Negative log-likelihood of each example's target, summed over its label tokens: (N,), float32, nats."""
-        raise NotImplementedError
+    def losses(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        """Compute the negative log-likelihood of each example's target, summed over its label tokens: (N,), float32,
+        nats."""
+        return self.outputs(model, batch).losses()
 
-    def margins(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """By how much each pair's chosen answer is likelier than its rejected one: the difference of their
+    def margins(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        """Compute by how much each pair's chosen answer is likelier than its rejected one: the difference of their
         log-likelihoods, each summed over its label tokens, (N,), float32, nats. For tasks that have pairs."""
         raise NotImplementedError
 
-    def outputs(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> Outputs:
-        """What :meth:`losses` are computed from, for who changes them; takes more memory where labels are many."""
+    def outputs(self, model: torch.nn.Module, batch: Batch) -> Outputs:
+        """Compute the logits that :meth:`losses` are made of, for hooks that change the losses; takes more memory where
+        labels are many."""
         raise NotImplementedError
 
     def plain(self, model: torch.nn.Module, example: Example) -> Outputs:
-        """The same of one example as a user of plain transformers gets it: from the model, called on its tokens (and
-        their types) alone, of a pair on the chosen answer's."""
-        raise NotImplementedError
+        """Compute the outputs of one example as a user of plain transformers gets them: from the model, called on its
+        tokens (and their types) alone, of a pair on the chosen answer's. Here, of a batch of one."""
+        device = next(model.parameters()).device
+        return self.outputs(model, self.collate([example]).to(device))
 
-    def predict(
-        self, model: torch.nn.Module, examples: Sequence[Example], batch: dict[str, torch.Tensor]
-    ) -> list[Prediction]:
-        """One prediction for each of ``examples``, which ``batch`` holds; the text is empty where it is generated."""
+    def predict(self, model: torch.nn.Module, examples: Sequence[Example], batch: Batch) -> list[Prediction]:
+        """Predict each of ``examples``, which ``batch`` holds; the text is empty where it is generated."""
         raise NotImplementedError
 
     def generate(self, model: torch.nn.Module, examples: Sequence[Example], device: torch.device) -> list[str] | None:
-        """What ``model`` answers to the prompts of ``examples``; None for tasks whose predictions say it already."""
+        """Generate the answers of ``model`` to the prompts of ``examples``; None for tasks whose predictions say it
+        already."""
         return None
 
     def majority(self, examples: Sequence[Example]) -> float | None:
-        """Share of ``examples``, those that are scored, that always giving the commonest training answer gets right;
-        None: no such thing."""
-        return None
+        """Compute the share of ``examples``, those that are scored, that always giving the commonest training answer
+        gets right; None: no such thing."""
+        if self.commonest is None:
+            return None
+        return sum(example.reference == self.commonest for example in examples) / len(examples)

@@ -1,4 +1,4 @@
-"""How examples may share a pass through a model, so that each one's outputs are what they are alone."""
+"""The sharing of a pass through a model among examples, so that each one's outputs are what they are alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 class Batching(IntEnum):
-    """What examples may share, from most to least."""
+    """The things that examples may share, from most to least."""
 
     PACKED = 0
     """Rows: several examples in one, which do not see each other."""
@@ -25,7 +25,8 @@ class Batching(IntEnum):
 
 
 def cut(order: np.ndarray, lengths: Sequence[int] | np.ndarray, size: int, batching: Batching) -> Iterator[np.ndarray]:
-    """Batches of at most ``size`` of the examples that ``order`` names, in its order, which is by their ``lengths``."""
+    """Cut the examples that ``order`` names, which is by their ``lengths``, into batches of at most ``size``, in that
+    order."""
     same = [order]
     if batching >= Batching.SAME_LENGTH:
         same = np.split(order, np.flatnonzero(np.diff(np.asarray(lengths)[order])) + 1)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
+from finetune.core.answers import Answer
 from finetune.core.errors import bad_input
-from finetune.core.examples import Encoded, Example, Outputs, Prediction, token_facts
+from finetune.core.examples import Batch, Encoded, Example, Outputs, Prediction, token_facts
 from finetune.core.options import OPERATIONAL, Options
 from finetune.core.registry import TASKS
 from finetune.models import is_masked
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from finetune.data import Splits
-    from finetune.tasks.causal.ways import LossPath
+    from finetune.tasks.causal.loss_paths import LossPath
 
 
 class ChatOptions(Options):
@@ -109,7 +110,9 @@ class Chat(Task):
     name: ClassVar[str] = "chat"
     Options = ChatOptions
     architecture = "AutoModelForCausalLM"
+    causal = True
     new_head: ClassVar[bool] = False
+    answer: ClassVar[Answer] = "text"
     example_score: ClassVar[str] = "rouge_l"
 
     options: ChatOptions
@@ -120,8 +123,8 @@ class Chat(Task):
     marker: Marker
     """Tells control tokens inside data from those that make turns."""
 
-    def __init__(self, options: ChatOptions):
-        super().__init__(options)
+    def __init__(self, options: ChatOptions, **known: Any):
+        super().__init__(options, **known)
         self.columns = ChatColumns(options)
 
     def inputs(self) -> list[str]:
@@ -201,7 +204,7 @@ class Chat(Task):
     def _tokenised(
         self, data: Dataset, rejected: bool, at: str, counts: Counter[str]
     ) -> list[tuple[Conversation, Tokens]]:
-        """The conversations of ``data``, with their chosen answers or their rejected ones."""
+        """Tokenise the conversations of ``data``, with their chosen answers or their rejected ones."""
         dropped: Counter[str] = Counter()
         conversations = []
         path = "task.messages" if self.columns.messages else "task.prompt"
@@ -221,7 +224,7 @@ class Chat(Task):
         return found
 
     def _example(self, number: int, conversation: Conversation, tokens: Sequence[Tokens], training: bool) -> Example:
-        """One with an answer, or with a chosen and a rejected one."""
+        """Make an example with an answer, or with a chosen and a rejected one."""
         learnt = float((tokens[0].labels != IGNORED).sum())
         return Example(
             number=number,
@@ -239,7 +242,7 @@ class Chat(Task):
 
         return list(map(readable, values_of(data, self.inputs()[0])))
 
-    def collate(self, examples: Sequence[Example], counts: Sequence[int] | None = None) -> dict[str, torch.Tensor]:
+    def collate(self, examples: Sequence[Example], counts: Sequence[int] | None = None) -> Batch:
         from finetune.tasks.causal.packing import lay_out, packed_rows, with_mask
         from finetune.tasks.causal.pairs import together
 
@@ -254,64 +257,58 @@ class Chat(Task):
         return together(batch) if each == 2 else batch
 
     @property
-    def causal(self) -> bool:
-        return True
-
-    @property
     def packing(self) -> bool:
         return self.options.packing and self.batching == Batching.PACKED
 
     def packs(self, model: torch.nn.Module) -> bool:
-        return self.packing and self._way(model).packed
+        return self.packing and self._loss_path(model).packed
 
-    def way(self, model: torch.nn.Module, replicas: int = 1) -> str | None:
-        found = self._way(model, replicas)
+    def loss_path(self, model: torch.nn.Module, replicas: int = 1) -> str | None:
+        found = self._loss_path(model, replicas)
         return self.in_words(replace(found, packed=found.packed and self.packing))
 
-    def _way(self, model: torch.nn.Module, replicas: int = 1) -> LossPath:
-        from finetune.tasks.causal.ways import loss_path_of
+    def _loss_path(self, model: torch.nn.Module, replicas: int = 1) -> LossPath:
+        from finetune.tasks.causal.loss_paths import loss_path_of
 
         tokens = np.linspace(0, len(self.tokenizer), 18, dtype=int)[1:-1]
         return loss_path_of(model, tokens.tolist(), replicas)
 
-    def arranged(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def arranged(self, model: torch.nn.Module, batch: Batch) -> Batch:
         from finetune.tasks.causal.packing import unpacked
         from finetune.tasks.causal.pairs import apart, together
 
-        if self._way(model).packed:
+        if self._loss_path(model).packed:
             return batch
         alone = unpacked(apart(batch), self.tokenizer.pad_token_id)
-        return together(alone) if "place" in batch else alone
+        return alone if batch.place is None else together(alone)
 
-    def losses(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    def losses(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         return self._losses(model, batch)[:, 0]
 
     def plain(self, model: torch.nn.Module, example: Example) -> Outputs:
-        from finetune.tasks.causal.ways import plain_outputs
+        from finetune.tasks.causal.loss_paths import plain_outputs
 
         return plain_outputs(model, example.parts(example.inputs["input_ids"])[0], example.parts(example.target)[0])
 
-    def margins(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    def margins(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         chosen, rejected = self._losses(model, batch).unbind(1)
         return rejected - chosen
 
-    def _losses(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Of each example's answer, (N, 1), or of each pair's chosen and rejected one, (N, 2)."""
+    def _losses(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        """Compute the loss of each example's answer, (N, 1), or of each pair's chosen and rejected one, (N, 2)."""
+        from finetune.tasks.causal.loss_paths import losses_of
         from finetune.tasks.causal.pairs import apart
-        from finetune.tasks.causal.ways import losses_of
 
-        found = losses_of(model, apart(self.arranged(model, batch)), self._way(model).head)
-        return found.view(-1, 2 if "place" in batch else 1)
+        found = losses_of(model, apart(self.arranged(model, batch)), self._loss_path(model).head)
+        return found.view(-1, 1 if batch.place is None else 2)
 
-    def outputs(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> Outputs:
+    def outputs(self, model: torch.nn.Module, batch: Batch) -> Outputs:
+        from finetune.tasks.causal.loss_paths import outputs_of
         from finetune.tasks.causal.pairs import chosen
-        from finetune.tasks.causal.ways import outputs_of
 
-        return outputs_of(model, chosen(self.arranged(model, batch)), self._way(model).head)
+        return outputs_of(model, chosen(self.arranged(model, batch)), self._loss_path(model).head)
 
-    def predict(
-        self, model: torch.nn.Module, examples: Sequence[Example], batch: dict[str, torch.Tensor]
-    ) -> list[Prediction]:
+    def predict(self, model: torch.nn.Module, examples: Sequence[Example], batch: Batch) -> list[Prediction]:
         found = self._losses(model, batch).cpu().tolist()
         return [Prediction("", loss, margin=rejected[0] - loss if rejected else None) for loss, *rejected in found]
 
@@ -325,6 +322,6 @@ class Chat(Task):
         return [words_in(ids, example.frame, self.tokenizer, ends) for ids, example in every]
 
     def _end_tokens(self, examples: Sequence[Example]) -> set[int]:
-        """The tokenizer's end token, and the token that closes the template's turns, where that is another."""
+        """Find the tokenizer's end token, and the token that closes the template's turns, where that is another."""
         last = {self.tokenizer.eos_token_id, *(int(example.target[-1]) for example in examples)}
         return last & {self.tokenizer.convert_tokens_to_ids(token) for token in self.special}

@@ -21,7 +21,7 @@ TOOLS = "tools"
 
 
 class Given(NamedTuple):
-    """What one row gives: messages, or a prompt and its answer, and the tools that may be called."""
+    """The contents of one row: messages, or a prompt and its answer, and the tools that may be called."""
 
     messages: list[Message]
     prompt: str = ""
@@ -39,15 +39,15 @@ class ChatColumns:
 
     @property
     def found_by_name(self) -> bool:
-        """Whether the recipe names no column."""
+        """Tell whether the recipe names no column."""
         return self.messages is not None and self.options.messages is None
 
     def inputs(self) -> list[str]:
-        """Columns that make two examples the same one."""
+        """Name the columns that make two examples the same one."""
         return [self.messages or str(self.options.prompt), *([self.options.tools] if self.options.tools else [])]
 
     def converted(self, data: Dataset, at: str) -> Dataset:
-        """``data`` with its conversations as lists of {role, content}."""
+        """Convert the conversations of ``data`` to lists of {role, content}."""
         from finetune.data.nested import values_of
 
         if self.found_by_name:
@@ -61,7 +61,7 @@ class ChatColumns:
         return data
 
     def told(self, data: Dataset, at: str) -> list[str]:
-        """A line on columns that the recipe does not name, and that are read all the same, or are not."""
+        """Say in one line which columns are read, or are not, though the recipe does not name them."""
         from finetune.data.nested import values_of
 
         if not self.found_by_name:
@@ -105,7 +105,7 @@ class ChatColumns:
         return mistake or mistake_in(without_keys(messages, self.options.drop_keys, Counter()))
 
     def rows(self, data: Dataset, rejected: bool, dropped: Counter[str]) -> Iterator[Given]:
-        """What each row gives, with its chosen answer or its rejected one; keys that are ``dropped`` are counted."""
+        """Read each row, with its chosen answer or its rejected one; keys that are ``dropped`` are counted."""
         from finetune.data.nested import values_of
 
         options = self.options
@@ -129,7 +129,7 @@ class ChatColumns:
 
 
 def as_tools(value: Any) -> list[Any] | None:
-    """A list of tools, from a list or JSON text; None where there are none."""
+    """Read a list of tools, from a list or JSON text; None where there are none."""
     found = parsed(value)
     if not has_value(found) or (isinstance(found, str) and not found.strip()):
         return None
@@ -152,5 +152,5 @@ def in_row(at: str, row: int, path: str) -> Iterator[None]:
 
 
 def _numbers(data: Dataset) -> list[int]:
-    """Row numbers in the file, from 1."""
+    """Number the rows as in the file, from 1."""
     return [number + 1 for number in data["example"]]

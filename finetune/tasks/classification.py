@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from finetune.core.answers import Answer, Column
 from finetune.core.errors import bad_input
-from finetune.core.examples import Encoded, Example, Outputs, Prediction, model_inputs, pad, token_facts
+from finetune.core.examples import Batch, Encoded, Example, Outputs, Prediction, token_facts
 from finetune.core.options import OPERATIONAL, Options
-from finetune.core.progress import parts
 from finetune.core.registry import TASKS
 from finetune.data.labels import natural, visible
 from finetune.models.pooling import POOLED
 from finetune.tasks.base import Task
+from finetune.tasks.texts import padded, tokenised
 
 if TYPE_CHECKING:
     import torch
@@ -61,17 +62,20 @@ class Classification(Task):
     name: ClassVar[str] = "classification"
     Options = ClassificationOptions
     new_head: ClassVar[bool] = True
+    answer: ClassVar[Answer] = "label"
     example_score: ClassVar[str] = "accuracy"
 
     options: ClassificationOptions
-    commonest: str
-    """The class with the most training examples; the first of them in a tie."""
     written: dict[str, str]
     """How the training data write `true` and `false`, where those are classes."""
 
     @property
     def architecture(self) -> str:
         return POOLED if self.pooling else "AutoModelForSequenceClassification"
+
+    @property
+    def fills(self) -> frozenset[Column]:
+        return super().fills | {"probabilities"}
 
     def inputs(self) -> list[str]:
         return [self.options.text, *([self.options.pair] if self.options.pair else [])]
@@ -92,7 +96,7 @@ class Classification(Task):
         if len({label.lower() for label in spelt}) == len(spelt):  # else they are classes of their own, and shown
             self.written = {label.lower(): label for label in spelt}
         self.labels = tuple(sorted(counts, key=natural))
-        self.commonest = max(self.labels, key=lambda label: counts[label])
+        self.commonest = max(self.labels, key=lambda label: counts[label])  # the first of them in a tie
         if len(self.labels) < 2:
             raise bad_input(
                 "task.label",
@@ -111,12 +115,12 @@ class Classification(Task):
                 )
 
     def _stratify(self, splits: Splits, name: str) -> str:
-        """Advice for a part of the training data, where it is not followed already."""
+        """Give advice on stratifying a split of the training data, where it is not followed already."""
         followed = splits.stratified.get(name, self.options.label) == self.options.label
         return "" if followed else f", or set data.split.stratify: {self.options.label}"
 
     def _labels(self, data: Dataset) -> list[str]:
-        """Each example's label as the training data have it: `true` in a csv file is the `True` that JSON and
+        """Give each example's label as the training data have it: `true` in a csv file is the `True` that JSON and
         parquet files have, wherever training has only one of them."""
         labels = [str(label) for label in data[self.options.label]]
         return [self.written.get(label.lower(), label) for label in labels] if self.written else labels
@@ -147,14 +151,7 @@ class Classification(Task):
 
     def encode(self, data: Dataset, at: str, training: bool) -> Encoded:
         labels = self._labels(data)
-        limit = min(self.options.max_length, self.tokenizer.model_max_length)
-        inputs: list[dict[str, np.ndarray]] = []
-        cut = 0
-        for rows in parts(len(data), f"tokenising {at}"):
-            texts = [list(data[rows.start : rows.stop][name]) for name in self.inputs()]  # and their pairs
-            encoded = self.tokenizer(*texts, truncation=True, max_length=limit, return_attention_mask=False)
-            inputs += [self._inputs({name: encoded[name][row] for name in encoded}) for row in range(len(rows))]
-            cut += sum(bool(encoding.overflowing) for encoding in encoded.encodings)
+        inputs, cut = tokenised(data, self.inputs(), self.tokenizer, self.options.max_length, at)
         numbers = {label: number for number, label in enumerate(self.labels)}
         examples = [
             Example(
@@ -173,38 +170,15 @@ class Classification(Task):
         }
         return Encoded(examples, facts)
 
-    def _inputs(self, given: dict[str, list[int]]) -> dict[str, np.ndarray]:
-        """Model inputs (tokens,) by name. An empty text to which the tokenizer adds nothing is one special token, at
-        which a decoder can be read out."""
-        if not given["input_ids"]:
-            tokenizer = self.tokenizer
-            known = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id, tokenizer.pad_token_id)
-            first = next(token for token in known if token is not None)
-            given = {name: [first if name == "input_ids" else 0] for name in given}
-        return {name: np.asarray(values, dtype=np.int32) for name, values in given.items()}
+    def collate(self, examples: Sequence[Example], counts: Sequence[int] | None = None) -> Batch:
+        return padded(examples, self.tokenizer)
 
-    def collate(self, examples: Sequence[Example], counts: Sequence[int] | None = None) -> dict[str, torch.Tensor]:
+    def outputs(self, model: torch.nn.Module, batch: Batch) -> Outputs:
         import torch
 
-        batch = {
-            name: pad([example.inputs[name] for example in examples], self._filler(name)) for name in examples[0].inputs
-        }
-        lengths = torch.tensor([example.length for example in examples])
-        real = torch.arange(batch["input_ids"].shape[1])[None, :] < lengths[:, None]
-        batch["attention_mask"] = real.long()
-        batch["example"] = torch.arange(len(examples))[:, None].where(real, -1)
-        batch["targets"] = torch.tensor([example.target for example in examples])
-        return batch
-
-    def _filler(self, name: str) -> int:
-        return self.tokenizer.pad_token_id if name == "input_ids" else 0
-
-    def outputs(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> Outputs:
-        import torch
-
-        logits = model(**model_inputs(batch)).logits.float()
+        logits = model(**batch.inputs).logits.float()
         owners = torch.arange(len(logits), device=logits.device)
-        return Outputs(logits, batch["targets"], owners, len(logits))
+        return Outputs(logits, batch.targets, owners, len(logits))
 
     def plain(self, model: torch.nn.Module, example: Example) -> Outputs:
         import torch
@@ -214,17 +188,9 @@ class Classification(Task):
         target, owner = torch.tensor([[example.target], [0]], device=device)
         return Outputs(model(**inputs).logits.float(), target, owner, 1)
 
-    def losses(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        return self.outputs(model, batch).losses()
-
-    def predict(
-        self, model: torch.nn.Module, examples: Sequence[Example], batch: dict[str, torch.Tensor]
-    ) -> list[Prediction]:
-        log_likelihoods = model(**model_inputs(batch)).logits.float().log_softmax(-1).cpu().numpy()
+    def predict(self, model: torch.nn.Module, examples: Sequence[Example], batch: Batch) -> list[Prediction]:
+        log_likelihoods = model(**batch.inputs).logits.float().log_softmax(-1).cpu().numpy()
         return [
             Prediction(text=self.labels[int(row.argmax())], loss=float(-row[example.target]), probabilities=np.exp(row))
             for row, example in zip(log_likelihoods, examples, strict=True)
         ]
-
-    def majority(self, examples: Sequence[Example]) -> float | None:
-        return sum(example.reference == self.commonest for example in examples) / len(examples)

@@ -29,19 +29,20 @@ ADVICE = "take it out of the data, or write it in another way"
 
 
 def special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
-    """Tokens that decoding leaves out, the longest first. A tokenizer names only some of them as its own."""
+    """List the tokens that decoding leaves out, the longest first. A tokenizer names only some of them as its own."""
     added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
     return _longest_first(added | set(tokenizer.all_special_tokens))
 
 
 def template_tokens(tokenizer: PreTrainedTokenizerBase, source: str) -> tuple[str, ...]:
-    """Added tokens in brackets (`<think>`, `<|turn|>`) that a template's ``source`` names and decoding keeps."""
+    """List the added tokens in brackets (`<think>`, `<|turn|>`) that a template's ``source`` names and decoding
+    keeps."""
     added = {token.content for token in tokenizer.added_tokens_decoder.values() if not token.special}
     return _longest_first(name for name in added if _BRACKETED.fullmatch(name) and name in source)
 
 
 def partner(name: str) -> str:
-    """The tag that closes what the tag ``name`` opens, or opens what it closes."""
+    """Give the tag that closes what the tag ``name`` opens, or opens what it closes."""
     return name[0] + name[2:] if name[1:2] == "/" else f"{name[0]}/{name[1:]}"
 
 
@@ -50,12 +51,12 @@ def _longest_first(tokens: Iterable[str]) -> tuple[str, ...]:
 
 
 def unmarked(text: str) -> str:
-    """``text`` without marks."""
+    """Take the marks out of ``text``."""
     return text.translate({ord(mark): None for mark in MARKS})
 
 
 def without_tokens(text: str, tokens: Sequence[str]) -> str:
-    """``text`` without marks and without those ``tokens`` that are not marked."""
+    """Take out of ``text`` the marks and those ``tokens`` that are not marked."""
     names = re.compile(f"{_MARKED.pattern}|{'|'.join(map(re.escape, tokens)) or '(?!)'}", re.DOTALL)
     return unmarked(names.sub(lambda found: found[1] or "", text))
 
@@ -71,7 +72,7 @@ class Marker:
         self._ids = {tokenizer.convert_tokens_to_ids(token) for token in self.tokens} - {tokenizer.unk_token_id}
 
     def mark(self, value: Any) -> Any:
-        """``value`` with every control token marked in its texts."""
+        """Mark every control token in the texts of ``value``."""
         return changed_text(value, self._mark)
 
     def _mark(self, text: str) -> str:
@@ -83,7 +84,8 @@ class Marker:
 
     @cached_property
     def _changing(self) -> bool:
-        """Whether the tokenizer finds a control token in texts that do not have its name: in other letter case, say."""
+        """Tell whether the tokenizer finds a control token in texts that do not have its name: in other letter case,
+        say."""
         own = [token for token in self.tokenizer.added_tokens_decoder.values() if token.content in self.tokens]
         return self.tokenizer.backend_tokenizer.normalizer is not None and any(token.normalized for token in own)
 
@@ -94,7 +96,7 @@ class Marker:
             raise bad_input(None, f"holds what this tokenizer reads as the control token {name}: {text!r:.60}", ADVICE)
 
     def encode(self, text: str, add_special: bool) -> list[int]:
-        """Tokens of a text with marks; ``add_special``: the tokenizer puts its own special tokens around."""
+        """Tokenise a text with marks; ``add_special``: the tokenizer puts its own special tokens around."""
         first, *rest = _MARKED.split(text)  # ordinary text and marked names in turn
         ids = list(self.tokenizer(unmarked(first), add_special_tokens=add_special).input_ids)
         for number, piece in enumerate(rest):
@@ -119,7 +121,7 @@ class Marker:
 
     @cached_property
     def _without_added(self) -> Tokenizer:
-        """The tokenizer as it would be without added tokens."""
+        """Make the tokenizer as it would be without added tokens."""
         from tokenizers import Tokenizer
 
         state = json.loads(self.tokenizer.backend_tokenizer.to_str())
@@ -128,7 +130,7 @@ class Marker:
 
 
 def _continued(encode: Any, text: str) -> list[int]:
-    """Tokens of a ``text`` that follows another: some tokenizers put a space before the first word that they see."""
+    """Tokenise a ``text`` that follows another: some tokenizers put a space before the first word that they see."""
     line = list(encode("\n"))
     ids = list(encode(f"\n{text}")) if text else []
     return ids[len(line) :] if ids[: len(line)] == line else list(encode(text))

@@ -34,7 +34,7 @@ class Conversation:
     """What the template puts around the last answer's own words."""
 
     def last_answer(self, special: tuple[str, ...]) -> str:
-        """The last answer in words, without what stands around them and without ``special`` tokens."""
+        """Give the last answer in words, without what stands around them and without ``special`` tokens."""
         begin, end = self.answers[-1]
         answer = without_tokens(self.frame.after_lead(self.text[begin:end]), special)
         return self.frame.before_tail(answer).strip()
@@ -70,7 +70,7 @@ def refuse_unfit(tokenizer: PreTrainedTokenizerBase, template: bool) -> None:
 
 
 def mistake_in_pair(chosen: Tokens, rejected: Tokens) -> str | None:
-    """What is wrong with two answers that are to be compared, in words; None when nothing is."""
+    """Say in words what is wrong with two answers that are to be compared; None when nothing is."""
     if chosen.prompt.tolist() != rejected.prompt.tolist():
         return "the rejected answer is one to something else than the chosen one"
     if chosen.ids.tolist() == rejected.ids.tolist():
@@ -79,8 +79,8 @@ def mistake_in_pair(chosen: Tokens, rejected: Tokens) -> str | None:
 
 
 def joined(prompt: str, answer: str, tokenizer: PreTrainedTokenizerBase) -> Conversation:
-    """Prompt and answer as they are, and the end token. An empty prompt before which the tokenizer puts nothing is the
-    token that begins a text, or else ends one: an answer follows something."""
+    """Join prompt and answer as they are, and the end token. An empty prompt before which the tokenizer puts nothing is
+    the token that begins a text, or else ends one: an answer follows something."""
     if not prompt and not tokenizer("").input_ids:
         prompt = str(tokenizer.bos_token or tokenizer.eos_token)
     text = prompt + answer + str(tokenizer.eos_token)
@@ -93,8 +93,8 @@ def tokenise(
     add_special: bool,
     marker: Marker | None = None,
 ) -> list[Tokens]:
-    """Tokens and labels; ``add_special``: the tokenizer puts its own special tokens (such as a first one) around;
-    ``marker`` has marked the control tokens that are data.
+    """Compute tokens and labels; ``add_special``: the tokenizer puts its own special tokens (such as a first one)
+    around; ``marker`` has marked the control tokens that are data.
 
     Where answers begin and end is found by tokenising what comes before. The characters that tokenizers give for
     each token would not do: many leave spaces out of them.
@@ -131,7 +131,7 @@ def tokenise(
 
 
 def _label(ids: np.ndarray, cuts: list[int]) -> Tokens:
-    """``cuts``: the first token of each answer and the one after its last, in turn."""
+    """Label the tokens of the answers; ``cuts``: the first token of each answer and the one after its last, in turn."""
     import numpy as np
 
     labels = np.full(len(ids), IGNORED, dtype=np.int64)
@@ -142,7 +142,8 @@ def _label(ids: np.ndarray, cuts: list[int]) -> Tokens:
 
 
 def shortened(tokens: Tokens, limit: int, refuse: bool, at: str, row: int) -> Tokens:
-    """The first ``limit`` tokens, of which some must be learnt; where longer ones are not to be ``refuse``d."""
+    """Keep the first ``limit`` tokens, of which some must be learnt. Raises InputError for longer ones where they are
+    to be ``refuse``d, and where none would be learnt."""
     ids, labels = tokens.ids, tokens.labels
     if len(ids) <= limit:  # one of a pair
         return tokens
@@ -163,8 +164,8 @@ def shortened(tokens: Tokens, limit: int, refuse: bool, at: str, row: int) -> To
 
 
 def words_in(ids: Sequence[int], frame: Frame, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]) -> str:
-    """The words of a generated answer, ``ids`` up to one of ``ends``, without its ``frame``. Decoding leaves special
-    tokens out, and the frame may have some, so that it is looked for with them."""
+    """Decode the words of a generated answer, ``ids`` up to one of ``ends``, without its ``frame``. Decoding leaves
+    special tokens out, and the frame may have some, so that it is looked for with them."""
 
     def decode(part: Sequence[int], whole: bool) -> str:
         return str(tokenizer.decode(list(part), skip_special_tokens=not whole))

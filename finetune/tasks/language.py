@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from finetune.core.errors import bad_input
-from finetune.core.examples import Encoded, Example, Outputs, Prediction, token_facts
+from finetune.core.examples import Batch, Encoded, Example, Outputs, Prediction, token_facts
 from finetune.core.options import OPERATIONAL, Options
 from finetune.core.progress import parts
 from finetune.core.registry import TASKS
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from finetune.data import Splits
-    from finetune.tasks.causal.ways import Head, LossPath
+    from finetune.tasks.causal.loss_paths import Head, LossPath
 
 MASKED, RANDOM = 0.8, 0.1
 """Of the tokens to predict, the shares that are masked and replaced by any token; the rest stay as they are (Devlin et
@@ -63,6 +63,7 @@ class Language(Task):
     name: ClassVar[str] = "language"
     Options = LanguageOptions
     new_head: ClassVar[bool] = False
+    answer: ClassVar[None] = None
     example_score: ClassVar[str] = "loss"
 
     options: LanguageOptions
@@ -73,6 +74,10 @@ class Language(Task):
     @property
     def architecture(self) -> str:
         return "AutoModelForMaskedLM" if self.masked else "AutoModelForCausalLM"
+
+    @property
+    def pipeline_tag(self) -> str:
+        return "fill-mask" if self.masked else "text-generation"
 
     @property
     def dynamic(self) -> bool:
@@ -136,7 +141,7 @@ class Language(Task):
         )
 
     def shown(self, data: Dataset, encoded: Encoded) -> list[str]:
-        """The pieces, with the words that are to be filled in."""
+        """List the pieces, with the words that are to be filled in."""
         whole = [
             np.where(example.target == IGNORED, example.inputs["input_ids"], example.target).tolist()
             for example in encoded.examples
@@ -152,7 +157,7 @@ class Language(Task):
         return Example(number, {"input_ids": ids}, target, float(len(ids) - 1), "")
 
     def _words(self, ids: np.ndarray) -> np.ndarray:
-        """Places of the tokens that are not special."""
+        """Find the places of the tokens that are not special."""
         return np.flatnonzero(~np.isin(ids, self.tokenizer.all_special_ids))
 
     def resample(self, example: Example, seed: int) -> Example:
@@ -168,7 +173,7 @@ class Language(Task):
         seen[changed] = rng.integers(0, self.tokens, len(changed))
         return replace(example, inputs={"input_ids": seen}, target=target)
 
-    def collate(self, examples: Sequence[Example], counts: Sequence[int] | None = None) -> dict[str, torch.Tensor]:
+    def collate(self, examples: Sequence[Example], counts: Sequence[int] | None = None) -> Batch:
         from finetune.tasks.causal.packing import lay_out, packed_rows, with_mask
 
         ids, targets = [example.inputs["input_ids"] for example in examples], [example.target for example in examples]
@@ -178,8 +183,8 @@ class Language(Task):
         batch = lay_out(rows, ids, targets, self.tokenizer.pad_token_id)
         if self.packing:
             return batch
-        if self.masked:  # which some models count from another number than 0, and all by themselves
-            del batch["position_ids"]
+        if self.masked:  # whose positions some models count from another number than 0, and all by themselves
+            batch = replace(batch, inputs={"input_ids": batch.inputs["input_ids"]})
         return with_mask(batch)
 
     @property
@@ -187,53 +192,51 @@ class Language(Task):
         return self.options.packing and not self.masked and self.batching == Batching.PACKED
 
     def packs(self, model: torch.nn.Module) -> bool:
-        return self.packing and self._way(model).packed
+        return self.packing and self._loss_path(model).packed
 
-    def way(self, model: torch.nn.Module, replicas: int = 1) -> str | None:
-        from finetune.tasks.causal.ways import HEADS
+    def loss_path(self, model: torch.nn.Module, replicas: int = 1) -> str | None:
+        from finetune.tasks.causal.loss_paths import HEADS
 
         if self.masked:
             return self.in_words(HEADS[self._head(model, replicas)])
-        found = self._way(model, replicas)
+        found = self._loss_path(model, replicas)
         return self.in_words(replace(found, packed=found.packed and self.packing))
 
-    def _way(self, model: torch.nn.Module, replicas: int = 1) -> LossPath:
-        from finetune.tasks.causal.ways import loss_path_of
+    def _loss_path(self, model: torch.nn.Module, replicas: int = 1) -> LossPath:
+        from finetune.tasks.causal.loss_paths import loss_path_of
 
         return loss_path_of(model, self._any_tokens(), replicas)
 
     def _head(self, model: torch.nn.Module, replicas: int = 1) -> Head:
-        """Where logits are computed."""
-        from finetune.tasks.causal.ways import masked_head_of
+        """Find where logits are computed."""
+        from finetune.tasks.causal.loss_paths import masked_head_of
 
         if self.masked:
             return masked_head_of(model, self._any_tokens(), replicas)
-        return self._way(model, replicas).head
+        return self._loss_path(model, replicas).head
 
     def _any_tokens(self) -> list[int]:
         return np.linspace(0, self.tokens, 18, dtype=int)[1:-1].tolist()
 
-    def arranged(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def arranged(self, model: torch.nn.Module, batch: Batch) -> Batch:
         from finetune.tasks.causal.packing import unpacked
 
-        return batch if self.masked or self._way(model).packed else unpacked(batch, self.tokenizer.pad_token_id)
+        return batch if self.masked or self._loss_path(model).packed else unpacked(batch, self.tokenizer.pad_token_id)
 
-    def losses(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        from finetune.tasks.causal.ways import losses_of
+    def losses(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        from finetune.tasks.causal.loss_paths import losses_of
 
         return losses_of(model, self.arranged(model, batch), self._head(model), ahead=not self.masked)
 
-    def outputs(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> Outputs:
-        from finetune.tasks.causal.ways import outputs_of
+    def outputs(self, model: torch.nn.Module, batch: Batch) -> Outputs:
+        from finetune.tasks.causal.loss_paths import outputs_of
 
         return outputs_of(model, self.arranged(model, batch), self._head(model), ahead=not self.masked)
 
     def plain(self, model: torch.nn.Module, example: Example) -> Outputs:
-        from finetune.tasks.causal.ways import plain_outputs
+        from finetune.tasks.causal.loss_paths import plain_outputs
 
         return plain_outputs(model, example.inputs["input_ids"], example.target, ahead=not self.masked)
 
-    def predict(
-        self, model: torch.nn.Module, examples: Sequence[Example], batch: dict[str, torch.Tensor]
-    ) -> list[Prediction]:
+    def predict(self, model: torch.nn.Module, examples: Sequence[Example], batch: Batch) -> list[Prediction]:
         return [Prediction("", loss) for loss in self.losses(model, batch).cpu().tolist()]

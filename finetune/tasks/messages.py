@@ -16,7 +16,7 @@ CALLS = ("tool_calls", "function_call")
 
 
 def mistake_in(messages: Any) -> str | None:
-    """What is wrong with a list of messages, in words; None when nothing is."""
+    """Say in words what is wrong with a list of messages; None when nothing is."""
     if not isinstance(messages, list) or not messages:
         return f"is {type(messages).__name__} where a list of messages is wanted"
     for message in messages:
@@ -59,7 +59,7 @@ def _is_part(part: Any) -> bool:
 
 
 def _answers(message: Message) -> bool:
-    """Whether it is an answer in which there is something: words, a tool call, or an image."""
+    """Tell whether it is an answer in which there is something: words, a tool call, or an image."""
     if message["role"] != "assistant":
         return False
     content = message.get("content")
@@ -68,17 +68,17 @@ def _answers(message: Message) -> bool:
 
 
 def is_learnt(message: Message) -> bool:
-    """Whether it is an answer of which the data do not say that it is only to be read."""
+    """Tell whether it is an answer that is learnt: the data do not say that it is only to be read."""
     return message["role"] == "assistant" and message.get("weight") != 0 and message.get("train") is not False
 
 
 def last_learnt(messages: Sequence[Message]) -> int | None:
-    """The place of the last answer that is learnt, with which a conversation ends for us."""
+    """Find the place of the last answer that is learnt, with which a conversation ends for us."""
     return max((turn for turn, message in enumerate(messages) if is_learnt(message)), default=None)
 
 
 def text_of(message: Message) -> str:
-    """The words of a message's content."""
+    """Give the words of a message's content."""
     content = message.get("content")
     if isinstance(content, list):
         return "".join(part.get("text", "") for part in content)
@@ -86,12 +86,12 @@ def text_of(message: Message) -> str:
 
 
 def has_value(value: Any) -> bool:
-    """Whether a key says something: not null, not false, not empty."""
+    """Tell whether a key says something: not null, not false, not empty."""
     return value is not None and value is not False and (not isinstance(value, str | list | dict) or bool(value))
 
 
 def without_keys(messages: Sequence[Message], dropped: Collection[str], counts: Counter[str]) -> list[Message]:
-    """``messages`` without those keys that say nothing, and without the ``dropped`` ones, which are counted."""
+    """Take out of ``messages`` the keys that say nothing, and the ``dropped`` ones, which are counted."""
     for message in messages:
         counts.update(key for key in dropped if has_value(message.get(key)))
     return [
@@ -101,7 +101,7 @@ def without_keys(messages: Sequence[Message], dropped: Collection[str], counts: 
 
 
 def changed_text(value: Any, change: Callable[[str], str]) -> Any:
-    """``value`` with every text in it changed, keys too."""
+    """Change every text in ``value``, keys too."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, list):
@@ -112,8 +112,9 @@ def changed_text(value: Any, change: Callable[[str], str]) -> Any:
 
 
 def forms(messages: Sequence[Message]) -> Iterator[list[Message]]:
-    """``messages`` as they are, and then what else says the same: content as one text instead of parts, the arguments
-    of tool calls as an object instead of JSON text, or the other way round. Templates differ in what they take."""
+    """Yield ``messages`` as they are, and then other forms that say the same: content as one text instead of parts, the
+    arguments of tool calls as an object instead of JSON text, or the other way round. Templates differ in what they
+    take."""
     yield list(messages)
     seen = [list(messages)]
     for join in (False, True):
@@ -156,8 +157,8 @@ def _as_json(value: Any) -> Any:
 
 
 def garbled(messages: Sequence[Message], text: str) -> str | None:
-    """What of ``messages`` stands in the rendered ``text`` as no one would write it, in words: a list or an object as
-    Python shows it, or JSON inside JSON. None where nothing does."""
+    """Say in words which of ``messages`` the rendered ``text`` shows as no one would write it: a list or an object as
+    Python shows it, or JSON inside JSON. None where it shows none so."""
     for message in messages:
         content = message.get("content")
         if isinstance(content, list) and str(content) in text:
@@ -188,7 +189,8 @@ def _arguments(value: Any) -> Iterator[Any]:
 
 
 def readable(value: Any) -> str:
-    """A task's input as people read it: of messages, what comes before the last answer, a paragraph for each turn."""
+    """Write a task's input as people read it: of messages, what comes before the last answer, a paragraph for each
+    turn."""
     if not isinstance(value, list):
         return str(value)
     messages: list[Message] = value

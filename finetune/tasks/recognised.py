@@ -35,7 +35,7 @@ ROLES = {
 
 
 def known_columns(names: Sequence[str]) -> list[tuple[str, ...]]:
-    """Which of ``names`` have conversations, by each way in which they may: a list in one column, or Alpaca's."""
+    """Find which of ``names`` have conversations, by each way in which they may: a list in one column, or Alpaca's."""
     found: list[tuple[str, ...]] = [(name,) for name in LISTS if name in names]
     if {"instruction", "output"} <= set(names):
         found.append(("instruction", *(["input"] if "input" in names else []), "output"))
@@ -70,7 +70,8 @@ def _with_system(messages: Any, text: Any) -> Any:
 
 
 def _alpaca(data: Dataset, at: str) -> list[list[Message]]:
-    """The instruction, a blank line and the input are the user's turn; the output is the answer."""
+    """Read Alpaca's columns: the instruction, a blank line and the input are the user's turn; the output is the
+    answer."""
     from finetune.data.columns import require_text
     from finetune.data.nested import values_of
 
@@ -88,7 +89,8 @@ def _alpaca(data: Dataset, at: str) -> list[list[Message]]:
 
 
 def as_messages(values: Sequence[Any], at: str, path: str) -> list[Any]:
-    """A column's conversations as lists of {role, content}: out of JSON text, and out of ShareGPT's {from, value}."""
+    """Read a column's conversations as lists of {role, content}: out of JSON text, and out of ShareGPT's {from,
+    value}."""
     found = []
     for row, value in enumerate(values, start=1):
         try:
@@ -99,7 +101,7 @@ def as_messages(values: Sequence[Any], at: str, path: str) -> list[Any]:
 
 
 def with_messages(data: Dataset, column: str, conversations: list[Any]) -> Dataset:
-    """``data`` with ``conversations`` in ``column``, in its old place or as the last one."""
+    """Put ``conversations`` into ``column`` of ``data``, in its old place or as the last one."""
     from finetune.data.nested import json_array
     from finetune.data.sources import as_dataset, as_table
 
@@ -110,7 +112,7 @@ def with_messages(data: Dataset, column: str, conversations: list[Any]) -> Datas
 
 
 def parsed(value: Any) -> Any:
-    """What JSON text says; anything else, and text that is no JSON, as it is."""
+    """Parse JSON text; anything else, and text that is no JSON, stays as it is."""
     if not isinstance(value, str):
         return value
     try:
@@ -120,8 +122,8 @@ def parsed(value: Any) -> Any:
 
 
 def from_sharegpt(messages: Any) -> Any:
-    """A list of {from, value} as one of {role, content}; anything else as it is. ValueError, in words, for a speaker
-    that is not known."""
+    """Turn a list of {from, value} into one of {role, content}; anything else stays as it is. ValueError, in words, for
+    a speaker that is not known."""
     if not isinstance(messages, list) or not all(isinstance(each, dict) for each in messages):
         return messages
     return [_from_sharegpt(each) if "from" in each and "role" not in each else each for each in messages]

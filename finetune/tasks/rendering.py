@@ -36,7 +36,7 @@ class Renderer:
         """Role and key of what the template has been seen to read."""
 
     def source(self, tools: bool = False) -> str:
-        """The template; some models have another one for conversations with ``tools``."""
+        """Give the template; some models have another one for conversations with ``tools``."""
         return str(self.tokenizer.get_chat_template(None, [{}] if tools else None))
 
     def _date(self, tools: bool) -> dict[str, Any]:
@@ -50,7 +50,8 @@ class Renderer:
         return {}
 
     def render(self, messages: Sequence[Message], tools: list[Any] | None, asking: bool) -> str:
-        """The conversation's text; ``asking``: with what asks for an answer. Raises InputError, without a place."""
+        """Render the conversation's text; ``asking``: with what asks for an answer. Raises InputError, without a
+        place."""
         from jinja2 import TemplateError
 
         dated = self._dated(bool(tools))
@@ -66,7 +67,8 @@ class Renderer:
             raise bad_input("task.template", found, ADVICE) from error
 
     def fitting(self, messages: Sequence[Message], tools: list[Any] | None) -> tuple[list[Message], str]:
-        """``messages`` in the first form that the template shows as it should, and as it shows them."""
+        """Find the first form of ``messages`` that the template shows as it should; give it and the text that it
+        shows."""
         found: InputError | None = None
         for form in forms(messages):
             try:
@@ -117,7 +119,7 @@ class Renderer:
         return False
 
     def _outcome(self, messages: Sequence[Message], tools: list[Any] | None) -> str | None:
-        """What is shown; None where the template refuses."""
+        """Render the messages; None where the template refuses."""
         try:
             return self.render(messages, tools, asking=False)
         except InputError:
@@ -125,7 +127,7 @@ class Renderer:
 
 
 def _changes(message: Message) -> Iterator[tuple[str, list[Message]]]:
-    """Each key that says something, and the message with something else there, or nothing."""
+    """Yield each key that says something, and the message with something else there, or nothing."""
     for key, value in message.items():
         if key == "role" or not has_value(value):
             continue

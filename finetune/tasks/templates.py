@@ -1,4 +1,4 @@
-"""What of a conversation an answer is, under any chat template."""
+"""Finds the answers in a conversation's text, under any chat template."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ class Template:
 
     @cached_property
     def of_others(self) -> Marker:
-        """The control tokens that are text where anybody but the assistant writes them."""
+        """List the control tokens that are text where anybody but the assistant writes them."""
         return Marker(self.tokenizer, {*self.special, *self._own})
 
     @cached_property
     def of_answers(self) -> Marker:
-        """Those that are text where the assistant writes them: it may say `<think>` and `</think>`, and other tags that
-        come in pairs, but nothing that makes a turn."""
+        """List those that are text where the assistant writes them: it may say `<think>` and `</think>`, and other tags
+        that come in pairs, but nothing that makes a turn."""
         turns = self._turn_tokens()
         inside = {name for name in self._own if {name, partner(name)} <= {*self._own} - turns}
         return Marker(self.tokenizer, {*self.special, *self._own} - inside)
 
     def _turn_tokens(self) -> set[str]:
-        """Those that the template puts around what a user says, and the first that asks for an answer."""
+        """List those that the template puts around what a user says, and the first that asks for an answer."""
         said: list[Message] = [{"role": "user", "content": "x"}]
         try:
             turn, asked = (self.renderer.render(said, None, asking) for asking in (False, True))
@@ -68,7 +68,7 @@ class Template:
     def conversation(
         self, messages: Sequence[Message], tools: list[Any] | None = None, counts: Counter[str] | None = None
     ) -> Conversation:
-        """``messages``, up to the last answer that is learnt, as text. Raises InputError, without saying where.
+        """Render ``messages``, up to the last answer that is learnt, as text. Raises InputError, without saying where.
 
         Counted: `control_tokens`, conversations that hold some as text; `answers_changed`, answers that the template
         shows without something that they say; `answers_not_learnt`, earlier ones that it shows in another way later.
@@ -117,7 +117,7 @@ class Template:
         return Conversation(text, [*spans[:-1], (spans[-1][0], len(text))], frame)
 
     def _framed(self, messages: list[Message], tools: Any, before: str, after: str) -> tuple[str, Frame]:
-        """The text that asks for the last answer of ``messages``, and what the template puts around its words.
+        """Find the text that asks for the last answer of ``messages``, and what the template puts around its words.
 
         Found by showing other answers in its place. A template that does not know `add_generation_prompt` heads its
         answers all the same; that heading asks for the answer, and is no part of it.
@@ -139,7 +139,8 @@ class Template:
         return before, Frame(unmarked(lead), unmarked(tail))
 
     def _probes(self, messages: list[Message], tools: Any, before: str, keys: Sequence[str]) -> list[str]:
-        """What the template shows after ``before`` when the last answer is another; ``keys`` of it are kept."""
+        """Render other words in the place of the last answer: what the template shows after ``before``. ``keys`` of the
+        answer are kept."""
         kept = {key: messages[-1][key] for key in ("role", *keys)}
         found = []
         for word in PROBES:
@@ -152,14 +153,14 @@ class Template:
         return found
 
     def _bare(self, said: str) -> str:
-        """An answer without the token that ends it."""
+        """Take the token that ends it off an answer."""
         said = said.strip()
         for token in self.special:
             said = said.removesuffix(token)
         return said.strip()
 
     def _closed(self, text: str, before: str) -> str:
-        """``text``, which an answer follows ``before`` in, up to the token that closes the answer's turn.
+        """Cut ``text``, in which an answer follows ``before``, after the token that closes the answer's turn.
 
         Many templates put a line break behind that token, and some an end token behind that, when nothing follows
         (Phi-3): neither is something the model has to say.
@@ -174,13 +175,13 @@ def _common_start(texts: Sequence[str]) -> str:
 
 
 def _lacks(said: str, message: Message) -> bool:
-    """Whether the text lacks something of a message's words or thoughts."""
+    """Tell whether the text lacks something of a message's words or thoughts."""
     thoughts = [str(message[key]).strip() for key in REASONING if message.get(key)]
     return any(text not in said for text in (text_of(message), *thoughts))
 
 
 def told(counts: Counter[str], at: str) -> list[str]:
-    """What has been counted, in lines for a person."""
+    """Write what has been counted, in lines for a person."""
     said = {
         "control_tokens": "{} conversations hold control tokens of the model in their words, which are read as text",
         "answers_changed": "the model's chat template leaves something out of {} answers as the data have them "

@@ -41,7 +41,8 @@ class BatchPlan:
         return min(math.ceil(self.lengths.sum() / self.tokens), len(self.lengths))
 
     def batch(self, step: int) -> np.ndarray:
-        """Indices of the examples of optimizer step ``step`` (from 0), in the order in which they were drawn."""
+        """Give the indices of the examples of optimizer step ``step`` (from 0), in the order in which they were
+        drawn."""
         epoch, position = divmod(step, self.steps_per_epoch)
         drawn = self._drawn.get(epoch)
         if drawn is None:
@@ -51,7 +52,7 @@ class BatchPlan:
         return drawn[position]
 
     def total(self, step: int) -> float:
-        """What the losses of optimizer step ``step`` are divided by.
+        """Compute the number that the losses of optimizer step ``step`` are divided by.
 
         Batches of a fixed number of examples are divided by their own weight. With a token budget, short examples
         come in large batches, and would count less there; divided by the mean weight of all batches, every example
@@ -62,7 +63,7 @@ class BatchPlan:
         return float(self.weights.sum()) / self.steps_per_epoch
 
     def epoch(self, epoch: int) -> list[np.ndarray]:
-        """All batches of an epoch; together they hold every example once, the last batch may be smaller.
+        """Draw all batches of an epoch; together they hold every example once, the last batch may be smaller.
 
         Every example is equally likely to stand in any batch, and in the smaller one: a uniform shuffle, then a sort
         inside windows, then a shuffle of the batches.
@@ -82,7 +83,8 @@ class BatchPlan:
         return [batches[number] for number in rng.permutation(len(batches))]
 
     def _cut(self, order: np.ndarray) -> list[np.ndarray]:
-        """Batches of equally many examples, or of about equally many tokens, one example at least."""
+        """Cut ``order`` into batches of equally many examples, or of about equally many tokens, one example at
+        least."""
         if self.tokens is None:
             return [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
         count, ends = self.steps_per_epoch, np.cumsum(self.lengths[order])
@@ -92,13 +94,13 @@ class BatchPlan:
 
 
 def plan_batches(examples: Sequence[Example], options: TrainOptions, streams: Streams) -> BatchPlan:
-    """The order in which a run sees its examples."""
+    """Plan the order in which a run sees its examples."""
     lengths = np.asarray([example.length for example in examples])
     weights = np.asarray([example.weight for example in examples])
     return BatchPlan(lengths, weights, options.batch_size, options.length_window, streams, options.batch_tokens)
 
 
-def micro_batches(
+def split_batch(
     batch: np.ndarray,
     lengths: np.ndarray,
     size: int,
@@ -107,51 +109,52 @@ def micro_batches(
     tokens: int | None = None,
     batching: Batching = Batching.PADDED,
 ) -> list[np.ndarray]:
-    """This process's parts of an optimizer batch, alike in length: places in ``batch``, at most ``size`` a part.
+    """Cut an optimizer batch into this process's micro-batches: places in ``batch``, alike in length, at most ``size``
+    each.
 
-    With ``tokens`` no part has more tokens than that, padding among them, unless one example has. Every process gets
-    the same number of parts, because each part is a synchronised forward and backward pass; some may be empty.
+    With ``tokens`` no micro-batch has more tokens than that, padding among them, unless one example has. Every process
+    gets the same number of them, because each is a synchronised forward and backward pass; some may be empty.
     """
     by_length = np.argsort(lengths[batch], kind="stable")
     shares = [by_length[rank::processes] for rank in range(processes)]
     if batching >= Batching.SAME_LENGTH:
         return _unpadded(shares, lengths[batch], size, tokens, batching)[process]
-    parts = math.ceil(len(shares[0]) / size)
-    while tokens and parts < len(shares[0]) and any(_widest(share, parts, lengths[batch]) > tokens for share in shares):
-        parts += 1
-    return np.array_split(shares[process], parts)
+    count, most = math.ceil(len(shares[0]) / size), len(shares[0])
+    while tokens and count < most and any(_widest(share, count, lengths[batch]) > tokens for share in shares):
+        count += 1
+    return np.array_split(shares[process], count)
 
 
 def _unpadded(
     shares: Sequence[np.ndarray], lengths: np.ndarray, size: int, tokens: int | None, batching: Batching
 ) -> list[list[np.ndarray]]:
-    """Every process's parts, none of which is padded; as many each, of which some may be empty."""
+    """Cut every process's share into micro-batches that need no padding; as many each, of which some may be empty."""
     found = [
         [
-            part
+            micro_batch
             for same in cut(share, lengths, len(share), max(batching, Batching.SAME_LENGTH))
-            for part in cut(
+            for micro_batch in cut(
                 same, lengths, min(size, max(tokens // int(lengths[same[0]]), 1) if tokens else size), batching
             )
         ]
         for share in shares
     ]
     most = max(map(len, found))
-    return [[*parts, *[np.empty(0, dtype=np.int64)] * (most - len(parts))] for parts in found]
+    return [[*own, *[np.empty(0, dtype=np.int64)] * (most - len(own))] for own in found]
 
 
-def _widest(share: np.ndarray, parts: int, lengths: np.ndarray) -> int:
-    """Tokens, with padding, of the largest of so many parts."""
-    return max((len(part) * int(lengths[part].max()) for part in np.array_split(share, parts) if len(part)), default=0)
+def _widest(share: np.ndarray, count: int, lengths: np.ndarray) -> int:
+    """Count the tokens, with padding, of the largest of ``count`` micro-batches."""
+    return max((len(own) * int(lengths[own].max()) for own in np.array_split(share, count) if len(own)), default=0)
 
 
 def steps_of(examples: Sequence[Example], options: TrainOptions) -> tuple[int, int]:
-    """Optimizer steps of an epoch and of a whole run, whatever its seed."""
+    """Count the optimizer steps of an epoch and of a whole run, whatever its seed."""
     epoch = plan_batches(examples, options, Streams(0)).steps_per_epoch
     return epoch, total_steps(epoch, options.epochs, options.min_steps, options.max_steps)
 
 
 def total_steps(steps_per_epoch: int, epochs: float, floor: int, ceiling: int | None) -> int:
-    """Optimizer steps of a run: its epochs, at least ``floor``, at most ``ceiling``."""
+    """Count the optimizer steps of a run: its epochs, at least ``floor``, at most ``ceiling``."""
     steps = max(math.ceil(epochs * steps_per_epoch), floor, 1)
     return min(steps, ceiling) if ceiling else steps

@@ -44,7 +44,7 @@ def save(folder: Path, step: int, state: dict[str, Any], tensors: dict[str, Any]
 
 
 def load(folder: Path) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """State and tensors of the newest checkpoint, or None when there is none."""
+    """Read state and tensors of the newest checkpoint; None when there is none."""
     complete = _complete(folder)
     if not complete:
         return None
@@ -55,14 +55,14 @@ def load(folder: Path) -> tuple[dict[str, Any], dict[str, Any]] | None:
 
 
 def step_of(folder: Path) -> int | None:
-    """The step of the newest checkpoint, or None when there is none."""
+    """Find the step of the newest checkpoint; None when there is none."""
     complete = _complete(folder)
     return int(complete[-1].name.removeprefix("step-").rstrip("+")) if complete else None
 
 
 @contextmanager
 def told_when_full(folder: Path) -> Iterator[None]:
-    """Turns the error of a full disk, whoever met it, into :class:`DiskFull`."""
+    """Turn the error of a full disk, whoever met it, into :class:`DiskFull`."""
     try:
         yield
     except Exception as error:

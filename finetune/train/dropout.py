@@ -31,7 +31,7 @@ class Masks:
         self.seeds, self.positions, self.calls = seeds, positions, 0
 
     def keep(self, shape: torch.Size, p: float) -> torch.Tensor:
-        """Which values stay, int16 of ``shape``: all bits set, or none.
+        """Decide which values stay, int16 of ``shape``: all bits set, or none.
 
         The first dimension may be N, followed by T or by heads, T and T, or N times T. A tensor of another shape
         belongs to no example, and takes the place of the first row's.
@@ -55,7 +55,7 @@ class Masks:
         return _decide(_lanes(first + inner).flatten(-2)[..., : shape[-1]], p)
 
     def uniform(self, shape: torch.Size) -> torch.Tensor:
-        """Numbers between -1 and 1 in steps of 2 / LEVELS, float32 of ``shape``, which begins with N and T."""
+        """Draw numbers between -1 and 1 in steps of 2 / LEVELS, float32 of ``shape``, which begins with N and T."""
         self.calls += 1
         seeds = self.seeds + torch.tensor(self.calls) * CALL
         words = (seeds + self.positions * QUERY).reshape(*seeds.shape, *[1] * (len(shape) - 2))
@@ -63,14 +63,14 @@ class Masks:
         return (_lanes(words).flatten(-2)[..., : shape[-1]] + 0.5) * (2 / LEVELS) - 1
 
     def keep_rows(self, seeds: torch.Tensor, inner: torch.Size, p: float) -> torch.Tensor:
-        """(N, T, ...) whose positions have ``inner`` values each."""
+        """Decide which values stay, (N, T, ...), where each position has ``inner`` values."""
         words = (seeds + self.positions * QUERY).reshape(*seeds.shape, *[1] * len(inner))
         words = words + _counter(inner, -(-inner[-1] // LANES), seeds.device)
         return _decide(_lanes(words).flatten(-2)[..., : inner[-1]], p)
 
 
 def _counter(shape: torch.Size, last: int, device: torch.device) -> torch.Tensor:
-    """Different numbers for the places of ``shape``, whose last dimension counts ``last`` words."""
+    """Number the places of ``shape``, each differently; its last dimension counts ``last`` words."""
     size = [*shape[:-1], last]
     return (torch.arange(math.prod(size), device=device) * GOLDEN).reshape(size)
 
@@ -86,28 +86,28 @@ def _lanes(words: torch.Tensor) -> torch.Tensor:
 
 
 def _shifted(words: torch.Tensor, by: int) -> torch.Tensor:
-    """A shift to the right that fills in zeros; torch's own fills in the sign."""
+    """Shift to the right, filling in zeros; torch's own shift fills in the sign."""
     return (words >> by).bitwise_and_((1 << (64 - by)) - 1)
 
 
 def _decide(lanes: torch.Tensor, p: float) -> torch.Tensor:
-    """All bits set where a number of 15 bits is not among the lowest share ``p``: the sign of a difference."""
+    """Set all bits where a number of 15 bits is not among the lowest share ``p``: the sign of a difference."""
     return (dropped(p) - 1 - lanes) >> 15
 
 
 def dropped(p: float) -> int:
-    """How many of the LEVELS equally likely numbers mean that a value is dropped."""
+    """Count how many of the LEVELS equally likely numbers mean that a value is dropped."""
     return round(p * LEVELS)
 
 
 def scale(p: float) -> float:
-    """What kept values are multiplied with, so that their mean is unchanged: exactly, whatever ``p`` rounds to."""
+    """Compute the factor of kept values that leaves their mean unchanged: exactly, whatever ``p`` rounds to."""
     return LEVELS / (LEVELS - dropped(p)) if dropped(p) < LEVELS else 0.0
 
 
 def masked(values: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
-    """``values`` where ``keep`` has its bits set, and zero elsewhere, laid out in memory like ``values``: as torch's
-    own dropout gives them, and as models that look at them through a view expect them.
+    """Keep ``values`` where ``keep`` has its bits set, and put zero elsewhere. The result is laid out in memory like
+    ``values``: as torch's own dropout gives them, and as models that look at them through a view expect them.
 
     For 16-bit values bits are enough, several times as fast as a product with a mask.
     """

@@ -34,7 +34,7 @@ class Counter:
         self.source = source
 
     def joules(self) -> float:
-        """So far; NaN where nothing is counted."""
+        """Read the joules so far; NaN where nothing is counted."""
         return math.nan
 
 
@@ -88,14 +88,14 @@ def _read_again(counter: weakref.ref[Processors], ended: threading.Event) -> Non
 
 
 def energy_counter(device: torch.device) -> Counter:
-    """What counts the energy of ``device``: the GPU's own counter, or all processors' of the machine."""
+    """Choose the energy counter of ``device``: the GPU's own, or that of all processors of the machine."""
     if device.type == "cuda":
         return gpu(str(torch.cuda.get_device_properties(device).uuid))
     return processors()
 
 
 def gpu(uuid: str) -> Counter:
-    """The counter of the GPU of this number (as torch writes it)."""
+    """Open the counter of the GPU with this number (as torch writes it)."""
     try:
         nvml = ctypes.CDLL(NVML)
     except OSError:
@@ -108,7 +108,8 @@ def gpu(uuid: str) -> Counter:
 
 
 def processors(powercap: Path = POWERCAP) -> Counter:
-    """RAPL's counters of whole processors and of memory; not of their parts, nor of the platform that holds them."""
+    """Find RAPL's counters of whole processors and of memory; not of their parts, nor of the platform that holds
+    them."""
     try:
         zones = [
             zone

@@ -1,19 +1,19 @@
-"""What a run's result says of how its training went."""
+"""The facts of a run's training that its result holds."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+from finetune.train.accumulation import Accumulation
 from finetune.train.meters import peak_flops
-from finetune.train.passes import Accumulation
 from finetune.train.state import Position, ReplicaState
 
 
 def training_facts(
-    replica: ReplicaState, at: Position, passes: Accumulation, group: Sequence[ReplicaState], steps_per_epoch: int
+    replica: ReplicaState, at: Position, accumulation: Accumulation, group: Sequence[ReplicaState], steps_per_epoch: int
 ) -> dict[str, Any]:
-    """The facts of one run. Its seconds are its share of those of its ``group``; the speed is the group's."""
+    """Collect the facts of one run. Its seconds are its share of those of its ``group``; the speed is the group's."""
     return {
         "steps": replica.steps,
         "epochs": round(replica.steps / steps_per_epoch, 4),
@@ -21,11 +21,11 @@ def training_facts(
         "tokens": replica.tokens,
         "tokens_per_second": round(speed(group, at), 1),
         "padding": round(1 - replica.tokens / max(replica.padded, 1), 4),
-        "utilisation": utilisation(group, at, passes),
-        "flops": None if passes.flops_per_token is None else round(passes.flops_per_token * replica.padded),
-        "phases": {phase: round(seconds / len(group), 3) for phase, seconds in passes.meter.seconds.items()},
+        "utilisation": utilisation(group, at, accumulation),
+        "flops": None if accumulation.flops_per_token is None else round(accumulation.flops_per_token * replica.padded),
+        "phases": {phase: round(seconds / len(group), 3) for phase, seconds in accumulation.meter.seconds.items()},
         "replicas": len(group),
-        "part": passes.size if passes.size < len(passes.examples) else None,
+        "part": accumulation.size if accumulation.size < len(accumulation.examples) else None,
         "stopped_early": replica.stopped_early,
         "resumed": at.resumed,
         "seconds": round(at.seconds / len(group), 3),
@@ -33,23 +33,25 @@ def training_facts(
 
 
 def note(losses: Sequence[float], group: Sequence[ReplicaState], at: Position) -> str:
-    """What is shown of a step while training goes on."""
+    """Write the note on a step that the progress line shows."""
     return f"loss {sum(losses) / len(losses):.3f} · {speed(group, at):,.0f} tokens/s"
 
 
 def speed(group: Sequence[ReplicaState], at: Position) -> float:
-    """Tokens per second of training, of all runs together."""
+    """Compute tokens per second of training, of all runs together."""
     return sum(replica.tokens for replica in group) / _training_seconds(at)
 
 
-def utilisation(group: Sequence[ReplicaState], at: Position, passes: Accumulation) -> float | None:
-    """Model FLOPs utilisation (Chowdhery et al. 2022, appendix B): the share that training reached of this machine's
-    own fastest matrix product. Padding counts as work."""
-    if passes.flops_per_token is None:
+def utilisation(group: Sequence[ReplicaState], at: Position, accumulation: Accumulation) -> float | None:
+    """Compute the model FLOPs utilisation (Chowdhery et al. 2022, appendix B): the share that training reached of this
+    machine's own fastest matrix product. Padding counts as work."""
+    if accumulation.flops_per_token is None:
         return None
-    runtime = passes.runtime
+    runtime = accumulation.runtime
     padded = sum(replica.padded for replica in group) / runtime.accelerator.num_processes
-    return round(passes.flops_per_token * padded / _training_seconds(at) / peak_flops(runtime.device, runtime.dtype), 4)
+    return round(
+        accumulation.flops_per_token * padded / _training_seconds(at) / peak_flops(runtime.device, runtime.dtype), 4
+    )
 
 
 def _training_seconds(at: Position) -> float:

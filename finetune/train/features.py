@@ -1,4 +1,4 @@
-"""What a frozen model makes of examples, as a linear head sees it: one vector for each, computed once."""
+"""The features of examples under a frozen model, as a linear head gets them: one vector for each, computed once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.nn.functional import normalize
 
-from finetune.core.examples import Example, model_inputs
+from finetune.core.examples import Batch, Example
 from finetune.core.memory import out_of_memory
 from finetune.core.runtime import Runtime
 from finetune.evaluate.predict import batches_of
@@ -28,7 +28,8 @@ def extract(
     size: int,
     runtime: Runtime,
 ) -> dict[str, torch.Tensor]:
-    """By pooling mode what the linear layer called ``head`` would be given for each of ``examples``: (N, F) float32.
+    """Compute, by pooling mode, the inputs of the linear layer called ``head`` for each of ``examples``: (N, F)
+    float32.
 
     ``modes`` are of a head of our own; of another model the one mode is its own, whatever it is called. Processes
     share the work, and all get all of it. Arrays too large for memory are mapped from disk.
@@ -52,7 +53,7 @@ def extract(
 
 
 def room(size: tuple[int, ...], dtype: torch.dtype, folder: Path) -> torch.Tensor:
-    """Room for an array: in memory, or mapped from a file in ``folder`` that vanishes with the process."""
+    """Make room for an array: in memory, or mapped from a file in ``folder`` that vanishes with the process."""
     count = torch.Size(size).numel()
     if count * dtype.itemsize <= IN_MEMORY:
         return torch.empty(size, dtype=dtype)
@@ -67,14 +68,13 @@ def room(size: tuple[int, ...], dtype: torch.dtype, folder: Path) -> torch.Tenso
 def _vectors(
     model: Any, head: str, task: Task, examples: Sequence[Example], modes: Sequence[str], runtime: Runtime
 ) -> dict[str, torch.Tensor]:
-    """The vectors of one batch, which is halved when memory runs out."""
+    """Compute the vectors of one batch, which is halved when memory runs out."""
     try:
-        batch = {name: value.to(runtime.device) for name, value in task.collate(examples).items()}
+        batch = task.collate(examples).to(runtime.device)
         with torch.no_grad(), runtime.autocast():
             if isinstance(model, PooledForSequenceClassification):
-                inputs = model_inputs(batch)
-                hidden = model.features(**inputs)
-                found = {mode: pool(hidden, inputs["attention_mask"], mode) for mode in modes}
+                hidden = model.features(**batch.inputs)
+                found = {mode: pool(hidden, batch.inputs["attention_mask"], mode) for mode in modes}
             else:
                 found = {modes[0]: _before(model, head, batch)}
         return {mode: vectors.float().cpu() for mode, vectors in found.items()}
@@ -86,20 +86,20 @@ def _vectors(
     return {mode: torch.cat([part[mode] for part in parts]) for mode in modes}
 
 
-def _before(model: torch.nn.Module, head: str, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """What a model's logits are made of: they are it, where the layer that makes them does nothing."""
+def _before(model: torch.nn.Module, head: str, batch: Batch) -> torch.Tensor:
+    """Compute the inputs of the layer called ``head``: the model's logits, while that layer passes its inputs on."""
     parent, _, name = head.rpartition(".")
     owner = model.get_submodule(parent)
     layer = owner.get_submodule(name)
     setattr(owner, name, torch.nn.Identity())
     try:
-        return model(**model_inputs(batch)).logits
+        return model(**batch.inputs).logits
     finally:
         setattr(owner, name, layer)
 
 
 def looks_back_only(model: PooledForSequenceClassification, example: Example, runtime: Runtime) -> bool:
-    """Whether no token sees a later one: then the last alone has seen the whole text."""
+    """Tell whether no token sees a later one: then only the last has seen the whole text."""
     ids = torch.tensor(example.inputs["input_ids"][:64].astype("int64"), device=runtime.device)[None]
     first = ids.shape[1] // 2
     if first == 0:
@@ -113,5 +113,5 @@ def looks_back_only(model: PooledForSequenceClassification, example: Example, ru
 
 
 def scaled(vectors: torch.Tensor, normalised: bool) -> torch.Tensor:
-    """``vectors`` (N, F), each divided by its length where they are to be ``normalised``."""
+    """Divide each of ``vectors`` (N, F) by its length where they are to be ``normalised``."""
     return normalize(vectors, dim=-1) if normalised else vectors

@@ -13,21 +13,18 @@ from finetune.core.errors import SameRun
 from finetune.core.examples import Example
 from finetune.core.randomness import Streams
 from finetune.strategies.base import set_training_mode, trained_parameters
-from finetune.train.batching import plan_batches
-from finetune.train.options import TrainOptions
 
 
-def identity(
-    model: torch.nn.Module, examples: Sequence[Example], options: TrainOptions, streams: Streams
-) -> dict[str, Any]:
-    """What tells a run from those under other seeds before it begins.
+def identity(model: torch.nn.Module, first: Sequence[Example], streams: Streams) -> dict[str, Any]:
+    """Compute the identity of a run, whose ``first`` batch holds these examples: it tells the run from those under
+    other seeds before it begins.
 
     Hashes of the initial trained weights and of the first batch, and the dropout seed where dropout is active.
     """
     batch = hashlib.sha256()
-    for index in plan_batches(examples, options, streams).batch(0):
+    for example in first:
         # What the model will see, not the example's number: another split numbers other examples alike.
-        batch.update(examples[index].inputs["input_ids"].tobytes() + b"|")
+        batch.update(example.inputs["input_ids"].tobytes() + b"|")
     set_training_mode(model)  # which turns dropout off in frozen parts
     return {
         "initial_weights": weights_digest(trained_parameters(model))[:16],
@@ -39,12 +36,13 @@ def identity(
 
 
 def drops(model: torch.nn.Module) -> bool:
-    """Whether dropout is at work anywhere in a model in training mode."""
+    """Tell whether dropout is at work anywhere in a model in training mode."""
     return any(map(_drops, model.modules()))
 
 
 def _drops(module: torch.nn.Module) -> bool:
-    """Whether dropout is at work in this module: it is a layer of dropout, or keeps a share to pass to a function."""
+    """Tell whether dropout is at work in this module: it is a layer of dropout, or keeps a rate to pass to a
+    function."""
     own = [value for name, value in vars(module).items() if "dropout" in name and isinstance(value, float)]
     shares = [module.p] if isinstance(module, torch.nn.Dropout) else own
     return module.training and any(share > 0 for share in shares)

@@ -1,5 +1,5 @@
-"""What stands in for two of torch's functions during training: dropout with addressed masks, and attention that is
-fast where torch's is not."""
+"""Replacements for two of torch's functions during training: dropout with addressed masks, and attention that is fast
+where torch's is not."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ Room = Callable[[tuple[int, ...], torch.dtype], torch.Tensor]
 
 
 def in_memory(size: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """Room for an array."""
+    """Make room for an array."""
     return torch.empty(size, dtype=dtype)
 
 
@@ -50,7 +50,8 @@ class Axes:
 
     @classmethod
     def of(cls, features: torch.Tensor, intercept: bool, room: Room = in_memory) -> Axes:
-        """Of ``features`` (N, F). ``room`` makes arrays, of a size and a dtype: on disk where they are large."""
+        """Find the axes of ``features`` (N, F). ``room`` makes arrays, of a size and a dtype: on disk where they are
+        large."""
         count, width = features.shape
         parts = range(0, count, max(1, ROOM // width))
         size = parts.step
@@ -75,7 +76,7 @@ class Axes:
         return cls(rows, basis, centre, torch.cat([squares, rows.new_tensor([float(count)])]))
 
     def plain(self, solved: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Weights (P, K, F) and biases (P, K) over the features, of solutions (P, D + 1, K)."""
+        """Turn solutions (P, D + 1, K) into weights (P, K, F) and biases (P, K) over the features."""
         weights = self.basis @ solved[:, :-1]
         return weights.transpose(1, 2), solved[:, -1] - (self.centre @ weights)
 
@@ -96,7 +97,7 @@ class Problems:
 
     @property
     def scale(self) -> torch.Tensor:
-        """(P, D + 1, 1) what the scaled variables are multiplied with: in these each has the curvature 1 at zero, where
+        """Compute the factors (P, D + 1, 1) of the scaled variables: in these each has the curvature 1 at zero, where
         all classes are equally likely."""
         penalty = (1 / self.strengths)[:, None] * torch.ones_like(self.axes.squares)
         penalty[:, -1] = 0
@@ -105,7 +106,8 @@ class Problems:
         return (self.axes.squares * counted * likely * (1 - likely) + penalty).rsqrt()[..., None]
 
     def slope(self, which: torch.Tensor, at: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Values (P',) and gradients (P', D + 1, K) of the problems numbered ``which`` at ``at`` (P', D + 1, K)."""
+        """Compute values (P',) and gradients (P', D + 1, K) of the problems numbered ``which`` at ``at`` (P', D + 1,
+        K)."""
         penalised = at.clone()
         penalised[:, -1] = 0
         penalised /= self.strengths[which, None, None]
@@ -127,8 +129,8 @@ class Problems:
         return value, gradient + collected.view(at.shape[1], len(which), -1).transpose(0, 1)
 
     def losses(self, solved: torch.Tensor, left: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of each problem (P,) the mean negative log-likelihood, and the share right, over the examples ``left``
-        (P, N), which are those that did not count."""
+        """Compute for each problem (P,) the mean negative log-likelihood and the share of right answers over the
+        examples ``left`` (P, N), which are those that did not count when it was solved."""
         nll, right = torch.zeros(2, len(solved), dtype=torch.float64)
         for number, (one, own) in enumerate(zip(solved, left, strict=True)):
             logits, classes = self.axes.rows[own] @ one, self.classes[own]
@@ -140,7 +142,7 @@ class Problems:
 def solve(
     problems: Problems, start: torch.Tensor | None = None, tolerance: float = TOLERANCE
 ) -> tuple[torch.Tensor, int]:
-    """The solutions (P, D + 1, K) of ``problems``, and the steps that the slowest took; from ``start``, or zero."""
+    """Solve ``problems``: the solutions (P, D + 1, K), and the steps that the slowest took; from ``start``, or zero."""
     scale = problems.scale
     shape = (len(scale), scale.shape[1], problems.count)
     at = torch.zeros(shape, dtype=torch.float64) if start is None else start.clone()
@@ -165,12 +167,12 @@ def solve(
 
 
 def _dot(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """(P, 1, 1) inner products."""
+    """Compute inner products, (P, 1, 1)."""
     return (one * other).sum((1, 2), keepdim=True)
 
 
 def _inverse(past: Sequence[tuple[torch.Tensor, torch.Tensor]], slope: torch.Tensor) -> torch.Tensor:
-    """The inverse curvature that ``past`` steps (moved, turned) show, times ``slope``: the two-loop recursion."""
+    """Multiply ``slope`` by the inverse curvature that ``past`` steps (moved, turned) show: the two-loop recursion."""
     result, shares = slope, []
     for moved, turned in reversed(past):
         curved = _dot(moved, turned).clamp(min=1e-300)
@@ -195,7 +197,7 @@ def _search(
     direction: torch.Tensor,
     scale: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """A step along ``direction`` that lowers each problem's value enough (Armijo), with the value and slope there.
+    """Find a step along ``direction`` that lowers each problem's value enough (Armijo), and the value and slope there.
 
     A problem in which nothing is lower any more, but for rounding, gets a step of zero and a slope of zero: solved.
     """

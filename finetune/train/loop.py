@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -15,28 +15,27 @@ from finetune.core.examples import Example
 from finetune.core.hooks import TrainingHooks, TrainingState
 from finetune.core.progress import Phase
 from finetune.core.runtime import Runtime
-from finetune.replicas.group import Member, ReplicaGroup
+from finetune.replicas.group import Replica, ReplicaGroup
 from finetune.strategies.base import set_training_mode
 from finetune.tasks.base import Task
 from finetune.train import checkpoint
+from finetune.train.accumulation import Accumulation
 from finetune.train.batching import plan_batches, steps_of
 from finetune.train.facts import note, training_facts
 from finetune.train.meters import Clock, Meter, MetricsLog, finite
 from finetune.train.optimizer import (
-    Moments,
     averages,
     gradient_norms,
     make_optimizer,
     memory_of,
     moments_of,
-    restore_moments,
     scale_gradients,
     set_rate,
     used_rate,
 )
 from finetune.train.options import TrainOptions
-from finetune.train.passes import Accumulation
 from finetune.train.processes import share
+from finetune.train.resuming import resumed
 from finetune.train.schedules import rate_at
 from finetune.train.state import Position, ReplicaState, Trained, Validation
 from finetune.train.weights import Weights, keep
@@ -47,18 +46,17 @@ def train(
     task: Task,
     examples: Sequence[Example],
     options: TrainOptions,
-    members: Sequence[Member],
+    replicas: Sequence[Replica],
     runtime: Runtime,
     validation: Validation | None,
 ) -> list[Trained]:
-    """Fit the trained parameters of each member's run to ``examples``; the weights that are kept are in the group's
-    model afterwards.
+    """Fit what learns of each replica's run to ``examples``; the group's model has the weights that are kept.
 
-    Resumes from the members' checkpoints, which have to be of one step. Raises :class:`Interrupted` after saving when
+    Resumes from the replicas' checkpoints, which have to be of one step. Raises :class:`Interrupted` after saving when
     asked to stop, and leaves diverged replicas with the weights they had before the step that broke them.
     """
-    training = _Training.prepare(group, task, examples, options, members, runtime)
-    with closing(training.passes), runtime.progress.phase(runtime.title, training.steps) as phase:
+    training = _Training.prepare(group, task, examples, options, replicas, runtime)
+    with closing(training.accumulation), runtime.progress.phase(runtime.title, training.steps) as phase:
         phase.step(training.at.step)
         while True:
             if validation and training.evaluation_is_due:
@@ -78,20 +76,19 @@ class _Training:
 
     options: TrainOptions
     runtime: Runtime
-    members: Sequence[Member]
-    passes: Accumulation
+    replicas: Sequence[Replica]
+    accumulation: Accumulation
     weights: Weights
     optimizer: Any
     steps: int
-    steps_per_epoch: int
-    replicas: list[ReplicaState]
+    states: list[ReplicaState]
     best: list[dict[str, torch.Tensor]]
-    way: str | None
-    """How the task runs the model."""
-    at: Position = field(default_factory=Position)
-    logs: list[MetricsLog] = field(init=False)
-    clock: Clock = field(init=False)
-    saved_at: float = field(init=False)
+    loss_path: str | None
+    """How the task computes the model's losses, in words."""
+    at: Position
+    logs: list[MetricsLog]
+    clock: Clock
+    saved_at: float
     """When the newest checkpoints were written, on the clock."""
 
     @classmethod
@@ -101,89 +98,88 @@ class _Training:
         task: Task,
         examples: Sequence[Example],
         options: TrainOptions,
-        members: Sequence[Member],
+        replicas: Sequence[Replica],
         runtime: Runtime,
     ) -> _Training:
-        """Put everything in place."""
-        weights, hooks = Weights(group.model, len(members)), group.hooks
-        plans = [plan_batches(examples, options, member.streams) for member in members]
+        """Put everything in place, and go on from the replicas' newest checkpoints, where there are any."""
+        weights, hooks = Weights(group.model, len(replicas)), group.hooks
+        plans = [plan_batches(examples, options, replica.streams) for replica in replicas]
         epoch, steps = steps_of(examples, options)
-        optimizer = make_optimizer(weights.parameters, options, len(members), hooks)
+        optimizer = make_optimizer(weights.parameters, options, len(replicas), hooks)
         set_training_mode(group.model)
         with runtime.autocast():
-            way = task.way(group.model, group.count)
+            loss_path = task.loss_path(group.model, group.count)
         model, optimizer = share(group, task, examples, optimizer, runtime)
-        size, meter = options.micro_batch_size or len(examples), Meter(runtime.device)
-        passes = Accumulation(group, model, task, examples, plans, size, options.micro_batch_tokens, runtime, meter)
-        replicas, best = [ReplicaState() for _ in members], [dict[str, torch.Tensor]() for _ in members]
-        training = cls(options, runtime, members, passes, weights, optimizer, steps, epoch, replicas, best, way)
-        streams = [member.streams for member in members]
-        training_state = TrainingState(
-            group.model, weights.parameters, group.fresh, streams, steps, passes.gradients_of, examples, epoch=epoch
+        size, tokens, meter = (
+            options.micro_batch_size or len(examples),
+            options.micro_batch_tokens,
+            Meter(runtime.device),
         )
-        for hook in hooks:
-            hook.begin(training_state)
-        training._resume()
-        return training
+        accumulation = Accumulation(group, model, task, examples, plans, size, tokens, runtime, meter)
+        streams, gradients_of = [replica.streams for replica in replicas], accumulation.gradients_of
+        training_state = TrainingState(
+            group.model, weights.parameters, group.fresh, streams, steps, gradients_of, examples, epoch=epoch
+        )
+        hooks.begin(training_state)
+        at, states, best = resumed(replicas, weights, optimizer, accumulation)
+        main, pairs = runtime.accelerator.is_main_process, zip(replicas, states, strict=True)
+        tell = runtime.progress.tell
+        logs = [MetricsLog(one.folder, at.step, own.validated, main, tell) for one, own in pairs]
+        clock = Clock(at.seconds)
+        return cls(
+            options,
+            runtime,
+            replicas,
+            accumulation,
+            weights,
+            optimizer,
+            steps,
+            states,
+            best,
+            loss_path,
+            at,
+            logs,
+            clock,
+            clock.seconds,
+        )
 
-    def _resume(self) -> None:
-        """Go on from the members' newest checkpoints, where there are any."""
-        moments, remembered = list[Moments](), list[dict[str, torch.Tensor]]()
-        for number, member in enumerate(self.members):
-            found = checkpoint.load(member.folder.checkpoints)
-            if found:
-                state, tensors = found
-                self.replicas[number] = ReplicaState(**state["replica"])
-                self.at = Position(**state["position"]).scaled(len(self.members))
-                self.best[number] = keep(tensors.get("best", {}), self.runtime.cache)
-                moments.append(tensors.get("optimizer", {}))
-                remembered.append(tensors.get("techniques", {}))
-                self.weights.put(number, tensors["weights"])
-        if moments:
-            self.at.resumed += 1
-            restore_moments(self.optimizer, moments)
-            self.hooks.resume({name: torch.stack([own[name] for own in remembered]) for name in remembered[0]})
-            self.passes.size = min(self.passes.size, self.at.part or self.passes.size)
-            self.passes.flops_per_token = self.at.flops_per_token
-            self.passes.meter = Meter(self.runtime.device, self.at.phases)
-        main, pairs = self.runtime.accelerator.is_main_process, zip(self.members, self.replicas, strict=True)
-        self.logs = [MetricsLog(one.folder.metrics, self.at.step, own.validated, main) for one, own in pairs]
-        self.clock = Clock(self.at.seconds)
-        self.saved_at = self.clock.seconds
+    @property
+    def steps_per_epoch(self) -> int:
+        """Count the optimizer steps of an epoch, the same for all replicas."""
+        return self.accumulation.plans[0].steps_per_epoch
 
     @property
     def active(self) -> bool:
-        """Whether any replica still learns."""
-        return any(replica.active for replica in self.replicas)
+        """Tell whether any replica still learns."""
+        return any(state.active for state in self.states)
 
     @property
     def evaluation_is_due(self) -> bool:
-        """Whether this is one of the steps, evenly spaced, the last at the end, after which validation is scored."""
+        """Tell whether this is one of the steps, evenly spaced, the last at the end, after which validation is
+        scored."""
         count = min(self.options.evaluations, self.steps)
         due = {round(number * self.steps / count) for number in range(1, count + 1)}
-        return self.at.step in due and any(replica.awaits(self.at.step) for replica in self.replicas)
+        return self.at.step in due and any(state.awaits(self.at.step) for state in self.states)
 
     def forward_backward(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Gradients of the next optimizer batch; its losses and gradient norms, both (R,)."""
-        for hook in self.hooks:
-            hook.training_state.step = self.at.step
-        losses, counted = self.passes.run(self.at.step)
-        for replica, taken in zip(self.replicas, counted, strict=True):
-            if replica.active:
-                replica.count(taken)
-        with self.passes.meter("optimizer"):
-            for hook in self.hooks:
-                hook.gradients()
-            return losses, gradient_norms(self.weights.parameters.values(), len(self.replicas))
+        """Compute the gradients of the next optimizer batch; give its losses and gradient norms, both (R,)."""
+        self.hooks.begin_step(self.at.step)
+        losses, counted = self.accumulation.run(self.at.step)
+        for state, taken in zip(self.states, counted, strict=True):
+            if state.active:
+                state.count(taken)
+        with self.accumulation.meter("optimizer"):
+            self.hooks.gradients()
+            return losses, gradient_norms(self.weights.parameters.values(), len(self.states))
 
     def watch(self, losses: Sequence[float], norms: Sequence[float], phase: Phase) -> None:
-        """Hold the step against the signs of divergence, log it, and show it."""
+        """Check the step for signs of divergence, log it, and show it."""
         self.at.seconds, step = self.clock.seconds, self.at.step + 1
         regular = step % max(1, self.steps // 1000) == 0 or step in (1, self.steps)
-        for replica, log, loss, norm in zip(self.replicas, self.logs, losses, norms, strict=True):
-            if replica.active:
-                replica.watch(self.at.step, loss, norm, self.options)
-                if regular or not replica.active:  # a thousand or so in a long run
+        for state, log, loss, norm in zip(self.states, self.logs, losses, norms, strict=True):
+            if state.active:
+                state.watch(self.at.step, loss, norm, self.options)
+                if regular or not state.active:  # a thousand or so in a long run
                     log.write(
                         kind="train",
                         step=step,
@@ -191,16 +187,16 @@ class _Training:
                         loss=finite(loss),
                         learning_rate=used_rate(self.optimizer, self.rate_at(self.at.step)),
                         gradient_norm=finite(norm),
-                        tokens=replica.tokens,
+                        tokens=state.tokens,
                         seconds=round(self.at.seconds, 5),
                     )
-        phase.step(step, note(losses, self.replicas, self.at))
+        phase.step(step, note(losses, self.states, self.at))
 
     def update(self, norms: torch.Tensor) -> None:
         """Clip each replica's gradient by its own norm, and take the step."""
-        with self.passes.meter("optimizer"):
+        with self.accumulation.meter("optimizer"):
             # Without a gradient too, momentum and decay would move the weights of a replica that has ended.
-            ended = [number for number, replica in enumerate(self.replicas) if not replica.active]
+            ended = [number for number, state in enumerate(self.states) if not state.active]
             if self.options.clip is not None:
                 factors = (self.options.clip / (norms + 1e-6)).clamp(max=1.0)
                 scale_gradients(self.weights.parameters.values(), factors)
@@ -208,29 +204,28 @@ class _Training:
             rate = used_rate(self.optimizer, self.rate_at(self.at.step))
             with self.weights.unchanged(ended, [*memory_of(self.optimizer), *self.hooks.state().values()]):
                 self.optimizer.step()
-                for hook in self.hooks:
-                    hook.stepped(rate)
+                self.hooks.stepped(rate)
             self.optimizer.zero_grad(set_to_none=True)
         self.at.step += 1
-        for replica in self.replicas:
-            replica.steps = self.at.step if replica.active else replica.steps
+        for state in self.states:
+            state.steps = self.at.step if state.active else state.steps
 
     def _decay(self, number: int, steps: int) -> None:
-        """Make up for the decay, over so many steps, of what only decays."""
+        """Apply the decay of so many steps to the weights that no step trains."""
         left = (1 - self.rate_at(step) * self.options.weight_decay for step in range(steps))
-        self.passes.group.decayed(number, math.prod(left))
+        self.accumulation.group.decayed(number, math.prod(left))
 
     @property
     def hooks(self) -> TrainingHooks:
-        """The strategy and the mitigations."""
-        return self.passes.group.hooks
+        """Give the hooks of the strategy and of the mitigations."""
+        return self.accumulation.group.hooks
 
     def rate_at(self, step: int) -> float:
-        """The learning rate of a step. Where it waits for scores of their own, replicas are trained one by one."""
-        return rate_at(step, self.steps, self.options, self.replicas[0].falls)
+        """Give the learning rate of a step. Where it waits for scores of their own, replicas are trained one by one."""
+        return rate_at(step, self.steps, self.options, self.states[0].falls)
 
     def scored(self) -> dict[str, torch.Tensor] | None:
-        """The weights to be scored and kept instead of those that learn."""
+        """Give the weights to be scored and kept instead of those that learn; None: those that learn."""
         return self.hooks.scored() or averages(self.optimizer, self.weights.parameters)
 
     def _epoch(self, step: int) -> float:
@@ -239,26 +234,26 @@ class _Training:
     def validate(self, validation: Validation) -> None:
         """Score the validation split, remember the best weights, stop replicas that no longer improve."""
         begun = self.clock.seconds
-        for number, replica in enumerate(self.replicas):
-            self._decay(number, replica.steps)
+        for number, state in enumerate(self.states):
+            self._decay(number, state.steps)
         try:
             with self.weights.replaced(self.scored()):
-                with self.passes.meter("evaluation"):
+                with self.accumulation.meter("evaluation"):
                     found = validation.score()
                 self._judge(found, validation)
         except Interrupted:
             self.save()
             raise
         self.at.seconds_validating += self.clock.seconds - begun
-        set_training_mode(self.passes.group.model)
+        set_training_mode(self.accumulation.group.model)
 
     def _judge(self, found: Sequence[dict[str, float]], validation: Validation) -> None:
-        """Take note of each replica's scores; the weights that were scored are in place."""
-        for number, (replica, scores) in enumerate(zip(self.replicas, found, strict=True)):
-            if not replica.awaits(self.at.step):
+        """Record each replica's scores; the weights that were scored are in place."""
+        for number, (state, scores) in enumerate(zip(self.states, found, strict=True)):
+            if not state.awaits(self.at.step):
                 continue
-            replica.validated = self.at.step
-            if replica.judge(self.at.step, scores[validation.select], validation.higher_is_better, self.options):
+            state.validated = self.at.step
+            if state.judge(self.at.step, scores[validation.select], validation.higher_is_better, self.options):
                 self.best[number] = keep(self.weights.of(number), self.runtime.cache, self.best[number])
             self.logs[number].write(
                 kind="evaluation",
@@ -277,31 +272,31 @@ class _Training:
             raise Interrupted(f"stopped after step {self.at.step} of {self.steps}, which is saved")
 
     def _is_over(self, seconds: float) -> bool:
-        """Whether a checkpoint is worth so many seconds. Clocks differ, and processes have to save together."""
+        """Tell whether a checkpoint is worth so many seconds. Clocks differ, and processes have to save together."""
         return self.runtime.all_reduce_sum(seconds >= self.options.checkpoint_seconds) > 0
 
     def save(self) -> None:
-        """Write each member's checkpoint, from which it could also go on alone, or beside others at the same step."""
-        self.at.seconds, self.at.part = self.clock.seconds, self.passes.size
-        self.at.flops_per_token = self.passes.flops_per_token
-        with self.passes.meter("writing"), self.runtime.progress.phase("writing a checkpoint"):
+        """Write each replica's checkpoint, from which it could also go on alone, or beside others at the same step."""
+        self.at.seconds, self.at.part = self.clock.seconds, self.accumulation.size
+        self.at.flops_per_token = self.accumulation.flops_per_token
+        with self.accumulation.meter("writing"), self.runtime.progress.phase("writing a checkpoint"):
             if self.runtime.accelerator.is_main_process:
-                for number, member in enumerate(self.members):
-                    self._save(number, member)
+                for number, replica in enumerate(self.replicas):
+                    self._save(number, replica)
             self.runtime.accelerator.wait_for_everyone()
         self.saved_at = self.clock.seconds
 
-    def _save(self, number: int, member: Member) -> None:
-        self.at.phases = self.passes.meter.seconds
-        share = self.at.scaled(1 / len(self.members))  # it may go on alone, or in another group
+    def _save(self, number: int, replica: Replica) -> None:
+        self.at.phases = self.accumulation.meter.seconds
+        share = self.at.scaled(1 / len(self.replicas))  # it may go on alone, or in another group
         checkpoint.save(
-            member.folder.checkpoints,
+            replica.folder.checkpoints,
             self.at.step,
-            {"position": vars(share), "replica": asdict(self.replicas[number])},
+            {"position": vars(share), "replica": asdict(self.states[number])},
             {
                 "weights": self.weights.of(number),
                 "techniques": {name: value[number] for name, value in self.hooks.state().items()},
-                "optimizer": moments_of(self.optimizer, number, len(self.members)),
+                "optimizer": moments_of(self.optimizer, number, len(self.replicas)),
                 "best": self.best[number],
             },
         )
@@ -313,18 +308,17 @@ class _Training:
             # What follows takes time too; an interruption there must not cost the training.
             self.save()
         outcomes, scored = [], self.scored()
-        for hook in self.hooks:
-            hook.end()
-        for number, replica in enumerate(self.replicas):
-            kept = bool(self.options.keep == "best" and self.best[number] and replica.diverged is None)
+        self.hooks.end()
+        for number, state in enumerate(self.states):
+            kept = bool(self.options.keep == "best" and self.best[number] and state.diverged is None)
             if kept:
                 self.weights.put(number, self.best[number])
-            elif replica.diverged is None and scored:
+            elif state.diverged is None and scored:
                 self.weights.put(number, {name: self.weights.rows(value)[number] for name, value in scored.items()})
-            self._decay(number, replica.best_step or 0 if kept else replica.steps)
-            about = training_facts(replica, self.at, self.passes, self.replicas, self.steps_per_epoch)
-            how = {"way": self.way, "best_step": replica.best_step if kept else None}
-            outcomes.append(Trained(replica.diverged, {**about, **how}))
+            self._decay(number, state.best_step or 0 if kept else state.steps)
+            about = training_facts(state, self.at, self.accumulation, self.states, self.steps_per_epoch)
+            how = {"way": self.loss_path, "best_step": state.best_step if kept else None}
+            outcomes.append(Trained(state.diverged, {**about, **how}))
         # The accelerator holds on to everything it has prepared, and a study trains many models.
         self.runtime.accelerator.free_memory()
         return outcomes

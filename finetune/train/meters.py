@@ -1,4 +1,4 @@
-"""What a run costs: tokens, seconds, memory; and the log of its training, `metrics.jsonl`."""
+"""The costs of a run: tokens, seconds, memory; and the log of its training, `metrics.jsonl`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-from finetune.core.run_dir import write_text
+from finetune.core.events import Event, training_event
+from finetune.core.run_dir import RunDir, write_text
 from finetune.train.energy import energy_counter
 
 
@@ -39,7 +40,7 @@ class Meter:
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
-        """The block belongs to ``phase``."""
+        """Within the context, count seconds as those of ``phase``."""
         if self.device.type == "cuda":
             # The GPU works behind; waiting for it here would slow down what is measured.
             begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -57,7 +58,7 @@ class Meter:
 
     @property
     def seconds(self) -> dict[str, float]:
-        """So far, by phase."""
+        """Give the seconds so far, by phase."""
         if self._events:
             torch.cuda.synchronize(self.device)
             for phase, begin, end in self._events:
@@ -68,7 +69,7 @@ class Meter:
 
 @lru_cache
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
-    """Floating-point operations per second of this machine's own fastest matrix product, measured once, in 0.2 s."""
+    """Measure the floating-point operations per second of this machine's own fastest matrix product, once, in 0.2 s."""
     size = 8192 if device.type == "cuda" else 1536
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     best, begun = math.inf, time.perf_counter()
@@ -93,7 +94,8 @@ def reset_peak_memory(device: torch.device) -> None:
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Peak memory since the last reset: allocated on a GPU, resident on a CPU (where not Linux: of the process)."""
+    """Read the peak memory since the last reset: allocated on a GPU, resident on a CPU (where not Linux: of the
+    process)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if sys.platform == "linux":
@@ -105,18 +107,27 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 
 def finite(value: float) -> float | None:
-    """JSON has no word for NaN or infinity."""
+    """Replace NaN and infinity, for which JSON has no word, by None."""
     return value if math.isfinite(value) else None
 
 
 class MetricsLog:
     """Appends rows to `metrics.jsonl`; a resumed run's log continues at its checkpoint as if nothing had happened.
 
-    The checkpoint holds the steps up to ``resume_at`` and the evaluations up to ``validated``.
+    The checkpoint holds the steps up to ``resume_at`` and the evaluations up to ``validated``. ``tell`` is called with
+    every row that is appended, as an event.
     """
 
-    def __init__(self, path: Path, resume_at: int = 0, validated: int = 0, active: bool = True):
-        self.path, self.active = path, active
+    def __init__(
+        self,
+        folder: RunDir,
+        resume_at: int = 0,
+        validated: int = 0,
+        active: bool = True,
+        tell: Callable[[Event], None] | None = None,
+    ):
+        self.folder, self.path, self.active, self.tell = folder, folder.metrics, active, tell
+        path = self.path
         if active:
             limits = {"train": resume_at, "evaluation": validated}
             kept = [row for row in read_rows(path) if row["step"] <= limits[row["kind"]]]
@@ -127,10 +138,12 @@ class MetricsLog:
         if self.active:
             with open(self.path, "a", encoding="utf-8") as log:
                 log.write(json.dumps(row) + "\n")
+            if self.tell is not None:
+                self.tell(training_event(self.folder.variant, self.folder.seed, row))
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a log. A last line that a crash cut short is left out."""
+    """Read the rows of a log. A last line that a crash cut short is left out."""
     if not path.exists():
         return []
     text = path.read_text(encoding="utf-8")
@@ -151,15 +164,15 @@ class Phases:
         self._last = time.perf_counter()
 
     def end(self, phase: str, seconds: float | None = None) -> None:
-        """``phase`` ends here, and the next begins; ``seconds`` where it had begun in another process."""
+        """End ``phase`` here, and begin the next; ``seconds`` where it had begun in another process."""
         now = time.perf_counter()
         spent = now - self._last if seconds is None else seconds
         self.seconds[phase], self._last = round(spent / self.runs, 3), now
         self._joules = self.energy.joules()
 
     def facts(self, whole: bool = True) -> dict[str, Any]:
-        """For the run's result; every process has to ask. ``whole``: the phases were measured from their beginning,
-        which energy is not where a run goes on in another process."""
+        """Give the seconds, energy and memory for the run's result; every process has to ask. ``whole``: the phases
+        were measured from their beginning, which energy is not where a run goes on in another process."""
         joules = self._joules if self.energy.shared else self.total(self._joules)
         source = self.energy.source if whole else "the run was interrupted, and its beginning was not measured"
         return {

@@ -1,4 +1,4 @@
-"""The optimizer, what it remembers, and the gradient's norm, for one run or several side by side.
+"""The optimizer, its state, and the gradient's norm, for one run or several side by side.
 
 R runs trained together keep their parameters stacked, (R, ...); a single run's parameters are its own shape. Both
 reshape to (R, everything else), so nothing here asks which it is.
@@ -7,6 +7,7 @@ reshape to (R, everything else), so nothing here asks which it is.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ def make_optimizer(
     replicas: int = 1,
     hooks: TrainingHooks | None = None,
 ) -> torch.optim.Optimizer:
-    """The optimizer that ``options`` name; one-dimensional parameters (biases, norms) are not decayed. ``hooks``
+    """Make the optimizer that ``options`` name; one-dimensional parameters (biases, norms) are not decayed. ``hooks``
     have their say in rates and decay.
 
     AdamW corrects the bias of its moments (Kingma & Ba 2015; Loshchilov & Hutter 2019). Schedule-Free and Prodigy are
@@ -42,7 +43,7 @@ def make_optimizer(
     if options.optimizer == "schedule-free":
         from schedulefree import AdamWScheduleFree
 
-        averaging = AdamWScheduleFree(groups, **common)
+        averaging = _keeps(AdamWScheduleFree(groups, **common), "schedulefree", "betas", "weight_sum", "train_mode")
         averaging.train()  # the weights that learn stay in the model; :func:`averages` computes the others
         return averaging
     if options.optimizer == "prodigy":
@@ -50,22 +51,34 @@ def make_optimizer(
 
         own = options.prodigy
         about = {"d0": own.d0, "d_coef": own.d_coef, "use_bias_correction": own.bias_correction}
-        return Prodigy(groups, **common, **about, safeguard_warmup=own.safeguard_warmup)
+        prodigy = Prodigy(groups, **common, **about, safeguard_warmup=own.safeguard_warmup)
+        return _keeps(prodigy, "prodigyopt", "d")
     return torch.optim.AdamW(groups, **common, fused=True)
 
 
-def check_optimizer(
-    options: TrainOptions, hooks: Iterable[tuple[str, TrainingHook]], parameters: Collection[str]
-) -> None:
+def _keeps(optimizer: Any, package: str, *names: str) -> Any:
+    """Return ``optimizer`` if its groups hold the values that we read there by name; raise an error otherwise."""
+    if missing := [name for name in names if name not in optimizer.param_groups[0]]:
+        raise _changed(package, missing[0])
+    return optimizer
+
+
+def _changed(package: str, name: str) -> RuntimeError:
+    """Make the error for a library that keeps something else than it did."""
+    found = f"{package} {version(package)} no longer keeps '{name}', from which we tell what it has done"
+    return RuntimeError(f"{found}: install the version that scripts/constraints.txt names")
+
+
+def check_optimizer(optimizer: str, hooks: Iterable[tuple[str, TrainingHook]], parameters: Collection[str]) -> None:
     """Raise :class:`InputError` for a hook, each with its place in the recipe, that the optimizer cannot train
     under."""
     for at, hook in hooks:
-        if options.optimizer == "prodigy" and (own := [name for name in parameters if hook.rate(name) != 1]):
+        if optimizer == "prodigy" and (own := [name for name in parameters if hook.rate(name) != 1]):
             found = f"gives some parameters a rate of their own, such as {own[0]}, and Prodigy finds one for all"
             raise bad_input(at, found, "train with another optimizer, or without this")
         kind = type(hook)
         averages = kind.stepped is not TrainingHook.stepped or kind.scored is not TrainingHook.scored
-        if options.optimizer == "schedule-free" and averages:
+        if optimizer == "schedule-free" and averages:
             found = f"'{hook.name}' changes or averages weights after a step, as Schedule-Free itself does"
             raise bad_input(at, found, "train with another optimizer, or without this")
 
@@ -77,14 +90,14 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def used_rate(optimizer: torch.optim.Optimizer, rate: float) -> float:
-    """The learning rate of the next step when ``rate`` is asked for, of which Prodigy's estimate is a factor."""
+    """Compute the learning rate of the next step when ``rate`` is asked for; Prodigy multiplies it by its estimate."""
     return rate * optimizer.param_groups[0].get("d", 1.0)
 
 
 def averages(
     optimizer: torch.optim.Optimizer, parameters: Mapping[str, torch.nn.Parameter]
 ) -> dict[str, torch.Tensor] | None:
-    """The weights that Schedule-Free scores and keeps, by name; None where the optimizer has no others.
+    """Give the weights that Schedule-Free scores and keeps, by name; None where the optimizer has no others.
 
     It takes gradients at y = (1 - beta) z + beta x, which are the ``parameters``, and keeps z and not x, the average.
     Its own `eval()` puts x in their place, from which `train()` gets y back only nearly.
@@ -92,22 +105,24 @@ def averages(
     if "weight_sum" not in optimizer.param_groups[0]:
         return None
     beta = optimizer.param_groups[0]["betas"][0]
-    return {
-        name: value.detach().lerp(optimizer.state[value]["z"], 1 - 1 / beta)
-        if "z" in optimizer.state.get(value, {})
-        else value.detach()
-        for name, value in parameters.items()
-    }
+    found = {}
+    for name, value in parameters.items():
+        found[name] = value.detach()
+        if own := optimizer.state.get(value):  # none of a parameter that has taken no step
+            if "z" not in own:
+                raise _changed("schedulefree", "z")
+            found[name] = found[name].lerp(own["z"], 1 - 1 / beta)
+    return found
 
 
 def memory_of(optimizer: torch.optim.Optimizer) -> Iterator[torch.Tensor]:
-    """What ``optimizer`` remembers of the parameters, (R, ...) each."""
+    """Give the state that ``optimizer`` keeps of the parameters, (R, ...) each."""
     for entry in optimizer.state.values():
         yield from (value for name, value in entry.items() if name != STEP)
 
 
 def gradient_norms(parameters: Iterable[torch.nn.Parameter], replicas: int) -> torch.Tensor:
-    """L2 norm of each replica's whole gradient, (R,)."""
+    """Compute the L2 norm of each replica's whole gradient, (R,)."""
     norms = [
         torch.linalg.vector_norm(parameter.grad.detach().reshape(replicas, -1), dim=1, dtype=torch.float32)
         for parameter in parameters
@@ -133,7 +148,7 @@ STEP = "step"
 
 
 def moments_of(optimizer: torch.optim.Optimizer, replica: int, replicas: int) -> Moments:
-    """What ``optimizer`` remembers for one replica; counters are the same for all."""
+    """Give the state that ``optimizer`` keeps for one replica; counters are the same for all."""
     found = optimizer.state_dict()
     moments = {
         str(number): {name: value if replicas == 1 or name == STEP else value[replica] for name, value in entry.items()}
@@ -150,7 +165,7 @@ def moments_of(optimizer: torch.optim.Optimizer, replica: int, replicas: int) ->
 
 
 def restore_moments(optimizer: torch.optim.Optimizer, moments: Sequence[Moments]) -> None:
-    """Give ``optimizer`` what was remembered for each of its replicas."""
+    """Give ``optimizer`` the state that was kept for each of its replicas."""
     first = moments[0]
     state = {
         int(number): {

@@ -1,4 +1,4 @@
-"""What a recipe's `train:` section may say."""
+"""The options of a recipe's `train:` section."""
 
 from __future__ import annotations
 
@@ -134,5 +134,5 @@ class TrainOptions(Options):
     @model_validator(mode="before")
     @classmethod
     def _with_the_optimizers_own(cls, said: Any) -> Any:
-        """What goes with the optimizer, where nothing else is said."""
+        """Fill in the defaults that go with the optimizer, where the recipe does not say."""
         return {**OWN_DEFAULTS.get(str(said.get("optimizer")), {}), **said} if isinstance(said, dict) else said

@@ -45,7 +45,7 @@ class Probe:
 
     @property
     def why(self) -> str:
-        """Why it sees examples as it does, in words."""
+        """Say in words why it sees examples as it does."""
         tried = [
             f"{one['pooling']}{', normalised' if one['normalise'] else ''} {one['accuracy']:.1%}"
             for one in self.facts["tried"]
@@ -66,7 +66,8 @@ class Candidate:
 
     @property
     def rank(self) -> tuple[float, float]:
-        """The lowest is the best: most right; of few examples many are a tie, and the likelihood decides."""
+        """Give the sort key of the best, which is lowest: most right; of few examples many tie, and the likelihood
+        decides."""
         return -self.accuracy, self.nll
 
 
@@ -79,7 +80,7 @@ def fit(
     streams: Streams,
     runtime: Runtime,
 ) -> Probe:
-    """The best head for ``features``, by mode (N, F), and the right ``classes`` (N,) of ``count``.
+    """Fit the best head to ``features``, by mode (N, F), and the right ``classes`` (N,) of ``count``.
 
     ``normalise`` None: as cross-validation prefers. Folds are drawn from the stream `split`.
     """
@@ -110,7 +111,7 @@ def fit(
 
 
 def folds(classes: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """In which fold each example (N,) is left out, from 0, the classes in each as in all; -1: in none.
+    """Assign each example (N,) to the fold in which it is left out, from 0, the classes in each as in all; -1: none.
 
     The only example of a class is never left out: nothing could be learnt of it then.
     """
@@ -125,7 +126,7 @@ def folds(classes: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def _validated(axes: Axes, right: torch.Tensor, count: int, parts: np.ndarray) -> Iterator[tuple[float, float, float]]:
-    """Each strength with its mean negative log-likelihood and accuracy over the examples left out."""
+    """Give each strength with its mean negative log-likelihood and accuracy over the examples left out."""
     numbers = sorted(set(parts.tolist()) - {-1})
     if not numbers:  # nothing can be left out: scikit-learn's default is as good a choice as any
         yield 1.0, 0.0, 0.0
@@ -147,7 +148,7 @@ def _validated(axes: Axes, right: torch.Tensor, count: int, parts: np.ndarray) -
 
 
 def _summary(tried: Sequence[Candidate]) -> list[dict[str, Any]]:
-    """The best of each way to see the examples."""
+    """Give the best of each way to see the examples."""
     ways = dict.fromkeys((one.mode, one.normalised) for one in tried)
     best = [min((one for one in tried if (one.mode, one.normalised) == way), key=lambda one: one.rank) for way in ways]
     return [

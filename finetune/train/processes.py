@@ -18,7 +18,7 @@ from finetune.tasks.base import Task
 def share(
     group: ReplicaGroup, task: Task, examples: Sequence[Example], optimizer: Any, runtime: Runtime
 ) -> tuple[torch.nn.Module, Any]:
-    """The group's model, wrapped where processes share its gradient, and the optimizer. The group keeps the model
+    """Give the group's model, wrapped where processes share its gradient, and the optimizer. The group keeps the model
     itself: scoring runs it as often as each process has batches, not in step.
 
     DistributedDataParallel waits for the gradient of every parameter. Where some parameters may take no part in a pass
@@ -33,8 +33,8 @@ def share(
 
 
 def skips(model: torch.nn.Module) -> bool:
-    """Whether a pass may leave parts of ``model`` out by chance or by what it reads: whole layers (LayerDrop: Fan et
-    al. 2020), or experts that are modules of their own, to which no token may be sent."""
+    """Tell whether a pass may leave parts of ``model`` out by chance or by what it reads: whole layers (LayerDrop: Fan
+    et al. 2020), or experts that are modules of their own, to which no token may be sent."""
     for name, module in model.named_modules():
         dropped = getattr(module, "layerdrop", 0)
         if isinstance(dropped, int | float) and dropped > 0:
@@ -45,12 +45,11 @@ def skips(model: torch.nn.Module) -> bool:
 
 
 def idle(group: ReplicaGroup, task: Task, examples: Sequence[Example], runtime: Runtime) -> bool:
-    """Whether a trained parameter gets no gradient from the shortest example. Draws no random number."""
+    """Tell whether a trained parameter gets no gradient from the shortest example. Draws no random number."""
     every = [min(examples, key=lambda example: example.length)] * group.count
     training = [module for module in group.model.modules() if module.training]
     group.model.eval()
-    batch = {name: value.to(runtime.device) for name, value in task.collate(every, [1] * group.count).items()}
-    batch = task.arranged(group.model, batch)
+    batch = task.batch_for(group.model, every, runtime.device, [1] * group.count)
     with runtime.autocast(), group.on(every, batch, [1] * group.count):
         task.losses(group.model, batch).sum().backward()
     found = any(parameter.grad is None for parameter in trained_parameters(group.model).values())

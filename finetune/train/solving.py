@@ -81,7 +81,8 @@ def _find(
     streams: Streams,
     runtime: Runtime,
 ) -> tuple[Pooling, Probe]:
-    """How to pool, and the solved head for it. All processes get the same; it is found once for the same examples."""
+    """Find how to pool, and the solved head for it. All processes get the same; it is found once for the same
+    examples."""
     asked: Pooling = task.pooling or Pooling(mode="auto", normalise=False, reason="the architecture's own")
     own = isinstance(model, PooledForSequenceClassification)
     modes, why = _modes(model, asked, examples, runtime) if own else (("model",), asked.reason)
@@ -107,7 +108,7 @@ def _pooling(found: Probe, why: str) -> Pooling:
 def _modes(
     model: PooledForSequenceClassification, asked: Pooling, examples: Sequence[Example], runtime: Runtime
 ) -> tuple[tuple[str, ...], str]:
-    """What is to be tried, and why, where that is the reason for what comes out; empty: because it is the best."""
+    """List the pooling modes to try, and the reason, where it decides; it is empty where the best of them is taken."""
     if asked.mode != "auto":
         return (asked.mode,), asked.reason
     longest = max(examples, key=lambda example: example.length)
@@ -126,7 +127,7 @@ def _features(
     size: int,
     runtime: Runtime,
 ) -> dict[str, torch.Tensor]:
-    """What the head would see, computed once for the same examples and base model."""
+    """Compute the inputs of the head, once for the same examples and base model."""
     # The examples are kept beside, because an identity means something only while its object lives.
     _, known = base.kept.setdefault(("features", id(examples), str(runtime.dtype)), (examples, {}))
     missing = [mode for mode in modes if mode not in known]

@@ -1,4 +1,4 @@
-"""What the loop remembers: where it stands, and of each run its best score, its patience, whether it diverged."""
+"""The state of the loop: where it stands, and of each run its best score, its patience, whether it diverged."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from finetune.train.options import TrainOptions
 
 @dataclass(frozen=True)
 class Validation:
-    """How weights are scored during training."""
+    """The way in which weights are scored during training."""
 
     score: Callable[[], list[dict[str, float]]]
     """Scores of each replica on the validation split, by metric."""
@@ -22,7 +22,7 @@ class Validation:
 
 @dataclass
 class Trained:
-    """How training went, for one replica."""
+    """The outcome of training, for one replica."""
 
     diverged: str | None
     facts: dict[str, Any]
@@ -30,7 +30,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class Taken:
-    """What one step took of one run."""
+    """The examples and tokens that one step took of one run."""
 
     examples: int
     tokens: int
@@ -54,7 +54,7 @@ class Position:
     """Seconds by phase."""
 
     def scaled(self, by: float) -> Position:
-        """With so many times the seconds: from a group's to each run's share, and back."""
+        """Multiply the seconds by ``by``: from a group's to each run's share, and back."""
         phases = {phase: seconds * by for phase, seconds in self.phases.items()}
         return replace(self, seconds=self.seconds * by, seconds_validating=self.seconds_validating * by, phases=phases)
 
@@ -89,7 +89,7 @@ class ReplicaState:
         return not self.stopped_early and self.diverged is None
 
     def awaits(self, step: int) -> bool:
-        """Whether a score of the validation split after ``step`` would be news."""
+        """Tell whether a score of the validation split after ``step`` would be news."""
         return self.active and step > self.validated
 
     def count(self, taken: Taken) -> None:
@@ -99,7 +99,7 @@ class ReplicaState:
         self.padded += taken.padded
 
     def watch(self, step: int, loss: float, norm: float, options: TrainOptions) -> None:
-        """Hold a step's loss and gradient norm, before it is applied, against the signs of divergence."""
+        """Check a step's loss and gradient norm, before it is applied, for signs of divergence."""
         limits = options.divergence
         if not math.isfinite(loss):
             self.diverged = f"the loss became {loss} at step {step + 1}"
@@ -120,7 +120,7 @@ class ReplicaState:
             )
 
     def judge(self, step: int, score: float, higher_is_better: bool, options: TrainOptions) -> bool:
-        """Take note of a validation score; True when it is the best so far."""
+        """Record a validation score; True when it is the best so far."""
         stopping = options.early_stopping
         gain = math.inf if self.best_score is None else (score - self.best_score) * (1 if higher_is_better else -1)
         # A score that is not a number is never the best: nothing could beat it.

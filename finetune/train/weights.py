@@ -18,7 +18,7 @@ IN_MEMORY = 1 << 30
 def keep(
     weights: Mapping[str, torch.Tensor], folder: Path, former: Mapping[str, torch.Tensor] | None = None
 ) -> dict[str, torch.Tensor]:
-    """A copy of ``weights`` that takes no room on their device: in the host's memory, or, where they are large, in
+    """Copy ``weights`` to where they take no room on their device: to the host's memory, or, where they are large, to
     ``folder``. The ``former`` copy, if there is one, is overwritten."""
     large = sum(value.nbytes for value in weights.values()) > IN_MEMORY
     kept = dict(former or {})
@@ -31,7 +31,7 @@ def keep(
 
 
 class Weights:
-    """What learns, read and written row by row."""
+    """The trained weights, read and written row by row."""
 
     def __init__(self, model: torch.nn.Module, replicas: int):
         self.parameters, self.replicas = trained_parameters(model), replicas
@@ -40,11 +40,11 @@ class Weights:
             parameter.data = parameter.data.contiguous()
 
     def rows(self, parameter: torch.Tensor) -> torch.Tensor:
-        """Each replica's weights in ``parameter``, (R, its size): a view."""
+        """View each replica's weights in ``parameter``: (R, its size)."""
         return parameter.detach().view(self.replicas, -1)
 
     def of(self, number: int) -> dict[str, torch.Tensor]:
-        """One replica's weights, by name, each (its size,): views."""
+        """View one replica's weights, by name, each (its size,)."""
         return {name: self.rows(parameter)[number] for name, parameter in self.parameters.items()}
 
     def put(self, number: int, weights: Mapping[str, torch.Tensor]) -> None:
@@ -54,7 +54,7 @@ class Weights:
 
     @contextmanager
     def unchanged(self, numbers: Sequence[int], others: Iterable[torch.Tensor] = ()) -> Iterator[None]:
-        """Some replicas' weights, and what of ``others`` (R, ...) is theirs, are after the context as before."""
+        """Restore some replicas' weights, and their rows of ``others`` (R, ...), when the context ends."""
         held = [self.rows(value) for value in (*self.parameters.values(), *others)] if numbers else []
         before = [rows[numbers] for rows in held]
         yield
@@ -63,7 +63,7 @@ class Weights:
 
     @contextmanager
     def replaced(self, others: Mapping[str, torch.Tensor] | None) -> Iterator[None]:
-        """Within the context others stand in their place, those of all replicas; None: nothing changes."""
+        """Within the context, put ``others`` in the place of all replicas' weights; None: nothing changes."""
         own = {name: self.parameters[name].data for name in others or {}}
         for name, value in (others or {}).items():
             self.parameters[name].data = value

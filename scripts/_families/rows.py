@@ -108,7 +108,7 @@ def compare(path: Path, study: Path, variant: str, task: str) -> None:
     from finetune import recipe as recipes
     from finetune.core.run_dir import StudyDir
     from finetune.evaluate.store import read
-    from finetune.run.resources import Resources
+    from finetune.runner.resources import Resources
 
     run = StudyDir(study).run(variant, 0)
     resolved = recipes.load(path)

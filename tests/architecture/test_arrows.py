@@ -22,9 +22,12 @@ def test_import_contracts_are_kept():
         "import finetune.cli",
         "import finetune.recipe",
         "from finetune.core.registry import STRATEGIES as S, TASKS as T, MITIGATIONS as M; S.all(), T.all(), M.all()",
+        "from finetune.core.registry import METRICS; METRICS.all()",
+        "import finetune.metrics",
         "import finetune.models, finetune.data.options, finetune.train.options, finetune.evaluate.options",
         "import finetune.evaluate.metrics",
         "import finetune.stats, finetune.report",
+        "import finetune.results.compute, finetune.results.compare",
     ],
 )
 def test_what_answers_at_once_does_not_wait_for_torch(light):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.core.registry import MITIGATIONS, STRATEGIES, TASKS, summary
+from finetune.core.registry import METRICS, MITIGATIONS, STRATEGIES, TASKS, summary
 
 ROOT = Path(__file__).parents[2]
 MODULES = sorted((ROOT / "finetune").rglob("*.py"))
@@ -85,7 +85,7 @@ def test_nothing_runs_pickle():
     assert [shown(path) for path in MODULES if imported(path) & known] == []
 
 
-PLUGINS = [(registry, name) for registry in (STRATEGIES, TASKS, MITIGATIONS) for name in registry.all()]
+PLUGINS = [(registry, name) for registry in (STRATEGIES, TASKS, MITIGATIONS, METRICS) for name in registry.all()]
 
 
 @pytest.mark.parametrize("registry, name", PLUGINS, ids=lambda value: getattr(value, "kind", value))
@@ -96,7 +96,7 @@ def test_a_plugin_is_one_file_and_its_test_file(registry, name):
     assert summary(registry.get(name)), "the first line of its docstring says what it does"
 
 
-@pytest.mark.parametrize("kind", ["strategies", "tasks", "mitigations"])
+@pytest.mark.parametrize("kind", ["strategies", "tasks", "mitigations", "metrics"])
 def test_plugins_do_not_know_each_other(kind):
     """Each imports what its folder's plug-ins share, never another plug-in: so one can be taken out alone."""
     plugins = {f"finetune.{kind}.{registry.file(name).stem}" for registry, name in PLUGINS}

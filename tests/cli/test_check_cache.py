@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import shutil
 import sys
 import time
@@ -302,6 +303,16 @@ def test_where_it_lies(monkeypatch, tmp_path):
     for unset in ("", "relative"):  # the standard says that a relative one is to be ignored
         monkeypatch.setenv("XDG_CACHE_HOME", unset)
         assert check_cache.folder() == Path("/home/person/.cache/finetune/checks")
+
+
+def test_without_a_home_folder_nothing_is_remembered(monkeypatch):
+    def nobody(uid):
+        raise KeyError(uid)
+
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    for name in ("FINETUNE_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    assert check_cache.folder() is None
 
 
 def test_nothing_is_remembered_where_that_is_switched_off(place, monkeypatch):

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from finetune.cli import main
-from tests.report.conftest import Fabricator
+from tests.fabricated import Fabricator
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from finetune import cli
-from tests.report.conftest import topics as fabricated
+from tests.fabricated import topics as fabricated
 
 ROOT = Path(__file__).parents[2]
 

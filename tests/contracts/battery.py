@@ -1,6 +1,6 @@
 """Trains any combination of plug-ins on tiny models as a real run does, and shows what it did.
 
-A new plug-in needs one line in EXAMPLES; what it then has to hold is in the test files beside this one.
+A new plug-in has its example beside its own test; what it then has to hold is in the test files beside this one.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from finetune import recipe as recipes
+from finetune.core.answers import DISTRIBUTED
 from finetune.core.errors import Interrupted
 from finetune.core.examples import Example
 from finetune.core.progress import Progress
@@ -23,92 +24,14 @@ from finetune.core.run_dir import RunDir
 from finetune.core.runtime import Runtime, make_deterministic, open_runtime
 from finetune.core.signals import StopRequest
 from finetune.models import processor
-from finetune.replicas.group import Member, ReplicaGroup
-from finetune.run.build import Built, build
-from finetune.run.resources import Resources
+from finetune.replicas.group import Replica, ReplicaGroup
+from finetune.runner.build import Built
+from finetune.runner.resources import Resources
+from finetune.runner.session import Session
 from finetune.strategies.base import trained_parameters
 from finetune.train.loop import train
 from finetune.train.meters import read_rows
-from tests import tiny
-
-EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
-    "strategy": {
-        "adapter": {"rank": 4},
-        "adapter/adalora": {"method": "adalora", "rank": 4},
-        "adapter/ia3": {"method": "ia3", "dropout": 0.0},
-        "adapter/ln-tuning": {"method": "ln-tuning", "dropout": 0.0},
-        "adapter/prefix": {"method": "prefix", "dropout": 0.0, "options": {"num_virtual_tokens": 4}},
-        "adapter/prompt": {"method": "prompt", "dropout": 0.0, "options": {"num_virtual_tokens": 4}},
-        "adaptive": {"method": "layerwise"},
-        "adaptive/groups": {"method": "groups", "groups": [{"pattern": "*embed*", "factor": 0.5}]},
-        "adaptive/prodigy": {"method": "prodigy"},
-        "adaptive/schedule-free": {"method": "schedule-free"},
-        "full": {},
-        "linear": {"solver": "steps"},
-        "linear/linearised": {"mode": "linearised"},
-        "partial": {"last": 1},
-        "preference": {"of": {"type": "adapter", "rank": 4}},
-        "partial/unfreeze": {"patterns": ["*"], "unfreeze": 0.6},
-    },
-    "mitigation": {
-        "child-tuning": {"fisher_examples": 8},
-        "child-tuning/free": {"mode": "F"},
-        "ensemble": {},
-        "ema": {},
-        "l2-sp": {"strength": 0.1},
-        "label-smoothing": {},
-        "layerwise-decay": {"decay": 0.5},
-        "mixout": {"p": 0.5},
-        "neftune": {"alpha": 0.5},
-        "noisytune": {"intensity": 0.5},
-        "r3f": {"eps": 0.05},
-        "r4f": {"eps": 0.05},
-        "reinit": {"layers": 1},
-        "soup": {},
-        "smart": {"sigma": 0.01, "eta": 0.1, "epsilon": 0.05},
-        "swa": {"start": 0.25},
-    },
-    "task": {
-        "chat": {"prompt": "prompt", "completion": "completion", "max_length": 64},
-        "classification": {"max_length": 32},
-        "language": {"max_length": 16},
-    },
-}
-"""Options of each plug-in that work on models of two blocks; several of one are told apart by `plug-in/word`."""
-
-RATES = {
-    "adapter/adalora": 0.1,
-    "adapter/ia3": 0.1,
-    "adapter/ln-tuning": 3e-2,
-    "adapter/prefix": 3e-2,
-    "adapter/prompt": 3e-2,
-    "adaptive": 3e-3,
-    "full": 3e-3,
-    "linear": 3e-2,
-}
-"""Learning rates where 1e-2 is not the one."""
-
-FALLS = {
-    "adapter/adalora": 0.98,
-    "adapter/ia3": 0.998,
-    "adapter/ln-tuning": 0.998,
-    "adapter/prefix": 0.98,
-    "adapter/prompt": 0.999,
-}
-"""To what share of itself the loss falls at least, where 0.95 is too much to ask: few weights beside a frozen random
-model can do little."""
-
-TRAIN: dict[str, dict[str, Any]] = {"adaptive/prodigy": {"learning_rate": 1.0, "prodigy": {"d0": 3e-4}}}
-"""Options of training that go with an example: Prodigy takes more than a few steps to find its rate."""
-
-MODELS = {
-    "classification": ["encoder", "decoder", "encoder-decoder"],
-    "chat": ["decoder"],
-    "language": ["encoder", "decoder"],
-}
-"""Which tiny models a task runs on; a new task runs on the decoder. The encoder-decoder takes the longest: of
-a strategy's examples only the one of its own name runs on it, and no mitigation; on language modelling, full alone.
-A mitigation meets nothing in a decoder that classifies which an encoder or a decoder that chats does not show it."""
+from tests.examples import examples_beside, examples_of
 
 STEPS = 16
 
@@ -118,43 +41,71 @@ def plugin_of(example: str) -> str:
     return example.partition("/")[0]
 
 
-def said(kind: str, example: str) -> dict[str, Any]:
+def example_of(registry: Registry, example: str) -> Any:
+    """An example by its name."""
+    return examples_beside(registry, plugin_of(example))[example]
+
+
+def said(registry: Registry, example: str) -> dict[str, Any]:
     """What a recipe says to have it."""
-    return {"type": plugin_of(example), **EXAMPLES[kind][example]}
+    return {"type": plugin_of(example), **example_of(registry, example).options}
+
+
+def data_of(task: str, pairs: bool, folder: Path, count: int) -> tuple[dict[str, Any], Path]:
+    """What a recipe says of an example of a task, learnt from ``pairs`` or not, and its data, written to ``folder``."""
+    example = example_of(TASKS, task)
+    rejected = {"rejected": "rejected"} if pairs else {}
+    return {**said(TASKS, task), **rejected}, (example.pairs if pairs else example.data)(folder, count)
+
+
+def training(strategy: str) -> dict[str, Any]:
+    """What of training goes with an example of a strategy."""
+    example = example_of(STRATEGIES, strategy)
+    return {"learning_rate": example.rate, **example.train}
 
 
 def plugin(registry: Registry, example: str) -> Any:
     """The plug-in of an example, with its options."""
     found = registry.get(plugin_of(example))
-    return found(found.Options(**said(registry.kind, example)))
+    return found(found.Options(**said(registry, example)))
 
 
 def missing(registry: Registry) -> str:
     """What to do about plug-ins without an example; empty when there are none."""
-    names = sorted(registry.all().keys() - set(map(plugin_of, EXAMPLES[registry.kind])))
-    return names and f"give {registry.kind} {', '.join(names)} a line of options in {__name__}.EXAMPLES"
+    names = sorted(registry.all().keys() - set(map(plugin_of, examples_of(registry))))
+    return names and f"give {registry.kind} {', '.join(names)} an entry of EXAMPLES in its test file"
 
 
 def combinations(registry: Registry) -> list[tuple[str, str, str, str | None]]:
     """(strategy, task, model, mitigation): every plug-in of ``registry`` with everything it may meet."""
-    known = {kind: list(examples) for kind, examples in EXAMPLES.items()}
+    tasks = examples_of(TASKS)
     # What combines finished runs does nothing while they are trained.
-    known["mitigation"] = [one for one in known["mitigation"] if MITIGATIONS.get(plugin_of(one)).combines is None]
-    mitigations = known["mitigation"] if registry.kind == "mitigation" else [None]
-    strategies = known["strategy"] if registry.kind == "strategy" else ["full"]
+    working = [one for one in examples_of(MITIGATIONS) if MITIGATIONS.get(plugin_of(one)).combines is None]
+    mitigations = working if registry.kind == "mitigation" else [None]
+    strategies = list(examples_of(STRATEGIES)) if registry.kind == "strategy" else ["full"]
     return [
         (strategy, task, model, mitigation)
         for strategy in strategies
-        for task in known["task"]
-        for model in MODELS.get(task, ["decoder"])
+        for task in tasks
+        for model in tasks[task].models
         for mitigation in mitigations
-        if mitigation is None or (task, model) != ("classification", "decoder")
-        if model != "encoder-decoder" or (mitigation is None and plugin_of(strategy) == strategy)
-        if task != "language" or (strategy == "full" and mitigation is None)
-        if TASKS.get(task).new_head or not plugin(STRATEGIES, strategy).needs_head
-        if task == "chat" or not plugin(STRATEGIES, strategy).pairs
-        if TASKS.get(task).new_head or mitigation is None or not plugin(MITIGATIONS, mitigation).needs_head
+        if mitigation is None or model == tasks[task].models[0]
+        # An encoder-decoder takes the longest.
+        if model != "encoder-decoder" or plugin_of(strategy) == strategy
+        if not tasks[task].alone or (strategy == "full" and mitigation is None)
+        if _possible(strategy, task, mitigation)
     ]
+
+
+def _possible(strategy: str, task: str, mitigation: str | None) -> bool:
+    """Whether a recipe may ask for them together."""
+    learnt, how = TASKS.get(plugin_of(task)), plugin(STRATEGIES, strategy)
+    if (how.pairs and "rejected" not in learnt.Options.model_fields) or (how.needs_head and not learnt.new_head):
+        return False
+    cure = MITIGATIONS.get(plugin_of(mitigation)) if mitigation else None
+    if cure is None:
+        return True
+    return (learnt.new_head or not cure.needs_head) and (learnt.answer in DISTRIBUTED or not cure.shapes_losses)
 
 
 def once_each(registry: Registry) -> list[tuple[str, str, str, str | None]]:
@@ -228,26 +179,21 @@ class Battery:
 
     @cached_property
     def recipe(self) -> Any:
-        pairs = STRATEGIES.get(plugin_of(self.strategy)).pairs
-        if self.task == "chat":
-            data = (tiny.write_pairs if pairs else tiny.write_chats)(self.folder / "data.jsonl", 44)
-        else:
-            data = tiny.write_csv(self.folder / "data.csv", tiny.sentences(44))
+        task, data = data_of(self.task, STRATEGIES.get(plugin_of(self.strategy)).pairs, self.folder, 44)
         content = {
             "model": {"source": str(self.model_folder), "dtype": "float32", "device": "cpu", "new": ["cls"]},
             "data": {"train": {"path": str(data)}, "split": {"test": 12}},
-            "task": {**said("task", self.task), **({"rejected": "rejected"} if pairs else {})},
-            "strategy": said("strategy", self.strategy),
+            "task": task,
+            "strategy": said(STRATEGIES, self.strategy),
             "train": {
                 "max_steps": STEPS,
                 "min_steps": STEPS,
                 "batch_size": 8,
-                "learning_rate": RATES.get(self.strategy, 1e-2),
-                **TRAIN.get(self.strategy, {}),
+                **training(self.strategy),
             },
         }
         if self.mitigation:
-            content["mitigations"] = [said("mitigation", self.mitigation)]
+            content["mitigations"] = [said(MITIGATIONS, self.mitigation)]
         path = self.folder / "recipe.yaml"
         path.write_text(json.dumps(content))  # JSON is YAML too
         return recipes.load(path).variants[0].recipe
@@ -265,21 +211,23 @@ class Battery:
         """What a run runs in, in that arithmetic."""
         return open_runtime(*processor(self.recipe.model), Progress(), StopRequest(), self.folder).at("", dtype)
 
+    def session(self, dtype: torch.dtype = torch.float32) -> Session:
+        """What its runs stand on."""
+        base = self.resources.base(self.recipe.model, self.data.task)
+        return Session(self.recipe, base, self.data, self.runtime(dtype))
+
     def fresh(self, seed: int, dtype: torch.dtype = torch.float32) -> Built:
-        """Model and techniques as a run starts from them."""
-        runtime = self.runtime(dtype)
-        base = self.resources.base(self.recipe, self.data.task)
-        return build(self.recipe, base, self.data, Streams(seed), runtime)
+        """Model and hooks as a run starts from them."""
+        return self.session(dtype).build(Streams(seed))
 
     def run(self, seed: int, name: str, stop_at: int | None = None, dtype: torch.dtype = torch.float32) -> Outcome:
         """Train, in that arithmetic; a run that was stopped under the same name goes on where it was."""
         make_deterministic(True)
         stop = StopRequest()
         runtime = open_runtime(*processor(self.recipe.model), StopAt(stop, stop_at), stop, self.folder)
-        runtime, member = runtime.at(name, dtype), Member(Streams(seed), RunDir(self.folder / name))
+        runtime, replica = runtime.at(name, dtype), Replica(Streams(seed), RunDir(self.folder / name))
         built = self.fresh(seed, dtype)
-        model, group = built.model, ReplicaGroup(built.model)
-        group.hooks, group.fresh = built.hooks, built.fresh
+        model, group = built.model, ReplicaGroup(built.model, hooks=built.hooks, fresh=built.fresh)
         initial = {name: value.detach().clone() for name, value in model.named_parameters()}
         task, examples = self.data.task, self.data.train.examples
         batch = task.collate(self.seen)
@@ -290,10 +238,10 @@ class Battery:
 
         first = mean_loss()
         try:
-            train(group, task, examples, self.recipe.train, [member], runtime, None)
+            train(group, task, examples, self.recipe.train, [replica], runtime, None)
         except Interrupted:
             assert stop_at is not None
-        losses = [row["loss"] for row in read_rows(member.folder.metrics)]
+        losses = [row["loss"] for row in read_rows(replica.folder.metrics)]
         return Outcome(model, built.strategy, initial, losses, first, mean_loss())
 
     def losses(self, model: torch.nn.Module) -> torch.Tensor:

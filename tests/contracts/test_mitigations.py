@@ -44,7 +44,7 @@ def test_training_works_with_it_and_is_another_than_without(outcomes, combinatio
 def test_the_task_head_is_left_to_its_own_draw(batteries, outcomes, combination):
     treated, plain = outcomes(combination, 1), outcomes((*combination[:3], None), 1)
     battery = batteries(combination)
-    for name in battery.resources.base(battery.recipe, battery.data.task).new:
+    for name in battery.resources.base(battery.recipe.model, battery.data.task).new:
         assert torch.equal(treated.initial[name], plain.initial[name])
 
 

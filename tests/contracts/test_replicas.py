@@ -6,24 +6,19 @@ Dropout is on wherever a model or strategy has it: each run has to have its own 
 import pytest
 
 from finetune.core.randomness import Streams
-from finetune.core.registry import MITIGATIONS, STRATEGIES
+from finetune.core.registry import MITIGATIONS, STRATEGIES, TASKS
 from finetune.replicas.stacked import CannotStack
-from finetune.run.autotune import alone as one_by_one
-from finetune.run.autotune import choose_replicas
+from finetune.runner.autotune import alone as one_by_one
+from finetune.runner.autotune import choose_replicas
 from tests import tiny
-from tests.contracts.battery import RATES, TRAIN, combinations, plugin_of, said
+from tests.contracts.battery import combinations, example_of, plugin_of, said, training
 from tests.replicas.groups import Variant, far
 
 SEEDS = (0, 1, 2)
 FAR = 1e-4
 """In float32, over weights of about 0.1, and relative in losses: another seed's batch or mask changes 1 % and more."""
-REMEMBERING = {("linear", "classification"), ("partial", "classification"), ("partial", "chat")}
-"""Strategies and tasks under which the lowest block is frozen. Of an encoder-decoder nothing is remembered."""
-APART = {
-    ("full", "classification", "encoder-decoder", None): "side by side the model fails",
-    ("full", "language", "encoder", None): "BertLMPredictionHead",
-}
-"""What of these strategies cannot stand side by side, because of what learns in the model."""
+REMEMBERING = ("linear", "partial")
+"""Strategies under which the lowest block is frozen. Of an encoder-decoder nothing is remembered."""
 
 pytestmark = pytest.mark.usefixtures("quick_collection")
 
@@ -48,13 +43,12 @@ def variants(tmp_path_factory, encoder_folder):
     def make(combination):
         if combination not in made:
             strategy, task, model, mitigation = combination
-            options = said("strategy", strategy)
+            options = said(STRATEGIES, strategy)
             if "dropout" in STRATEGIES.get(plugin_of(strategy)).Options.model_fields:
                 options.setdefault("dropout", 0.1)  # an example of a method without any says so
-            treated = [said("mitigation", mitigation)] if mitigation else []
+            treated = [said(MITIGATIONS, mitigation)] if mitigation else []
             here = folder / str(len(made))
-            train = {"learning_rate": RATES.get(strategy, 1e-2), **TRAIN.get(strategy, {})}
-            made[combination] = Variant.of(here, models[model], task, options, treated, **train)
+            made[combination] = Variant.of(here, models[model], task, options, treated, **training(strategy))
         return made[combination]
 
     return make
@@ -78,9 +72,9 @@ def alone(variants):
 def test_seeds_side_by_side_are_the_runs_they_would_be_alone(variants, alone, combination):
     """Or the plug-in says that they cannot stand side by side; then they are trained one by one."""
     this = variants(combination)
-    if one_by_one(this.recipe, this.runtime()):
+    if one_by_one(this.session()):
         runs = [Streams(seed) for seed in SEEDS]
-        count, reason = choose_replicas(this.recipe, this.base, this.data, runs, this.runtime())
+        count, reason = choose_replicas(this.session(), runs)
         assert count == 1 and "one run at a time" in reason
         return
     try:
@@ -107,7 +101,7 @@ def test_what_is_remembered_is_what_would_be_computed(variants, alone, combinati
     """For single runs and for groups; and nothing is remembered where everything learns."""
     plain = variants(combination).like(prefix_cache=False)
     can_cache_prefix = variants(combination).assembled().prefix is not None
-    assert can_cache_prefix == (combination[:2] in REMEMBERING and combination[2] != "encoder-decoder")
+    assert can_cache_prefix == (combination[0] in REMEMBERING and combination[2] != "encoder-decoder")
     assert plain.assembled().prefix is None
     if can_cache_prefix:
         apart, together = alone(combination)[0], plain.run(SEEDS, "computed")
@@ -119,8 +113,9 @@ def test_these_strategies_stack(variants):
     """They may not fall back to one by one unnoticed."""
     for combination in combinations(STRATEGIES):
         if combination[0] in ("adapter", "full", "linear", "partial"):
-            if combination in APART:
-                with pytest.raises(CannotStack, match=APART[combination]):
+            said_of = example_of(TASKS, combination[1]).cannot_stack.get(combination[2])
+            if said_of and combination[0] == "full":
+                with pytest.raises(CannotStack, match=said_of):
                     variants(combination).assembled(SEEDS)
             else:
                 assert variants(combination).assembled(SEEDS).count == 3

@@ -11,7 +11,7 @@ from finetune.core.run_dir import StudyDir
 from finetune.recipe import Variant
 from finetune.strategies.base import TRAINED_WEIGHTS
 from finetune.study.combine import FinishedRuns
-from tests.contracts.battery import FALLS, STEPS, combinations, missing, once_each, plugin_of, well_documented
+from tests.contracts.battery import STEPS, combinations, example_of, missing, once_each, plugin_of, well_documented
 
 every_strategy = pytest.mark.parametrize("name", STRATEGIES.all())
 every_combination = pytest.mark.parametrize(
@@ -47,7 +47,15 @@ def test_what_should_learn_does_and_the_rest_stays_bit_for_bit(outcomes, combina
 def test_the_loss_is_finite_and_falls(outcomes, combination):
     outcome = outcomes(combination, 1)
     assert len(outcome.losses) == STEPS and all(map(math.isfinite, outcome.losses))
-    assert outcome.last < FALLS.get(combination[0], 0.95) * outcome.first
+    assert outcome.last < example_of(STRATEGIES, combination[0]).falls * outcome.first
+
+
+def same(one, other, combination):
+    """Equal to the bit; but what peft makes of a prefix's own network it saves in its place, and computes for one
+    example and not for a batch of them: products of other shapes, which not every processor rounds alike."""
+    if combination[0] == "adapter/prefix":
+        return torch.allclose(one, other, rtol=1e-5, atol=1e-6)
+    return torch.equal(one, other)
 
 
 @every_combination
@@ -57,11 +65,10 @@ def test_the_mean_of_runs_that_are_one_is_that_run(batteries, outcomes, combinat
     folder, results = StudyDir(tmp_path), {seed: {"status": "finished"} for seed in (2, 3)}
     for seed in results:
         outcome.strategy.save(outcome.model, folder.run("it", seed).model)
-    base = battery.resources.base(battery.recipe, battery.data.task)
-    runs = FinishedRuns(Variant("it", battery.recipe, ""), results, folder, battery.data, base, battery.runtime())
+    runs = FinishedRuns(Variant("it", battery.recipe, ""), results, folder, battery.session())
     found, wanted = battery.losses(runs.mean([2, 3])[1]), battery.losses(outcome.model)
     assert torch.allclose(found, wanted, rtol=1e-4, atol=1e-5)
-    assert torch.equal(battery.losses(runs.mean([3])[1]), wanted)
+    assert same(battery.losses(runs.mean([3])[1]), wanted, combination)
 
 
 @every_combination
@@ -77,7 +84,7 @@ def test_what_learnt_is_saved_and_restored_under_another_seed_gives_equal_output
     fresh, strategy = built.model, built.strategy
     before = battery.losses(fresh)
     strategy.restore(fresh, tmp_path)
-    assert torch.equal(battery.losses(fresh), battery.losses(outcome.model))
+    assert same(battery.losses(fresh), battery.losses(outcome.model), combination)
     assert not torch.equal(battery.losses(fresh), before)
 
 
@@ -104,7 +111,7 @@ def test_the_seed_alone_decides_also_when_interrupted(batteries, outcomes, combi
 def test_weights_start_from_the_base_model(batteries, outcomes, combination):
     """All but the head and what the method adds: nothing pretrained is lost on the way to training."""
     battery, outcome = batteries(combination), outcomes(combination, 1)
-    base = battery.resources.base(battery.recipe, battery.data.task)
+    base = battery.resources.base(battery.recipe.model, battery.data.task)
     pretrained = [value for name, value in base.model.named_parameters() if name not in base.new]
     found = list(outcome.initial.values())
     assert all(any(value.shape == other.shape and torch.equal(value, other) for other in found) for value in pretrained)
@@ -116,4 +123,4 @@ def test_it_trains_in_bfloat16_as_well(batteries, outcomes, combination):
     outcome, wanted = batteries(combination).run(1, "bfloat16", dtype=torch.bfloat16), outcomes(combination, 1)
     assert len(outcome.losses) == STEPS and all(map(math.isfinite, outcome.losses))
     assert outcome.losses[0] == pytest.approx(wanted.losses[0], rel=0.05)
-    assert outcome.last < max(FALLS.get(combination[0], 0.95), 0.98) * outcome.first
+    assert outcome.last < max(example_of(STRATEGIES, combination[0]).falls, 0.98) * outcome.first

@@ -1,9 +1,13 @@
 """What every task holds, whoever wrote it."""
 
+import re
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
 
+from finetune.core.answers import EXCLUSIVE, Answer, Column
 from finetune.core.registry import TASKS
 from finetune.evaluate import metrics
 from tests.contracts.battery import combinations, missing, well_documented
@@ -24,12 +28,22 @@ def test_it_is_documented(name):
 
 
 @every_combination
+def test_it_says_what_it_answers(batteries, combination):
+    task = batteries(combination).data.task
+    assert task.answer is None or task.answer in get_args(Answer)
+    assert (task.example_score == "loss") or "prediction" in task.fills
+    assert re.fullmatch("[a-z]+(-[a-z]+)*", task.pipeline_tag)
+    assert {"loss"} <= task.fills <= set(get_args(Column))
+    assert "probabilities" not in task.fills or task.answer in EXCLUSIVE
+
+
+@every_combination
 def test_examples_are_numbered_and_have_what_metrics_need(batteries, combination):
     data = batteries(combination).data
     assert [example.number for example in data.train.examples] == list(range(32))
     for example in [*data.train.examples, *data.held_out["test"].examples]:
         assert example.length > 0 and example.weight > 0
-        assert bool(example.reference) == (data.task.example_score != "loss"), "what is answered has a right answer"
+        assert bool(example.reference) == (data.task.answer is not None), "what is answered has a right answer"
     assert data.train.facts["tokens"]["max"] == max(example.length for example in data.train.examples)
     assert data.train.facts["cut"] == 0
     for name in (data.task.example_score, *data.task.options.metrics):
@@ -54,8 +68,8 @@ def test_a_batch_says_where_each_replicas_examples_stand(batteries, combination)
     examples = [data.train.examples[number] for number in (3, 1, 4, 1, 5, 9)]
     batch = data.task.collate(examples, [2, 4])
     for number, example in enumerate(examples):
-        assert batch["input_ids"][batch["example"] == number].tolist() == example.inputs["input_ids"].tolist()
-    owners = [{number >= 2 for number in row.tolist() if number >= 0} for row in batch["example"]]
+        assert batch.inputs["input_ids"][batch.example == number].tolist() == example.inputs["input_ids"].tolist()
+    owners = [{number >= 2 for number in row.tolist() if number >= 0} for row in batch.example]
     assert all(len(own) == 1 for own in owners) and owners == sorted(owners, key=min)
 
 
@@ -68,13 +82,13 @@ def test_predictions_have_the_loss_that_training_sees(batteries, outcomes, combi
         found = task.predict(model, examples, task.collate(examples))
         texts = task.generate(model, examples, CPU)
     assert [prediction.loss for prediction in found] == pytest.approx(losses.tolist(), rel=1e-4)
-    assert (texts is None) == (bool(task.labels) or task.example_score == "loss")
+    assert (texts is None) == (task.answer != "text")
     texts = [prediction.text for prediction in found] if texts is None else texts
     assert len(texts) == len(examples) and all(isinstance(text, str) for text in texts)
-    if task.labels:
+    if task.answer == "label":
         assert set(texts) <= set(task.labels)
-    with_labels = [prediction.probabilities is not None for prediction in found]
-    assert all(with_labels) == any(with_labels) == bool(task.labels)
+    for column in ("probabilities", "margin"):
+        assert {getattr(prediction, column) is not None for prediction in found} == {column in task.fills}
 
 
 @every_combination

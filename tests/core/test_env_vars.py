@@ -152,3 +152,10 @@ def test_what_is_refused_ends_before_anything_starts(topics, environment):
     [(name, value)] = environment.items()
     assert f"{name}={value} is set in the environment" in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr and not (topics.parent / "runs").exists()
+
+
+def test_what_is_set_on_the_way_is_no_setting():
+    """Else what a study ran on would seem to change between two calls in one process."""
+    assert recorded({"TORCHINDUCTOR_CACHE_DIR": "/tmp/a", "TORCHINDUCTOR_FREEZING": "1"}) == {
+        "TORCHINDUCTOR_FREEZING": "1"
+    }

@@ -9,6 +9,7 @@ from finetune.core.errors import (
     Interrupted,
     Problem,
     SameRun,
+    StudyEnded,
     bad_input,
     did_you_mean,
 )
@@ -51,3 +52,8 @@ def test_suggestions():
     assert did_you_mean("rnak", ["rank", "alpha"]) == "did you mean 'rank'? (choose from: alpha, rank)"
     assert did_you_mean("zzz", ["rank", "alpha"]) == "choose from: alpha, rank"
     assert did_you_mean("zzz", []) == "there is nothing to choose from"
+
+
+def test_what_ends_a_study_and_what_ends_a_run_only():
+    assert all(issubclass(kind, StudyEnded) for kind in (InputError, DiskFull, Interrupted))
+    assert not issubclass(SameRun, StudyEnded) and issubclass(StudyEnded, FinetuneError)

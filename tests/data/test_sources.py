@@ -137,3 +137,11 @@ def test_hub_failure_is_one_clear_problem(monkeypatch, refused, error):
 def test_hub_dataset_while_offline(refused):
     with refused(AT, "cannot be loaded"):
         read(Source(path="hub:org/none"), "data.train", 0)
+
+
+def test_numbers_of_a_csv_file_that_is_found_by_a_pattern_are_numbers(tmp_path, monkeypatch):
+    (tmp_path / "boxed").mkdir()
+    (tmp_path / "boxed" / "rows.csv").write_text(ROWS)
+    (tmp_path / "boxed" / "__init__.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert list(read(Source(path="package:boxed/rows*"), "data.train", 0)["label"])[:4] == [0, 1, 2, 0]

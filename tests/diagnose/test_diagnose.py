@@ -110,11 +110,11 @@ def test_a_design_crosses_its_sources_and_is_decomposed(finished):
 def test_it_resumes_where_it_was_interrupted(start, folder, monkeypatch):
     original, begun = study.run, []
 
-    def stop_at_third(variant, members, *rest):
-        begun.extend(member.streams.seed for member in members)
+    def stop_at_third(variant, replicas, *rest):
+        begun.extend(replica.streams.seed for replica in replicas)
         if len(begun) == 3:
             raise Interrupted("stopped")
-        return original(variant, members, *rest)
+        return original(variant, replicas, *rest)
 
     monkeypatch.setattr(study, "run", stop_at_third)
     with pytest.raises(Interrupted):

@@ -10,7 +10,7 @@ import pytest
 from finetune import recipe as recipes
 from finetune.core.randomness import STREAMS
 from finetune.diagnose.remedies import ADVICE, REMEDIES, RULES, TrialArm, candidates, find_cause, judged
-from finetune.stats import Side
+from finetune.stats import VariantScores
 from finetune.stats.components import INTERACTIONS, Component, Decomposition
 
 
@@ -100,7 +100,7 @@ def test_what_is_written_against_failures(recipe_of):
 
 
 def tried(scores, failed=()):
-    return TrialArm(Side.of(dict(enumerate(scores))), {seed: seed in failed for seed in range(len(scores))})
+    return TrialArm(VariantScores.of(dict(enumerate(scores))), {seed: seed in failed for seed in range(len(scores))})
 
 
 WIDE, NARROW = np.array([0.5, 0.9, 0.6, 0.95, 0.55, 0.85, 0.52, 0.91]), np.linspace(0.80, 0.81, 8)
@@ -137,6 +137,8 @@ def test_failures_are_judged_by_pairs_of_seeds():
 
 
 def test_runs_without_a_score_are_counted_as_failed():
-    found = judged(TrialArm(Side.of({}), {seed: True for seed in range(6)}), tried(NARROW[:6]), "failures", True)
+    found = judged(
+        TrialArm(VariantScores.of({}), {seed: True for seed in range(6)}), tried(NARROW[:6]), "failures", True
+    )
     assert found["verdict"] == "helps" and found["before"] == {"mean": None, "sd": None, "failed": 6, "runs": 6}
     assert found["sd_ratio"] is None and found["difference"] is None

@@ -10,7 +10,7 @@ from finetune.core.runtime import open_runtime
 from finetune.core.signals import StopRequest
 from finetune.diagnose.sources import GROUPED, SILENT, find_sources
 from finetune.models import processor
-from finetune.run.resources import Resources
+from finetune.runner.resources import Resources
 
 pytestmark = pytest.mark.usefixtures("quick_collection")
 

@@ -147,11 +147,11 @@ whole, _Training.update = _Training.update, update
 """
 STOPPED_SCORING = """
 import os, signal
-from finetune.run import run
+from finetune.runner import session
 def score_held_out(*arguments):
     os.kill(os.getpid(), signal.SIGINT)
     return whole(*arguments)
-whole, run.score_held_out = run.score_held_out, score_held_out
+whole, session.score_held_out = session.score_held_out, score_held_out
 """
 
 

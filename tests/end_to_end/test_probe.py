@@ -1,4 +1,4 @@
-"""The probe on a real model's features: as good as scikit-learn's, and as good as the README says."""
+"""The probe on a real model's features: as good as scikit-learn's, and as good as RESULTS.md says."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from finetune.core.runtime import open_runtime
 from finetune.core.signals import StopRequest
 from finetune.models import processor
 from finetune.models.pooled import HEAD
-from finetune.run.resources import Resources
+from finetune.runner.resources import Resources
 from finetune.study.study import run_study
 from finetune.train.features import extract, scaled
 
@@ -25,7 +25,7 @@ def test_the_quickstarts_probe_is_as_good_as_scikit_learns(tmp_path, every_core)
     resources, options = Resources(), recipe.variants[0].recipe
     data = resources.data(options, options.data.split.seed)
     runtime = open_runtime(*processor(options.model), Progress(), StopRequest(), tmp_path)
-    model = resources.base(options, data.task).model
+    model = resources.base(options.model, data.task).model
 
     def features(examples):
         vectors = extract(model, HEAD, data.task, examples, ["mean"], 32, runtime)["mean"]
@@ -37,5 +37,5 @@ def test_the_quickstarts_probe_is_as_good_as_scikit_learns(tmp_path, every_core)
     (tmp_path / "probe.yaml").write_text(text)
     overrides = ["model.dtype=float32", "model.device=cpu", "seeds=2"]
     outcome = run_study(recipes.load(tmp_path / "probe.yaml", overrides), tmp_path / "runs")
-    (probe,) = outcome.results["variants"]
+    (probe,) = outcome.results.to_json()["variants"]
     assert probe["name"] == "linear" and probe["estimates"]["test/accuracy"]["mean"] > wanted - 0.005

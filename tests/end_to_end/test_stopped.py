@@ -15,7 +15,7 @@ from finetune import cli
 from finetune.core.progress import Progress
 from finetune.core.run_dir import read_json
 from finetune.core.signals import ANSWER
-from finetune.run import autotune
+from finetune.runner import autotune
 from tests import tiny
 from tests.end_to_end.reading import scores
 

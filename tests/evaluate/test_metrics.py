@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from finetune.core.errors import FinetuneError, InputError
-from finetune.evaluate.metrics import NAMES, check, load, scores_of
+from finetune.core.registry import METRICS
+from finetune.evaluate import metrics
+from finetune.evaluate.metrics import check, load, scores_of
 from finetune.evaluate.store import Predictions
 
 LABELS = ("a", "b", "c")
@@ -35,7 +35,7 @@ def predictions(pairs, loss=None, weight=None, labels=(), margin=None):
 
 
 def score(name, pairs, **columns):
-    return load(name).compute(predictions(pairs, **columns))
+    return metrics.score(predictions(pairs, **columns), [name])[name]
 
 
 # Confusion: a->a twice, a->b once, b->b once, b->a once.
@@ -48,70 +48,28 @@ SENTENCES = [
 ]
 
 
-def test_accuracy_by_hand():
-    assert score("accuracy", BINARY) == pytest.approx(3 / 5)
+def whole():
+    """A store in which every column is there."""
+    return predictions(SENTENCES, loss=[0.1, 0.5, 1.0, 3.0], weight=[1, 2, 3, 4], margin=[-1.0, 0.0, 1.0, 2.0])
 
 
-def test_macro_f1_by_hand():
-    # a: precision 2/3, recall 2/3, F1 2/3; b: precision 1/2, recall 1/2, F1 1/2.
-    assert score("macro_f1", BINARY) == pytest.approx((2 / 3 + 1 / 2) / 2)
+def test_all_scores_are_computed_together_in_the_order_asked_for():
+    store, wanted = whole(), list(METRICS.all())[::-1]
+    found = metrics.score(store, wanted)
+    assert list(found) == wanted and {type(each) for each in found.values()} == {float}
+    assert found == {name: load(name).value(store.columns()) for name in wanted}
+    assert all(metrics.score(store, [name]) == {name: found[name]} for name in wanted), "alone as together"
 
 
-def test_macro_f1_is_over_the_labels_of_the_references():
-    # a: precision 1, recall 1/2, F1 2/3; "never" is no reference and must not add a zero to the mean.
-    assert score("macro_f1", [("a", "a"), ("never", "a"), ("b", "b")]) == pytest.approx((2 / 3 + 1) / 2)
+def test_it_is_evaluate_that_combines_them(monkeypatch):
+    """One table of all columns that are wanted, of which each metric reads its own."""
+    import evaluate
 
-
-def test_mcc_by_hand():
-    # (tp tn - fp fn) / sqrt(...) = (2*1 - 1*1) / sqrt(3 * 3 * 2 * 2)
-    assert score("mcc", BINARY) == pytest.approx(1 / 6)
-
-
-@pytest.mark.parametrize("pairs", [[("a", "a"), ("a", "b")], [("a", "b"), ("b", "b")], [("a", "a")]])
-def test_mcc_of_one_label_is_zero_without_a_warning(pairs, recwarn):
-    assert score("mcc", pairs) == 0.0
-    assert not recwarn.list
-
-
-def test_nll_is_the_mean_over_examples():
-    assert score("nll", BINARY[:2], loss=[1.0, 3.0], weight=[1, 1]) == pytest.approx(2.0)
-
-
-def test_loss_is_the_mean_over_tokens():
-    assert score("loss", SENTENCES[:2], loss=[1.0, 8.0], weight=[1, 5]) == pytest.approx(9 / 6)
-
-
-def test_preference_accuracy_is_the_share_of_pairs_with_the_better_answer_ahead():
-    assert score("preference_accuracy", SENTENCES, margin=[0.1, -3.0, 0.0, 7.0]) == 0.5
-
-
-def test_rouge_l_by_hand():
-    # Common subsequence "cat sat on mat" (4) of 6 and 6 words: precision = recall = 4/6.
-    assert score("rouge_l", SENTENCES[:1]) == pytest.approx(4 / 6)
-    # 1 of 2 and 1 of 6 words: F = 2 * 1/2 * 1/6 / (1/2 + 1/6) = 1/4, whatever the letter case.
-    assert score("rouge_l", SENTENCES[1:2]) == pytest.approx(1 / 4)
-    assert score("rouge_l", SENTENCES) == pytest.approx((4 / 6 + 1 / 4 + 0 + 1) / 4)
-
-
-def test_exact_match_strips_and_minds_the_case():
-    assert score("exact_match", [(" Yes\n", "Yes"), ("yes", "Yes"), ("Yes.", "Yes"), ("", " ")]) == 0.5
-
-
-def test_agreement_with_the_libraries():
-    from rouge_score.rouge_scorer import RougeScorer
-    from sacrebleu import corpus_chrf
-    from sklearn.metrics import f1_score, matthews_corrcoef
-
-    random = np.random.default_rng(0)
-    guessed, true = random.choice(LABELS, 60).tolist(), random.choice(LABELS, 60).tolist()
-    pairs = list(zip(guessed, true, strict=True))
-    assert score("macro_f1", pairs) == pytest.approx(f1_score(true, guessed, average="macro"))
-    assert score("mcc", pairs) == pytest.approx(matthews_corrcoef(true, guessed))
-    written, wanted = zip(*SENTENCES, strict=True)
-    assert score("chrf", SENTENCES) == pytest.approx(corpus_chrf(list(written), [list(wanted)]).score)
-    scorer = RougeScorer(["rougeL"])
-    rouge = [scorer.score(w, p)["rougeL"].fmeasure for p, w in SENTENCES]
-    assert score("rouge_l", SENTENCES) == pytest.approx(np.mean(rouge))
+    asked, combine = [], evaluate.combine
+    monkeypatch.setattr(evaluate, "combine", lambda modules: asked.append(modules) or combine(modules))
+    assert metrics.score(whole(), ["loss", "accuracy"]) == {"loss": pytest.approx(4.6 / 10), "accuracy": 0.25}
+    [modules] = asked
+    assert [list(module.features) for module in modules] == [["loss", "weight"], ["predictions", "references"]]
 
 
 @pytest.mark.parametrize("name", ["accuracy", "exact_match", "rouge_l"])
@@ -122,66 +80,22 @@ def test_scores_of_examples_average_to_the_metric(name):
     assert per_example.mean() == pytest.approx(score(name, SENTENCES))
 
 
-words = st.sampled_from(["cat", "dog", "mat", "the"])
-rows = st.lists(
-    st.tuples(
-        st.lists(words, max_size=3).map(" ".join),
-        st.lists(words, min_size=1, max_size=3).map(" ".join),
-        st.floats(0, 20),
-        st.integers(1, 9),
-    ),
-    min_size=1,
-    max_size=8,
-)
-
-
-def computed(name, table):
-    columns = {"loss": [row[2] for row in table], "weight": [row[3] for row in table]}
-    return score(name, [row[:2] for row in table], **columns, margin=[1 - row[2] for row in table])
-
-
-@pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=25)
-@given(rows, st.randoms())
-def test_the_order_of_rows_does_not_matter(name, table, random):
-    assert computed(name, random.sample(table, len(table))) == pytest.approx(computed(name, table))
-
-
-@pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=25)
-@given(rows)
-def test_a_perfect_prediction_scores_best_and_none_scores_beyond(name, table):
-    metric = load(name)
-    best = {"fraction": 1.0, "coefficient": 1.0, "points": 100.0, "nats": 0.0}[metric.unit]
-    sign = 1 if metric.higher_is_better else -1
-    assert sign * computed(name, table) <= sign * best + 1e-9
-    # A second label, so that the Matthews correlation is defined.
-    perfect = [(wanted, wanted, 0.0, weight) for _, wanted, _, weight in table] + [("zebra", "zebra", 0.0, 1)]
-    assert computed(name, perfect) == pytest.approx(best)
-
-
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", METRICS.all())
 def test_metrics_are_evaluate_metrics_made_quickly(name):
     import evaluate
 
-    from finetune.evaluate.metric_modules import MODULES
+    from finetune.evaluate.metric import StoreMetric
 
     start = time.perf_counter()
-    module = MODULES[name]()
+    module = StoreMetric(load(name))
     assert time.perf_counter() - start < 0.05
     assert isinstance(module, evaluate.Metric)
 
 
-def test_the_scale_says_which_way_is_up():
-    assert {name for name in NAMES if not load(name).higher_is_better} == {"nll", "loss"}
-    assert {name for name in NAMES if load(name).unit == "nats"} == {"nll", "loss"}
-    assert {name for name in NAMES if load(name).needs == "loss"} == {"nll", "loss"}
-
-
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", METRICS.all())
 def test_nothing_to_score_is_our_mistake(name):
     with pytest.raises(ValueError, match="at least one"):
-        load(name).compute(predictions([]))
+        metrics.score(predictions([]), [name])
 
 
 @pytest.mark.parametrize("name", ["nll", "loss"])
@@ -201,7 +115,7 @@ def test_an_unknown_name_is_refused_with_advice():
 def test_names_are_checked_without_heavy_imports():
     program = (
         "import sys; from finetune.evaluate import metrics; metrics.load('mcc'); metrics.check('hub:bleu');"
-        "print(sorted({'evaluate', 'sklearn', 'torch', 'datasets', 'numpy'} & set(sys.modules)))"
+        "print(sorted({'evaluate', 'sklearn', 'torch', 'datasets', 'transformers'} & set(sys.modules)))"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
@@ -209,10 +123,10 @@ def test_names_are_checked_without_heavy_imports():
 
 def test_no_file_is_left_behind(tmp_path):
     program = (
-        "import numpy as np; from finetune.evaluate.metrics import NAMES, load;"
+        "import numpy as np; from finetune.evaluate.metrics import score; from finetune.core.registry import METRICS;"
         "from finetune.evaluate.store import Predictions;"
         "p = Predictions(np.arange(2), ['a', 'b'], ['a', 'a'], np.zeros(2), np.ones(2), np.ones(2), margin=np.ones(2));"
-        "[load(name).compute(p) for name in NAMES]"
+        "score(p, list(METRICS.all()))"
     )
     home, scratch = tmp_path / "home", tmp_path / "tmp"
     home.mkdir()
@@ -259,32 +173,45 @@ def script(tmp_path, monkeypatch):
 def test_a_local_script_scores(script):
     body = 'return {"words": [1, 2], "excess": len("".join(predictions)) - len("".join(others["references"]))}'
     metric = load(script("length_error", body, higher=False))
-    assert metric.name == "hub:./length_error" and not metric.higher_is_better and metric.description == "A metric."
-    assert metric.compute(predictions([("abc", "a"), ("ab", "a")])) == 3.0
-    assert metric.compute(predictions([("abc", "a")])) == 2.0
+    assert metric.name == "hub:./length_error" and not metric.higher_is_better
+    assert metrics.score(predictions([("abc", "a"), ("ab", "a")]), [metric.name])[metric.name] == 3.0
+    assert metrics.score(predictions([("abc", "a")]), [metric.name])[metric.name] == 2.0
+
+
+def test_own_and_foreign_metrics_are_scored_together(script):
+    name, store = script("counting_rows", 'return {"rows": len(predictions)}'), whole()
+    nll = load("nll").value(store.columns())
+    assert metrics.score(store, ["accuracy", name, "nll"]) == {"accuracy": 0.25, name: 4.0, "nll": nll}
+
+
+def test_what_examples_add_to_a_foreign_metric_is_not_known(script):
+    metric, columns = load(script("adding", 'return {"rows": len(predictions)}')), whole().columns()
+    assert metric.per_example(columns) is None
+    with pytest.raises(NotImplementedError, match="has no contributions"):
+        metric.contributions(columns)
 
 
 def test_a_script_that_wants_numbers_gets_label_numbers(script):
     body = 'return {"seen": float(predictions[0] * 100 + predictions[1] * 10 + others["references"][0])}'
     metric = load(script("numbers", body, dtype="int32"))
-    assert metric.compute(predictions([("c", "b"), ("b", "c")], labels=LABELS)) == 211.0
+    assert metrics.score(predictions([("c", "b"), ("b", "c")], labels=LABELS), [metric.name])[metric.name] == 211.0
 
 
 def test_a_script_that_fails_says_which(script):
     metric = load(script("broken_sum", 'raise KeyError("no such thing")'))
     with pytest.raises(FinetuneError, match=r"hub:\./broken_sum failed on the predictions: 'no such thing'"):
-        metric.compute(predictions(BINARY))
+        metrics.score(predictions(BINARY), [metric.name])[metric.name]
     metric = load(script("wordy", 'return {"words": "many"}'))
     with pytest.raises(FinetuneError, match="returned no number"):
-        metric.compute(predictions(BINARY))
+        metrics.score(predictions(BINARY), [metric.name])[metric.name]
 
 
 def test_a_failure_leaves_nothing_for_the_next_time(script):
     name = script("counting", 'return {"rows": len(predictions)}', dtype="float64")
     with pytest.raises(FinetuneError, match="failed on the predictions"):
-        load(name).compute(predictions([("1", "1"), ("a", "b")]))
+        metrics.score(predictions([("1", "1"), ("a", "b")]), [name])[name]
     assert load(name) is load(name)
-    assert load(name).compute(predictions([("1", "2")])) == 1.0
+    assert metrics.score(predictions([("1", "2")]), [name])[name] == 1.0
 
 
 def test_a_script_with_other_columns_is_refused(script):

@@ -7,7 +7,8 @@ import torch
 from finetune.core.errors import Interrupted
 from finetune.core.progress import Progress
 from finetune.core.signals import StopRequest
-from finetune.evaluate.predict import predict, score
+from finetune.evaluate.metrics import score
+from finetune.evaluate.predict import predict
 from finetune.replicas.group import ReplicaGroup
 from tests.train import workbench
 

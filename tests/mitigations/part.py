@@ -14,8 +14,8 @@ from finetune.core.randomness import Streams
 from finetune.core.registry import MITIGATIONS
 from finetune.strategies.base import trained_parameters
 from finetune.tasks.causal.packing import unpacked
+from finetune.train.accumulation import Accumulation
 from finetune.train.kernels import Kernels
-from finetune.train.passes import Accumulation
 from tests.train.workbench import Bench
 
 
@@ -43,7 +43,7 @@ class Part:
         if model is None and bench.task.new_head:
             self.model.classifier.weight.data *= 20  # from a small first draw: what it says depends on the text
         self.model.train()
-        self.task.way(self.model)  # which tries the model out, and is asked before training
+        self.task.loss_path(self.model)  # which tries the model out, and is asked before training
         batch = self.task.collate([bench.examples[place] for place in places])
         self.batch = self.task.arranged(self.model, batch) if packed else unpacked(batch)
         seeds = [Streams(0).seed_of("dropout", 0, place) for place in self.places]
@@ -96,11 +96,11 @@ class Part:
 
     def in_company(self) -> int:
         """The number of an example that shares its row with others, where examples are packed, or else with padding."""
-        *others, last = max((row.unique().tolist() for row in self.batch["example"]), key=len)
+        *others, last = max((row.unique().tolist() for row in self.batch.example), key=len)
         assert others
         return last
 
     @property
     def real(self) -> torch.Tensor:
         """(rows, T): where there is no padding."""
-        return self.batch["example"] >= 0
+        return self.batch.example >= 0

@@ -4,8 +4,14 @@ import pytest
 import torch
 
 from finetune.core.errors import InputError
+from tests.examples import Example
 from tests.mitigations.part import Part, make
 from tests.replicas.groups import Variant
+
+EXAMPLES = {
+    "child-tuning": Example({"fisher_examples": 8}),
+    "child-tuning/free": Example({"mode": "F"}),
+}
 
 BLOCKS = "bert.encoder.layer."
 FREE = frozenset({"classifier.weight", "classifier.bias"})

@@ -9,8 +9,11 @@ from hypothesis import strategies as st
 
 from finetune.core.errors import InputError
 from finetune.mitigations.ema import EMA
+from tests.examples import Example
 from tests.mitigations.steps import EXACT, begun, training_state
 from tests.replicas.groups import Variant, far
+
+EXAMPLES = {"ema": Example()}
 
 FULL = {"type": "full"}
 

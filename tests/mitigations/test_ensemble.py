@@ -3,6 +3,9 @@
 from types import SimpleNamespace
 
 from finetune.mitigations.ensemble import Ensemble
+from tests.examples import Example
+
+EXAMPLES = {"ensemble": Example()}
 
 
 def test_every_finished_seed_is_in_it():

@@ -10,8 +10,11 @@ from finetune.core.hooks import TrainingHooks
 from finetune.mitigations.l2sp import L2SP
 from finetune.train.optimizer import make_optimizer
 from finetune.train.options import TrainOptions
+from tests.examples import Example
 from tests.mitigations.steps import begun, training_state
 from tests.replicas.groups import Variant
+
+EXAMPLES = {"l2-sp": Example({"strength": 0.1})}
 
 FULL = {"type": "full"}
 

@@ -7,7 +7,10 @@ from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
 from finetune.core.examples import Outputs
+from tests.examples import Example
 from tests.mitigations.part import Part, make
+
+EXAMPLES = {"label-smoothing": Example()}
 
 
 def outputs(labels, classes, seed):

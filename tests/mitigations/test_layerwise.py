@@ -10,8 +10,11 @@ from finetune.mitigations.layerwise import LayerwiseDecay
 from finetune.train.optimizer import make_optimizer, set_rate
 from finetune.train.options import TrainOptions
 from tests import tiny
+from tests.examples import Example
 from tests.mitigations.steps import EXACT
 from tests.replicas.groups import Variant, far
+
+EXAMPLES = {"layerwise-decay": Example({"decay": 0.5})}
 
 DECAY = 0.5
 MODELS = {

@@ -14,8 +14,11 @@ from finetune.core.errors import InputError
 from finetune.mitigations.mixout import Mixout, linear_layers, mixed
 from finetune.replicas.group import ReplicaGroup
 from tests import tiny
+from tests.examples import Example
 from tests.mitigations.steps import EXACT, begun, training_state
 from tests.replicas.groups import Variant, far
+
+EXAMPLES = {"mixout": Example({"p": 0.5})}
 
 
 def wandered(layer, by=1.0):

@@ -5,8 +5,11 @@ import math
 import pytest
 import torch
 
+from tests.examples import Example
 from tests.mitigations.part import Part, make
 from tests.replicas.groups import Variant
+
+EXAMPLES = {"neftune": Example({"alpha": 0.5})}
 
 
 @pytest.fixture
@@ -16,7 +19,7 @@ def part(bench):
 
 def bounds(part, alpha=5.0):
     """(rows, T, 1) the largest that the noise may be, from each example's own tokens, counted one by one."""
-    example = part.batch["example"]
+    example = part.batch.example
     lengths = [int((example == number).sum()) for number in range(len(part.places))]
     assert len(set(lengths)) > 1 and not (example[:, :1] == example).all(), "examples differ in length, and are padded"
     tokens = torch.tensor(lengths)[example.clamp(min=0)]
@@ -32,19 +35,19 @@ def test_the_noise_is_uniform_and_as_large_as_the_examples_own_tokens_say(part):
 
 
 def test_its_length_is_alpha_over_the_root_of_three_for_short_and_long_texts(part):
-    noise, example = part.noises()[0], part.batch["example"]
+    noise, example = part.noises()[0], part.batch.example
     for number in range(len(part.places)):
         assert float(noise[example == number].norm()) == pytest.approx(5 / math.sqrt(3), rel=0.15)
 
 
 def test_packing_and_the_company_of_other_examples_change_no_noise(chat_bench):
     together = Part(chat_bench, make("neftune"), places=range(12))
-    assert len(together.batch["example"]) < 12, "examples are packed"
+    assert len(together.batch.example) < 12, "examples are packed"
     place = together.in_company()
-    packed = together.noises()[0][together.batch["example"] == place]
+    packed = together.noises()[0][together.batch.example == place]
     for packing, places in ((True, [place]), (False, [13, place, 14])):
         other = Part(chat_bench, make("neftune"), places=places, packed=packing)
-        own = other.noises()[0][other.batch["example"] == places.index(place)]
+        own = other.noises()[0][other.batch.example == places.index(place)]
         torch.testing.assert_close(own, packed, atol=1e-6, rtol=0)
 
 

@@ -11,7 +11,10 @@ from finetune.core.randomness import Streams
 from finetune.mitigations.noisytune import NoisyTune
 from finetune.models import ModelOptions, load_base
 from tests import tiny
+from tests.examples import Example
 from tests.replicas.groups import Variant
+
+EXAMPLES = {"noisytune": Example({"intensity": 0.5})}
 
 
 @pytest.fixture(scope="module", params=["encoder", "decoder"])

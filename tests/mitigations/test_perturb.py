@@ -11,10 +11,11 @@ from torch.nn.functional import kl_div
 from transformers import AutoModelForSequenceClassification, BartConfig, BartForSequenceClassification
 
 from finetune.core.errors import InputError
+from finetune.core.examples import Batch
 from finetune.core.randomness import Streams
 from finetune.mitigations.perturb import added, input_embeddings, over_examples, perturbed, symmetric_kl
 from finetune.models import ModelOptions, load_base
-from finetune.run.build import check_together
+from finetune.runner.build import check_together
 from finetune.strategies.full import Full, FullOptions
 from tests import tiny
 from tests.mitigations.part import Part, make
@@ -94,7 +95,7 @@ def test_packing_changes_no_loss(chat_bench, mitigation):
     packed, apart = (
         Part(chat_bench, make(name, **options), places=range(8), packed=packed) for packed in (True, False)
     )
-    assert len(packed.batch["input_ids"]) < len(apart.batch["input_ids"]) == 8
+    assert len(packed.batch.inputs["input_ids"]) < len(apart.batch.inputs["input_ids"]) == 8
     torch.testing.assert_close(packed.losses(), apart.losses(), rtol=1e-4, atol=1e-4)
     assert not torch.allclose(packed.losses(), packed.plain(), rtol=1e-3)
 
@@ -113,8 +114,9 @@ def test_how_a_batch_is_cut_into_parts_changes_nothing(tmp_path, decoder_folder,
 def test_numbers_of_an_example_are_its_own_and_those_of_a_pair_are_each_sequences():
     """Packed: two examples and padding; then a pair, whose second answer begins at its position 0 again."""
     values = torch.tensor([[1.0, 5.0, 2.0, 4.0, 9.0]])
-    single = {"example": torch.tensor([[1, 1, 0, 0, -1]]), "position_ids": torch.tensor([[0, 1, 0, 1, 2]])}
-    pair = {**single, "example": torch.tensor([[0, 0, 0, 0, -1]]), "place": torch.tensor([[0, 1, 2, 3, 4]])}
+    inputs, nothing = {"position_ids": torch.tensor([[0, 1, 0, 1, 2]])}, torch.full((1, 5), -100)
+    single = Batch(inputs, nothing, torch.tensor([[1, 1, 0, 0, -1]]))
+    pair = Batch(inputs, nothing, torch.tensor([[0, 0, 0, 0, -1]]), torch.tensor([[0, 1, 2, 3, 4]]))
     for batch in (single, pair):
         training_state = SimpleNamespace(batch=batch)
         assert over_examples(training_state, values, "sum")[0, :4].tolist() == [6, 6, 6, 6]

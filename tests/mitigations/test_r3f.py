@@ -6,20 +6,23 @@ import pytest
 import torch
 
 from finetune.mitigations.perturb import input_embeddings, symmetric_kl
+from tests.examples import Example
 from tests.mitigations.part import Part, make
+
+EXAMPLES = {"r3f": Example({"eps": 0.05})}
 
 
 def divergences(part, noise):
     """(N,) with their graph: the sum of both Kullback-Leibler divergences between what the model says of the part's
     examples without and with ``noise`` (rows, T, D) on embeddings that it is given from outside."""
-    embeddings = input_embeddings(part.model)(part.batch["input_ids"])
+    embeddings = input_embeddings(part.model)(part.batch.inputs["input_ids"])
     p, q = (said(part, given).softmax(1) for given in (embeddings, embeddings + noise))
     return (p * (p / q).log()).sum(1) + (q * (q / p).log()).sum(1)
 
 
 def said(part, embeddings):
     """The logits (N, C) of a classifier that is given embeddings."""
-    return part.model(inputs_embeds=embeddings, attention_mask=part.batch["attention_mask"]).logits
+    return part.model(inputs_embeds=embeddings, attention_mask=part.batch.inputs["attention_mask"]).logits
 
 
 def test_without_noise_and_dropout_the_divergence_is_zero(bench):
@@ -65,6 +68,6 @@ def test_gradients_flow_through_both_passes_into_the_embeddings(topics_bench):
 
     found, wanted = slope(part.losses() - part.plain()), slope(divergences(part, noise))
     torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-6)
-    embeddings = input_embeddings(part.model)(part.batch["input_ids"])
+    embeddings = input_embeddings(part.model)(part.batch.inputs["input_ids"])
     cut = symmetric_kl(said(part, embeddings), said(part, embeddings.detach() + noise))
     assert float((slope(cut) - wanted).norm()) > 0.1 * float(wanted.norm())

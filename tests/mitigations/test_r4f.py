@@ -10,8 +10,11 @@ from finetune.core.randomness import Streams
 from finetune.mitigations.r4f import R4F
 from finetune.models import ModelOptions, head_parameters, load_base
 from tests import tiny
+from tests.examples import Example
 from tests.mitigations.part import Part, make
 from tests.replicas.groups import Variant
+
+EXAMPLES = {"r4f": Example({"eps": 0.05})}
 
 HEAD = "classifier.weight"
 

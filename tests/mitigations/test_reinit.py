@@ -11,6 +11,9 @@ from finetune.core.randomness import Streams
 from finetune.mitigations.reinit import Reinit
 from finetune.models import ModelOptions, load_base
 from tests import tiny
+from tests.examples import Example
+
+EXAMPLES = {"reinit": Example({"layers": 1})}
 
 WIDE = {"hidden_size": 64, "num_hidden_layers": 3, "intermediate_size": 128, "initializer_range": 0.05}
 BUILDS = {

@@ -6,7 +6,10 @@ import pytest
 import torch
 
 from finetune.mitigations.perturb import input_embeddings, noise_like, symmetric_kl
+from tests.examples import Example
 from tests.mitigations.part import Part, make
+
+EXAMPLES = {"smart": Example({"sigma": 0.01, "eta": 0.1, "epsilon": 0.05})}
 
 LARGE = {"sigma": 0.1, "eta": 0.3, "epsilon": 0.2}
 """Sizes at which float32 shows every effect."""
@@ -42,8 +45,8 @@ def test_a_step_goes_up_the_slope_divided_by_its_largest_component_in_the_exampl
     part = Part(topics_bench, make("smart", **LARGE))
     _, start, worst = part.noises()
     start.requires_grad_()
-    embeddings = input_embeddings(part.model)(part.batch["input_ids"]).detach()
-    inputs = {name: part.batch[name] for name in ("attention_mask",)}
+    embeddings = input_embeddings(part.model)(part.batch.inputs["input_ids"]).detach()
+    inputs = {"attention_mask": part.batch.inputs["attention_mask"]}
     apart = symmetric_kl(
         part.model(inputs_embeds=embeddings + start, **inputs).logits.float(),
         part.model(inputs_embeds=embeddings, **inputs).logits.detach(),
@@ -60,7 +63,7 @@ def test_an_examples_change_is_its_own_in_any_company(bench):
     together = Part(bench, make("smart", **LARGE), places=range(12))
     place = together.in_company()
     alone = Part(bench, make("smart", **LARGE), places=[place])
-    found = together.noises()[-1][together.batch["example"] == place]
+    found = together.noises()[-1][together.batch.example == place]
     torch.testing.assert_close(alone.noises()[-1][alone.real], found, rtol=1e-3, atol=1e-4)
 
 
@@ -75,9 +78,9 @@ def test_it_finds_worse_than_noise_of_the_same_size(bench):
 def test_the_loss_has_the_symmetric_divergence_of_each_label(topics_bench):
     part = Part(topics_bench, make("smart", **LARGE, strength=2.0))
     worst = part.noises()[-1]
-    embeddings = input_embeddings(part.model)(part.batch["input_ids"])
+    embeddings = input_embeddings(part.model)(part.batch.inputs["input_ids"])
     p, q = (
-        part.model(inputs_embeds=given, attention_mask=part.batch["attention_mask"]).logits.softmax(1)
+        part.model(inputs_embeds=given, attention_mask=part.batch.inputs["attention_mask"]).logits.softmax(1)
         for given in (embeddings, embeddings + worst)
     )
     wanted = 2 * ((p * (p / q).log()).sum(1) + (q * (q / p).log()).sum(1))

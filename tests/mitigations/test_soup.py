@@ -7,6 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune.mitigations.soup import Soup, greedy
+from tests.examples import Example
+
+EXAMPLES = {"soup": Example()}
 
 
 class Runs:

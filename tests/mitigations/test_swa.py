@@ -6,8 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune.mitigations.swa import SWA
+from tests.examples import Example
 from tests.mitigations.steps import EXACT, begun, training_state
 from tests.replicas.groups import Variant, far
+
+EXAMPLES = {"swa": Example({"start": 0.25})}
 
 FULL = {"type": "full"}
 

@@ -154,6 +154,11 @@ def test_every_class_that_is_there_is_accepted():
     check_class(tf.MambaConfig(), CHAT)
 
 
+def test_a_class_that_none_of_our_tasks_uses_is_refused_by_its_name():
+    problem = refusal(check_class, tf.MambaConfig(), "AutoModelForTokenClassification")
+    assert problem.found.endswith("of which transformers has no AutoModelForTokenClassification")
+
+
 def test_a_tokenizer_without_any_token_for_padding_is_refused(decoder_folder, tmp_path):
     folder = shutil.copytree(decoder_folder, tmp_path / "model")
     said = json.loads((folder / "tokenizer_config.json").read_text())

@@ -292,7 +292,7 @@ def test_what_is_new_stands_in_the_result_and_in_the_report(decoding, tmp_path):
     }
     (tmp_path / "recipe.yaml").write_text(json.dumps(content))
     outcome = run_study(recipe.load(tmp_path / "recipe.yaml"), tmp_path / "runs")
-    (variant,) = (each for each in outcome.results["variants"] if each["name"] != "base")
+    (variant,) = (each for each in outcome.results.to_json()["variants"] if each["name"] != "base")
     assert "bert.encoder.layer.*.crossattention.self.query" in variant["new"] and "classifier" in variant["new"]
     page = (tmp_path / "runs" / "new" / "report" / "report.md").read_text(encoding="utf-8")
     assert "drawn afresh in each run" in page and "crossattention.self.query" in page

@@ -10,10 +10,10 @@ import pytest
 from finetune import recipe
 from finetune.core.errors import InputError
 from finetune.plan import pilot
-from finetune.report.reading import read_study
+from finetune.results.reading import read_study
 from finetune.stats import spread
 from finetune.stats.power import Noise
-from tests.report.conftest import Fabricator
+from tests.fabricated import Fabricator
 
 RECIPE = """\
 name: topics

@@ -11,10 +11,10 @@ from finetune import recipe
 from finetune.core.errors import InputError
 from finetune.plan.pilot import Cost, Pair
 from finetune.plan.planning import SUPPOSED, Stated, alike, comparisons_of, needed, plan, total
-from finetune.report.reading import read_study
+from finetune.results.reading import read_study
 from finetune.stats.power import Noise, alpha_of, examples_needed, power, seeds_needed
+from tests.fabricated import topics as fabricated
 from tests.plan.test_pilot import RECIPE
-from tests.report.conftest import topics as fabricated
 
 POINT = 0.01
 

@@ -39,6 +39,9 @@ def text(**sections: str) -> str:
         ({"data": NO_VALIDATION, "train": "{early_stopping: {}}"}, "train.early_stopping", "no validation"),
         ({"train": "{early_stopping: {}, evaluations: 0}"}, "train.early_stopping", "never stops"),
         ({"train": "{micro_batch_size: 17}"}, "train.micro_batch_size", "larger than the batch of 16"),
+        ({"strategy": "{type: preference}"}, "strategy.type", "write task type chat"),
+        ({"task": "{type: language, metrics: [loss, chrf]}"}, "task.metrics.1", "answers nothing"),
+        ({"task": "{type: language, metrics: ['hub:wer']}"}, "task.metrics.0", "answers nothing"),
         ({"stages": STAGE % TANGENT}, "stages.0.strategy", "nothing can start from it"),
     ],
 )

@@ -23,21 +23,14 @@ from finetune.core.signals import StopRequest
 from finetune.evaluate.predict import predict
 from finetune.evaluate.store import Predictions
 from finetune.models import BaseModel, processor
-from finetune.replicas.group import Member, ReplicaGroup
-from finetune.run.build import assemble, open_prefix
-from finetune.run.resources import Resources, TaskData
-from finetune.run.scoring import validate_with
+from finetune.replicas.group import Replica, ReplicaGroup
+from finetune.runner.resources import Resources, TaskData
+from finetune.runner.session import Session
 from finetune.strategies.base import trained_parameters
-from finetune.train.loop import train
+from finetune.train.accumulation import Accumulation
 from finetune.train.meters import read_rows
-from finetune.train.passes import Accumulation
-from tests import tiny
+from tests.contracts.battery import data_of
 
-TASKS: dict[str, dict[str, Any]] = {
-    "classification": {"type": "classification", "max_length": 32},
-    "chat": {"type": "chat", "prompt": "prompt", "completion": "completion", "max_length": 64, "max_new_tokens": 4},
-    "language": {"type": "language", "max_length": 16},
-}
 TRAIN = {"max_steps": 6, "min_steps": 6, "batch_size": 8, "learning_rate": 3e-3, "evaluations": 0}
 
 
@@ -77,16 +70,11 @@ class Variant:
     ) -> Variant:
         """44 examples of a task, 12 of them for testing; ``train`` changes options of training."""
         folder.mkdir(parents=True, exist_ok=True)
-        chat, pairs = task == "chat", STRATEGIES.get(strategy["type"]).pairs
-        data = (
-            (tiny.write_pairs if pairs else tiny.write_chats)(folder / "data.jsonl", 44)
-            if chat
-            else tiny.write_csv(folder / "data.csv", tiny.sentences(44))
-        )
+        said, data = data_of(task, STRATEGIES.get(strategy["type"]).pairs, folder, 44)
         content = {
             "model": {"source": str(model), "dtype": "float32", "device": "cpu", "new": ["cls"]},
             "data": {"train": {"path": str(data)}, "split": {"test": 8, "validation": 4}},
-            "task": {**TASKS[task], **({"rejected": "rejected"} if pairs else {})},
+            "task": said,
             "strategy": strategy,
             "mitigations": list(mitigations),
             "train": {**TRAIN, **train},
@@ -101,7 +89,7 @@ class Variant:
 
     @property
     def base(self) -> BaseModel:
-        return self.resources.base(self.recipe, self.data.task)
+        return self.resources.base(self.recipe.model, self.data.task)
 
     def like(self, strategy: Any = None, **train: Any) -> Variant:
         """Another variant, with the same data and base model."""
@@ -113,14 +101,18 @@ class Variant:
     def runtime(self, stop: StopRequest | None = None, dtype: torch.dtype = torch.float32) -> Runtime:
         return open_runtime(*processor(self.recipe.model), Progress(), stop or StopRequest(), self.folder).at("", dtype)
 
-    def members(self, name: str, seeds: Sequence[int]) -> list[Member]:
-        return [Member(Streams(seed), RunDir(self.folder / name / str(seed))) for seed in seeds]
+    def replicas(self, name: str, seeds: Sequence[int]) -> list[Replica]:
+        return [Replica(Streams(seed), RunDir(self.folder / name / str(seed))) for seed in seeds]
+
+    def session(self, stop: StopRequest | None = None, dtype: torch.dtype = torch.float32) -> Session:
+        """What its runs stand on, whatever a comparison with plain transformers would say."""
+        return Session(self.recipe, self.base, self.data, self.runtime(stop, dtype))
 
     def assembled(self, seeds: Sequence[int] = (0,), dtype: torch.dtype = torch.float32) -> ReplicaGroup:
         """The group as training starts from it, with its prefix."""
-        runtime = self.runtime(dtype=dtype)
-        group, _, _ = assemble(self.recipe, self.base, self.data, self.members("unused", seeds), runtime, {})
-        open_prefix(group, self.recipe, self.base, self.data, runtime)
+        session = self.session(dtype=dtype)
+        group = session.assemble(self.replicas("unused", seeds)).group
+        session.speed_up(group)
         return group
 
     def run(
@@ -133,32 +125,27 @@ class Variant:
     ) -> list[Came]:
         """Train ``seeds`` side by side; under the same name, interrupted ones go on."""
         make_deterministic(True)
-        runtime, members = self.runtime(stop, dtype), self.members(name, seeds)
-        group, _, _ = assemble(self.recipe, self.base, self.data, members, runtime, {})
-        open_prefix(group, self.recipe, self.base, self.data, runtime)
-        if compiled:
-            group.compile()
-        validation = validate_with(group, self.data, self.recipe, runtime)
+        session, replicas = self.session(stop, dtype), self.replicas(name, seeds)
+        assembled = session.assemble(replicas)
+        group = assembled.group
         batches: list[dict[int, list[int]]] = [{} for _ in seeds]
-        plain = Accumulation._parts
+        plain = Accumulation._micro_batches
 
-        def watched(passes: Accumulation, step: int) -> Any:
-            for part in plain(passes, step):
-                left = iter(part.examples)
-                for size, seen in zip(part.sizes, batches, strict=True):
+        def watched(accumulation: Accumulation, step: int) -> Any:
+            for micro_batch in plain(accumulation, step):
+                left = iter(micro_batch.examples)
+                for size, seen in zip(micro_batch.sizes, batches, strict=True):
                     seen.setdefault(step, []).extend(example.number for example in islice(left, size))
-                yield part
+                yield micro_batch
 
-        with patch.object(Accumulation, "_parts", watched):
-            trained = train(
-                group, self.data.task, self.data.train.examples, self.recipe.train, members, runtime, validation
-            )
-        found = predict(group, self.data.task, self.data.held_out["test"].examples, 5, runtime)
+        with patch.object(Accumulation, "_micro_batches", watched):
+            trained = session.fit(assembled, compiled)
+        found = predict(group, self.data.task, self.data.held_out["test"].examples, 5, session.runtime)
         came = []
-        for number, member in enumerate(members):
+        for number, replica in enumerate(replicas):
             with group.alone(number) as model:
                 weights = {key: value.detach().clone() for key, value in trained_parameters(model).items()}
-            rows = read_rows(member.folder.metrics)
+            rows = read_rows(replica.folder.metrics)
             steps = [row for row in rows if row["kind"] == "train"]
             came.append(
                 Came(

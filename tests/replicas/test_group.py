@@ -10,8 +10,7 @@ from finetune.core.registry import STRATEGIES
 from finetune.replicas import group as group_module
 from finetune.replicas.group import ReplicaGroup
 from finetune.replicas.stacked import CannotStack, SeenEmbedding
-from finetune.run import build as assemble_module
-from finetune.run.build import build
+from finetune.runner import session
 from finetune.strategies.base import trained_parameters
 from tests import tiny
 from tests.replicas.groups import Variant, far
@@ -79,7 +78,7 @@ def losses(group, variant, count=6):
     task, examples = variant.data.task, variant.data.train.examples[:count] * group.count
     group.model.eval()
     with torch.no_grad():
-        task.way(group.model, group.count)
+        task.loss_path(group.model, group.count)
         batch = task.arranged(group.model, task.collate(examples, [len(examples) // group.count] * group.count))
         with group.on(examples, batch):
             return task.losses(group.model, batch).reshape(group.count, -1)
@@ -106,7 +105,7 @@ def test_a_run_starts_in_a_group_as_it_does_alone(variant, model, strategy):
     for number, seed in enumerate([3, 5]):
         with group.alone(number) as one:
             own = {name: value.clone() for name, value in one.named_parameters()}
-        fresh = build(this.recipe, this.base, this.data, Streams(seed), this.runtime()).model
+        fresh = this.session().build(Streams(seed)).model
         assert own.keys() == dict(fresh.named_parameters()).keys()
         # peft keeps a copy of the head as it was drawn, which is the first run's, and which nothing ever uses.
         used = {name: value for name, value in fresh.named_parameters() if "original_module" not in name}
@@ -123,7 +122,7 @@ def test_what_is_saved_of_a_run_is_the_run(variant, tmp_path, model, strategy):
     for number in range(2):
         with group.alone(number) as one:
             kind.save(one, tmp_path / str(number))
-        fresh = build(this.recipe, this.base, this.data, Streams(7), this.runtime()).model
+        fresh = this.session().build(Streams(7)).model
         kind.restore(fresh, tmp_path / str(number))
         assert torch.allclose(losses(ReplicaGroup(fresh), this)[0], together[number], rtol=1e-4, atol=1e-5)
     assert losses(group, this).equal(together), "saving changed nothing"
@@ -151,7 +150,7 @@ def test_tied_embeddings_stay_tied(variant, tmp_path, model):
 
 def losses_with_gradient(group, variant):
     task, examples = variant.data.task, variant.data.train.examples[:3] * group.count
-    task.way(group.model, group.count)
+    task.loss_path(group.model, group.count)
     batch = task.collate(examples, [len(examples) // group.count] * group.count)
     with group.on(examples, batch):
         return task.losses(group.model, batch)
@@ -310,7 +309,7 @@ def test_what_an_encoder_decoder_puts_before_a_text_is_met(tmp_path):
     this = Variant.of(tmp_path / "study", folder, "classification", STRATEGY["full"])
     this.base.model.config.decoder_start_token_id = 4
     assert 4 not in {token for example in this.data.train.examples for token in example.inputs["input_ids"].tolist()}
-    assert 4 in assemble_module._seen(this.data, this.base.model.config)
+    assert 4 in session._seen(this.data, this.base.model.config)
 
 
 @pytest.mark.parametrize("part", [4, 1])

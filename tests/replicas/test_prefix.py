@@ -344,18 +344,18 @@ def other_setting(model):
 @pytest.mark.parametrize("change", [packed, other_kernel, other_buffer, other_setting])
 def test_a_bottom_that_computes_otherwise_remembers_for_itself(variant, monkeypatch, change):
     """Over one base model, and over the same examples: nothing that the plain bottom has made is taken for its own."""
-    from finetune.run import build
+    from finetune.runner import session
 
     this = variant("llama", LAST, "chat", replicas=1)
     before = this.assembled().prefix.store
     assert this.assembled().prefix.store is before, "another run of the same"
-    plain = build.to_device
+    plain = session.to_device
 
     def changed(model, runtime):
         change(plain(model, runtime))
         return model
 
-    monkeypatch.setattr(build, "to_device", changed)
+    monkeypatch.setattr(session, "to_device", changed)
     assert this.assembled().prefix.store is not before
     [remembered], [computed] = this.run([0], "with"), this.like(prefix_cache=False).run([0], "without")
     assert remembered.losses == pytest.approx(computed.losses, rel=1e-5)

@@ -8,6 +8,7 @@ from torch import nn
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.pytorch_utils import Conv1D
 
+from finetune.core.examples import Batch
 from finetune.replicas.group import ReplicaGroup
 from finetune.replicas.stacked import CannotStack, Embedding, LayerNorm, Linear, Looped, Rows, Stacked, kind_of
 from finetune.strategies.base import trained_parameters
@@ -78,7 +79,7 @@ def compare(models, inputs, counts=(EACH,) * REPLICAS):
     """Hold the stack of ``models`` against each of them on its rows."""
     group = stacked(models)
     owners = torch.arange(sum(counts))[:, None].expand(-1, TOKENS)
-    with group.on([], {"input_ids": inputs, "example": owners}, counts):
+    with group.on([], Batch({"input_ids": inputs}, owners, owners), counts):
         _compare(group, models, inputs, counts)
 
 
@@ -146,7 +147,7 @@ def test_positions_that_are_looked_up_once_are_looked_up_for_each_replica():
     group = stacked(models)
     positions = torch.arange(TOKENS)[None]
     owners = torch.arange(REPLICAS * EACH)[:, None].expand(-1, TOKENS)
-    with group.on([], {"input_ids": torch.zeros(REPLICAS * EACH, TOKENS), "example": owners}):
+    with group.on([], Batch({}, owners, owners)):
         found = group.model(positions)
     assert found.shape == (REPLICAS * EACH, TOKENS, SIZE)
     wanted = [model[0].weight[:TOKENS].expand(EACH, TOKENS, SIZE) for model in models]

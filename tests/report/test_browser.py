@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from finetune import report
+from tests.fabricated import Fabricator, topics
 from tests.report.chromium import Chromium
-from tests.report.conftest import Fabricator, topics
 
 pytestmark = pytest.mark.browser
 

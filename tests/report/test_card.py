@@ -2,15 +2,17 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 import yaml
 from huggingface_hub import ModelCard
 
+from finetune.metrics import unit
 from finetune.report import build, card
-from finetune.report.ranking import best_variant
-from finetune.report.reading import read_study
-from finetune.report.units import unit
+from finetune.results.ranking import best_variant
+from finetune.results.reading import read_study
+from finetune.results.schema import PoolingResult
 
 EVIL = '---\n<script>alert("1")</script>: "&\'|`*\u202e'
 
@@ -34,23 +36,19 @@ def built(study):
     return results, ModelCard(written(study))
 
 
-def by_name(results, name):
-    return next(variant for variant in results["variants"] if variant["name"] == name)
-
-
 def test_the_hub_reads_every_number_with_its_interval(study):
     results, read = built(study)
-    full = by_name(results, "full")
+    full = results.variant("full")
     assert read.data.model_name == "topics-full"
     found = {result.metric_name.partition(",")[0]: result for result in read.data.eval_results}
     assert len(found) == len(read.data.eval_results) == 3
     for metric in ("accuracy", "macro_f1", "nll"):
-        estimate, result = full["estimates"][f"test/{metric}"], found[unit(metric).label]
-        assert result.metric_value == estimate["mean"]
-        assert result.metric_args["seeds"] == estimate["n"] == 5
-        assert result.metric_args["ci"] == list(estimate["ci"])
-        assert result.metric_args["level"] == 0.95 and result.metric_args["sd"] == estimate["sd"]
-        assert result.metric_name.endswith(f"mean of 5 seeds {unit(metric).interval(estimate['ci'])}")
+        estimate, result = full.estimates[f"test/{metric}"], found[unit(metric).label]
+        assert result.metric_value == estimate.mean
+        assert result.metric_args["seeds"] == estimate.n == 5
+        assert result.metric_args["ci"] == list(estimate.ci)
+        assert result.metric_args["level"] == 0.95 and result.metric_args["sd"] == estimate.sd
+        assert result.metric_name.endswith(f"mean of 5 seeds {unit(metric).interval(estimate.ci)}")
         assert result.dataset_split == "test" and result.dataset_args["examples"] == 200
     assert found["macro-F1"].metric_type == "f1" and found["macro-F1"].metric_args["average"] == "macro"
 
@@ -64,12 +62,12 @@ def test_what_the_library_writes_again_is_the_same(study):
 
 def test_the_text_has_the_same_numbers_as_the_metadata(study):
     results, read = built(study)
-    full = by_name(results, "full")
+    full = results.variant("full")
     for metric in ("accuracy", "macro_f1", "nll"):
-        found, shown = full["estimates"][f"test/{metric}"], unit(metric)
-        assert f"| {shown.number(found['mean'])} | {shown.interval(found['ci'])} |" in read.text
-    for run in full["runs"]:
-        assert f"| {run['seed']} | finished | {unit('accuracy').number(run['scores']['test/accuracy'])} |" in read.text
+        found, shown = full.estimates[f"test/{metric}"], unit(metric)
+        assert f"| {shown.number(found.mean)} | {shown.interval(found.ci)} |" in read.text
+    for run in full.runs:
+        assert f"| {run.seed} | finished | {unit('accuracy').number(run.scores['test/accuracy'])} |" in read.text
     assert re.search(r"\n\*\*.*\.\*\* full (reaches|has the highest score)", read.text)
 
 
@@ -93,10 +91,32 @@ def test_a_hub_model_and_data_set_are_named(study):
 def test_an_adapter_is_a_peft_model_that_generates_text(study):
     with_recipe(study, task={"type": "chat"})
     results = build(study.path)
-    text = card.render(read_study(study.path), results, by_name(results, "lora"))
+    text = card.render(read_study(study.path), results, results.variant("lora"))
     data = ModelCard(text).data.to_dict()
     assert data["library_name"] == "peft" and data["pipeline_tag"] == "text-generation"
     assert data["model-index"][0]["name"] == "topics-lora" and data["tags"] == ["finetune", "adapter"]
+
+
+def test_what_opens_a_model_and_what_it_does_are_facts_of_the_study(study):
+    data = study.data()
+    data["libraries"] = {"full": "transformers", "linear": "finetune", "lora": "peft"}
+    data["tasks"][0]["pipeline_tag"] = "fill-mask"
+    study.json("data.json", data)
+    results = build(study.path)
+    for name, library in data["libraries"].items():
+        found = card.metadata(read_study(study.path), results, results.variant(name))
+        assert (found["library_name"], found["pipeline_tag"]) == (library, "fill-mask")
+        assert found["model-index"][0]["results"][0]["task"]["type"] == "fill-mask"
+
+
+def test_an_older_study_that_does_not_say_it_claims_no_library(study):
+    results = build(study.path)
+    names = ("full", "linear", "lora")
+    found = {name: card.metadata(read_study(study.path), results, results.variant(name)) for name in names}
+    assert "library_name" not in found["linear"], "a probe is no transformers model"
+    assert (found["full"]["library_name"], found["lora"]["library_name"]) == ("transformers", "peft")
+    pooled = replace(results.variant("full"), pooling=PoolingResult("mean", False, "asked for"))
+    assert "library_name" not in card.metadata(read_study(study.path), results, pooled)
 
 
 def test_folders_of_the_machine_stay_private(study):
@@ -158,16 +178,7 @@ def test_hostile_names_stay_text(fabricator):
     outside = re.sub(r"^(`{3,})yaml\n.*?\n\1$", "", read.text, flags=re.DOTALL | re.MULTILINE)
     assert not re.search(r"(?<!\\)<(?!/?details>|/?summary>)", outside)
     assert "\u202e" not in read.text
-    assert "1 of 3" in read.text and results["variants"][0]["failures"]["count"] == 1
-
-
-def test_the_best_variant_is_read_in_the_metrics_direction(study):
-    results = build(study.path)
-    assert best_variant(results)["name"] == "full"
-    results["tasks"][0] |= {"metric": "nll", "higher_is_better": False}
-    assert best_variant(results)["name"] == "full"
-    results["tasks"][0]["higher_is_better"] = True
-    assert best_variant(results)["name"] == "linear"
+    assert "1 of 3" in read.text and results.variants[0].failures.count == 1
 
 
 def test_one_seed_has_no_interval_and_no_score_no_card(fabricator):

@@ -7,16 +7,16 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
-from importlib.resources import files
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.report import build, markdown, units
+from finetune.core.numbers import fixed
+from finetune.report import build, markdown
 from finetune.report.blocks import Cell, Code, Column, Document, Fold, Section, Table, Text, Verdict
-from finetune.report.html import numbers_of, render, sort_value, variants_of
+from finetune.report.html import numbers_of, render, sort_value, template, variants_of
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 EVIL = '<script>alert("1")</script>&\'|`*'
@@ -326,7 +326,7 @@ def test_a_cell_may_say_what_it_is_sorted_by():
 
 @given(st.floats(-1e9, 1e9), st.integers(0, 4), st.booleans())
 def test_what_units_write_is_read_back(value, decimals, signed):
-    read = float(sort_value(Cell(units.fixed(value, decimals, signed))))
+    read = float(sort_value(Cell(fixed(value, decimals, signed))))
     assert read == pytest.approx(round(value, decimals), rel=1e-11, abs=1e-12)
 
 
@@ -411,7 +411,7 @@ def test_the_contrast_of_black_on_white():
 
 @pytest.mark.parametrize("scheme", ["light", "dark", "print"])
 def test_text_stands_out_in_every_scheme(scheme):
-    style = (files("finetune.report") / "templates" / "report.css").read_text(encoding="utf-8")
+    style = template("drawing.css") + template("report.css")
     roots = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
     light, dark, paper = (dict(re.findall(r"--(\w+): (#\w{6})", root)) for root in roots)
     colours = {"light": light, "dark": {**light, **dark}, "print": {**light, **paper}}[scheme]

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from finetune import stats
+from finetune import metrics
 
 SEEDS, TASKS, EXAMPLES, VARIANTS = 20, 10, 10_000, 6
 LABELS = ("tech", "sport", "politics")
@@ -75,7 +75,7 @@ def _predict(rng, truth, path):
     columns = {"prediction": labels[said], "reference": labels[truth]}
     return {
         "accuracy": float((said == truth).mean()),
-        "macro_f1": float(stats.contributions("macro_f1", columns).mean()),
+        "macro_f1": float(metrics.contributions("macro_f1", columns).mean()),
         "nll": float(loss.mean()),
     }
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from finetune.stats import Side, compare, holm, verdict
+from finetune.stats import VariantScores, compare, holm, verdict
 from finetune.stats.multibootstrap import uncertainty
 
 value = st.integers(0, 200).map(lambda k: k / 200)
@@ -18,14 +18,14 @@ pairs = st.lists(st.tuples(value, value), min_size=2, max_size=8)
 
 
 def by_seed(values, first=1):
-    return Side.of({seed: float(score) for seed, score in enumerate(values, start=first)})
+    return VariantScores.of({seed: float(score) for seed, score in enumerate(values, start=first)})
 
 
 def answered(matrix, first=1):
     """A side from what each run (row) made of each example."""
     rows = np.asarray(matrix, dtype=float)
     scores = {seed: float(row.mean()) for seed, row in enumerate(rows, start=first)}
-    return Side.of(scores, rows)
+    return VariantScores.of(scores, rows)
 
 
 def rng():
@@ -54,7 +54,7 @@ def test_without_pairs_it_is_scipys_welch_test():
 
 def test_against_a_fixed_score_it_is_scipys_one_sample_test():
     left = np.random.default_rng(1).normal(0.9, 0.02, 4)
-    found, expected = compare(by_seed(left), Side.fixed(0.87), rng()), stats.ttest_1samp(left, 0.87)
+    found, expected = compare(by_seed(left), VariantScores.fixed(0.87), rng()), stats.ttest_1samp(left, 0.87)
     assert found.p_value == pytest.approx(expected.pvalue)
     assert found.ci == pytest.approx(np.array(expected.confidence_interval(0.95)) - 0.87)
     assert found.sd_ratio is None and found.p_spread is None
@@ -69,7 +69,7 @@ def test_with_examples_it_speaks_of_new_examples_too():
     assert "multi-bootstrap over seeds and examples" in found.method
     unpaired = compare(answered(left), answered(right, first=6), rng())
     assert unpaired.se == pytest.approx(uncertainty([left, -right]).se)
-    base = compare(answered(left), Side.fixed(right[0].mean(), right[0]), rng())
+    base = compare(answered(left), VariantScores.fixed(right[0].mean(), right[0]), rng())
     assert base.se == pytest.approx(uncertainty([left - right[0]]).se) and base.n == 5
 
 
@@ -88,8 +88,8 @@ def test_groups_count_once():
 
 
 def test_pairs_are_the_common_seeds_wherever_they_stand():
-    left = Side.of({1: 0.5, 2: 0.7, 3: 9.0}, [[0.4, 0.6], [0.7, 0.7], [9, 9]])
-    right = Side.of({2: 0.5, 1: 0.4, 4: -9.0}, [[0.5, 0.5], [0.4, 0.4], [-9, -9]])
+    left = VariantScores.of({1: 0.5, 2: 0.7, 3: 9.0}, [[0.4, 0.6], [0.7, 0.7], [9, 9]])
+    right = VariantScores.of({2: 0.5, 1: 0.4, 4: -9.0}, [[0.5, 0.5], [0.4, 0.4], [-9, -9]])
     found = compare(left, right, rng())
     assert (found.n, found.pairs) == (2, 2) and found.difference == pytest.approx(0.15)
     assert found.se == pytest.approx(uncertainty([[[0.0, 0.2], [0.2, 0.2]]]).se)
@@ -116,7 +116,7 @@ def test_equal_differences_are_not_certainty():
 
 
 def test_nothing_scored():
-    assert compare(by_seed([]), Side.fixed(0.5), rng()).reason == "a side has no run with this score"
+    assert compare(by_seed([]), VariantScores.fixed(0.5), rng()).reason == "a side has no run with this score"
     assert compare(by_seed([0.5, 0.6]), by_seed([]), rng()).difference is None
 
 
@@ -195,7 +195,7 @@ def test_names_and_order_of_seeds_do_not_matter(values, random):
     renamed = [{name: pair[side] for name, pair in zip(names, values, strict=True)} for side in (0, 1)]
     shuffled = {name: renamed[1][name] for name in random.sample(names, len(names))}
     plain = compare(*(by_seed(side) for side in zip(*values, strict=True)), rng())
-    found = compare(Side.of(renamed[0]), Side.of(shuffled), rng())
+    found = compare(VariantScores.of(renamed[0]), VariantScores.of(shuffled), rng())
     assert found.difference == pytest.approx(plain.difference)
     assert found.p_value == (None if plain.p_value is None else pytest.approx(plain.p_value))
     assert found.p_permutation == (None if plain.p_permutation is None else pytest.approx(plain.p_permutation))
@@ -244,8 +244,8 @@ def test_a_fixed_model_may_stand_on_either_side():
     """A solved head is one model, whatever the seeds of the other side do."""
     random = np.random.default_rng(3)
     runs, one = (random.random((5, 80)) < 0.8).astype(float), (random.random(80) < 0.6).astype(float)
-    seeds = Side.of(dict(enumerate(runs.mean(1))), runs)
-    fixed = Side.fixed(one.mean(), one)
+    seeds = VariantScores.of(dict(enumerate(runs.mean(1))), runs)
+    fixed = VariantScores.fixed(one.mean(), one)
     there = compare(seeds, fixed, np.random.default_rng(0))
     back = compare(fixed, seeds, np.random.default_rng(0))
     assert back.difference == -there.difference and back.p_value == there.p_value
@@ -257,12 +257,16 @@ def test_a_fixed_model_may_stand_on_either_side():
 def test_two_fixed_models_are_compared_over_examples_alone():
     random = np.random.default_rng(4)
     one, other = (random.random((2, 200)) < [[0.9], [0.6]]).astype(float)
-    found = compare(Side.fixed(one.mean(), one), Side.fixed(other.mean(), other), np.random.default_rng(0))
+    found = compare(
+        VariantScores.fixed(one.mean(), one), VariantScores.fixed(other.mean(), other), np.random.default_rng(0)
+    )
     wanted = stats.ttest_rel(one, other)
     assert found.p_value == pytest.approx(wanted.pvalue, rel=1e-6)
     assert found.ci == pytest.approx(tuple(wanted.confidence_interval()), rel=1e-6)
     assert "over examples" in found.method and found.p_spread is None and found.p_mcnemar is not None
-    alike = compare(Side.fixed(one.mean(), one), Side.fixed(one.mean(), one), np.random.default_rng(0))
+    alike = compare(
+        VariantScores.fixed(one.mean(), one), VariantScores.fixed(one.mean(), one), np.random.default_rng(0)
+    )
     assert alike.p_value is None and "no example's score differs" in alike.reason
-    alone = compare(Side.fixed(0.9), Side.fixed(0.6), np.random.default_rng(0))
+    alone = compare(VariantScores.fixed(0.9), VariantScores.fixed(0.6), np.random.default_rng(0))
     assert alone.p_value is None and "no scores of single examples" in alone.reason

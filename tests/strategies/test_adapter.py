@@ -12,9 +12,23 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from finetune.core.registry import STRATEGIES
 from finetune.models import ModelOptions, head_parameters, load_base
-from finetune.run.run import save_model
+from finetune.runner.run import save_model
 from finetune.strategies.base import trained_parameters
 from tests import tiny
+from tests.examples import Example
+
+EXAMPLES = {
+    "adapter": Example({"rank": 4}),
+    "adapter/adalora": Example({"method": "adalora", "rank": 4}, rate=0.1, falls=0.98),
+    "adapter/ia3": Example({"method": "ia3", "dropout": 0.0}, rate=0.1, falls=0.998),
+    "adapter/ln-tuning": Example({"method": "ln-tuning", "dropout": 0.0}, rate=3e-2, falls=0.998),
+    "adapter/prefix": Example(
+        {"method": "prefix", "dropout": 0.0, "options": {"num_virtual_tokens": 4}}, rate=3e-2, falls=0.98
+    ),
+    "adapter/prompt": Example(
+        {"method": "prompt", "dropout": 0.0, "options": {"num_virtual_tokens": 4}}, rate=3e-2, falls=0.999
+    ),
+}
 
 LINEAR = {
     # build: the names, within a block, of the layers that learn; and those outside the blocks

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from torch.nn.functional import cross_entropy
 
-from finetune.core.errors import InputError
+from finetune.core.errors import FinetuneError, InputError
 from finetune.core.hooks import TrainingHooks, TrainingState
 from finetune.core.registry import STRATEGIES
 from finetune.models import ModelOptions, skeleton
@@ -400,3 +400,11 @@ def test_adaloras_schedule_follows_from_the_number_of_steps(prepare):
     assert (found.config.tinit, found.config.tfinal) == (5, 7)
     with pytest.raises(Exception, match="tinit 5 and tfinal 7 leave none of 12 steps"):
         allocation(made, {"tinit": 5, "tfinal": 7}, steps=12)
+
+
+@pytest.mark.parametrize("steps", [2, 3])
+def test_adalora_needs_a_step_to_weigh_ranks_in_before_it_takes_them(prepare, steps):
+    made = prepare("llama", "adapter", method="adalora")
+    with pytest.raises(FinetuneError, match=f"leave none of {steps} steps"):
+        allocation(made, {}, steps=steps)
+    allocation(made, {}, steps=4)

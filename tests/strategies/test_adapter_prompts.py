@@ -8,7 +8,7 @@ from transformers import RobertaConfig, RobertaForSequenceClassification
 from finetune.core.errors import InputError
 from finetune.core.registry import STRATEGIES
 from finetune.study.preflight import dry_run
-from finetune.tasks.causal.ways import loss_path_of
+from finetune.tasks.causal.loss_paths import loss_path_of
 from tests.replicas.groups import Variant
 
 EMBEDDED = ["prompt", "p-tuning"]
@@ -93,8 +93,8 @@ def test_every_virtual_token_matters(prepare, method):
 def test_a_language_model_is_run_one_example_a_row_with_labels_only(prepare, method):
     """Two texts in one row would share one set of virtual tokens, which only the first of them sees."""
     model = prepare("llama", "adapter", method=method, **FEW).model
-    way = loss_path_of(model, list(range(10, 26)), 1)
-    assert not way.packed and way.head == "chunks"
+    path = loss_path_of(model, list(range(10, 26)), 1)
+    assert not path.packed and path.head == "chunks"
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -7,13 +7,22 @@ from transformers import AutoModelForSequenceClassification
 from finetune import recipe as recipes
 from finetune.core.errors import InputError
 from finetune.core.randomness import Streams
-from finetune.run.autotune import choose_speed
+from finetune.runner.autotune import choose_speed
 from finetune.strategies.adaptive import Adaptive
 from finetune.strategies.blocks import find_blocks
 from finetune.study.preflight import preflight
 from finetune.train.optimizer import make_optimizer, set_rate
 from finetune.train.options import TrainOptions
+from tests.examples import Example
 from tests.replicas.groups import Variant
+
+EXAMPLES = {
+    "adaptive": Example({"method": "layerwise"}, rate=3e-3),
+    "adaptive/groups": Example({"method": "groups", "groups": [{"pattern": "*embed*", "factor": 0.5}]}),
+    # Prodigy takes more than a few steps to find its rate.
+    "adaptive/prodigy": Example({"method": "prodigy"}, rate=1.0, train={"prodigy": {"d0": 3e-4}}),
+    "adaptive/schedule-free": Example({"method": "schedule-free"}),
+}
 
 BUILDS = ["bert", "llama", "llama-classifier", "gpt2", "t5"]
 
@@ -231,6 +240,6 @@ def test_a_rate_that_one_run_finds_is_not_shared_by_others(encoder_folder, tmp_p
     said, train = {"type": "adaptive", "method": method}, {"evaluations": 5, "replicas": replicas}
     variant = Variant.of(tmp_path, encoder_folder, "classification", said, learning_rate=1.0, **train)
     runs = [Streams(seed) for seed in range(3)]
-    speed = choose_speed(variant.recipe, variant.base, variant.data, runs, variant.runtime())
+    speed = choose_speed(variant.session(), runs)
     assert speed.replicas == 1 and f"{method} trains one run at a time" in speed.reason
     assert speed.telling == (replicas == 3)

@@ -5,6 +5,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from finetune.strategies.base import trained_parameters
+from tests.examples import Example
+
+EXAMPLES = {"full": Example(rate=3e-3)}
 
 BUILDS = ["bert", "llama", "llama-classifier", "gpt2", "t5", "t5-classifier"]
 

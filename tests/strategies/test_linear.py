@@ -8,10 +8,16 @@ from finetune.core.errors import InputError
 from finetune.core.randomness import Streams
 from finetune.core.registry import MITIGATIONS
 from finetune.models import head_parameters
-from finetune.run.build import check_together
+from finetune.runner.build import check_together
 from finetune.strategies.base import train_only
 from finetune.strategies.linear import Linear, LinearOptions
+from tests.examples import Example
 from tests.replicas.groups import Variant
+
+EXAMPLES = {
+    "linear": Example({"solver": "steps"}, rate=3e-2),
+    "linear/linearised": Example({"mode": "linearised"}),
+}
 
 HEADS = {
     "bert": {"classifier.weight", "classifier.bias"},
@@ -87,8 +93,8 @@ def test_linearised_where_mitigations_moved_weights_is_saved_too(bases, shake, l
         head = head_parameters(model)
         moved = model.get_parameter("bert.encoder.layer.0.output.dense.weight")
         moved.data += noise
-        strategy = Linear(LinearOptions(type="linear", mode="linearised"))
-        strategy.changed = frozenset({"bert.encoder.layer.0.output.dense.weight"})
+        changed = frozenset({"bert.encoder.layer.0.output.dense.weight"})
+        strategy = Linear(LinearOptions(type="linear", mode="linearised"), changed)
         return strategy, strategy.prepare(model, head)
 
     strategy, model = prepared(noise=0.1)

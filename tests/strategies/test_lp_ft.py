@@ -11,7 +11,7 @@ from finetune.core.errors import Interrupted
 from finetune.core.progress import Progress
 from finetune.core.run_dir import RunDir, read_json
 from finetune.models import ModelOptions, load_base
-from finetune.run.run import save_model
+from finetune.runner.run import save_model
 from finetune.strategies.linear import Linear, LinearOptions
 from finetune.study import study
 from finetune.study.study import run_study
@@ -42,7 +42,7 @@ def kept(monkeypatch):
         if folder.parent.name == "before":
             found[folder.parent.parent.name] = load_file(folder / "trained.safetensors")
 
-    monkeypatch.setattr("finetune.run.run.save_model", watched)
+    monkeypatch.setattr("finetune.runner.run.save_model", watched)
     return found
 
 

@@ -8,12 +8,19 @@ from pydantic import ValidationError
 from safetensors import safe_open
 
 from finetune.core.hooks import TrainingState
+from finetune.core.registry import STRATEGIES
 from finetune.replicas.stacked import SeenEmbedding
 from finetune.strategies.base import trained_parameters
 from finetune.strategies.partial import Partial
 from tests import tiny
-from tests.contracts.battery import EXAMPLES, STEPS, Battery
+from tests.contracts.battery import STEPS, Battery
+from tests.examples import Example, examples_beside
 from tests.replicas.groups import Variant
+
+EXAMPLES = {
+    "partial": Example({"last": 1}),
+    "partial/unfreeze": Example({"patterns": ["*"], "unfreeze": 0.6}),
+}
 
 LAST = {
     # build: (what the last block's names begin with, what lies above it)
@@ -246,7 +253,8 @@ def test_before_it_learns_a_parameter_has_no_gradient(prepare):
 @pytest.mark.usefixtures("quick_collection")
 def test_in_training_each_block_stays_bit_for_bit_until_its_step(tmp_path, request, monkeypatch, kind):
     folder = tiny.save_encoder_decoder(tmp_path / "model") if "-" in kind else request.getfixturevalue(f"{kind}_folder")
-    monkeypatch.setitem(EXAMPLES["strategy"], "partial/mine", {"patterns": ["*"], "unfreeze": 0.75})
+    options = Example({"patterns": ["*"], "unfreeze": 0.75})
+    monkeypatch.setitem(examples_beside(STRATEGIES, "partial"), "partial/mine", options)
     battery = Battery(tmp_path, folder, "partial/mine", "classification")
     fresh = battery.fresh(1)
     levels, before = fresh.strategy.levels, dict(fresh.model.named_parameters())
@@ -286,7 +294,7 @@ def test_only_what_learnt_is_saved_and_it_is_enough(prepare, shake, logits, tmp_
 @pytest.mark.parametrize("part", ["bias", "norm", "embeddings", "head"])
 def test_parts_train_in_bfloat16(encoder_folder, tmp_path, monkeypatch, part):
     """A normalisation whose bias alone learns takes both in float32; matrices that are frozen stay in bfloat16."""
-    monkeypatch.setitem(EXAMPLES["strategy"], "partial/part", {"parts": part})
+    monkeypatch.setitem(examples_beside(STRATEGIES, "partial"), "partial/part", Example({"parts": part}))
     outcome = Battery(tmp_path, encoder_folder, "partial/part", "classification").run(1, "run", dtype=torch.bfloat16)
     assert outcome.last < outcome.first
     types = {name: value.dtype for name, value in outcome.model.named_parameters()}

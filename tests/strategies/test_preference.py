@@ -2,7 +2,13 @@
 
 import json
 import math
+import os
+import re
+import shutil
+import subprocess
+import sys
 from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import patch
 
@@ -10,21 +16,27 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from torch.nn.functional import log_softmax
 
+import finetune
 from finetune import recipe as recipes
 from finetune.core.errors import InputError
 from finetune.core.hooks import TrainingHooks, TrainingState
 from finetune.core.randomness import Streams
 from finetune.core.registry import MITIGATIONS, STRATEGIES
-from finetune.evaluate.predict import predict, score
+from finetune.evaluate.metrics import score
+from finetune.evaluate.predict import predict
 from finetune.models import ModelOptions, load_base, load_tokenizer
 from finetune.strategies.base import set_training_mode, trained_parameters
 from finetune.study.preflight import preflight
 from finetune.tasks.chat import Chat
 from finetune.tasks.conversation import IGNORED
 from tests import tiny
+from tests.examples import Example
 from tests.replicas.groups import Variant, far
+
+EXAMPLES = {"preference": Example({"of": {"type": "adapter", "rank": 4}})}
 
 pytestmark = pytest.mark.usefixtures("quick_collection")
 
@@ -44,8 +56,7 @@ LOG_2 = math.log(2)
 
 def started(folder, of=ADAPTER, beta=0.1, **config):
     """A model, as training starts from it under the strategy, with its task and pairs."""
-    task = Chat(Chat.Options(template="none", **TASK))
-    task.pairs = True
+    task = Chat(Chat.Options(template="none", **TASK), pairs=True)
     data, options = tiny.dataset(**DATA), ModelOptions(source=str(folder), dtype="float32")
     task.fit(tiny.splits(data), load_tokenizer(options))
     examples = task.encode(data, "data.train", training=True).examples
@@ -58,13 +69,12 @@ def started(folder, of=ADAPTER, beta=0.1, **config):
     set_training_mode(model)
     parameters, hooks = trained_parameters(model), TrainingHooks(strategy.hooks)
     training_state = TrainingState(model, parameters, frozenset(), [streams], 10, lambda _: None, examples)
-    for hook in hooks:
-        hook.begin(training_state)
+    hooks.begin(training_state)
 
     def losses():
         batch = task.collate(examples)
         objective = hooks.objective(task, model, batch)
-        with hooks.passing():
+        with hooks.passing(SimpleNamespace(), batch):
             return hooks.losses(task, model, batch, objective)
 
     return SimpleNamespace(**locals())
@@ -194,7 +204,7 @@ def test_reduced_precision_does_not_mistake_one_model_for_the_other(decoder_fold
         with torch.autocast("cpu", torch.bfloat16), there:
             margins.append(made.task.margins(made.model, batch).detach())
     with torch.autocast("cpu", torch.bfloat16):
-        made.task.way(made.model)
+        made.task.loss_path(made.model)
         losses = made.losses()
     wanted = -torch.nn.functional.logsigmoid(margins[1] - margins[0])
     assert torch.allclose(losses, wanted, rtol=1e-3) and (wanted - LOG_2).abs().max() > 0.1
@@ -407,3 +417,59 @@ def test_mistakes_about_what_learns_are_shown_inside_it(tmp_path, decoder_folder
             recipe_of(tmp_path, decoder_folder, strategy={"of": wrong})
         assert [found.path for found in caught.value.problems] == [place]
         assert "adapter" in caught.value.problems[0].advice or "rank" in caught.value.problems[0].advice
+
+
+# What may stand inside
+
+
+def test_what_stands_inside_says_itself_that_it_may():
+    allowed = set()
+    for name, plugin in STRATEGIES.all().items():
+        try:
+            STRATEGIES.get("preference").Options.model_validate({"type": "preference", "of": {"type": name}})
+            refused = False
+        except ValidationError as error:  # other mistakes are about options that it needs
+            refused = error.errors()[0]["type"] == "union_tag_invalid"
+        allowed |= set() if refused else {name}
+        assert refused is not plugin.only_chooses, name
+    assert allowed == {"adapter", "full", "partial"}
+
+
+OTHERS = """
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+from finetune import recipe
+from finetune.core.registry import STRATEGIES
+from finetune.recipe.reference import markdown
+
+options = recipe.load("recipe.yaml").variants[0].recipe.strategy
+config = LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
+model = STRATEGIES.get(options.type)(options).prepare(LlamaForCausalLM(config), set())
+print(*(name for name, value in model.named_parameters() if value.requires_grad))
+print("its options, `adapter`, `full`, `norms` or `partial`" in markdown())
+"""
+
+
+def test_a_strategy_of_someone_elses_stands_inside(tmp_path):
+    """That of CONTRIBUTING.md, in a copy of the package, with nothing else changed."""
+    package = Path(finetune.__file__).parent
+    shutil.copytree(package, tmp_path / "finetune", ignore=shutil.ignore_patterns("__pycache__"))
+    guide = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    code = next(
+        block for block in re.findall(r"```python\n(.*?)```", guide, re.DOTALL) if "class Norms(Strategy)" in block
+    )
+    (tmp_path / "finetune" / "strategies" / "norms.py").write_text(code, encoding="utf-8")
+    recipe = {
+        "model": {"source": "./model"},
+        "data": {"train": {"path": "pairs.jsonl"}, "split": {"test": 2}},
+        "task": TASK,
+        "strategy": {"type": "preference", "of": {"type": "norms"}},
+    }
+    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]])}
+    done = subprocess.run(
+        [sys.executable, "-c", OTHERS], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    trained, said = done.stdout.splitlines()
+    assert said == "True" and len(trained.split()) == 3 and all("norm" in name for name in trained.split())

@@ -6,11 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GenerationConfig
 
+from finetune.core.examples import Batch
 from finetune.core.randomness import Streams
 from finetune.models import ModelOptions, load_base
 from finetune.strategies.base import set_training_mode, trained_parameters
 from finetune.strategies.tangent import ORIGIN, linearise, own_origin
-from finetune.tasks.causal.ways import loss_path_of, losses_of
+from finetune.tasks.causal.loss_paths import loss_path_of, losses_of
 from tests.strategies.conftest import BUILDS
 
 EXACT = 2e-6
@@ -152,8 +153,7 @@ def test_losses_of_labels_are_those_of_its_logits_wherever_they_are_computed(mad
     assert loss_path_of(plain, range(5, 21), 1).head == "chunks"
     assert loss_path_of(tangent, range(5, 21), 1).head == "labels" and loss_path_of(tangent, range(5, 21), 1).packed
     shake(tangent)
-    batch = {**INPUTS, "targets": IDS, "example": torch.tensor([[0] * 5, [1] * 4 + [-1]])}
-    batch["targets"] = IDS.masked_fill(IDS == 0, -100)
+    batch = Batch(INPUTS, IDS.masked_fill(IDS == 0, -100), torch.tensor([[0] * 5, [1] * 4 + [-1]]))
     with torch.no_grad():
         found, wanted, wrong = (losses_of(tangent, batch, head) for head in ("labels", "everywhere", "chunks"))
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)

@@ -19,7 +19,7 @@ from finetune.cli.output import finish
 from finetune.core.errors import InputError
 from finetune.core.run_dir import StudyDir, read_json, write_json
 from finetune.evaluate import store
-from finetune.run.resources import Resources
+from finetune.runner.resources import Resources
 from finetune.study import combine, study
 from finetune.study.combine import check_combining
 from finetune.study.preflight import preflight
@@ -72,12 +72,12 @@ def made_now(monkeypatch):
 
 
 def combined(outcome, variant):
-    found = next(one for one in outcome.results["variants"] if one["name"] == variant)
+    found = next(one for one in outcome.results.to_json()["variants"] if one["name"] == variant)
     return {one["kind"]: one for one in found["combined"]}
 
 
 def variant_of(outcome, name):
-    return next(one for one in outcome.results["variants"] if one["name"] == name)
+    return next(one for one in outcome.results.to_json()["variants"] if one["name"] == name)
 
 
 def delta(weights, name):

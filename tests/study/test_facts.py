@@ -20,6 +20,7 @@ from finetune.study.claim import claim, same_data
 from finetune.study.environment import commit, environment
 from finetune.study.facts import data_facts, examples, write_examples
 from finetune.study.preflight import preflight
+from tests import tiny
 
 
 @pytest.fixture
@@ -146,6 +147,7 @@ def test_the_data_are_described(topics):
     [task] = facts["tasks"]
     assert (task["name"], task["split"], task["headline"], task["examples"]) == ("test", "test", "accuracy", 30)
     assert task["majority"] == pytest.approx(1 / 3)
+    assert (task["answer"], task["pipeline_tag"]) == ("label", "text-classification")
     assert {metric["name"]: metric["higher_is_better"] for metric in task["metrics"]} == {
         "accuracy": True,
         "macro_f1": True,
@@ -153,6 +155,43 @@ def test_the_data_are_described(topics):
         "nll": False,
     }
     json.dumps(facts, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("model", "overrides", "wanted"),
+    [
+        ("encoder", ["strategy.type=full"], ("transformers", "text-classification")),
+        ("encoder", ["strategy.type=full", "task.pooling=mean"], ("finetune", "text-classification")),
+        ("encoder", ["strategy.type=linear"], ("finetune", "text-classification")),
+        ("encoder", ["strategy={type: linear, mode: lp-ft}", "task.pooling=model"], ("transformers", None)),
+        ("encoder", ["strategy={type: partial, last: 1}"], ("finetune", "text-classification")),
+        ("encoder", ["strategy.type=adapter"], ("peft", "text-classification")),
+        ("encoder", ["task={type: language, max_length: 16}"], ("transformers", "fill-mask")),
+        ("decoder", ["task={type: language, max_length: 16}"], ("transformers", "text-generation")),
+        ("pairs", ["strategy={type: preference}"], ("peft", "text-generation")),
+        ("pairs", ["strategy={type: preference, of: {type: full}}"], ("transformers", "text-generation")),
+    ],
+)
+def test_what_opens_a_saved_model_and_what_it_does(tmp_path, request, model, overrides, wanted):
+    """What the model card says of it: a probe is no transformers model, and a masked one generates no text."""
+    pairs = model == "pairs"
+    data = tiny.write_pairs(tmp_path / "data.jsonl", 30) if pairs else tmp_path / "data.csv"
+    if not pairs:
+        tiny.write_csv(data, tiny.sentences(30))
+    task = "{type: chat, prompt: prompt, completion: completion, rejected: rejected}"
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        f"""
+model: {{source: {request.getfixturevalue("encoder_folder" if model == "encoder" else "decoder_folder")}, new: [cls]}}
+data: {{train: {{path: {data}}}, split: {{test: 10}}}}
+task: {task if pairs else "{type: classification}"}
+strategy: {{type: full}}
+"""
+    )
+    resolved = recipe.load(path, overrides)
+    facts = data_facts(resolved, preflight(resolved))
+    [library], [task] = facts["libraries"].values(), facts["tasks"]
+    assert (library, task["pipeline_tag"]) == (wanted[0], wanted[1] or "text-classification")
 
 
 def test_the_environment_is_described(topics):

@@ -11,7 +11,7 @@ import transformers as tf
 
 from finetune import models, recipe
 from finetune.core.errors import InputError
-from finetune.run.resources import Resources
+from finetune.runner.resources import Resources
 from finetune.study.preflight import located, preflight, split_seed
 from tests import tiny
 
@@ -43,13 +43,14 @@ def test_it_counts_what_the_run_will_count(topics):
     topics.write_text(text)
     resolved, resources = load(topics), Resources()
     found = preflight(resolved, resources)
-    from finetune.run.build import count_parameters, prepare
+    from finetune.runner.build import count_parameters, prepare
 
     for variant in resolved.variants:
         data = found.data[variant.name]
-        base = resources.base(variant.recipe, data.task)
+        base = resources.base(variant.recipe.model, data.task)
         if variant.name == "lora":
-            model = prepare(variant.recipe, base.model, data, base.new).model
+            strategy = variant.recipe.strategy
+            model = prepare(base.model, data.task, strategy, [], "adamw", base.new).model
             assert count_parameters(model) == found.parameters[variant.name]
     assert found.parameters["linear"]["trainable"] < found.parameters["lora"]["trainable"]
     assert found.parameters["lora"]["trainable"] < found.parameters["top"]["trainable"]

@@ -171,7 +171,7 @@ def test_other_versions_and_devices_are_refused_unless_mixed(copied, word):
     outcome = run_study(recipe.load(copied, ["seeds=2", f"mix=[{word}]"]), copied.parent / "runs", said)
     assert not outcome.failed and any(line.startswith("mixed, as the recipe allows") for line in said.lines)
     assert read_json(folder / "full" / "seed-1" / "result.json")["digest"] == digest
-    [(_, values)] = outcome.results["environment"]["mixed"].items()
+    [(_, values)] = outcome.results.to_json()["environment"]["mixed"].items()
     assert values[0] == was and len(values) == 2
     page = (folder / "report" / "report.md").read_text(encoding="utf-8")
     assert f"{was} and {values[1]}" in page and "mixed" in page
@@ -184,7 +184,7 @@ def test_scoring_again_elsewhere_is_told_and_leaves_where_it_was_trained(copied)
     found = read_json(StudyDir(folder).environment)
     rewritten(folder, packages={**found["packages"], "peft": "0.1"})
     outcome = rescore(folder, ["mix=[versions]"])
-    environment = outcome.results["environment"]
+    environment = outcome.results.to_json()["environment"]
     assert environment["mixed"] == {"peft": ["0.1", found["packages"]["peft"]]}
     assert environment["packages"]["peft"] == "0.1"
 

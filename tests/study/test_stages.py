@@ -93,7 +93,10 @@ def test_runs_start_from_what_the_stage_made(written, tmp_path, encoder_folder):
     before, after = (load_base(each, "AutoModel").model.state_dict() for each in options)
     assert any(not torch.equal(after[name], before[name]) for name in before), "the stage has learnt"
     plain = run_study(written(strategy={"type": "linear", "solver": "steps"}, name="plain"), tmp_path / "runs")
-    nll = [[run["scores"]["test/nll"] for run in found.results["variants"][0]["runs"]] for found in (outcome, plain)]
+    nll = [
+        [run["scores"]["test/nll"] for run in found.results.to_json()["variants"][0]["runs"]]
+        for found in (outcome, plain)
+    ]
     assert all(staged != other for staged, other in zip(*nll, strict=True))
 
 
@@ -151,7 +154,7 @@ def test_an_interrupted_stage_goes_on_where_it_was(written, tmp_path, monkeypatc
     assert list((place / "checkpoints").iterdir()) and not (place / "result.json").exists()
     parts = run_study(recipe, tmp_path / "parts")
     assert read_json(place / "result.json")["training"]["resumed"] == 1
-    for one, other in zip(*(found.results["variants"][0]["runs"] for found in (whole, parts)), strict=True):
+    for one, other in zip(*(found.results.to_json()["variants"][0]["runs"] for found in (whole, parts)), strict=True):
         assert one["scores"] == other["scores"]
 
 
@@ -166,7 +169,7 @@ def test_a_finished_study_can_be_scored_again(written, tmp_path):
     outcome = run_study(written(domain(tmp_path)), tmp_path / "runs")
     more = f"evaluate=[{{name: more, data: {{path: {tmp_path / 'plain.csv'}}}}}]"
     found = rescore(outcome.folder, [more])
-    for run in found.results["variants"][0]["runs"]:
+    for run in found.results.to_json()["variants"][0]["runs"]:
         assert {"test/accuracy", "more/accuracy"} <= set(run["scores"])
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from finetune.core.registry import METRICS
 from finetune.core.run_dir import StudyDir
-from finetune.evaluate import metrics
+from finetune.metrics import unit
 from finetune.recipe import SeedsUntil
-from finetune.report.units import unit
 from finetune.stats.sequence import confidence_sequence
-from finetune.study.stopping_rule import POINTS, first_round, look
+from finetune.study.stopping_rule import first_round, look
 
 ACCURACY = {"name": "test", "headline": "accuracy"}
 SCORES = [0.90, 0.91, 0.92, 0.91, 0.90, 0.92]
@@ -84,9 +84,13 @@ def test_a_loss_has_no_points():
     assert found.enough and "interval: full" in str(found) and str(found).endswith("wanted, so no seeds are added")
 
 
-@pytest.mark.parametrize("name", metrics.OWN)
-def test_points_are_those_of_the_report(name):
-    assert POINTS.get(metrics.OWN[name].unit) == unit(name).point
+@pytest.mark.parametrize("name", METRICS.all())
+def test_points_are_those_of_the_metric(name):
+    low, high = confidence_sequence(SCORES)
+    found = look(rule(), range(6), results(task=f"test/{name}", full=SCORES), {"name": "test", "headline": name})
+    point = unit(name).point
+    assert found.widths == {"full": pytest.approx((high - low) / (point or 1.0))}
+    assert found.unit == ("" if point is None else "points")
 
 
 def test_a_metric_of_others_has_its_own_unit():

@@ -15,7 +15,8 @@ from finetune import recipe
 from finetune.core.errors import DiskFull
 from finetune.core.run_dir import StudyDir
 from finetune.core.runtime import Runtime
-from finetune.run.resources import Resources
+from finetune.results.schema import RunResult
+from finetune.runner.resources import Resources
 from finetune.study import study
 from finetune.study.rescoring import rescore
 from finetune.study.study import run_study, summary
@@ -36,7 +37,7 @@ def start(tmp_path):
 
 
 def variant_of(outcome, name):
-    return next(variant for variant in outcome.results["variants"] if variant["name"] == name)
+    return next(variant for variant in outcome.results.to_json()["variants"] if variant["name"] == name)
 
 
 def only_full(topics):
@@ -48,7 +49,7 @@ def test_every_variant_runs_under_every_seed(topics, start, tmp_path):
     outcome = start(topics, "seeds=[3, 7]")
     assert outcome.folder == tmp_path / "runs" / "topics"
     assert outcome.failed == []
-    assert {(variant["name"], run["seed"]) for variant in outcome.results["variants"] for run in variant["runs"]} == {
+    assert {(variant.name, run.seed) for variant in outcome.results.variants for run in variant.runs} == {
         ("linear", 3),
         ("linear", 7),
         ("full", 3),
@@ -116,10 +117,10 @@ def test_an_exception_ends_its_run_and_no_other(topics, start, monkeypatch):
 
     original = study.run
 
-    def run(variant, members, *rest):
-        broken = any(member.streams.seed == 1 for member in members)
+    def run(variant, replicas, *rest):
+        broken = any(replica.streams.seed == 1 for replica in replicas)
         monkeypatch.setattr(Classification, "losses", break_second if broken else losses)
-        return original(variant, members, *rest)
+        return original(variant, replicas, *rest)
 
     monkeypatch.setattr(study, "run", run)
     outcome = start(only_full(topics), "seeds=3")
@@ -145,11 +146,11 @@ def test_an_exception_in_a_group_is_that_of_the_run_it_comes_from(topics, start,
     """Its neighbours are trained again, each alone."""
     original, groups = study.run, []
 
-    def run(variant, members, *rest):
-        groups.append([member.streams.seed for member in members])
-        if any(member.streams.seed == 1 for member in members):
+    def run(variant, replicas, *rest):
+        groups.append([replica.streams.seed for replica in replicas])
+        if any(replica.streams.seed == 1 for replica in replicas):
             raise RuntimeError("a cosmic ray")
-        return original(variant, members, *rest)
+        return original(variant, replicas, *rest)
 
     monkeypatch.setattr(study, "run", run)
     outcome = start(only_full(topics), "seeds=3", "train.replicas=3")
@@ -160,9 +161,9 @@ def test_an_exception_in_a_group_is_that_of_the_run_it_comes_from(topics, start,
 def test_seeds_are_trained_in_groups_and_those_that_are_missing_later(topics, start, monkeypatch):
     original, groups = study.run, []
 
-    def run(variant, members, *rest):
-        groups.append([variant.name, *(member.streams.seed for member in members)])
-        return original(variant, members, *rest)
+    def run(variant, replicas, *rest):
+        groups.append([variant.name, *(replica.streams.seed for replica in replicas)])
+        return original(variant, replicas, *rest)
 
     monkeypatch.setattr(study, "run", run)
     outcome = start(topics, "seeds=3", "train.replicas=2")
@@ -176,7 +177,7 @@ def test_seeds_are_trained_in_groups_and_those_that_are_missing_later(topics, st
 
 @pytest.mark.parametrize(("processes", "groups"), [(1, [[0, 4], [1], [2]]), (2, [[0], [4], [1], [2]])])
 def test_interrupted_runs_go_on_beside_others_at_the_same_step(topics, tmp_path, processes, groups, monkeypatch):
-    monkeypatch.setattr("finetune.run.autotune.choose_compiled", lambda *_: (False, "not here"))
+    monkeypatch.setattr("finetune.runner.autotune.choose_compiled", lambda *_: (False, "not here"))
     resolved = recipe.load(topics, ["seeds=5", "train.replicas=2"])
     folder = StudyDir(tmp_path / "runs")
     for seed, step in ((0, 6), (2, 4), (4, 6)):
@@ -199,10 +200,10 @@ def test_what_would_only_repeat_itself_is_not_run_again(topics, start, monkeypat
 def test_a_full_disk_ends_the_study_and_keeps_what_was_finished(topics, start, monkeypatch):
     original = study.run
 
-    def run(variant, members, *rest):
-        if any(member.streams.seed == 1 for member in members):
+    def run(variant, replicas, *rest):
+        if any(replica.streams.seed == 1 for replica in replicas):
             raise OSError(28, "No space left on device")
-        return original(variant, members, *rest)
+        return original(variant, replicas, *rest)
 
     monkeypatch.setattr(study, "run", run)
     with pytest.raises(DiskFull, match=r"is full; what was saved before is intact"):
@@ -231,8 +232,9 @@ def test_what_is_said_of_a_run():
 
 def test_failed_runs_are_those_that_did_not_learn():
     statuses = ("finished", "degenerate", "diverged", "error", "interrupted")
-    runs = [{"seed": seed, "status": status, "reason": None} for seed, status in enumerate(statuses)]
-    outcome = study.StudyOutcome(SimpleNamespace(), {"variants": [{"name": "a", "runs": runs}]})
+    runs = [RunResult(seed, status, None, None, None, {}) for seed, status in enumerate(statuses)]
+    results = SimpleNamespace(variants=[SimpleNamespace(name="a", runs=runs, combined=[])])
+    outcome = study.StudyOutcome(SimpleNamespace(), results)
     assert [run["status"] for run in outcome.failed] == ["degenerate", "diverged", "error"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -74,7 +75,7 @@ def test_seeds_are_added_until_every_variant_is_narrow(topics, start):
     outcome, said = start(topics, until(limit), ONE_BY_ONE)
     for name in ("linear", "full"):
         assert scores(outcome, name) == {seed: scores(whole, name)[seed] for seed in range(stop)}
-    assert outcome.failed == [] and outcome.results["seeds"] == list(range(stop))
+    assert outcome.failed == [] and outcome.results.to_json()["seeds"] == list(range(stop))
     looks = [line for line in said if line.startswith("after ")]
     assert [line.split()[1] for line in looks] == [str(n) for n in range(4, stop + 1)]
     assert looks[0].endswith("so seeds are added") and looks[-1].endswith("so no seeds are added")
@@ -82,7 +83,7 @@ def test_seeds_are_added_until_every_variant_is_narrow(topics, start):
 
     again, said = start(topics, until(limit), ONE_BY_ONE)
     assert said[-1] == "every run is finished already; writing the report again"
-    assert again.results["seeds"] == list(range(stop))
+    assert again.results.to_json()["seeds"] == list(range(stop))
 
 
 def test_it_ends_at_most_where_it_should(only_full, start):
@@ -97,9 +98,9 @@ def test_it_ends_at_most_where_it_should(only_full, start):
 def test_as_many_are_added_as_train_side_by_side(only_full, start, monkeypatch):
     original, groups = study.run, []
 
-    def run(variant, members, *rest):
-        groups.append([member.streams.seed for member in members])
-        return original(variant, members, *rest)
+    def run(variant, replicas, *rest):
+        groups.append([replica.streams.seed for replica in replicas])
+        return original(variant, replicas, *rest)
 
     monkeypatch.setattr(study, "run", run)
     start(only_full, until(0.01, 3, 8), "train.replicas=2")
@@ -119,29 +120,29 @@ def test_nothing_is_dropped_when_seeds_are_added(only_full, start, monkeypatch):
     """Runs that learnt nothing, and one that ended in an error, stay; those that were scored are in the mean."""
     original = study.run
 
-    def run(variant, members, *rest):
-        [member] = members
-        if member.streams.seed == 1:
+    def run(variant, replicas, session, *rest):
+        [replica] = replicas
+        if replica.streams.seed == 1:
             raise RuntimeError("a cosmic ray")
-        if member.streams.seed == 2:
+        if replica.streams.seed == 2:
             train = variant.recipe.train.model_copy(update={"learning_rate": 1e-12})
-            object.__setattr__(variant, "recipe", variant.recipe.model_copy(update={"train": train}))
-        return original(variant, members, *rest)
+            session = replace(session, recipe=variant.recipe.model_copy(update={"train": train}))
+        return original(variant, replicas, session, *rest)
 
     monkeypatch.setattr(study, "run", run)
     outcome, said = start(only_full, until(0.01, 4, 6), ONE_BY_ONE)
-    runs = {run["seed"]: run["status"] for run in outcome.results["variants"][0]["runs"]}
+    runs = {run["seed"]: run["status"] for run in outcome.results.to_json()["variants"][0]["runs"]}
     assert len(runs) == 6 and runs[1] == "error" and runs[2] == "degenerate"
     kept = scores_of_report(outcome)
     assert len(kept) == 5 and 2 in kept, "all but the one that has no score"
-    found = outcome.results["variants"][0]["estimates"]["test/accuracy"]
+    found = outcome.results.to_json()["variants"][0]["estimates"]["test/accuracy"]
     assert found["n"] == 5 and found["mean"] == pytest.approx(sum(kept.values()) / 5)
-    assert outcome.results["variants"][0]["failures"]["n"] == 6
+    assert outcome.results.to_json()["variants"][0]["failures"]["n"] == 6
     assert [line.split()[1] for line in said if line.startswith("after ")] == ["4", "5", "6"]
 
 
 def scores_of_report(outcome):
-    runs = outcome.results["variants"][0]["runs"]
+    runs = outcome.results.to_json()["variants"][0]["runs"]
     return {run["seed"]: run["scores"]["test/accuracy"] for run in runs if run["scores"]}
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from finetune.models import ModelOptions, load_config, load_tokenizer
-from finetune.run.resources import TaskData
+from finetune.runner.resources import TaskData
 from finetune.study.facts import examples
 from finetune.tasks.chat import Chat
 from finetune.tasks.classification import Classification

@@ -13,7 +13,16 @@ from finetune.models import ModelOptions, load_base, load_tokenizer, skeleton
 from finetune.tasks.chat import Chat
 from finetune.tasks.conversation import IGNORED
 from tests import tiny
+from tests.examples import TaskExample
 from tests.tasks.templates import GEMMA, PHI3, TEMPLATES, tokenizer_with
+
+EXAMPLES = {
+    "chat": TaskExample(
+        {"prompt": "prompt", "completion": "completion", "max_length": 64, "max_new_tokens": 4},
+        lambda folder, count: tiny.write_chats(folder / "data.jsonl", count),
+        pairs=lambda folder, count: tiny.write_pairs(folder / "data.jsonl", count),
+    )
+}
 
 CPU = torch.device("cpu")
 
@@ -306,25 +315,25 @@ def test_packing_changes_rows_but_neither_losses_nor_gradients(any_folder):
     model = model_for(any_folder, together)
     packed, padded = together.collate(encoded.examples), apart.collate(encoded.examples)
     longest = max(example.length for example in encoded.examples)
-    assert packed["input_ids"].shape[0] < 8 and packed["input_ids"].shape[1] == longest
-    assert padded["input_ids"].shape == (8, longest) and "attention_mask" not in packed
+    assert packed.inputs["input_ids"].shape[0] < 8 and packed.inputs["input_ids"].shape[1] == longest
+    assert padded.inputs["input_ids"].shape == (8, longest) and "attention_mask" not in packed.inputs
     for batch in (packed, padded):
-        assert batch["position_ids"].shape == batch["example"].shape == batch["input_ids"].shape
+        assert batch.inputs["position_ids"].shape == batch.example.shape == batch.inputs["input_ids"].shape
         for number, example in enumerate(encoded.examples):
-            assert batch["input_ids"][batch["example"] == number].tolist() == example.inputs["input_ids"].tolist()
+            assert batch.inputs["input_ids"][batch.example == number].tolist() == example.inputs["input_ids"].tolist()
     found, wanted = losses_and_gradients(together, model, packed), losses_and_gradients(apart, model, padded)
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
-    assert together.way(model) == "packed, labels only, in chunks"
-    assert apart.way(model) == "one example a row, labels only, in chunks"
+    assert together.loss_path(model) == "packed, labels only, in chunks"
+    assert apart.loss_path(model) == "one example a row, labels only, in chunks"
 
 
 def test_replicas_have_rows_of_their_own(decoder_folder):
     task, encoded = fitted(decoder_folder, mixed(8))
     examples = [encoded.examples[number] for number in (1, 2, 4, 5, 0, 1, 3, 2)]  # 0 and 3 are long
     batch = task.collate(examples, [4, 4])
-    owners = [{number // 4 for number in row.tolist() if number >= 0} for row in batch["example"]]
+    owners = [{number // 4 for number in row.tolist() if number >= 0} for row in batch.example]
     assert owners == [{0}] * owners.count({0}) + [{1}] * owners.count({1}) and owners.count({0}) < owners.count({1}) < 4
-    assert batch["example"][batch["example"] >= 0].unique().tolist() == list(range(8))
+    assert batch.example[batch.example >= 0].unique().tolist() == list(range(8))
     model = model_for(decoder_folder, task)
     with torch.no_grad():
         losses = task.losses(model, batch)
@@ -342,8 +351,8 @@ def test_a_model_that_cannot_keep_examples_apart_gets_one_a_row(decoder_folder):
     model = Across.from_pretrained(decoder_folder).eval()
     batch = task.collate(encoded.examples)
     arranged = task.arranged(model, batch)
-    assert task.way(model) == "one example a row, labels only, in chunks"
-    assert len(batch["input_ids"]) < len(arranged["input_ids"]) == 8
+    assert task.loss_path(model) == "one example a row, labels only, in chunks"
+    assert len(batch.inputs["input_ids"]) < len(arranged.inputs["input_ids"]) == 8
     with torch.no_grad():
         wanted = [by_hand(model, example) for example in encoded.examples]
         for one in (batch, arranged):

@@ -7,7 +7,7 @@ import pytest
 
 from finetune import recipe
 from finetune.core.errors import InputError
-from finetune.run.resources import Resources
+from finetune.runner.resources import Resources
 from finetune.tasks.chat import Chat
 from finetune.tasks.chat_columns import as_tools
 from finetune.tasks.conversation import IGNORED
@@ -270,8 +270,7 @@ def test_pairs_go_the_same_way(tmp_path):
     call = {"type": "function", "function": {"name": "score", "arguments": {"team": 3}}}
     chosen = [USER, {"role": "assistant", "content": "", "tool_calls": [call]}]
     data = tiny.dataset(chosen=[chosen], rejected=[[USER, {"role": "assistant", "content": "no<|im_end|>"}]])
-    task = Chat(Chat.Options(type="chat", messages="chosen", rejected="rejected"))
-    task.pairs = True
+    task = Chat(Chat.Options(type="chat", messages="chosen", rejected="rejected"), pairs=True)
     task.fit(tiny.splits(data), tokenizer)
     [example] = task.encode(data, "data.train", training=True).examples
     first, second = (tokenizer.decode(part[part != IGNORED]) for part in example.parts(example.target))

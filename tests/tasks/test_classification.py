@@ -10,6 +10,16 @@ from finetune.core.randomness import Streams
 from finetune.models import ModelOptions, load_base, load_tokenizer
 from finetune.tasks.classification import Classification
 from tests import tiny
+from tests.examples import TaskExample
+
+EXAMPLES = {
+    "classification": TaskExample(
+        {"max_length": 32},
+        lambda folder, count: tiny.write_csv(folder / "data.csv", tiny.sentences(count)),
+        models=("encoder", "decoder", "encoder-decoder"),
+        cannot_stack={"encoder-decoder": "side by side the model fails"},
+    )
+}
 
 CPU = torch.device("cpu")
 
@@ -77,9 +87,9 @@ def test_a_pair_is_told_apart_by_token_types():
     assert task.tokenizer.decode(first.inputs["input_ids"]) == wanted
     assert first.inputs["token_type_ids"].tolist() == [0] * 6 + [1] * 6
     batch = task.collate([first, second])
-    assert batch["token_type_ids"][1].tolist() == [0] * 4 + [1] * 3 + [0] * 5
-    assert batch["attention_mask"][1].tolist() == [1] * 7 + [0] * 5
-    assert batch["example"].tolist() == [[0] * 12, [1] * 7 + [-1] * 5]
+    assert batch.inputs["token_type_ids"][1].tolist() == [0] * 4 + [1] * 3 + [0] * 5
+    assert batch.inputs["attention_mask"][1].tolist() == [1] * 7 + [0] * 5
+    assert batch.example.tolist() == [[0] * 12, [1] * 7 + [-1] * 5]
 
 
 @pytest.mark.parametrize(
@@ -221,7 +231,7 @@ def test_an_empty_text_is_predicted_from_a_place_of_its_own(any_folder, pair):
 
     def found(some):
         batch = task.collate(some)
-        assert batch["attention_mask"].any(1).all()
+        assert batch.inputs["attention_mask"].any(1).all()
         return [one.probabilities for one in task.predict(model, some, batch)]
 
     with torch.no_grad():

@@ -12,13 +12,23 @@ from finetune.models import ModelOptions, load_base, load_config, load_tokenizer
 from finetune.tasks.conversation import IGNORED
 from finetune.tasks.language import Language
 from tests import tiny
+from tests.examples import TaskExample
+
+EXAMPLES = {
+    "language": TaskExample(
+        {"max_length": 16},
+        lambda folder, count: tiny.write_csv(folder / "data.csv", tiny.sentences(count)),
+        models=("encoder", "decoder"),
+        alone=True,
+        cannot_stack={"encoder": "BertLMPredictionHead"},
+    )
+}
 
 
 def fitted(folder, texts, training=True, **options):
     """A task fitted to a model, and what it encodes of ``texts``."""
     train, model = tiny.dataset(text=texts), ModelOptions(source=str(folder))
-    task = Language(Language.Options(type="language", **options))
-    task.config = lambda: load_config(model)
+    task = Language(Language.Options(type="language", **options), config=lambda: load_config(model))
     task.fit(tiny.splits(train), load_tokenizer(model))
     return task, task.encode(train, "data.train", training).examples
 
@@ -61,7 +71,7 @@ def test_a_causal_model_predicts_every_token_but_the_first(decoder_folder):
     task, examples = fitted(decoder_folder, ["a bank", "an orbit", *texts(5), "a cup", "a match"])
     model = model_for(decoder_folder, task)
     batch = task.collate(examples)
-    assert len(batch["input_ids"]) < len(examples), "short texts share a row"
+    assert len(batch.inputs["input_ids"]) < len(examples), "short texts share a row"
     with torch.no_grad():
         found = task.losses(model, batch)
         for loss, example in zip(found, examples, strict=True):

@@ -8,7 +8,7 @@ from scipy.stats import chisquare
 
 from finetune.core.randomness import Streams
 from finetune.tasks.batching import Batching
-from finetune.train.batching import BatchPlan, micro_batches, plan_batches, total_steps
+from finetune.train.batching import BatchPlan, plan_batches, split_batch, total_steps
 from tests.train.workbench import example, options
 
 
@@ -118,20 +118,22 @@ def test_neighbours_in_length_do_not_always_meet():
 @given(LENGTHS, st.integers(1, 9), st.integers(1, 4))
 def test_micro_batches_share_the_batch_out_among_processes(lengths, size, processes):
     batch = np.random.default_rng(0).permutation(len(lengths))
-    parts = [micro_batches(batch, lengths, size, process, processes) for process in range(processes)]
-    assert len({len(mine) for mine in parts}) == 1, "each part is a pass that all processes take together"
-    assert all(len(part) <= size for mine in parts for part in mine)
-    places = np.concatenate([part for mine in parts for part in mine])
+    micro_batches = [split_batch(batch, lengths, size, process, processes) for process in range(processes)]
+    assert len({len(mine) for mine in micro_batches}) == 1, (
+        "each micro-batch is a pass that all processes take together"
+    )
+    assert all(len(one) <= size for mine in micro_batches for one in mine)
+    places = np.concatenate([one for mine in micro_batches for one in mine])
     assert sorted(places) == list(range(len(batch))), "places in the batch, not examples"
-    held = [sum(map(len, mine)) for mine in parts]
+    held = [sum(map(len, mine)) for mine in micro_batches]
     assert max(held) - min(held) <= 1
 
 
-def test_a_part_holds_examples_alike_in_length():
+def test_a_micro_batch_holds_examples_alike_in_length():
     lengths = np.array([9, 1, 8, 2, 7, 3])
     batch = np.array([5, 3, 1, 0, 2, 4])
-    parts = micro_batches(batch, lengths, 2)
-    assert [sorted(lengths[batch[part]]) for part in parts] == [[1, 2], [3, 7], [8, 9]]
+    micro_batches = split_batch(batch, lengths, 2)
+    assert [sorted(lengths[batch[one]]) for one in micro_batches] == [[1, 2], [3, 7], [8, 9]]
 
 
 def test_a_plan_takes_its_settings_from_the_recipe():
@@ -158,13 +160,13 @@ def test_steps_of_a_run(steps_per_epoch, epochs, floor, ceiling, steps):
 @pytest.mark.parametrize("batching", [Batching.SAME_LENGTH, Batching.SINGLE])
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("tokens", [None, 12])
-def test_parts_of_one_length_are_shared_out_too(batching, processes, tokens):
+def test_micro_batches_of_one_length_are_shared_out_too(batching, processes, tokens):
     lengths = np.array([4, 9, 4, 4, 9, 2, 9, 4, 20])
     batch = np.arange(len(lengths))
-    every = [micro_batches(batch, lengths, 3, rank, processes, tokens, batching) for rank in range(processes)]
-    assert len({len(parts) for parts in every}) == 1, "each part is a synchronised pass"
-    parts = [part for own in every for part in own if len(part)]
-    assert sorted(np.concatenate(parts)) == batch.tolist()
-    assert all(len(set(lengths[part])) == 1 for part in parts)
-    assert max(map(len, parts)) == (1 if batching == Batching.SINGLE else 3 if processes == 1 else 2)
-    assert all(lengths[part].sum() <= 12 or len(part) == 1 for part in parts) or tokens is None
+    every = [split_batch(batch, lengths, 3, rank, processes, tokens, batching) for rank in range(processes)]
+    assert len({len(own) for own in every}) == 1, "each micro-batch is a synchronised pass"
+    micro_batches = [one for own in every for one in own if len(one)]
+    assert sorted(np.concatenate(micro_batches)) == batch.tolist()
+    assert all(len(set(lengths[one])) == 1 for one in micro_batches)
+    assert max(map(len, micro_batches)) == (1 if batching == Batching.SINGLE else 3 if processes == 1 else 2)
+    assert all(lengths[one].sum() <= 12 or len(one) == 1 for one in micro_batches) or tokens is None

@@ -10,14 +10,14 @@ import torch
 from finetune.core.progress import Progress
 from finetune.core.randomness import Streams
 from finetune.replicas.group import ReplicaGroup
-from finetune.train import loop, passes
+from finetune.train import accumulation, loop
 from finetune.train.batching import plan_batches
 from finetune.train.dropout import Masks
 from finetune.train.loop import train
 from finetune.train.meters import read_rows
 from finetune.train.schedules import rate_factor
 from finetune.train.state import Validation
-from tests.train.workbench import fit, furthest, make_runtime, member, options, same, scores, without_seconds
+from tests.train.workbench import fit, furthest, make_runtime, options, replica, same, scores, without_seconds
 
 
 class Witness(torch.optim.AdamW):
@@ -112,7 +112,7 @@ def test_dropout_is_drawn_anew_for_every_step_and_example(dropout_bench, tmp_pat
             drawn.extend(seeds[:, 0].tolist())
             super().__init__(seeds, positions)
 
-    monkeypatch.setattr(passes, "Masks", Watched)
+    monkeypatch.setattr(accumulation, "Masks", Watched)
     fit(dropout_bench, tmp_path / "parts", max_steps=3, micro_batch_size=4)
     in_parts = set(drawn)
     assert len(in_parts) == len(drawn) == 3 * 8
@@ -262,7 +262,7 @@ def test_a_loss_that_is_no_number_ends_training_before_it_reaches_the_weights(to
     fine, model = fit(topics_bench, tmp_path / "fine"), topics_bench.model()
     runtime, task = make_runtime(tmp_path / "broken"), Breaking(topics_bench.task, 3)
     [trained] = train(
-        ReplicaGroup(model), task, topics_bench.examples, options(), [member(tmp_path / "broken")], runtime, None
+        ReplicaGroup(model), task, topics_bench.examples, options(), [replica(tmp_path / "broken")], runtime, None
     )
     assert trained.diverged == "the loss became nan at step 3" and trained.facts["steps"] == 2
     assert all(bool(torch.isfinite(value).all()) for value in model.state_dict().values())
@@ -300,7 +300,7 @@ def test_a_diverged_run_is_not_given_its_best_weights_back(topics_bench, tmp_pat
         model, task = topics_bench.model(), Breaking(topics_bench.task, 6)
         chosen, runtime = options(evaluations=6, keep=keep), make_runtime(tmp_path / keep)
         [trained] = train(
-            ReplicaGroup(model), task, topics_bench.examples, chosen, [member(tmp_path / keep)], runtime, validation
+            ReplicaGroup(model), task, topics_bench.examples, chosen, [replica(tmp_path / keep)], runtime, validation
         )
         assert trained.diverged and trained.facts["best_step"] is None
         outcomes.append(model.state_dict())
@@ -369,7 +369,7 @@ def test_the_progress_line_is_told_every_step(topics_bench, tmp_path):
         topics_bench.task,
         topics_bench.examples,
         options(max_steps=3),
-        [member(tmp_path)],
+        [replica(tmp_path)],
         runtime,
         None,
     )
@@ -386,7 +386,7 @@ def test_a_trained_model_is_let_go(topics_bench, tmp_path):
         topics_bench.task,
         topics_bench.examples,
         options(max_steps=1),
-        [member(tmp_path)],
+        [replica(tmp_path)],
         runtime,
         None,
     )
@@ -404,7 +404,7 @@ def test_without_validation_nothing_is_selected(topics_bench, tmp_path):
         topics_bench.task,
         topics_bench.examples,
         few,
-        [member(tmp_path)],
+        [replica(tmp_path)],
         runtime,
         None,
     )
@@ -415,7 +415,7 @@ def test_a_validation_that_never_gives_a_number_keeps_the_last_weights(topics_be
     validation = Validation(lambda: [{"loss": float("nan")}], "loss", False)
     runtime = make_runtime(tmp_path)
     few = options(evaluations=3, max_steps=3)
-    arguments = (topics_bench.task, topics_bench.examples, few, [member(tmp_path)], runtime)
+    arguments = (topics_bench.task, topics_bench.examples, few, [replica(tmp_path)], runtime)
     model = topics_bench.model()
     [trained] = train(ReplicaGroup(model), *arguments, validation)
     assert trained.facts["best_step"] is None
@@ -429,7 +429,7 @@ def test_one_example_is_enough(topics_bench, tmp_path):
         topics_bench.task,
         topics_bench.examples[:1],
         options(max_steps=2),
-        [member(tmp_path)],
+        [replica(tmp_path)],
         runtime,
         None,
     )

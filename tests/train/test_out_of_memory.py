@@ -12,7 +12,7 @@ from finetune.replicas.group import ReplicaGroup
 from finetune.strategies.base import train_only, trained_parameters
 from finetune.train.loop import train
 from finetune.train.meters import read_rows
-from tests.train.workbench import fit, furthest, make_runtime, member, options
+from tests.train.workbench import fit, furthest, make_runtime, options, replica
 
 ERRORS = {
     "gpu": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
@@ -112,7 +112,7 @@ def test_a_person_is_told(topics_bench, tmp_path):
     told, group = Told(), ReplicaGroup(topics_bench.model(0))
     small(group.model, 5)
     runtime = make_runtime(tmp_path, progress=told)
-    train(group, topics_bench.task, topics_bench.examples, options(max_steps=2), [member(tmp_path)], runtime, None)
+    train(group, topics_bench.task, topics_bench.examples, options(max_steps=2), [replica(tmp_path)], runtime, None)
     assert told.lines == ["out of memory: going on with parts of 4 examples"]
 
 
@@ -124,10 +124,10 @@ def test_runs_side_by_side_go_on_too(topics_bench, tmp_path):
     weights = [{n: p.detach().clone() for n, p in trained_parameters(model).items()} for model in models]
     group = ReplicaGroup.stack(models[0], weights)
     asked = small(group.model, 13)
-    members = [member(tmp_path / str(seed), seed) for seed in range(3)]
-    train(group, topics_bench.task, topics_bench.examples, options(max_steps=4), members, make_runtime(tmp_path), None)
+    replicas = [replica(tmp_path / str(seed), seed) for seed in range(3)]
+    train(group, topics_bench.task, topics_bench.examples, options(max_steps=4), replicas, make_runtime(tmp_path), None)
     assert asked[:2] == [24, 12] and set(asked[1:]) == {12}
-    for seed, each in enumerate(members):
+    for seed, each in enumerate(replicas):
         model = topics_bench.model(seed)
         train_only(model, {"classifier.weight", "classifier.bias"})
         alone = fit(topics_bench, tmp_path / f"alone-{seed}", seed, model=model, max_steps=4)

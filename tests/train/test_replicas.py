@@ -8,15 +8,15 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from finetune.core.errors import Interrupted
-from finetune.core.examples import Example, pad
+from finetune.core.examples import Batch, Example, pad
 from finetune.core.signals import StopRequest
 from finetune.replicas.group import ReplicaGroup
 from finetune.tasks.batching import Batching
+from finetune.train.accumulation import Accumulation
 from finetune.train.loop import train
 from finetune.train.meters import read_rows
-from finetune.train.passes import Accumulation
 from finetune.train.state import Validation
-from tests.train.workbench import furthest, make_runtime, member, options, same
+from tests.train.workbench import furthest, make_runtime, options, replica, same
 
 WORDS, WIDTH, CLASSES = 30, 8, 3
 
@@ -52,7 +52,7 @@ class ToyTask:
     def __init__(self, poison=None):
         self.poison, self.passes = poison, 0
 
-    def way(self, model, replicas=1):
+    def loss_path(self, model, replicas=1):
         return None
 
     def arranged(self, model, batch):
@@ -60,15 +60,12 @@ class ToyTask:
 
     def collate(self, examples, counts):
         ids = pad([example.inputs["input_ids"] for example in examples], 0)
-        return {
-            "input_ids": ids,
-            "example": torch.arange(len(examples))[:, None].expand_as(ids),
-            "targets": torch.tensor([example.target for example in examples]),
-            "owner": torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)),
-        }
+        owner = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+        targets = torch.tensor([example.target for example in examples])
+        return Batch({"input_ids": ids, "owner": owner}, targets, torch.arange(len(examples))[:, None].expand_as(ids))
 
     def losses(self, model, batch):
-        losses = cross_entropy(model(batch["input_ids"], batch["owner"]), batch["targets"], reduction="none")
+        losses = cross_entropy(model(batch.inputs["input_ids"], batch.inputs["owner"]), batch.targets, reduction="none")
         self.passes += 1
         return losses * self.poison(len(losses), self.passes) if self.poison else losses
 
@@ -103,9 +100,9 @@ def side_by_side(seeds, folder, seen, task=None, validation=None, stop=None, **c
     model = Toy(seeds)
     runtime = make_runtime(folder, stop=stop or StopRequest())
     chosen = options(**{"learning_rate": 0.05, "weight_decay": 0.1, "length_window": 1, **changes})
-    members = [member(folder / f"seed-{seed}", seed) for seed in seeds]
+    replicas = [replica(folder / f"seed-{seed}", seed) for seed in seeds]
     trained = train(
-        ReplicaGroup(model, len(seeds)), task or ToyTask(), examples(), chosen, members, runtime, validation
+        ReplicaGroup(model, len(seeds)), task or ToyTask(), examples(), chosen, replicas, runtime, validation
     )
     return trained, model, [list(step) for step in seen]
 

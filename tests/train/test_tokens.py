@@ -1,4 +1,4 @@
-"""Token budgets: batches and parts of about equally many tokens, that change no expectation and no loss."""
+"""Token budgets: batches and micro-batches of about equally many tokens, that change no expectation and no loss."""
 
 import numpy as np
 import pytest
@@ -10,11 +10,11 @@ from finetune.core.errors import Interrupted
 from finetune.core.randomness import Streams
 from finetune.core.signals import StopRequest
 from finetune.replicas.group import ReplicaGroup
-from finetune.train.batching import BatchPlan, micro_batches
+from finetune.train.accumulation import Accumulation
+from finetune.train.batching import BatchPlan, split_batch
 from finetune.train.loop import train
 from finetune.train.meters import read_rows
-from finetune.train.passes import Accumulation
-from tests.train.workbench import fit, furthest, make_runtime, member, options
+from tests.train.workbench import fit, furthest, make_runtime, options, replica
 
 LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=70).map(np.array)
 
@@ -124,9 +124,9 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(chat_bench, tmp_p
 @given(
     LENGTHS, st.integers(1, 200), st.integers(1, 70), st.integers(1, 3), st.data()
 )  # of a whole batch, cut for one of some processes
-def test_parts_stay_within_their_budget(lengths, tokens, size, processes, data):
+def test_micro_batches_stay_within_their_budget(lengths, tokens, size, processes, data):
     batch = np.array(data.draw(st.permutations(range(len(lengths)))))
-    every = [micro_batches(batch, lengths, size, rank, processes, tokens) for rank in range(processes)]
+    every = [split_batch(batch, lengths, size, rank, processes, tokens) for rank in range(processes)]
     assert len({len(parts) for parts in every}) == 1, "all processes take part in every pass"
     places = np.concatenate([part for parts in every for part in parts])
     assert sorted(places) == list(range(len(batch)))
@@ -136,13 +136,13 @@ def test_parts_stay_within_their_budget(lengths, tokens, size, processes, data):
 
 
 @pytest.fixture
-def parts(monkeypatch):
-    """Shapes of all parts that pass through the model."""
+def micro_batches(monkeypatch):
+    """Shapes of all micro-batches that pass through the model."""
     shapes, plain = [], Accumulation._shares
 
-    def watched(self, part):
-        shapes.append(tuple(part.batch["input_ids"].shape))
-        return plain(self, part)
+    def watched(self, micro_batch):
+        shapes.append(tuple(micro_batch.batch.inputs["input_ids"].shape))
+        return plain(self, micro_batch)
 
     monkeypatch.setattr(Accumulation, "_shares", watched)
     return shapes
@@ -150,35 +150,37 @@ def parts(monkeypatch):
 
 @pytest.mark.parametrize("name", ["dropout_bench", "topics_bench", "chat_bench"])
 @pytest.mark.parametrize("tokens", [30, 70])
-def test_cutting_by_tokens_changes_neither_loss_nor_weights(request, tmp_path, parts, name, tokens):
+def test_cutting_by_tokens_changes_neither_loss_nor_weights(request, tmp_path, micro_batches, name, tokens):
     bench = request.getfixturevalue(name)
     whole = fit(bench, tmp_path / "whole", max_steps=5)
-    assert len(parts) == 5
-    parts.clear()
+    assert len(micro_batches) == 5
+    micro_batches.clear()
     cut = fit(bench, tmp_path / "cut", max_steps=5, micro_batch_tokens=tokens)
-    assert len(parts) > 5
+    assert len(micro_batches) > 5
     longest = max(example.length for example in bench.examples)
-    assert all(rows * columns <= tokens or (rows == 1 and columns <= longest) for rows, columns in parts)
+    assert all(rows * columns <= tokens or (rows == 1 and columns <= longest) for rows, columns in micro_batches)
     assert cut.column("loss") == pytest.approx(whole.column("loss"), rel=1e-4)
     assert cut.column("gradient_norm") == pytest.approx(whole.column("gradient_norm"), rel=1e-3)
     assert furthest(cut.weights, whole.weights) < 1e-4
 
 
-def test_runs_side_by_side_share_the_budget(topics_bench, tmp_path, parts):
-    """A part has rows of all runs that are alike in length: a run of short batches beside one of long ones is padded
-    no more than it is alone."""
+def test_runs_side_by_side_share_the_budget(topics_bench, tmp_path, micro_batches):
+    """A micro-batch has rows of all runs that are alike in length: a run of short batches beside one of long ones is
+    padded no more than it is alone."""
     bench = topics_bench
     seeds, tokens = (0, 1, 2), 100
     models = [bench.model(seed) for seed in seeds]
     weights = [dict(model.named_parameters()) for model in models]
     group = ReplicaGroup.stack(models[0], [{name: value.detach() for name, value in own.items()} for own in weights])
-    members = [member(tmp_path / str(seed), seed) for seed in seeds]
+    replicas = [replica(tmp_path / str(seed), seed) for seed in seeds]
     chosen = options(max_steps=6, micro_batch_tokens=tokens, batch_tokens=80)
-    trained = train(group, bench.task, bench.examples, chosen, members, make_runtime(tmp_path), None)
+    trained = train(group, bench.task, bench.examples, chosen, replicas, make_runtime(tmp_path), None)
     longest = max(example.length for example in bench.examples)
-    assert parts and all(rows * columns <= tokens or (rows == 1 and columns <= longest) for rows, columns in parts)
+    assert micro_batches and all(
+        rows * columns <= tokens or (rows == 1 and columns <= longest) for rows, columns in micro_batches
+    )
     padding: list[float] = []
-    for seed, each in zip(seeds, members, strict=True):
+    for seed, each in zip(seeds, replicas, strict=True):
         alone = fit(bench, tmp_path / f"alone-{seed}", seed, max_steps=6, batch_tokens=80, micro_batch_tokens=tokens)
         padding.append(alone.trained.facts["padding"])
         found = [row["loss"] for row in read_rows(each.folder.metrics)]

@@ -17,9 +17,10 @@ from finetune.core.randomness import Streams
 from finetune.core.run_dir import RunDir
 from finetune.core.runtime import Runtime
 from finetune.core.signals import StopRequest
-from finetune.evaluate.predict import predict, score
+from finetune.evaluate.metrics import score
+from finetune.evaluate.predict import predict
 from finetune.models import BaseModel, ModelOptions, load_base, load_tokenizer
-from finetune.replicas.group import Member, ReplicaGroup
+from finetune.replicas.group import Replica, ReplicaGroup
 from finetune.strategies.base import train_only
 from finetune.tasks.base import Task
 from finetune.tasks.chat import Chat, ChatOptions
@@ -81,9 +82,9 @@ def make_runtime(folder: Path, dtype: torch.dtype = torch.float32, **changes) ->
     return Runtime(Accelerator(cpu=True), dtype, folder, **changes)
 
 
-def member(folder: Path, seed: int = 0) -> Member:
+def replica(folder: Path, seed: int = 0) -> Replica:
     """A run under ``seed``, which writes to ``folder``."""
-    return Member(Streams(seed), RunDir(folder))
+    return Replica(Streams(seed), RunDir(folder))
 
 
 def options(**changes) -> TrainOptions:
@@ -127,8 +128,8 @@ def fit(
     validation = None
     if chosen.evaluations:
         validation = Validation(lambda: scores(bench, group, runtime), select, select != "loss")
-    members = [Member(streams, RunDir(folder))]
-    [trained] = train(group, bench.task, bench.examples, chosen, members, runtime, validation)
+    replicas = [Replica(streams, RunDir(folder))]
+    [trained] = train(group, bench.task, bench.examples, chosen, replicas, runtime, validation)
     return Fitted(trained, model, read_rows(folder / "metrics.jsonl"))
 
 

@@ -1,20 +1,18 @@
-"""Which labels are taken for which: counts, a drawing of few labels, and tables of many."""
+"""Which labels are taken for which: a drawing of few labels, and tables of many."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from markupsafe import Markup
-from numpy.typing import NDArray
 
+from finetune.core.numbers import NONE, count, share
 from finetune.report.blocks import Cell, Column, Table
 from finetune.report.drawing.plots import fit
 from finetune.report.drawing.svg import drawing, tag
-from finetune.report.units import NONE, count, share
+from finetune.results.mistakes import Confusion
 
 MOST_PAIRS = 20
 """Pairs of labels listed."""
@@ -28,53 +26,14 @@ FEW = 4
 WIDTH, RIGHT, ROW = 360, 30, 30
 
 
-@dataclass(frozen=True, eq=False)
-class Confusion:
-    """How often a variant takes each of k labels for each, mean over its runs."""
-
-    variant: str
-    colour: int
-    labels: tuple[str, ...]
-    counts: NDArray[np.float64]
-    """(k, k) examples: rows are the true labels, columns the predicted ones."""
-
-    @property
-    def support(self) -> NDArray[np.float64]:
-        """(k,) examples of each label."""
-        return self.counts.sum(axis=1)
-
-    @property
-    def shares(self) -> NDArray[np.float64]:
-        """(k, k) of each label's examples, the share that is given each label; 0 for a label without examples."""
-        return self.counts / np.maximum(self.support, 1e-12)[:, None]
-
-    def taken_for(self, label: int) -> str:
-        """What else an example of ``label`` is most often called, with its share; empty where nothing is."""
-        others = np.where(np.arange(len(self.labels)) == label, 0.0, self.counts[label])
-        most = int(others.argmax())
-        return f"{self.labels[most]} {share(others[most], self.support[label])}" if others[most] else ""
+def taken_for(found: Confusion, label: int) -> str:
+    """Say what else an example of ``label`` is most often called, with its share; empty where nothing is."""
+    others = np.where(np.arange(len(found.labels)) == label, 0.0, found.counts[label])
+    most = int(others.argmax())
+    return f"{found.labels[most]} {share(others[most], found.support[label])}" if others[most] else ""
 
 
-def confusion(
-    variant: str, colour: int, labels: tuple[str, ...], runs: Sequence[tuple[pa.DictionaryArray, pa.DictionaryArray]]
-) -> Confusion:
-    """The mean over ``runs``, each the true and the predicted label of every example."""
-    index, size = {label: place for place, label in enumerate(labels)}, len(labels)
-    total = np.zeros(size * size)
-    for pair in runs:
-        true, said = (_codes(column, index) for column in pair)
-        known = (true >= 0) & (said >= 0)
-        total += np.bincount(true[known] * size + said[known], minlength=size * size)
-    return Confusion(variant, colour, labels, total.reshape(size, size) / max(len(runs), 1))
-
-
-def _codes(column: pa.DictionaryArray, index: dict[str, int]) -> NDArray[np.int64]:
-    """(n,) place of each text in ``index``; -1: none."""
-    places = np.array([index.get(text, -1) for text in column.dictionary.to_pylist()], dtype=np.int64)
-    return places[column.indices.to_numpy()]
-
-
-def matrix(found: Confusion, title: str, colours: int) -> Markup:
+def matrix(found: Confusion, title: str, colour: int) -> Markup:
     """A shaded cell for each pair of labels with the percentage of the row; mistakes in the colour of failures."""
     labels, size = found.labels, len(found.labels)
     left, across = min(130.0, 14 + 7.0 * max(map(len, labels))), size <= FEW
@@ -94,11 +53,11 @@ def matrix(found: Confusion, title: str, colours: int) -> Markup:
         for other, part in enumerate(found.shares[place]):
             parts.append(_cell(part, place == other, left + cell * other, y - ROW / 2, cell))
     spoken = f"Confusion of {title}. {'; '.join(_spoken(found, place) for place in range(size))}"
-    return drawing(WIDTH, top + ROW * size + 4, spoken, parts, f"panel c{found.colour % colours}")
+    return drawing(WIDTH, top + ROW * size + 4, spoken, parts, f"panel c{colour}")
 
 
 def _spoken(found: Confusion, label: int) -> str:
-    right, other = share(found.shares[label, label], 1), found.taken_for(label)
+    right, other = share(found.shares[label, label], 1), taken_for(found, label)
     return f"{found.labels[label]}: {right} right" + (f", taken for {other}" if other else "")
 
 
@@ -124,7 +83,7 @@ def label_table(found: Sequence[Confusion]) -> Table:
     ]
     rows = []
     for place in np.argsort(recall, kind="stable")[:MOST_ROWS]:
-        others = [each.taken_for(place) for each in found]
+        others = [taken_for(each, place) for each in found]
         right = [share(each.shares[place, place], 1) for each in found]
         cells = [Cell(part, f"as {other}" if other else "") for part, other in zip(right, others, strict=True)]
         rows.append(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -13,7 +12,8 @@ from numpy.typing import NDArray
 from finetune.report.drawing.panels import BOTTOM, TOP, Axis, Points, band, frame, gathered, steps_axis, values_axis
 from finetune.report.drawing.plots import COLOURS
 from finetune.report.drawing.svg import cross, polyline, tag
-from finetune.report.reading import Run
+from finetune.results.overfitting import validations
+from finetune.results.reading import Run
 
 Floats = NDArray[np.float64]
 Line = tuple[Floats, Floats]
@@ -25,7 +25,7 @@ MANY = 10
 
 @dataclass(frozen=True)
 class Quantity:
-    """What is drawn by step."""
+    """A quantity that is drawn by step."""
 
     title: str
     solid: Callable[[Run], Points]
@@ -41,11 +41,6 @@ class Quantity:
 def recorded(key: str) -> Callable[[Run], Points]:
     """(step, value) of what a run's training recorded under ``key``; steps without a finite value are left out."""
     return lambda run: [(r["step"], r[key]) for r in run.metrics if r["kind"] == "train" and r.get(key) is not None]
-
-
-def validations(run: Run) -> list[dict[str, Any]]:
-    """Records of a run's validations that have a finite loss."""
-    return [row for row in run.metrics if row["kind"] == "evaluation" and row["scores"].get("loss") is not None]
 
 
 LOSS = Quantity(

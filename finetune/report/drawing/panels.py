@@ -10,9 +10,9 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from finetune.core.numbers import count, fixed
 from finetune.report.drawing.plots import fit
 from finetune.report.drawing.svg import Scale, drawing, short, tag
-from finetune.report.units import count, fixed
 
 WIDTH, HEIGHT = 360, 216
 LEFT, RIGHT, TOP, BOTTOM = 40, WIDTH - 10, 30, HEIGHT - 34

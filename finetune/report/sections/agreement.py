@@ -1,28 +1,19 @@
-"""Do a variant's seeds predict the same? Disagreement, Fleiss' kappa and churn, for results.json and on the page."""
+"""Do a variant's seeds predict the same? Disagreement, Fleiss' kappa and churn."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
 
-import numpy as np
 from markupsafe import Markup
-from numpy.typing import ArrayLike, NDArray
 
-from finetune.core.run_dir import BASE
+from finetune.core.numbers import NONE, count, listing, share
+from finetune.metrics.unit import Unit
 from finetune.report.blocks import Block, Cell, Column, Fold, Panels, Section, Table, Text
 from finetune.report.drawing.panels import BOTTOM, LEFT, RIGHT, TOP, Axis, frame
 from finetune.report.drawing.plots import COLOURS
 from finetune.report.drawing.svg import Scale, tag
-from finetune.report.reading import Run, Study
-from finetune.report.units import NONE, Unit, count, listing, share
-from finetune.stats.agreement import agreement, churn, codes_of
-
-Results = dict[str, Any]
-
-MOST = 5
-"""Most divided examples that are named."""
+from finetune.results.reading import Study
+from finetune.results.schema import AgreementResult, EvaluationSet, Results, VariantResult
 
 SHARE = Unit("share", scale=100, decimals=1, suffix="%")
 
@@ -35,65 +26,33 @@ INTRO = (
 CAPTION = "Examples by how many seeds differ from the most common prediction; those on which none does are not drawn."
 
 
-def agreement_of(
-    runs: Sequence[Run], task: Results, level: float = 0.95, clusters: ArrayLike | None = None
-) -> Results | None:
-    """How far a variant's ``runs`` predict the same on ``task``, for results.json.
-
-    None where no run has predictions, where the task makes none (language modelling), and where runs do not share
-    their examples. ``clusters`` (examples,) says which examples belong together.
-    """
-    key = f"{task['name']}/{task['metric']}"
-    tables = [run.predictions(task["name"], *[["prediction", "reference"]] * 2) for run in runs if key in run.scores]
-    stored = [table for table in tables if table is not None]
-    if not stored or len(stored) < len(tables) or any(table["example"] != stored[0]["example"] for table in stored):
-        return None
-    columns = [table["prediction"].combine_chunks() for table in stored] + [stored[0]["reference"].combine_chunks()]
-    texts = [column.dictionary.to_pylist() for column in columns]
-    if not any(any(row) for row in texts[:-1]):
-        return None
-    numbers = codes_of(texts)
-    coded = [number[column.indices.to_numpy()] for number, column in zip(numbers, columns, strict=True)]
-    codes = np.stack(coded[:-1])
-    found = agreement(codes, coded[-1], clusters, level)
-    examples = stored[0]["example"].to_numpy()
-    return {**asdict(found), "most_divided": _most_divided(codes, examples)}
-
-
-def _most_divided(codes: NDArray[np.int64], examples: NDArray[np.int64]) -> list[Results]:
-    """Numbers of the examples with the highest churn; not their texts, which a study may have to keep to itself."""
-    differ = churn(codes)
-    order = np.argsort(-differ, kind="stable")[:MOST]
-    return [{"example": int(examples[i]), "churn": float(differ[i])} for i in order if differ[i] > 0]
-
-
 def sections(study: Study, results: Results) -> list[Section]:
     """The section on agreement; none where no variant has predictions of two seeds."""
-    shown = [task for task in results["tasks"] if any(_found(variant, task) for variant in results["variants"])]
+    shown = [task for task in results.tasks if any(_found(variant, task) for variant in results.variants)]
     if not shown:
         return []
     blocks: list[Block] = [Text(INTRO, "muted"), _table(results, shown)]
     for task in shown:
         panels = [
-            _panel(variant["name"], found, _reach(results, task), index % COLOURS)
-            for index, variant in enumerate(results["variants"])
-            if (found := _found(variant, task)) and found["flipped"]
+            _panel(variant.name, found, _reach(results, task), index % COLOURS)
+            for index, variant in enumerate(results.variants)
+            if (found := _found(variant, task)) and found.flipped
         ]
         if not panels:
             continue
-        caption = f"{CAPTION} On {task['name']}."
+        caption = f"{CAPTION} On {task.name}."
         drawn = Panels(panels, caption)
-        blocks.append(drawn if task is shown[0] else Fold(f"Disagreement on {task['name']}", [drawn]))
+        blocks.append(drawn if task is shown[0] else Fold(f"Disagreement on {task.name}", [drawn]))
     return [Section("agreement", "Do the seeds predict the same?", blocks)]
 
 
-def _found(variant: Results, task: Results) -> Results | None:
-    """What is known of a variant with at least two seeds; the base model has none."""
-    found = (variant.get("agreement") or {}).get(task["name"])
-    return found if found and found["runs"] > 1 and variant["name"] != BASE else None
+def _found(variant: VariantResult, task: EvaluationSet) -> AgreementResult | None:
+    """Find what is known of a variant with at least two seeds; the base model has none."""
+    found = variant.agreement.get(task.name)
+    return found if found and found.runs > 1 and not variant.is_base else None
 
 
-def _table(results: Results, tasks: list[Results]) -> Table:
+def _table(results: Results, tasks: Sequence[EvaluationSet]) -> Table:
     several = len(tasks) > 1
     columns = [
         Column("variant", numeric=False),
@@ -107,27 +66,27 @@ def _table(results: Results, tasks: list[Results]) -> Table:
     ]
     rows, notes = [], dict[str, list[str]]()
     for task in tasks:
-        for index, variant in enumerate(results["variants"]):
+        for index, variant in enumerate(results.variants):
             found = _found(variant, task)
             if found is None:
                 continue
-            name = Cell(variant["name"], colour=index % COLOURS)
-            rows.append([name, *([Cell(task["name"])] if several else []), *_cells(found)])
-            for reason in dict.fromkeys(filter(None, (found["reason"], found["kappa_reason"]))):
-                where = f"{variant['name']} on {task['name']}" if several else variant["name"]
+            name = Cell(variant.name, colour=index % COLOURS)
+            rows.append([name, *([Cell(task.name)] if several else []), *_cells(found)])
+            for reason in dict.fromkeys(filter(None, (found.reason, found.kappa_reason))):
+                where = f"{variant.name} on {task.name}" if several else variant.name
                 notes.setdefault(reason, []).append(where)
     return Table(columns, rows, [f"{', '.join(names)}: {reason}." for reason, names in notes.items()])
 
 
-def _cells(found: Results) -> list[Cell]:
+def _cells(found: AgreementResult) -> list[Cell]:
     kappa = Unit("kappa")
-    examples, divided = found["examples"], [str(row["example"]) for row in found["most_divided"]]
+    examples, divided = found.examples, [str(row.example) for row in found.most_divided]
     return [
-        Cell(SHARE.value(found["disagreement"]), _interval(SHARE, found["disagreement_ci"])),
-        Cell(kappa.value(found["kappa"]), _interval(kappa, found["kappa_ci"])),
-        Cell(f"{count(found['flipped'])} of {count(examples)}", _interval(SHARE, found["flipped_ci"])),
-        Cell(count(found["contested"]), share(found["contested"] or 0, examples)),
-        Cell(count(found["runs"])),
+        Cell(SHARE.value(found.disagreement), _interval(SHARE, found.disagreement_ci)),
+        Cell(kappa.value(found.kappa), _interval(kappa, found.kappa_ci)),
+        Cell(f"{count(found.flipped)} of {count(examples)}", _interval(SHARE, found.flipped_ci)),
+        Cell(count(found.contested), share(found.contested or 0, examples)),
+        Cell(count(found.runs)),
         Cell(", ".join(divided) or NONE, tone="muted"),
     ]
 
@@ -136,27 +95,27 @@ def _interval(unit: Unit, ci: Sequence[float] | None) -> str:
     return unit.interval(ci) if ci else ""
 
 
-def _reach(results: Results, task: Results) -> tuple[int, int]:
+def _reach(results: Results, task: EvaluationSet) -> tuple[int, int]:
     """The largest number of dissenting seeds, and the largest number of examples with any one, over all variants."""
-    counts = [found["dissenters"] for variant in results["variants"] if (found := _found(variant, task))]
+    counts = [found.dissenters for variant in results.variants if (found := _found(variant, task))]
     most = max((seeds for row in counts for seeds, examples in enumerate(row) if examples), default=1)
     return max(most, 1), max((examples for row in counts for examples in row[1:]), default=1)
 
 
-def _panel(name: str, found: Results, reach: tuple[int, int], colour: int) -> Markup:
+def _panel(name: str, found: AgreementResult, reach: tuple[int, int], colour: int) -> Markup:
     """Bars: how many examples have 1, 2, 3 ... seeds that differ from the most common prediction."""
     seeds, most = reach
-    agreed, rest = found["dissenters"][0], [*found["dissenters"][1:], *[0] * seeds][:seeds]
+    agreed, rest = found.dissenters[0], [*found.dissenters[1:], *[0] * seeds][:seeds]
     heights = Scale(0, most * 1.05, BOTTOM, TOP)
     y = Axis(heights, [(value, count(value)) for value in heights.ticks(3) if value == round(value)], "examples")
     every = -(-seeds // 10)
     marks = [(float(k), str(k)) for k in range(1, seeds + 1) if (k - 1) % every == 0]
-    alike = f"none on {count(agreed)} of {count(found['examples'])}"
+    alike = f"none on {count(agreed)} of {count(found.examples)}"
     x = Axis(Scale(0.5, seeds + 0.5, LEFT, RIGHT), marks, f"seeds that differ ({alike})")
     thick = min(40.0, 0.7 * (RIGHT - LEFT) / seeds)
     bars = []
     for k, examples in enumerate(rest, 1):
-        title = f"{name}: {k} of {found['runs']} seeds differ from the most common prediction on {count(examples)}"
+        title = f"{name}: {k} of {found.runs} seeds differ from the most common prediction on {count(examples)}"
         bar = tag("rect", x=x(k) - thick / 2, y=y(examples), width=thick, height=BOTTOM - y(examples), class_="bar")
         bars.append(tag("g", tag("title", title), bar))
     numbers = listing([f"{k} on {count(examples)}" for k, examples in enumerate(rest, 1) if examples])

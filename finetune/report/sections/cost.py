@@ -1,4 +1,4 @@
-"""What it took: size and latency of each variant, time, arithmetic and energy of its runs, and of the whole study."""
+"""Costs: size and latency of each variant, time, arithmetic and energy of its runs, and of the whole study."""
 
 from __future__ import annotations
 
@@ -6,32 +6,37 @@ from collections.abc import Callable
 from statistics import fmean
 from typing import Any
 
-from finetune.core.run_dir import BASE, read_json
+from finetune.core.numbers import NONE, count, fixed, listing, memory, scaled, seconds, share, short_count, short_time
+from finetune.core.run_dir import read_json
 from finetune.report.blocks import Cell, Column, Section, Table, Text
 from finetune.report.drawing.plots import COLOURS
-from finetune.report.reading import Run, Study
-from finetune.report.units import NONE, count, fixed, listing, memory, scaled, seconds, share, short_count, short_time
+from finetune.results.reading import Run, Study
+from finetune.results.schema import Results, VariantResult
 
 Result = dict[str, Any]
+"""What a run's result.json holds."""
+
+Named = list[tuple[VariantResult, list[Run], int]]
+"""Variants, each with its runs and its place."""
 
 JOULES_PER_WH = 3600.0
 
 UNMEASURED = "not measured by the version that ran it"
 
 
-def section(study: Study, results: dict[str, Any]) -> Section:
+def sections(study: Study, results: Results) -> list[Section]:
     """Size and cost of each variant, and of the whole study. What an old study has not recorded is left open."""
-    named = [(variant, _runs_of(study, variant["name"]), index) for index, variant in enumerate(results["variants"])]
-    task = results["tasks"][0]["name"] if results["tasks"] else ""
+    named = [(variant, _runs_of(study, variant.name), index) for index, variant in enumerate(results.variants)]
+    task = results.tasks[0].name if results.tasks else ""
     size, cost = _size_table(study, named, task), _cost_table(named)
-    return Section("cost", "Size, time, memory and energy", [Text(_whole(study), "muted"), size, cost])
+    return [Section("cost", "Size, time, memory and energy", [Text(_whole(study), "muted"), size, cost])]
 
 
 def _runs_of(study: Study, name: str) -> list[Run]:
     return study.variants.get(name, [study.base] if study.base else [])
 
 
-def _size_table(study: Study, named: list[tuple[Result, list[Run], int]], task: str) -> Table:
+def _size_table(study: Study, named: Named, task: str) -> Table:
     columns = [
         Column("variant", numeric=False),
         Column("parameters"),
@@ -41,11 +46,11 @@ def _size_table(study: Study, named: list[tuple[Result, list[Run], int]], task: 
     ]
     rows = []
     for variant, runs, index in named:
-        sizes = variant["parameters"] or {}
-        total, trained = sizes.get("total"), sizes.get("trainable")
+        sizes = variant.parameters
+        total, trained = (None, None) if sizes is None else (sizes.total, sizes.trainable)
         peaks = [run.result["peak_memory_bytes"] for run in runs if run.result.get("peak_memory_bytes")]
         latency = _mean(runs, lambda result: result["latency"][task])
-        batch = _batch_size(study, variant["name"]) if latency is not None else None
+        batch = _batch_size(study, variant.name) if latency is not None else None
         rows.append(
             [
                 _name(variant, index),
@@ -55,7 +60,7 @@ def _size_table(study: Study, named: list[tuple[Result, list[Run], int]], task: 
                 Cell(short_time(latency), f"batch {batch}" if batch else ""),
             ]
         )
-    unknown = [variant["name"] for (variant, *_), row in zip(named, rows, strict=True) if row[-1].text == NONE]
+    unknown = [variant.name for (variant, *_), row in zip(named, rows, strict=True) if row[-1].text == NONE]
     why = "no latency, as none was recorded, or the frozen part of the model was not run again for scoring"
     return Table(columns, rows, [f"{listing(unknown)}: {why}."] if unknown else [])
 
@@ -66,7 +71,7 @@ def _batch_size(study: Study, variant: str) -> int | None:
     return recipes[name]["recipe"].get("scoring", {}).get("batch_size")
 
 
-def _cost_table(named: list[tuple[Result, list[Run], int]]) -> Table:
+def _cost_table(named: Named) -> Table:
     columns = [
         Column("variant", numeric=False),
         Column("steps", "Optimizer steps, mean over runs"),
@@ -94,7 +99,7 @@ def _cost_table(named: list[tuple[Result, list[Run], int]]) -> Table:
         )
         for run in runs:
             if (why := _unmeasured(run.result)) is not None:
-                reasons.setdefault(why, []).append(variant["name"])
+                reasons.setdefault(why, []).append(variant.name)
     notes = [f"{listing(list(dict.fromkeys(names)))}: no energy: {why}." for why, names in reasons.items()]
     return Table(columns, rows, notes)
 
@@ -107,8 +112,8 @@ def _unmeasured(result: Result) -> str | None:
     return UNMEASURED if energy is None else energy["source"] if energy["joules"] is None else None
 
 
-def _name(variant: Result, index: int) -> Cell:
-    return Cell(variant["name"], colour=None if variant["name"] == BASE else index % COLOURS)
+def _name(variant: VariantResult, index: int) -> Cell:
+    return Cell(variant.name, colour=None if variant.is_base else index % COLOURS)
 
 
 def _mean(runs: list[Run], get: Callable[[Result], float | None]) -> float | None:
@@ -132,7 +137,7 @@ def _work(hours: float, unit: str) -> str:
 
 
 def _seconds(result: Result) -> float | None:
-    """How long it took; of a stage, its training."""
+    """Read how long it took; of a stage, its training."""
     return result.get("seconds") or _maybe(result, lambda each: each["training"]["seconds"])
 
 

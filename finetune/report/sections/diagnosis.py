@@ -1,13 +1,15 @@
-"""What `finetune diagnose` has found, in words and in a table: on the page of its design, and in the terminal."""
+"""The diagnosis, in words and in a table: on the page of its design, and in the terminal."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from finetune.core.numbers import NONE, p_value
 from finetune.core.run_dir import read_json
+from finetune.metrics import unit
 from finetune.report.blocks import Block, Cell, Column, Section, Table, Text
-from finetune.report.reading import Study
-from finetune.report.units import NONE, p_value, unit
+from finetune.results.reading import Study
+from finetune.results.schema import Results
 
 Content = dict[str, Any]
 """Of `diagnosis.json`."""
@@ -34,10 +36,10 @@ WORDS = {
 }
 
 
-def section(study: Study, results: dict[str, Any]) -> Section | None:
-    """The diagnosis; None on the page of a study that is no such design."""
+def sections(study: Study, results: Results) -> list[Section]:
+    """The diagnosis; none on the page of a study that is no such design."""
     if not study.folder.diagnosis.exists():
-        return None
+        return []
     content = read_json(study.folder.diagnosis)
     blocks: list[Block] = [Text(text) for text in sentences(content)]
     found = content["decomposition"]
@@ -45,7 +47,7 @@ def section(study: Study, results: dict[str, Any]) -> Section | None:
         columns = [Column(name, about, numeric=name != "source") for name, about in HEADINGS.items()]
         cells = [[Cell(row[name]) for name in HEADINGS] for row in rows(content)]
         blocks.append(Table(columns, cells, [f"Method: {found['method']}."]))
-    return Section("diagnosis", "Where the spread comes from", [*blocks, Text(INTRO, "muted")])
+    return [Section("diagnosis", "Where the spread comes from", [*blocks, Text(INTRO, "muted")])]
 
 
 def rows(content: Content) -> list[dict[str, str]]:
@@ -98,7 +100,7 @@ def sentences(content: Content) -> list[str]:
 
 
 def _judged(content: Content) -> str:
-    """What the trial came to."""
+    """Say what the trial came to."""
     trial, shown = content["trial"], unit(content["metric"])
     before, after = trial["before"], trial["after"]
     ratio = "" if trial["sd_ratio"] is None else f", {trial['sd_ratio']:.2f} times"

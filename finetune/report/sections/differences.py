@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
+from finetune.core.numbers import MINUS, NONE, count, p_value
+from finetune.metrics import unit
 from finetune.report.blocks import Block, Cell, Column, Fold, Section, Table, Text, Tone
-from finetune.report.ranking import best_variant
-from finetune.report.units import MINUS, NONE, count, p_value, unit
-
-Results = dict[str, Any]
+from finetune.results.ranking import best_variant
+from finetune.results.reading import Study
+from finetune.results.schema import PairResult, Results
 
 INTRO = (
     "Left minus right, over new seeds and new examples. A difference counts as decided when its interval excludes zero "
@@ -30,33 +31,31 @@ TONES: dict[str, Tone] = {
 }
 
 
-def section(results: Results) -> Section:
+def sections(study: Study, results: Results) -> list[Section]:
     """Headline metrics open, the other metrics and the spreads folded."""
-    headline, other = (
-        [row for row in results["comparisons"] if row["family"] == family] for family in ("headline", "other")
-    )
+    headline, other = ([row for row in results.comparisons if row.family == family] for family in ("headline", "other"))
     if not headline:
-        return Section("differences", "Differences", [Text("There is no second variant to compare with.", "muted")])
+        return [Section("differences", "Differences", [Text("There is no second variant to compare with.", "muted")])]
     blocks: list[Block] = [Text(INTRO, "muted"), *_open(results, headline)]
-    spreads = [row for row in headline if row["p_spread"] is not None]
+    spreads = [row for row in headline if row.p_spread is not None]
     if spreads:
         blocks.append(Fold("Whose seeds scatter more", [Text(SPREAD_INTRO, "muted"), _spreads(spreads)]))
     if other:
         blocks.append(Fold("Differences on the other metrics", [_means(other)]))
-    return Section("differences", "Differences", blocks)
+    return [Section("differences", "Differences", blocks)]
 
 
-def _open(results: Results, rows: list[Results]) -> list[Block]:
+def _open(results: Results, rows: Sequence[PairResult]) -> list[Block]:
     """All differences; where they are many, those of the variant with the best score, and the others folded."""
     best = best_variant(results)
     if len(rows) <= MANY or best is None:
         return [_means(rows)]
-    own = [row for row in rows if best["name"] in (row["left"], row["right"])]
+    own = [row for row in rows if best.name in (row.left, row.right)]
     others = [row for row in rows if row not in own]
-    return [_means(own), Fold(f"The {len(others)} differences without {best['name']}", [_means(others)])]
+    return [_means(own), Fold(f"The {len(others)} differences without {best.name}", [_means(others)])]
 
 
-def _means(rows: list[Results]) -> Table:
+def _means(rows: Sequence[PairResult]) -> Table:
     columns = [
         Column("left against right", numeric=False),
         Column("metric", numeric=False),
@@ -70,30 +69,30 @@ def _means(rows: list[Results]) -> Table:
     ]
     notes: dict[str, list[str]] = {}
     for row in rows:
-        if row["reason"]:
-            notes.setdefault(row["reason"], []).append(_pair(row))
+        if row.reason:
+            notes.setdefault(row.reason, []).append(_pair(row))
     said = [f"{', '.join(dict.fromkeys(names))}: {reason}." for reason, names in notes.items()]
     return Table(columns, [_mean_row(row) for row in rows], said)
 
 
-def _mean_row(row: Results) -> list[Cell]:
-    metric, wins = unit(row["metric"]), row["probability_of_improvement"]
-    lowest, bounds = row["p_permutation_smallest"], row["probability_of_improvement_ci"]
-    seen = metric.gap(row["detectable"]).removeprefix("+")
+def _mean_row(row: PairResult) -> list[Cell]:
+    metric, wins = unit(row.metric), row.probability_of_improvement
+    lowest, bounds = row.p_permutation_smallest, row.probability_of_improvement_ci
+    seen = metric.gap(row.detectable).removeprefix("+")
     return [
-        Cell(_pair(row), about=(row["left"], row["right"])),
-        Cell(f"{metric.label} on {row['task']}"),
-        Cell(metric.gap(row["difference"])),
-        Cell(metric.interval(row["ci"], signed=True)),
-        Cell(p_value(row["p_value_adjusted"])),
-        Cell(p_value(row["p_permutation"]), "" if lowest is None else f"lowest {p_value(lowest)}"),
+        Cell(_pair(row), about=(row.left, row.right)),
+        Cell(f"{metric.label} on {row.task}"),
+        Cell(metric.gap(row.difference)),
+        Cell(metric.interval(row.ci, signed=True)),
+        Cell(p_value(row.p_value_adjusted)),
+        Cell(p_value(row.p_permutation), "" if lowest is None else f"lowest {p_value(lowest)}"),
         Cell(NONE if wins is None else f"{wins:.2f}", "" if bounds is None else f"[{bounds[0]:.2f}, {bounds[1]:.2f}]"),
         Cell(seen),
-        _verdict(row, row["verdict"]),
+        _verdict(row, row.verdict),
     ]
 
 
-def _spreads(rows: list[Results]) -> Table:
+def _spreads(rows: Sequence[PairResult]) -> Table:
     columns = [
         Column("left against right", numeric=False),
         Column("metric", numeric=False),
@@ -105,24 +104,24 @@ def _spreads(rows: list[Results]) -> Table:
     ]
     cells = []
     for row in rows:
-        ratio, bounds = row["sd_ratio"], row["sd_ratio_ci"]
+        ratio, bounds = row.sd_ratio, row.sd_ratio_ci
         cells.append(
             [
-                Cell(_pair(row), about=(row["left"], row["right"])),
-                Cell(f"{unit(row['metric']).label} on {row['task']}"),
+                Cell(_pair(row), about=(row.left, row.right)),
+                Cell(f"{unit(row.metric).label} on {row.task}"),
                 Cell(NONE if ratio is None else f"{ratio:.2f}"),
                 Cell(NONE if bounds is None else f"[{bounds[0]:.2f}, {bounds[1]:.2f}]"),
-                Cell(p_value(row["p_spread_adjusted"])),
-                Cell(count(row["n"])),
-                _verdict(row, row["spread_verdict"]),
+                Cell(p_value(row.p_spread_adjusted)),
+                Cell(count(row.n)),
+                _verdict(row, row.spread_verdict),
             ]
         )
     return Table(columns, cells)
 
 
-def _pair(row: Results) -> str:
-    return f"{row['left']} {MINUS} {row['right']}"
+def _pair(row: PairResult) -> str:
+    return f"{row.left} {MINUS} {row.right}"
 
 
-def _verdict(row: Results, word: str) -> Cell:
-    return Cell(word if word == "undecided" else f"{row['left']} is {word}", tone=TONES[word])
+def _verdict(row: PairResult, word: str) -> Cell:
+    return Cell(word if word == "undecided" else f"{row.left} is {word}", tone=TONES[word])

@@ -5,24 +5,22 @@ Seeds that agree in domain may differ widely out of it (McCoy, Min and Linzen 20
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from markupsafe import Markup
 
-from finetune import stats
-from finetune.core.run_dir import BASE, FAILED
-from finetune.report.blocks import Block, Cell, Column, Panels, Section, Table, Text
+from finetune.core.numbers import NONE
+from finetune.core.run_dir import FAILED
+from finetune.metrics import unit
+from finetune.metrics.unit import Unit
+from finetune.report.blocks import Block, Cell, Column, Panels, Section, Table, Text, Tone
 from finetune.report.drawing.panels import LEFT, RIGHT, Axis, frame, linear
 from finetune.report.drawing.plots import COLOURS, fit
 from finetune.report.drawing.svg import Scale, cross, polyline, tag
-from finetune.report.reading import Study
-from finetune.report.units import NONE, Unit, unit
-
-Results = dict[str, Any]
-
-IN_DOMAIN = "test"
-"""The split that comes from the training data's own source."""
+from finetune.results.domains import domains_of, shifts_of
+from finetune.results.reading import Study
+from finetune.results.schema import EvaluationSet, Results, RunResult, VariantResult
+from finetune.stats import Estimate
 
 MOST = 6
 """Tasks that a drawing has room for."""
@@ -37,62 +35,28 @@ METHODS = [
 """(term, sentence) pairs for the section on methods."""
 
 
-def shifts_of(results: Results) -> list[Results]:
-    """Each variant on each task of other data, held against the in-domain task; empty where either is missing.
-
-    ``drop`` is an estimate over the seeds that have both scores, in the headline metric's unit, positive for a loss.
-    """
-    inside, shifted = _tasks(results)
+def sections(study: Study, results: Results) -> list[Section]:
+    """Scores, drops and spreads by task, and a line per seed; none where there is one kind of data only."""
+    inside, shifted = domains_of(results)
     if inside is None:
         return []
-    return [_shift(variant, inside, task, results["level"]) for task in shifted for variant in results["variants"]]
-
-
-def _tasks(results: Results) -> tuple[Results | None, list[Results]]:
-    """The in-domain task, and those that have the same headline metric on other data."""
-    inside = next((task for task in results["tasks"] if task["split"] == IN_DOMAIN), None)
-    if inside is None:
-        return None, []
-    others = [task for task in results["tasks"] if task["split"] != IN_DOMAIN and task["metric"] == inside["metric"]]
-    return (inside, others) if others else (None, [])
-
-
-def _shift(variant: Results, inside: Results, task: Results, level: float) -> Results:
-    metric, sign = inside["metric"], 1 if inside["higher_is_better"] else -1
-    home, away = f"{inside['name']}/{metric}", f"{task['name']}/{metric}"
-    scores = [run["scores"] for run in variant["runs"]]
-    drops = [sign * (score[home] - score[away]) for score in scores if home in score and away in score]
-    return {
-        "variant": variant["name"],
-        "in_domain": inside["name"],
-        "shifted": task["name"],
-        "metric": metric,
-        "drop": asdict(stats.estimate(drops, level)),
-    }
-
-
-def section(study: Study, results: Results) -> Section | None:
-    """Scores, drops and spreads by task, and a line per seed; None where there is one kind of data only."""
-    inside, shifted = _tasks(results)
-    if inside is None:
-        return None
-    tasks, metric = [inside, *shifted], unit(inside["metric"])
+    tasks, metric = [inside, *shifted], unit(inside.metric)
     intro = (
-        f"The same task on data that training came from ({inside['name']}) and on other data. Seeds that agree on the "
+        f"The same task on data that training came from ({inside.name}) and on other data. Seeds that agree on the "
         "one may part on the other, so look at the spread as well as at the drop. SDs of sets of different sizes "
         "compare only without test-set noise."
     )
     blocks: list[Block] = [Text(intro, "muted"), _table(results, tasks, metric)]
-    drawn = [variant for variant in results["variants"] if variant["name"] != BASE]
+    drawn = [variant for variant in results.variants if not variant.is_base]
     panels = _panels(drawn, tasks[:MOST], metric)
     if panels:
         first = "" if len(tasks) <= MOST else f" The first {MOST} of {len(tasks)} tasks are drawn."
         caption = f"A line is a seed, from task to task; a cross a failed run; a thick stroke the mean.{first}"
         blocks.append(Panels(panels, caption))
-    return Section("domains", "In-domain against shifted", blocks)
+    return [Section("domains", "In-domain against shifted", blocks)]
 
 
-def _table(results: Results, tasks: list[Results], metric: Unit) -> Table:
+def _table(results: Results, tasks: Sequence[EvaluationSet], metric: Unit) -> Table:
     columns = [
         Column("variant", numeric=False),
         Column("data", numeric=False),
@@ -103,44 +67,42 @@ def _table(results: Results, tasks: list[Results], metric: Unit) -> Table:
         Column("lowest", "The worst seed's score"),
         Column("highest"),
     ]
-    drops = {(shift["variant"], shift["shifted"]): shift["drop"] for shift in shifts_of(results)}
+    drops = {(shift.variant, shift.shifted): shift.drop for shift in shifts_of(results)}
     rows = [
-        _row(variant, index, task, metric, drops.get((variant["name"], task["name"])))
-        for index, variant in enumerate(results["variants"])
+        _row(variant, index, task, metric, drops.get((variant.name, task.name)))
+        for index, variant in enumerate(results.variants)
         for task in tasks
     ]
     return Table(columns, rows)
 
 
-def _row(variant: Results, index: int, task: Results, metric: Unit, drop: Results | None) -> list[Cell]:
-    found = variant["estimates"][f"{task['name']}/{task['metric']}"]
+def _row(variant: VariantResult, index: int, task: EvaluationSet, metric: Unit, drop: Estimate | None) -> list[Cell]:
+    found = variant.estimates[task.key]
     dropped = Cell(NONE)
     if drop is not None:
-        low, high = drop["ci"] or (0.0, 0.0)
-        tone: Any = "bad" if low > 0 else "good" if high < 0 else ""
-        dropped = Cell(metric.number(drop["mean"], signed=True), _interval(metric, drop["ci"], signed=True), tone)
+        low, high = drop.ci or (0.0, 0.0)
+        tone: Tone = "bad" if low > 0 else "good" if high < 0 else ""
+        dropped = Cell(metric.number(drop.mean, signed=True), _interval(metric, drop.ci, signed=True), tone)
     return [
-        Cell(variant["name"], colour=None if variant["name"] == BASE else index % COLOURS),
-        Cell(task["name"]),
-        Cell(metric.number(found["mean"]), _interval(metric, found["ci"])),
+        Cell(variant.name, colour=None if variant.is_base else index % COLOURS),
+        Cell(task.name),
+        Cell(metric.number(found.mean), _interval(metric, found.ci)),
         dropped,
-        Cell(metric.number(found["sd"], more=1), _interval(metric, found["sd_ci"], more=1)),
-        Cell(metric.number(found["sd_corrected"], more=1), _interval(metric, found.get("sd_corrected_ci"), more=1)),
-        Cell(metric.number(found["min"])),
-        Cell(metric.number(found["max"])),
+        Cell(metric.number(found.sd, more=1), _interval(metric, found.sd_ci, more=1)),
+        Cell(metric.number(found.sd_corrected, more=1), _interval(metric, found.sd_corrected_ci, more=1)),
+        Cell(metric.number(found.min)),
+        Cell(metric.number(found.max)),
     ]
 
 
-def _interval(metric: Unit, bounds: Any, signed: bool = False, more: int = 0) -> str:
+def _interval(metric: Unit, bounds: Iterable[float] | None, signed: bool = False, more: int = 0) -> str:
     return f"[{', '.join(metric.number(bound, more, signed) for bound in bounds)}]" if bounds else ""
 
 
-def _panels(variants: list[Results], tasks: list[Results], metric: Unit) -> list[Markup]:
+def _panels(variants: Sequence[VariantResult], tasks: Sequence[EvaluationSet], metric: Unit) -> list[Markup]:
     """A panel per variant, all on one vertical scale."""
-    keys = [f"{task['name']}/{task['metric']}" for task in tasks]
-    scores = [
-        run["scores"][key] for variant in variants for run in variant["runs"] for key in keys if key in run["scores"]
-    ]
+    keys = [task.key for task in tasks]
+    scores = [run.scores[key] for variant in variants for run in variant.runs for key in keys if key in run.scores]
     if not scores:
         return []
     low, high = min(scores) * metric.scale, max(scores) * metric.scale
@@ -149,36 +111,34 @@ def _panels(variants: list[Results], tasks: list[Results], metric: Unit) -> list
     gap = (RIGHT - LEFT) / len(tasks)
     x = Axis(
         Scale(0, len(tasks) - 1, LEFT + gap / 2, RIGHT - gap / 2),
-        [(place, fit(task["name"], int(gap / 7))) for place, task in enumerate(tasks)],
+        [(place, fit(task.name, int(gap / 7))) for place, task in enumerate(tasks)],
     )
     return [_panel(variant, index % COLOURS, keys, metric, x, y) for index, variant in enumerate(variants)]
 
 
-def _panel(variant: Results, colour: int, keys: list[str], metric: Unit, x: Axis, y: Axis) -> Markup:
+def _panel(variant: VariantResult, colour: int, keys: list[str], metric: Unit, x: Axis, y: Axis) -> Markup:
     parts = []
-    for run in variant["runs"]:
-        places = [
-            (x(place), y(run["scores"][key] * metric.scale)) for place, key in enumerate(keys) if key in run["scores"]
-        ]
+    for run in variant.runs:
+        places = [(x(place), y(run.scores[key] * metric.scale)) for place, key in enumerate(keys) if key in run.scores]
         if places:
-            parts.append(_seed(variant["name"], run, places, keys, metric))
+            parts.append(_seed(variant.name, run, places, keys, metric))
     for place, key in enumerate(keys):
-        mean = variant["estimates"][key]["mean"]
+        mean = variant.estimates[key].mean
         if mean is not None:
             height = y(mean * metric.scale)
             parts.append(tag("line", x1=x(place) - 12, x2=x(place) + 12, y1=height, y2=height, class_="mean"))
-    label = f"{metric.label} of {variant['name']} by task, {len(variant['runs'])} seeds"
-    return frame(variant["name"], label, x, y, parts, f"c{colour}")
+    label = f"{metric.label} of {variant.name} by task, {len(variant.runs)} seeds"
+    return frame(variant.name, label, x, y, parts, f"c{colour}")
 
 
-def _seed(variant: str, run: Results, places: list[tuple[float, float]], keys: list[str], metric: Unit) -> Markup:
+def _seed(variant: str, run: RunResult, places: list[tuple[float, float]], keys: list[str], metric: Unit) -> Markup:
     """One seed's line from task to task."""
-    scores = ", ".join(f"{metric.value(run['scores'].get(key))} on {key.partition('/')[0]}" for key in keys)
-    title = f"{variant}, seed {run['seed']}: {scores}"
+    scores = ", ".join(f"{metric.value(run.scores.get(key))} on {key.partition('/')[0]}" for key in keys)
+    title = f"{variant}, seed {run.seed}: {scores}"
     parts = [tag("title", title), polyline(places, "curve")]
     for at, height in places:
-        if run["status"] in FAILED:
-            parts.append(cross(at, height, f"{title} ({run['status']})", size=3.5))
+        if run.status in FAILED:
+            parts.append(cross(at, height, f"{title} ({run.status})", size=3.5))
         else:
             parts.append(tag("circle", cx=at, cy=height, r=2.6, class_="dot"))
     return tag("g", *parts)

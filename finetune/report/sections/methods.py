@@ -1,12 +1,13 @@
-"""How each number of a report was computed, in words, for its reader."""
+"""Methods: how each number of a report was computed, in words, for its reader."""
 
 from __future__ import annotations
 
 from finetune import stats
+from finetune.core.numbers import MINUS
 from finetune.report.blocks import Bullets, Section
-from finetune.report.reading import Study
-from finetune.report.sections import calibration, domains, training
-from finetune.report.units import MINUS
+from finetune.report.sections import calibration, domains, overfitting
+from finetune.results.reading import Study
+from finetune.results.schema import Results
 
 INTERVAL = (
     "Interval of the mean over seeds, 95 %: Student's t below ten seeds, an expanded BCa bootstrap from ten on. It "
@@ -49,8 +50,8 @@ FAILED = (
 )
 
 
-def method_section(study: Study) -> Section:
-    """What varied between seeds, and the method behind every column."""
+def sections(study: Study, results: Results) -> list[Section]:
+    """Say what varied between seeds, and give the method behind every column."""
     varied = ", ".join(study.vary) or "nothing"
     interval = INTERVAL if study.until is None else INTERVAL_UNTIL
     items = [
@@ -66,6 +67,6 @@ def method_section(study: Study) -> Section:
         ("Stability", stats.STABILITY_RULE),
         *calibration.METHODS,
         *domains.METHODS,
-        *training.METHODS,
+        *overfitting.METHODS,
     ]
-    return Section("methods", "How each number was computed", [Bullets(items)])
+    return [Section("methods", "How each number was computed", [Bullets(items)])]

@@ -1,23 +1,24 @@
-"""What was got wrong: which labels are taken for which, and the examples that most seeds of most variants fail."""
+"""Mistakes: which labels are taken for which, and the examples that most seeds of most variants fail."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from finetune.core.answers import EXCLUSIVE, NAMED
+from finetune.core.numbers import NONE
+from finetune.metrics import unit
+from finetune.metrics.unit import Unit
 from finetune.report.blocks import Block, Cell, Column, Fold, Panels, Section, Table, Text
-from finetune.report.drawing.confusion import Confusion, confusion, label_table, matrix, pair_table
+from finetune.report.drawing.confusion import label_table, matrix, pair_table
 from finetune.report.drawing.plots import COLOURS
-from finetune.report.reading import Run, Study
-from finetune.report.units import NONE, Unit, unit
-
-Results = dict[str, Any]
+from finetune.results.mistakes import Answers, answers_of, hardest
+from finetune.results.reading import Study
+from finetune.results.schema import Results
 
 MOST_LABELS = 12
 """Labels that a matrix has room for; of more, the pairs that are most often confused are listed instead."""
@@ -25,81 +26,25 @@ MOST_LABELS = 12
 MOST_CELLS = 400
 """Cells drawn for one task: of many labels, only the best variants' matrices are."""
 
-MOST_EXAMPLES = 20
-"""Examples listed for one task."""
-
 MOST_CHARACTERS = 200
 """Characters shown of a text."""
-
-TEXTS = ("prediction", "reference")
 
 RIGHT = Unit("right", scale=100, decimals=0, suffix="%")
 
 
-@dataclass(frozen=True, eq=False)
-class Answers:
-    """What the runs of a variant answered to the n examples of a task, in order of their numbers."""
-
-    variant: str
-    colour: int
-    stored: list[pa.Table]
-    """Each run's prediction store; `prediction` and `reference` are dictionaries."""
-    labels: tuple[str, ...]
-    """Of a classification, else empty."""
-
-    @property
-    def score(self) -> NDArray[np.float64]:
-        """(n,) mean over runs of the examples' own scores: for labels the share of runs that are right."""
-        return np.mean([table["score"].to_numpy() for table in self.stored], axis=0)
-
-    @property
-    def confusion(self) -> Confusion:
-        pairs = [tuple(table[name].combine_chunks() for name in TEXTS) for table in self.stored]
-        return confusion(self.variant, self.colour, self.labels, [(true, said) for said, true in pairs])
-
-    def said(self, row: int) -> list[str]:
-        """What each run answered to the example in ``row``."""
-        return [table["prediction"][row].as_py() for table in self.stored]
-
-
-def section(study: Study, results: Results) -> Section | None:
-    """Confusions and hardest examples of every task, the first one's open; None where no run has predictions."""
+def sections(study: Study, results: Results) -> list[Section]:
+    """Confusions and hardest examples of every task, the first one's open; none where no run has predictions."""
     blocks: list[Block] = []
-    for task in results["tasks"]:
+    colours = {name: index % COLOURS for index, name in enumerate(study.variants)}
+    for task in results.tasks:
         found = answers_of(study, results, task)
         if found:
-            parts = [*_confusions(found, task["name"]), _hardest(study, found, task["name"])]
-            blocks += parts if not blocks else [Fold(f"Mistakes on {task['name']}", parts)]
-    return Section("mistakes", "What was got wrong", blocks) if blocks else None
+            parts = [*_confusions(found, task.name, colours), _hardest(study, found, task.name)]
+            blocks += parts if not blocks else [Fold(f"Mistakes on {task.name}", parts)]
+    return [Section("mistakes", "What was got wrong", blocks)] if blocks else []
 
 
-def answers_of(study: Study, results: Results, task: Results) -> list[Answers]:
-    """What each variant answered, the one with the best mean score first.
-
-    Failed runs that were scored are in it. Runs that scored other rows than the first one's are not, unless each seed
-    has a split of its own.
-    """
-    key, sign = f"{task['name']}/{task['metric']}", -1 if task["higher_is_better"] else 1
-    means = {each["name"]: each["estimates"][key]["mean"] for each in results["variants"]}
-    found: list[Answers] = []
-    for colour, (name, runs) in enumerate(study.variants.items()):
-        stored = [table for run in runs if (table := _stored(run, task["name"])) is not None]
-        if stored and "split" not in study.vary:
-            rows = (found[0].stored if found else stored)[0]["example"]
-            stored = [table for table in stored if table["example"].equals(rows)]
-        if stored:
-            labels = json.loads((stored[0].schema.metadata or {}).get(b"labels", b"[]"))
-            found.append(Answers(name, colour, stored, tuple(labels)))
-    return sorted(found, key=lambda each: np.inf if means[each.variant] is None else sign * means[each.variant])
-
-
-def _stored(run: Run, task: str) -> pa.Table | None:
-    """What a run has predicted; None without a number for every example, as where a model has diverged."""
-    table = run.predictions(task, ["score", *TEXTS], TEXTS)
-    return table if table is not None and len(table) and np.isfinite(table["score"].to_numpy()).all() else None
-
-
-def _confusions(found: list[Answers], task: str) -> list[Block]:
+def _confusions(found: list[Answers], task: str, colours: Mapping[str, int]) -> list[Block]:
     """Of a classification, which labels are taken for which."""
     labels = found[0].labels
     if not labels:
@@ -116,7 +61,8 @@ def _confusions(found: list[Answers], task: str) -> list[Block]:
     )
     if len(every) > room:
         caption += f" Of {len(every)} variants only those with the best scores are drawn."
-    return [Panels([matrix(each, f"{each.variant} on {task}", COLOURS) for each in every[:room]], caption), by_label]
+    drawn = [matrix(each, f"{each.variant} on {task}", colours[each.variant]) for each in every[:room]]
+    return [Panels(drawn, caption), by_label]
 
 
 def _hardest(study: Study, found: list[Answers], task: str) -> Block:
@@ -124,8 +70,7 @@ def _hardest(study: Study, found: list[Answers], task: str) -> Block:
     if "split" in study.vary:
         why = "Each seed has its own held-out examples, so none of them was scored by all."
         return Fold(title, [Text(why, "muted")])
-    known: Results = next((each for each in study.data.get("tasks", []) if each["name"] == task), {})
-    metric, right_or_wrong = known.get("example_score", "rouge_l"), bool(found[0].labels)
+    metric, right_or_wrong = study.facts(task).get("example_score", "rouge_l"), found[0].answer in EXCLUSIVE
     means = np.stack([answers.score for answers in found])
     rows = hardest(-means if metric == "loss" else means, right_or_wrong)
     if not len(rows):
@@ -133,18 +78,6 @@ def _hardest(study: Study, found: list[Answers], task: str) -> Block:
     said = "Wrong in more than half of the runs of more than half of the variants" if right_or_wrong else "Worst scores"
     intro = Text(f"{said}; the worst by the mean over variants first.", "muted")
     return Fold(title, [intro, _example_table(study, found, task, rows, RIGHT if right_or_wrong else unit(metric))])
-
-
-def hardest(means: NDArray[np.float64], right_or_wrong: bool) -> NDArray[np.int64]:
-    """Rows of the examples with the lowest mean over variants, the worst first, at most :data:`MOST_EXAMPLES`.
-
-    ``means`` (variants, examples) over runs; more is better. Where an answer is ``right_or_wrong``, only of examples
-    that more than half of the variants get wrong in more than half of their runs.
-    """
-    order = np.argsort(means.mean(axis=0), kind="stable")
-    if right_or_wrong:
-        order = order[((means < 0.5).sum(axis=0) > len(means) / 2)[order]]
-    return order[:MOST_EXAMPLES]
 
 
 def _example_table(study: Study, found: list[Answers], task: str, rows: NDArray[np.int64], shown: Unit) -> Table:
@@ -155,7 +88,8 @@ def _example_table(study: Study, found: list[Answers], task: str, rows: NDArray[
         {} if kept is None else {each["example"]: each for each in kept.take(_places(kept, first, rows)).to_pylist()}
     )
     # A label is no text to be kept to oneself; where nothing is answered (language modelling), nothing is wanted.
-    answers = any(first["reference"].combine_chunks().dictionary.to_pylist()) and bool(found[0].labels or not withheld)
+    told = found[0].answer in NAMED or not withheld
+    answers = told and any(first["reference"].combine_chunks().dictionary.to_pylist())
     columns = [Column("example", "Its number in the tables of predictions/ and examples/; under it its group, if any")]
     if about and not withheld:
         columns.append(Column("text", numeric=False))
@@ -180,7 +114,7 @@ def _places(kept: pa.Table, stored: pa.Table, rows: NDArray[np.int64]) -> NDArra
 
 
 def _answer_cells(found: list[Answers], row: int, wanted: str) -> list[Cell]:
-    """What was wanted, and what the runs said most often instead; of equally many, the first in the alphabet."""
+    """Show what was wanted, and what the runs said most often instead; of equally many, the first in the alphabet."""
     said = [text for answers in found for text in answers.said(row)]
     counts = Counter(text for text in said if text != wanted)
     if not counts:

@@ -1,1 +1,1 @@
-"""How peft's methods are used. Its modules need torch and peft, and the strategy imports them late."""
+"""The use of peft's methods. Its modules need torch and peft, and the strategy imports them late."""

@@ -26,8 +26,8 @@ KEPT = "kept"
 
 
 class Allocation(Strategy):
-    """What AdaLoRA does from step to step, for one run: a rank is weighed against those of all other layers. Its
-    options are those of peft's that the recipe gives."""
+    """The allocation of ranks by AdaLoRA from step to step, for one run: a rank is weighed against those of all other
+    layers. Its options are those of peft's that the recipe gives."""
 
     name: ClassVar[str] = "adapter"
 
@@ -45,7 +45,8 @@ class Allocation(Strategy):
         self.config.total_step = steps
         self.config.tinit = self.options.get("tinit", round(WARMUP * steps))
         self.config.tfinal = self.options.get("tfinal", round(FINAL * steps))
-        if self.config.tinit + self.config.tfinal >= steps:
+        # peft weighs ranks until the step before the last phase, and takes them away by what it has weighed.
+        if max(self.config.tinit, 1) + self.config.tfinal >= steps:
             given = f"tinit {self.config.tinit} and tfinal {self.config.tfinal}"
             raise FinetuneError(f"AdaLoRA's {given} leave none of {steps} steps for taking ranks away")
 
@@ -86,5 +87,5 @@ class Allocation(Strategy):
 
 
 def _from_orthogonal(rows: torch.Tensor) -> torch.Tensor:
-    """How far ``rows`` (r, any) are from orthonormal: the Frobenius norm of what their products miss."""
+    """Compute how far ``rows`` (r, any) are from orthonormal: the Frobenius norm of what their products miss."""
     return torch.linalg.matrix_norm(rows @ rows.T - torch.eye(len(rows), device=rows.device, dtype=rows.dtype))

@@ -1,4 +1,4 @@
-"""What a saved adapter with a new head needs beside it: the base model with that head's configuration.
+"""Writes the base model that a saved adapter with a new head needs beside it, with that head's configuration.
 
 peft loads the base model before the adapter, with as many labels as the base model's own configuration has, and no
 padding token where that has none. So a folder beside the adapter has the right configuration, and links to the base

@@ -1,5 +1,5 @@
-"""What peft can do, found in peft itself: methods by their names, and options by peft's own config classes, so that a
-new release brings its methods along.
+"""peft's methods, found in peft itself: methods by their names, and options by peft's own config classes, so that a new
+release brings its methods along.
 
 Values of options are checked against the types that the config classes declare; what goes beyond types, peft says.
 """
@@ -84,33 +84,33 @@ class Method:
 
     @cached_property
     def fields(self) -> dict[str, dataclasses.Field[Any]]:
-        """peft's options for it."""
+        """Give peft's options for it."""
         return {field.name: field for field in dataclasses.fields(self.config) if field.init}
 
     @cached_property
     def hints(self) -> dict[str, Any]:
-        """Their types."""
+        """Give the options' types."""
         return typing.get_type_hints(self.config)
 
     @property
     def prompts(self) -> bool:
-        """Whether it adds virtual tokens instead of changing layers."""
+        """Tell whether it adds virtual tokens instead of changing layers."""
         return "num_virtual_tokens" in self.fields
 
     @property
     def options(self) -> list[str]:
-        """Names of the options that a recipe may give."""
+        """Name the options that a recipe may give."""
         return sorted(name for name in self.fields if name not in OURS and not name.startswith(UNUSED))
 
     def option(self, kind: Literal["rank", "alpha", "dropout"]) -> str | None:
-        """What peft calls the rank, the scale or the dropout here, if there is such a thing."""
+        """Give peft's name of the rank, the scale or the dropout here; None where there is no such option."""
         own = [f"{self.name}_{kind}", f"lora_{kind}", kind]
         choices = {"rank": ["target_r", "r"], "alpha": own, "dropout": own}[kind]
         return next((name for name in choices if name in self.fields), None)
 
 
 def find(word: str, at: str) -> Method:
-    """The method that ``word`` names; :class:`InputError` at recipe path ``at`` when there is none."""
+    """Find the method that ``word`` names; :class:`InputError` at recipe path ``at`` when there is none."""
     names = {kind.value.lower(): config for kind, config in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
     name, preset = ALIASES.get(word, (word, {}))
     if name in REFUSED:
@@ -122,7 +122,8 @@ def find(word: str, at: str) -> Method:
 
 
 def checked(method: Method, options: Mapping[str, Any], at: str) -> dict[str, Any]:
-    """``options`` as peft's config class takes them; :class:`InputError` with every key or value that it does not."""
+    """Check ``options`` against peft's config class; :class:`InputError` with every key or value that it does not
+    take."""
     problems, found = [], {}
     for key, value in options.items():
         path = f"{at}.{key}"
@@ -149,31 +150,32 @@ def checked(method: Method, options: Mapping[str, Any], at: str) -> dict[str, An
 
 
 def named_option(message: str, options: Iterable[str]) -> str | None:
-    """The recipe path of the option that peft's ``message`` is about, if it names one."""
+    """Give the recipe path of the option that peft's ``message`` is about, if it names one."""
     said = [key for key in options if key in message]
     return f"strategy.options.{max(said, key=len)}" if said else None
 
 
 def _meaning(field: dataclasses.Field[Any]) -> str:
-    """The first sentence of what peft says about an option, without its links."""
+    """Read the first sentence of what peft says about an option, without its links."""
     return re.sub(r"<[^>]*>", "", field.metadata.get("help", "")).partition(". ")[0]
 
 
 def _choices(hint: Any) -> list[Any]:
-    """The types or values that a type is a choice of."""
+    """List the types or values that a type is a choice of."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType, Literal):
         return [choice for part in typing.get_args(hint) for choice in _choices(part)]
     return [hint]
 
 
 def _is_pattern(value: Any, hint: Any) -> bool:
-    """Whether one of the texts to choose from has a gap that ``value`` fills, as in `pissa_niter_[number of iters]`."""
+    """Tell whether ``value`` fills the gap in one of the texts to choose from, as in `pissa_niter_[number of
+    iters]`."""
     patterns = [choice.partition("[")[0] for choice in _choices(hint) if isinstance(choice, str) and "[" in choice]
     return isinstance(value, str) and value.startswith(tuple(patterns))
 
 
 def _plainly(hint: Any) -> str:
-    """A type in words."""
+    """Name a type in words."""
     words = []
     for choice in _choices(hint):
         if choice is type(None):

@@ -25,7 +25,7 @@ SCANNED = ("dt_proj",)
 def places_of(
     method: str, model: PreTrainedModel, heads: Sequence[str], targets: str | Sequence[str] | None
 ) -> list[str] | None:
-    """Full names of the layers for ``method``, peft's name of it; None: peft knows.
+    """Find the full names of layers for ``method``, peft's name of it; None: peft knows.
 
     Never of the head, which learns as a whole, nor the output layer. Raises :class:`InputError` when a target matches
     nothing.
@@ -54,14 +54,14 @@ def places_of(
 
 
 def passed_by(model: PreTrainedModel) -> list[str]:
-    """Layers whose weights a model uses without running them: an adapter there would learn nothing."""
+    """Find the layers whose weights a model uses without running them: an adapter there would learn nothing."""
     layers = PASSED_BY if getattr(model.config, "model_type", None) in STATE_SPACE else SCANNED
     blocks = [name for name, module in model.named_modules() if hasattr(module, "A_log")]
     return [f"{block}.{layer}" for block in blocks for layer in layers if hasattr(model.get_submodule(block), layer)]
 
 
 def linear(model: PreTrainedModel) -> list[str]:
-    """All linear layers but the output layer of a language model, sorted."""
+    """Find all linear layers but the output layer of a language model, sorted."""
     output = model.get_output_embeddings()
     return sorted(
         name
@@ -71,7 +71,7 @@ def linear(model: PreTrainedModel) -> list[str]:
 
 
 def norms(model: PreTrainedModel) -> list[str]:
-    """All normalisation layers, sorted: architectures bring their own, which all have the word in their name."""
+    """Find all normalisation layers, sorted: architectures bring their own, which all have the word in their name."""
     return sorted(
         name
         for name, module in model.named_modules()
@@ -80,8 +80,8 @@ def norms(model: PreTrainedModel) -> list[str]:
 
 
 def outermost(model: torch.nn.Module, head: Collection[str]) -> list[str]:
-    """The largest modules that are made of parameters in ``head`` alone, sorted: peft, which knows the usual names of
-    heads, saves them whole, and cannot load what is saved in parts as well."""
+    """Find the largest modules that are made of parameters in ``head`` alone, sorted: peft, which knows the usual names
+    of heads, saves them whole, and cannot load what is saved in parts as well."""
     found = {name.rpartition(".")[0] for name in head}
     for name in sorted(found):
         while parent := name.rpartition(".")[0]:
@@ -95,5 +95,5 @@ def outermost(model: torch.nn.Module, head: Collection[str]) -> list[str]:
 
 
 def inside(name: str, modules: Sequence[str]) -> bool:
-    """Whether ``name`` is one of ``modules``, or a part of one."""
+    """Tell whether ``name`` is one of ``modules``, or a part of one."""
     return any(name == module or name.startswith(f"{module}.") for module in modules)

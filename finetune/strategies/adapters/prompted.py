@@ -30,7 +30,8 @@ TASKS = {"SequenceClassification": "SEQ_CLS", "TokenClassification": "TOKEN_CLS"
 
 
 def completed(model: Any, config: Any) -> Any:
-    """peft's ``config`` with what it does not find out itself; :class:`InputError` when ``model`` cannot have it."""
+    """Complete peft's ``config`` with what it does not find out itself; :class:`InputError` when ``model`` cannot have
+    it."""
     kind, architecture = config.peft_type, type(model).__name__
     if kind not in EMBEDDED + CACHED:
         raise bad_input("strategy.method", f"virtual tokens of peft's kind {kind} are unknown here", "use prefix")
@@ -63,7 +64,7 @@ class Prompted(peft.PeftModel):
         return self.prompt_encoder[self.active_adapter]
 
     def prompts(self, rows: int) -> torch.Tensor:
-        """Embeddings of the virtual tokens for each of ``rows``: (N, V, D)."""
+        """Compute the embeddings of the virtual tokens for each of ``rows``: (N, V, D)."""
         encoder = self._encoder
         if self.active_peft_config.inference_mode:
             return encoder.embedding.weight.expand(rows, -1, -1)
@@ -71,7 +72,7 @@ class Prompted(peft.PeftModel):
         return encoder(numbers.expand(rows, -1))
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **inputs: Any) -> Any:
-        """What the model makes of ``input_ids`` (N, T) after the virtual tokens, of which no outputs are given."""
+        """Run the model on ``input_ids`` (N, T) after the virtual tokens, of which no outputs are given."""
         virtual = self.virtual
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         inputs["attention_mask"] = self._before(mask, 1)
@@ -88,7 +89,7 @@ class Prompted(peft.PeftModel):
             return self.base_model(input_ids=self._before(input_ids, self.filler), **inputs)
 
     def generate(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **options: Any) -> torch.Tensor:
-        """``input_ids`` (N, T), padded at the left, and what follows."""
+        """Generate what follows ``input_ids`` (N, T), padded at the left; gives both."""
         ids, mask = (
             pad(input_ids, (self.virtual, 0), value=self.filler),
             pad(attention_mask, (self.virtual, 0), value=1),
@@ -100,7 +101,7 @@ class Prompted(peft.PeftModel):
         return found[:, self.virtual :]
 
     def read(self, embeddings: torch.Tensor) -> None:
-        """From now on ``embeddings`` of virtual tokens, (V, ...), are what learns, and no longer what made them."""
+        """Let ``embeddings`` of virtual tokens, (V, ...), learn from now on, instead of the encoder that made them."""
         self.active_peft_config.inference_mode = True
         encoder = self._encoder
         for name in [name for name, _ in encoder.named_children() if name != "embedding"]:
@@ -109,12 +110,12 @@ class Prompted(peft.PeftModel):
         encoder.embedding = torch.nn.Embedding.from_pretrained(values, freeze=False)
 
     def _before(self, tokens: torch.Tensor, value: int) -> torch.Tensor:
-        """(N, T) with ``value`` for each virtual token before it: (N, V + T)."""
+        """Put ``value`` before (N, T) for each virtual token: (N, V + T)."""
         return pad(tokens, (self.virtual, 0), value=value)
 
     @contextmanager
     def _standing(self, cut: bool = False) -> Iterator[None]:
-        """Within the context the first tokens of a text are virtual; ``cut``: nobody asks what follows them.
+        """Within the context, treat the first tokens of a text as virtual; ``cut``: nobody asks what follows them.
 
         Whatever else changes embeddings, and is there before, sees those of the text only.
         """

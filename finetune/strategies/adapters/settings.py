@@ -17,7 +17,8 @@ KINDS: tuple[Literal["rank", "alpha", "dropout"], ...] = ("rank", "alpha", "drop
 
 
 def settings_of(options: Any, method: Method, model: PreTrainedModel) -> dict[str, Any]:
-    """What the method's word stands for, the options that all methods share, and the recipe's further ones.
+    """Put together the settings of peft's config class: the method's presets, the options that all methods share, and
+    the recipe's further ones.
 
     Raises :class:`InputError` for those that the method does not have.
     """

@@ -26,7 +26,7 @@ def wrapped(
     head: Collection[torch.nn.Parameter],
     given: Collection[str],
 ) -> torch.nn.Module:
-    """``model`` with the adapter that ``settings`` describe; ``given`` names those that the recipe gives.
+    """Wrap ``model`` with the adapter that ``settings`` describe; ``given`` names those that the recipe gives.
 
     A method that looks at weights cannot be put on a model without any: there only the ``head`` is made to learn.
     """
@@ -70,8 +70,8 @@ def wrapped(
 
 
 def _lean(layer: Any, own: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """What the layer does, in another order: scaled where it is narrow (alpha / r on A x instead of on B A x), and its
-    input not cast to the adapter's float32 and back again."""
+    """Compute the same as the layer, in another order: scaled where it is narrow (alpha / r on A x instead of on B A
+    x), and its input not cast to the adapter's float32 and back again."""
 
     def forward(values: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         if layer.disable_adapters or layer.merged or len(layer.active_adapters) != 1 or "adapter_names" in kwargs:

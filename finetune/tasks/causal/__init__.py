@@ -1,1 +1,1 @@
-"""How causal language models compute their losses fast. Its modules need torch, and the chat task imports them late."""
+"""The losses of causal language models, computed fast. Its modules need torch, and the chat task imports them late."""

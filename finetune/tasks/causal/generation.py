@@ -17,7 +17,7 @@ from finetune.core.examples import pad
 from finetune.core.progress import phase
 from finetune.core.signals import stop_here, stop_requested
 from finetune.tasks.batching import Batching, cut
-from finetune.tasks.causal.ways import bare, without_adapter
+from finetune.tasks.causal.loss_paths import bare, without_adapter
 
 Tokens = list[int]
 
@@ -30,7 +30,7 @@ def answers(
     most: int,
     batching: Batching,
 ) -> list[Tokens]:
-    """What follows each of ``prompts``, at most ``most`` tokens, to one of ``ends``; ``filler`` may stand after it."""
+    """Answer each of ``prompts`` with at most ``most`` tokens, up to one of ``ends``; ``filler`` may stand after it."""
     found: dict[int, Tokens] = {}
     for batch in _batches(prompts, batching):
         generated = _generate(model, [prompts[index] for index in batch], filler, most, eos_token_id=list(ends))
@@ -41,7 +41,8 @@ def answers(
 def continued(
     model: torch.nn.Module, prompts: Sequence[np.ndarray], filler: int, steps: int, batching: Batching
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The ``steps`` tokens that follow each of ``prompts``, ends among them, (N, S), and their logits (N, S, V)."""
+    """Generate the ``steps`` tokens that follow each of ``prompts``, ends among them, (N, S), and their logits
+    (N, S, V)."""
     tokens: dict[int, torch.Tensor] = {}
     logits: dict[int, torch.Tensor] = {}
     asked = {"eos_token_id": None, "output_logits": True, "return_dict_in_generate": True}
@@ -56,7 +57,8 @@ def continued(
 
 
 def _batches(prompts: Sequence[np.ndarray], batching: Batching) -> Iterator[np.ndarray]:
-    """Places of prompts that are answered at once: all, where one may be filled up to the length of another."""
+    """Find which prompts to answer at once, by their places: all, where one may be filled up to the length of
+    another."""
     lengths = np.array([len(prompt) for prompt in prompts])
     # Replica by replica, as they come: those of a stack's replicas are of the same lengths.
     order = np.argsort(lengths, kind="stable") if batching >= Batching.SAME_LENGTH else np.arange(len(prompts))
@@ -64,7 +66,7 @@ def _batches(prompts: Sequence[np.ndarray], batching: Batching) -> Iterator[np.n
 
 
 def _generate(model: torch.nn.Module, prompts: Sequence[np.ndarray], filler: int, most: int, **settings: Any) -> Any:
-    """What `generate` gives for ``prompts``, the sequences without them."""
+    """Generate what follows ``prompts``: the sequences without them."""
     from transformers import GenerationConfig, StoppingCriteriaList
 
     device = next(model.parameters()).device
@@ -90,8 +92,8 @@ def _generate(model: torch.nn.Module, prompts: Sequence[np.ndarray], filler: int
 
 @contextmanager
 def _without_own_generation(model: torch.nn.Module) -> Iterator[Any]:
-    """The model without the generation settings it came with (such as a repetition penalty), which would be added
-    to those that are asked for."""
+    """Within the context, give the model without the generation settings it came with (such as a repetition penalty),
+    which would be added to those that are asked for."""
     from transformers import GenerationConfig
 
     owner = without_adapter(model)

@@ -20,7 +20,7 @@ CHUNK_BYTES = 30 * 2**20
 def label_losses(
     hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor
 ) -> torch.Tensor:
-    """-log softmax(hidden @ weight.T + bias)[target] of each label: (L,), float32, nats.
+    """Compute -log softmax(hidden @ weight.T + bias)[target] of each label: (L,), float32, nats.
 
     ``hidden`` (L, D), ``weight`` (V, D), ``bias`` (V,) or None, ``targets`` (L,). Products are taken in autocast's
     dtype, or else in the weight's; the softmax in float32. There are no second derivatives.
@@ -77,14 +77,15 @@ def _cast(
 
 
 def _steps(total: int, width: int) -> int:
-    """Into how many chunks to cut ``total`` rows whose logits are ``width`` long."""
+    """Choose into how many chunks to cut ``total`` rows whose logits are ``width`` long."""
     return max(1, math.ceil(total * width * 4 / CHUNK_BYTES))
 
 
 def _by_labels(
     hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor, sloped: bool
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """Losses (L,); logarithms of the softmax's denominators (L,); when ``sloped``, d loss / d hidden (L, D).
+    """Compute losses (L,), logarithms of the softmax's denominators (L,) and, when ``sloped``, d loss / d hidden
+    (L, D).
 
     Some labels at a time, all of the vocabulary.
     """
@@ -116,7 +117,7 @@ def _by_vocabulary(
     upstream: torch.Tensor,
     wanted: Sequence[bool],
 ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
-    """The slopes of hidden states (L, D), weight (V, D) and bias (V,), each None unless ``wanted``.
+    """Compute the slopes of hidden states (L, D), weight (V, D) and bias (V,), each None unless ``wanted``.
 
     All labels, some of the vocabulary at a time: each part of the weight's large slope is then written once, and what
     adds up over the parts, the slope of the hidden states, is small.

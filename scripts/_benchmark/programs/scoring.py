@@ -47,8 +47,8 @@ def ours(spec: Facts, rows: list[Row]) -> Scorer:
     from finetune.evaluate.predict import predict
     from finetune.models import ModelOptions, load_base
     from finetune.replicas.group import ReplicaGroup
-    from finetune.run.build import to_device
-    from finetune.run.resources import Resources
+    from finetune.runner.build import to_device
+    from finetune.runner.resources import Resources
 
     [variant] = recipes.load(Path(spec["recipe"])).variants
     recipe = variant.recipe

@@ -8,7 +8,7 @@ import pytest
 
 from finetune.report.drawing.curves import LOSS, NORM, RATE, step_panels
 from finetune.report.drawing.panels import BOTTOM, TOP
-from finetune.report.reading import read_study
+from finetune.results.reading import read_study
 
 
 def elements(drawing, name, class_):

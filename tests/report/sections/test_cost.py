@@ -4,16 +4,14 @@ import json
 
 import pytest
 
-from finetune.report.reading import read_study
-from finetune.report.results import results_of
-from finetune.report.sections import cost
-from finetune.report.units import scaled, short_time
+from finetune.report.sections.cost import sections
+from tests.results.stores import read
 
 
 def told(made):
     """The sentence, and by variant what each column says."""
-    study = read_study(made.path)
-    words, *tables = cost.section(study, results_of(study)).blocks
+    [section] = sections(*read(made))
+    words, *tables = section.blocks
     by_column = {}
     for table in tables:
         for row in table.rows:
@@ -102,16 +100,3 @@ def test_the_batch_is_told_with_the_latency(measured):
     path = measured.path / "resolved.yaml"
     path.write_text(path.read_text().replace("recipe:", "recipe:\n      scoring: {batch_size: 64}"))
     assert told(measured)[1]["full"]["latency"].small == "batch 64"
-
-
-@pytest.mark.parametrize(
-    ("value", "said"),
-    [(None, "–"), (0, "0.00 J"), (310, "310 J"), (12_500, "12.5 kJ"), (1.84e15, "1.84 PJ"), (3e21, "3,000 EJ")],
-)
-def test_quantities_have_three_digits(value, said):
-    assert scaled(value, "J") == said
-
-
-@pytest.mark.parametrize(("value", "said"), [(None, "–"), (0.00084, "0.84 ms"), (0.0123, "12.3 ms"), (2.1, "2.1 s")])
-def test_short_times(value, said):
-    assert short_time(value) == said

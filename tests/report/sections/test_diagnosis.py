@@ -8,9 +8,9 @@ import pytest
 
 from finetune.report.blocks import Document, Verdict
 from finetune.report.html import render
-from finetune.report.reading import read_study
-from finetune.report.sections.diagnosis import HEADINGS, WORDS, rows, section, sentences
+from finetune.report.sections.diagnosis import HEADINGS, WORDS, rows, sections, sentences
 from tests.diagnosed import TRIAL, content
+from tests.results.stores import read
 
 
 def test_every_source_has_a_row_and_all_together_one():
@@ -74,10 +74,9 @@ def test_what_a_trial_came_to():
 
 
 def test_the_page_of_a_design_has_a_section_and_no_other(study):
-    assert section(read_study(study.path), {}) is None
+    assert sections(*read(study)) == []
     (study.path / "diagnosis.json").write_text(json.dumps(content(trial=TRIAL)), encoding="utf-8")
-    made = section(read_study(study.path), {})
-    assert made is not None
+    [made] = sections(*read(study))
     page = render(Document("t", Verdict("undecided", "w", "s", []), [], [made]))
     assert "Where the spread comes from" in page and "It helps, on 6 fresh seeds" in page and "interactions" in page
 
@@ -85,5 +84,5 @@ def test_the_page_of_a_design_has_a_section_and_no_other(study):
 @pytest.mark.parametrize("text", ["<b>x</b>", "a & b"])
 def test_nothing_is_shown_unescaped(study, text):
     (study.path / "diagnosis.json").write_text(json.dumps(content(refused={"mixout": [text]})), encoding="utf-8")
-    page = render(Document("t", Verdict("undecided", "w", "s", []), [], [section(read_study(study.path), {})]))
+    page = render(Document("t", Verdict("undecided", "w", "s", []), [], sections(*read(study))))
     assert text not in page

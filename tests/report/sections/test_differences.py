@@ -11,7 +11,7 @@ def test_many_differences_are_divided(fabricator):
         for number, name in enumerate(names):
             made.run(name, seed, 0.5 + 0.06 * number)
     results = build(made.path)
-    headline = [row for row in results["comparisons"] if row["family"] == "headline"]
+    headline = [row for row in results.comparisons if row.family == "headline"]
     assert len(headline) == 28 > MANY
     text = (made.path / "report" / "report.md").read_text(encoding="utf-8")
     first, folded = text.split("The 21 differences without v7", 1)

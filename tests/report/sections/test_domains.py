@@ -1,83 +1,41 @@
-"""In-domain against shifted: drops paired by seed, spreads, and a line per seed."""
+"""In-domain against shifted, on the page: drops, spreads, and a line per seed."""
 
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 
 import pytest
 
 from finetune.report.blocks import Panels, Table
 from finetune.report.drawing.panels import BOTTOM, TOP
-from finetune.report.reading import read_study
-from finetune.report.results import results_of
-from finetune.report.sections import domains
-
-SCORES = {1: (0.90, 0.80), 2: (0.91, 0.71), 3: (0.92, 0.62)}
-"""Accuracy by seed in domain, where they agree, and out of it, where they do not; drops .1, .2 and .3."""
-
-
-@pytest.fixture
-def made(fabricator):
-    """made(tasks, scores): a study of one variant, and what results.json says of it."""
-
-    def build(tasks=("test", "tweets"), scores=SCORES, higher=True, base=None):
-        made = fabricator(list(scores), {"full": "full"}, tasks=tasks)
-        data = made.data()
-        for task in data["tasks"]:
-            task["split"] = "test" if task["name"] == "test" else "evaluate"
-            task["metrics"][0]["higher_is_better"] = higher
-        made.json("data.json", data)
-        for seed, values in scores.items():
-            give(made, f"full/seed-{seed}", made.run("full", seed, 0.9), tasks, values)
-        if base:
-            give(made, "base", made.base(0.5), tasks, base)
-        study = read_study(made.path)
-        return study, results_of(study)
-
-    def give(made, folder, result, tasks, values):
-        exact = {f"{task}/accuracy": value for task, value in zip(tasks, values, strict=True) if value is not None}
-        result["scores"] = {name: v for name, v in result["scores"].items() if "accuracy" not in name} | exact
-        made.json(f"{folder}/result.json", result)
-
-    return build
+from finetune.report.sections.domains import sections
+from tests.fabricated import with_variant
+from tests.results.stores import SCORES
 
 
 def blocks(study, results, kind):
-    return [block for block in domains.section(study, results).blocks if isinstance(block, kind)]
+    [section] = sections(study, results)
+    return [block for block in section.blocks if isinstance(block, kind)]
 
 
-def test_the_drop_is_paired_by_seed(made):
-    [found] = domains.shifts_of(made()[1])
-    assert (found["variant"], found["in_domain"], found["shifted"]) == ("full", "test", "tweets")
-    # .1, .2 and .3: mean .2, SD .1, t(0.975, 2) = 4.302653, half width 4.302653 * .1 / sqrt(3)
-    assert found["drop"]["mean"] == pytest.approx(0.2) and found["drop"]["sd"] == pytest.approx(0.1)
-    assert found["drop"]["ci"] == pytest.approx((0.2 - 0.248414, 0.2 + 0.248414), abs=1e-6)
-
-
-def test_a_drop_is_a_loss_where_lower_is_better_too(made):
-    [found] = domains.shifts_of(made(higher=False)[1])
-    assert found["drop"]["mean"] == pytest.approx(-0.2)
-
-
-def test_seeds_without_both_scores_are_not_in_the_drop(made):
-    study, results = made(scores={**SCORES, 3: (0.92, None)})
-    [found] = domains.shifts_of(results)
-    assert found["drop"]["n"] == 2 and found["drop"]["mean"] == pytest.approx(0.15)
-    assert domains.section(study, results) is not None
+def test_seeds_without_both_scores_are_not_in_the_drop(shifted):
+    [table] = blocks(*shifted(scores={**SCORES, 3: (0.92, None)}), Table)
+    assert table.rows[1][3].text == "+15.0"
 
 
 @pytest.mark.parametrize("tasks", [("test",), ("tweets", "reviews")])
-def test_one_kind_of_data_has_no_section(made, tasks):
-    study, results = made(tasks=tasks, scores={seed: pair[: len(tasks)] for seed, pair in SCORES.items()})
-    assert domains.shifts_of(results) == [] and domains.section(study, results) is None
+def test_one_kind_of_data_has_no_section(shifted, tasks):
+    study, results = shifted(tasks=tasks, scores={seed: pair[: len(tasks)] for seed, pair in SCORES.items()})
+    assert sections(study, results) == []
 
 
-def test_a_task_with_another_headline_is_not_compared(made):
-    study, results = made()
-    results["tasks"][1]["metric"] = "nll"
-    assert domains.section(study, results) is None
+def test_a_task_with_another_headline_is_not_compared(shifted):
+    study, results = shifted()
+    inside, other = results.tasks
+    assert sections(study, replace(results, tasks=[inside, replace(other, metric="nll")])) == []
 
 
-def test_the_table_shows_scores_drops_and_spreads(made):
-    study, results = made()
+def test_the_table_shows_scores_drops_and_spreads(shifted):
+    study, results = shifted()
     [table] = blocks(study, results, Table)
     assert [column.title for column in table.columns][:5] == ["variant", "data", "accuracy, %", "drop", "SD"]
     inside, shifted = table.rows
@@ -90,13 +48,13 @@ def test_the_table_shows_scores_drops_and_spreads(made):
 
 
 @pytest.mark.parametrize(("inside", "outside", "tone"), [(0.9, 0.7, "bad"), (0.7, 0.9, "good")])
-def test_a_clear_drop_is_marked(made, inside, outside, tone):
-    [table] = blocks(*made(scores={seed: (inside + seed / 100, outside) for seed in (1, 2, 3)}), Table)
+def test_a_clear_drop_is_marked(shifted, inside, outside, tone):
+    [table] = blocks(*shifted(scores={seed: (inside + seed / 100, outside) for seed in (1, 2, 3)}), Table)
     assert table.rows[1][3].tone == tone
 
 
-def test_a_line_per_seed_from_score_to_score(made):
-    study, results = made()
+def test_a_line_per_seed_from_score_to_score(shifted):
+    study, results = shifted()
     [panels] = blocks(study, results, Panels)
     [panel] = [ElementTree.fromstring(drawing) for drawing in panels.drawings]
     lines = [line.get("points").split() for line in panel.iter("polyline")]
@@ -112,17 +70,18 @@ def test_a_line_per_seed_from_score_to_score(made):
     assert len([mean for mean in panel.iter("line") if mean.get("class") == "mean"]) == 2
 
 
-def test_a_failed_run_is_crossed(made):
-    study, results = made()
-    results["variants"][0]["runs"][2]["status"] = "degenerate"
-    [panels] = blocks(study, results, Panels)
+def test_a_failed_run_is_crossed(shifted):
+    study, results = shifted()
+    *others, last = results.variant("full").runs
+    failed = with_variant(results, "full", runs=[*others, replace(last, status="degenerate")])
+    [panels] = blocks(study, failed, Panels)
     panel = ElementTree.fromstring(panels.drawings[0])
     assert sum(element.get("class") == "failed" for element in panel.iter("g")) == 2
     assert sum(element.get("class") == "dot" for element in panel.iter("circle")) == 4
 
 
-def test_the_base_model_has_a_row_and_no_panel(made):
-    study, results = made(base=(0.5, 0.45))
+def test_the_base_model_has_a_row_and_no_panel(shifted):
+    study, results = shifted(base=(0.5, 0.45))
     [table] = blocks(study, results, Table)
     [panels] = blocks(study, results, Panels)
     base = [row for row in table.rows if row[0].text == "base"]
@@ -130,9 +89,9 @@ def test_the_base_model_has_a_row_and_no_panel(made):
     assert len(panels.drawings) == 1
 
 
-def test_only_so_many_tasks_are_drawn(made):
+def test_only_so_many_tasks_are_drawn(shifted):
     tasks = ("test", *(f"domain-{number}" for number in range(7)))
-    study, results = made(tasks=tasks, scores={seed: [0.9] * 8 for seed in (1, 2)})
+    study, results = shifted(tasks=tasks, scores={seed: [0.9] * 8 for seed in (1, 2)})
     [panels] = blocks(study, results, Panels)
     assert "The first 6 of 8 tasks are drawn" in panels.caption
     lines = ElementTree.fromstring(panels.drawings[0]).iter("polyline")
@@ -140,6 +99,6 @@ def test_only_so_many_tasks_are_drawn(made):
     assert len(blocks(study, results, Table)[0].rows) == 8
 
 
-def test_nothing_scored_is_nothing_drawn(made):
-    study, results = made(scores={1: (None, None)})
+def test_nothing_scored_is_nothing_drawn(shifted):
+    study, results = shifted(scores={1: (None, None)})
     assert blocks(study, results, Panels) == [] and len(blocks(study, results, Table)) == 1

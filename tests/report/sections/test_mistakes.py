@@ -1,75 +1,17 @@
-"""What was got wrong: confusions and hardest examples, from prediction stores whose answers are known."""
+"""What was got wrong, on the page."""
 
 import html
-import json
-import re
-
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from finetune.report.blocks import Fold, Panels, Table
-from finetune.report.drawing.confusion import Confusion, confusion, label_table, matrix, pair_table
 from finetune.report.html import render
-from finetune.report.reading import read_study
-from finetune.report.results import results_of
-from finetune.report.sections import mistakes
+from finetune.report.sections.mistakes import cut, sections
 from tests.report.test_page import EVIL, Wellformed
-
-PETS = ("cat", "dog", "fish")
-
-
-def column(texts):
-    return pa.array(texts).dictionary_encode()
-
-
-def counted(*runs, labels=PETS):
-    """The confusion of runs, each a list of (true, predicted)."""
-    return confusion("full", 0, labels, [tuple(map(column, zip(*run, strict=True))) for run in runs])
-
-
-def write(made, variant, seed, answers, labels=PETS, task="test", scores=None):
-    """A run whose ``answers`` are (predicted, true), stored out of order."""
-    said, true = zip(*answers, strict=True)
-    right = [float(one == other) for one, other in zip(said, true, strict=True)] if scores is None else scores
-    folder = made.path / variant / f"seed-{seed}"
-    if not (folder / "result.json").exists():
-        made.run(variant, seed, 0.5)
-    result = json.loads((folder / "result.json").read_text())
-    result["scores"][f"{task}/accuracy"] = float(np.nan_to_num(np.mean(right)))
-    (folder / "result.json").write_text(json.dumps(result))
-    order = np.random.default_rng(seed).permutation(len(said))
-    n = len(said)
-    columns = {"example": np.arange(n), "prediction": said, "reference": true, "score": right}
-    more = {"loss": np.zeros(n), "weight": np.ones(n), "probabilities": pa.nulls(n, pa.list_(pa.float32()))}
-    table = (
-        pa.table({**columns, **more})
-        .take(pa.array(order))
-        .replace_schema_metadata({"labels": json.dumps(labels), "key": ""})
-    )
-    pq.write_table(table, folder / "predictions" / f"{task}.parquet")
-
-
-def keep(made, inputs, task="test", references=None, groups=None):
-    """The study's own table of what is held out, out of order."""
-    n = len(inputs)
-    columns = {
-        "example": pa.array(range(n), pa.int64()),
-        "input": pa.array(inputs, pa.string()),
-        "reference": pa.array(references or [None] * n, pa.string()),
-        "group": pa.array(groups or [None] * n, pa.string()),
-    }
-    path = made.path / "examples" / f"{task}.parquet"
-    path.parent.mkdir(exist_ok=True)
-    pq.write_table(pa.table(columns).take(pa.array(list(reversed(range(n))))), path)
+from tests.results.stores import PETS, answer, keep, read
 
 
 def told(made):
-    study = read_study(made.path)
-    return mistakes.section(study, results_of(study))
+    [section] = sections(*read(made))
+    return section
 
 
 def walk(blocks):
@@ -88,92 +30,6 @@ def cells(table):
     return [[cell.text for cell in row] for row in table.rows]
 
 
-@pytest.fixture
-def pets(fabricator):
-    """Two variants of two seeds over five animals: the fish is always a cat, one dog is wrong in one variant."""
-    made = fabricator([1, 2], {"full": "full", "lora": "adapter"}, labels=PETS, examples=5)
-    true = ["cat", "dog", "dog", "fish", "cat"]
-    for seed, said in ((1, ["cat", "dog", "dog", "cat", "cat"]), (2, ["cat", "dog", "dog", "cat", "dog"])):
-        write(made, "full", seed, list(zip(said, true, strict=True)))
-    for seed, said in ((1, ["cat", "cat", "dog", "cat", "cat"]), (2, ["cat", "cat", "dog", "dog", "cat"])):
-        write(made, "lora", seed, list(zip(said, true, strict=True)))
-    keep(made, ["a cat sat", "one dog", "two dogs", "a fish\n swam", "x" * 300])
-    return made
-
-
-# --- confusions
-
-
-def test_counts_are_means_over_runs():
-    found = counted(
-        [("cat", "cat"), ("dog", "cat"), ("fish", "fish")], [("cat", "dog"), ("dog", "cat"), ("fish", "fish")]
-    )
-    assert found.counts.tolist() == [[0.5, 0.5, 0], [1, 0, 0], [0, 0, 1]]
-    assert found.support.tolist() == [1, 1, 1] and found.shares[1].tolist() == [1, 0, 0]
-    assert found.taken_for(1) == "cat 100\u202f%" and found.taken_for(2) == ""
-
-
-@given(st.lists(st.tuples(st.sampled_from(PETS), st.sampled_from(PETS)), min_size=1), st.permutations(PETS))
-def test_every_example_is_counted_once_whatever_the_labels_order(pairs, order):
-    found, other = counted(pairs), counted(pairs, labels=tuple(order))
-    assert found.counts.sum() == len(pairs)
-    places = [order.index(label) for label in PETS]
-    assert (other.counts[np.ix_(places, places)] == found.counts).all()
-    assert np.isclose(found.shares.sum(axis=1), found.support > 0).all()
-
-
-def test_a_label_without_examples_has_no_share_and_stands_last():
-    found = counted([("cat", "cat"), ("dog", "cat")])
-    assert found.shares[2].tolist() == [0, 0, 0]
-    assert cells(table := label_table([found])) == [
-        ["dog", "1", "0\u202f%"],
-        ["cat", "1", "100\u202f%"],
-        ["fish", "0", "–"],
-    ]
-    assert [row[2].small for row in table.rows] == ["as cat 100\u202f%", "", ""]
-
-
-def test_many_labels_are_cut_to_the_hardest():
-    labels = tuple(f"label {number}" for number in range(60))
-    found = counted([(label, label if number % 2 else "label 0") for number, label in enumerate(labels)], labels=labels)
-    table = label_table([found])
-    assert (
-        len(table.rows) == 50
-        and table.rows[0][0].text == "label 2"
-        and table.notes == ["10 more labels are more often right."]
-    )
-
-
-def test_pairs_are_listed_by_how_many_examples_they_cost():
-    found = counted([("cat", "dog")] * 3 + [("fish", "cat")] + [("cat", "cat")] * 3)
-    assert cells(pair_table([found])) == [["cat", "dog", "50\u202f%"], ["fish", "cat", "100\u202f%"]]
-
-
-def test_the_matrix_shows_percentages_by_row_and_says_them():
-    drawn = str(
-        matrix(counted([("cat", "cat")] * 199 + [("cat", "dog")] + [("dog", "fish"), ("fish", "fish")]), "it", 8)
-    )
-    numbers = re.findall(r'class="number">([^<]*)<', drawn)
-    assert numbers == ["100", "·", "100", "100"]  # 199 of 200 are 99.5 %, and a cell that never happens is empty
-    assert "cat: 100\u202f% right, taken for dog 0.5\u202f%" in drawn and drawn.count('class="bad"') == 6
-
-
-@pytest.mark.parametrize("size", [2, 4, 5, 12])
-def test_a_matrix_stays_inside_its_frame(size):
-    labels = tuple(f"a rather long label {number}" for number in range(size))
-    drawn = str(matrix(Confusion("full", 9, labels, np.ones((size, size))), "full on test", 8))
-    rects = [
-        [float(value) for value in found]
-        for found in re.findall(r'<rect x="([\d.]+)" y="([\d.]+)" width="([\d.]+)"', drawn)
-    ]
-    assert len(rects) == size**2 and 'class="panel c1"' in drawn
-    assert all(x >= 100 and x + width <= 360 for x, _, width in rects)
-    assert float(re.search(r'viewBox="0 0 360 (\d+)', drawn)[1]) >= max(y for _, y, _ in rects) + 28
-
-
-# --- hardest examples
-
-
 def test_the_hardest_are_wrong_in_most_runs_of_most_variants(pets):
     table = hardest_of(told(pets))
     assert cells(table) == [["3", "a fish swam", "fish", "cat", "0\u202f%", "0\u202f%"]]
@@ -181,24 +37,14 @@ def test_the_hardest_are_wrong_in_most_runs_of_most_variants(pets):
     assert [column.title for column in table.columns][:4] == ["example", "text", "wanted", "most often said"]
 
 
-def test_half_of_the_runs_or_of_the_variants_are_not_most():
-    means = np.array([[1.0, 0.5, 0.0, 0.0], [1.0, 0.0, 0.4, 0.5]])
-    assert mistakes.hardest(means, right_or_wrong=True).tolist() == [2]
-    assert mistakes.hardest(means, right_or_wrong=False).tolist() == [2, 1, 3, 0]
-
-
-def test_the_list_is_short_and_ties_stand_in_order():
-    assert mistakes.hardest(np.zeros((2, 100)), right_or_wrong=True).tolist() == list(range(20))
-
-
 def test_long_texts_are_cut_and_stand_on_one_line():
-    assert mistakes.cut("a\n\n b\tc") == "a b c"
-    assert len(mistakes.cut("word " * 100)) == 200 and mistakes.cut("word " * 100).endswith("…")
+    assert cut("a\n\n b\tc") == "a b c"
+    assert len(cut("word " * 100)) == 200 and cut("word " * 100).endswith("…")
 
 
 def test_nothing_is_hard_for_all(fabricator):
     made = fabricator([1], {"full": "full"}, labels=PETS, examples=2)
-    write(made, "full", 1, [("cat", "cat"), ("dog", "dog")])
+    answer(made, "full", 1, [("cat", "cat"), ("dog", "dog")])
     [words] = [
         block.blocks[0].text for block in told(made).blocks if isinstance(block, Fold) and "Hardest" in block.title
     ]
@@ -208,7 +54,7 @@ def test_nothing_is_hard_for_all(fabricator):
 def chats(fabricator, example_score="rouge_l", answers=(("yes", "yes"), ("no", "maybe"), ("", "why"))):
     made = fabricator([1, 2], {"full": "full"}, labels=(), examples=3)
     for seed, scores in ((1, [1.0, 0.2, 0.0]), (2, [0.8, 0.4, 0.1])):
-        write(made, "full", seed, list(answers), labels=(), scores=scores)
+        answer(made, "full", seed, list(answers), labels=(), scores=scores)
     data = made.data()
     data["tasks"][0]["example_score"] = example_score
     made.json("data.json", data)
@@ -235,6 +81,31 @@ def test_texts_that_were_not_kept_are_not_shown(fabricator):
     assert table.notes == ["The texts were not kept (scoring.keep_texts: false)."]
 
 
+def answering(made, answer):
+    data = made.data()
+    data["tasks"][0] |= {"answer": answer, "example_score": "loss" if answer == "number" else "exact_match"}
+    made.json("data.json", data)
+
+
+def test_numbers_are_shown_without_their_texts_and_are_no_classes(fabricator):
+    made = chats(fabricator, answers=(("1.5", "1"), ("2", "4"), ("0", "0")))
+    answering(made, "number")
+    keep(made, [None] * 3)
+    section = told(made)
+    assert not [block for block in section.blocks if isinstance(block, Panels)]
+    assert [row[:3] for row in cells(hardest_of(section))] == [["0", "1", "1.5"], ["1", "4", "2"], ["2", "0", "–"]]
+
+
+def test_several_labels_at_once_are_not_taken_for_each_other(fabricator):
+    """Though the store names its classes: an answer is right in part, and each has many."""
+    made = fabricator([1], {"full": "full"}, labels=PETS, examples=3)
+    answer(made, "full", 1, [("cat dog", "cat"), ("", "dog fish"), ("fish", "fish")], scores=[0.5, 0.0, 1.0])
+    answering(made, "labels")
+    section = told(made)
+    assert not [block for block in section.blocks if isinstance(block, Panels)]
+    assert [row[0] for row in cells(hardest_of(section))] == ["1", "0", "2"], "the worst first, none being wrong"
+
+
 def test_the_group_stands_under_the_number(pets):
     keep(pets, ["text"] * 5, groups=["anna", "ben", "anna", "carl", "ben"])
     assert hardest_of(told(pets)).rows[0][0].small == "carl"
@@ -256,15 +127,12 @@ def test_where_less_is_better_the_largest_loss_is_hardest(fabricator):
     assert cells(hardest_of(told(made))) == [["0", "one", "0.900"], ["1", "two", "0.300"], ["2", "three", "0.050"]]
 
 
-# --- the section
-
-
 def test_the_best_variant_stands_first_and_other_tasks_are_closed(fabricator):
     made = fabricator([1], {"bad": "full", "good": "full"}, labels=PETS, tasks=("test", "tweets"), examples=3)
     true = ["cat", "dog", "fish"]
     for task in ("tweets", "test"):
-        write(made, "bad", 1, list(zip(["dog", "cat", "cat"], true, strict=True)), task=task)
-        write(made, "good", 1, list(zip(true, true, strict=True)), task=task)
+        answer(made, "bad", 1, list(zip(["dog", "cat", "cat"], true, strict=True)), task=task)
+        answer(made, "good", 1, list(zip(true, true, strict=True)), task=task)
     section = told(made)
     drawn = section.blocks[0]
     assert ["good on test" in str(drawn.drawings[0]), "bad on test" in str(drawn.drawings[1])] == [True, True]
@@ -274,7 +142,7 @@ def test_the_best_variant_stands_first_and_other_tasks_are_closed(fabricator):
 def test_many_labels_have_pairs_and_no_drawing(fabricator):
     labels = tuple(f"label {number}" for number in range(13))
     made = fabricator([1], {"full": "full"}, labels=labels, examples=13)
-    write(made, "full", 1, [("label 0", label) for label in labels], labels=labels)
+    answer(made, "full", 1, [("label 0", label) for label in labels], labels=labels)
     section = told(made)
     assert not [block for block in section.blocks if isinstance(block, Panels)]
     assert len(next(block for block in section.blocks if isinstance(block, Table)).rows) == 12
@@ -284,15 +152,11 @@ def test_of_many_labels_only_the_best_variants_are_drawn(fabricator):
     labels = tuple(f"label {number}" for number in range(12))
     made = fabricator([1], {name: "full" for name in "abcd"}, labels=labels, examples=12)
     for place, name in enumerate("abcd"):
-        write(made, name, 1, [(label if n < 3 * place else "label 0", label) for n, label in enumerate(labels)], labels)
+        answer(
+            made, name, 1, [(label if n < 3 * place else "label 0", label) for n, label in enumerate(labels)], labels
+        )
     drawn = next(block for block in told(made).blocks if isinstance(block, Panels))
     assert len(drawn.drawings) == 2 and "Of 4 variants only those with the best scores" in drawn.caption
-
-
-def test_runs_of_other_rows_are_left_out(pets):
-    write(pets, "lora", 2, [("dog", "fish")] * 4)
-    found = mistakes.answers_of(study := read_study(pets.path), results_of(study), results_of(study)["tasks"][0])
-    assert {each.variant: len(each.stored) for each in found} == {"full": 2, "lora": 1}
 
 
 def test_splits_of_their_own_have_no_hardest_examples(pets):
@@ -307,14 +171,7 @@ def test_splits_of_their_own_have_no_hardest_examples(pets):
 def test_nothing_stored_is_no_section(fabricator):
     made = fabricator([1], {"full": "full"})
     made.run("full", 1, None, "error", "out of memory")
-    assert told(made) is None
-
-
-def test_a_run_whose_scores_are_no_numbers_is_left_out(pets):
-    write(pets, "full", 1, [("cat", "cat")] * 5, scores=[np.nan] * 5)
-    study = read_study(pets.path)
-    found = mistakes.answers_of(study, results_of(study), results_of(study)["tasks"][0])
-    assert {each.variant: len(each.stored) for each in found} == {"full": 1, "lora": 2}
+    assert sections(*read(made)) == []
 
 
 def test_hostile_texts_and_labels_are_escaped(fabricator):
@@ -323,10 +180,9 @@ def test_hostile_texts_and_labels_are_escaped(fabricator):
     labels = (EVIL, "plain")
     made = fabricator([1, 2], {"full": "full"}, labels=labels, name="study", examples=2)
     for seed in (1, 2):
-        write(made, "full", seed, [("plain", EVIL), ("plain", "plain")], labels=labels)
+        answer(made, "full", seed, [("plain", EVIL), ("plain", "plain")], labels=labels)
     keep(made, [f"{EVIL}\x1b[31m\u202e", "fine"])
-    study = read_study(made.path)
-    page = render(document(study, results_of(study)))
+    page = render(document(*read(made)))
     parser = Wellformed()
     parser.feed(page)
     assert parser.open == [] and page.count("<script") <= 1 and "alert" in html.unescape(page)
@@ -334,11 +190,9 @@ def test_hostile_texts_and_labels_are_escaped(fabricator):
     assert not [name for name, _ in parser.attributes if name.startswith("on")]
 
 
-# --- groups
-
-
-def test_groups_are_numbered_in_order_of_examples(pets):
-    keep(pets, ["a"] * 5, groups=["anna", "ben", "anna", "carl", "ben"])
-    assert read_study(pets.path).groups("test").tolist() == [0, 1, 0, 2, 1]
-    keep(pets, ["a"] * 5)
-    assert read_study(pets.path).groups("test") is None and read_study(pets.path).groups("other") is None
+def test_colours_begin_again_after_the_eighth_variant(fabricator):
+    made = fabricator([1], {f"v{number}": "full" for number in range(9)}, labels=("a", "b"), examples=2)
+    for variant in made.variants:
+        answer(made, variant, 1, [("a", "a"), ("a", "b")], labels=("a", "b"))
+    drawn = next(block for block in told(made).blocks if isinstance(block, Panels)).drawings
+    assert [f"panel c{number % 8}" in str(drawing) for number, drawing in enumerate(drawn)] == [True] * 9

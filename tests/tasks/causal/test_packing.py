@@ -55,18 +55,20 @@ def test_what_is_laid_out_is_all_there_and_comes_apart_again(drawn):
     lengths, counts = drawn
     ids, targets = examples(lengths)
     batch = lay_out(packed_rows(lengths, counts), ids, targets, filler=7)
-    assert batch["input_ids"].shape[1] == max(lengths)
+    assert batch.inputs["input_ids"].shape[1] == max(lengths)
     for index, (own, labels) in enumerate(zip(ids, targets, strict=True)):
-        place = batch["example"] == index
+        place = batch.example == index
         assert place.any(1).sum() == 1, "an example stands in one row"
-        assert batch["input_ids"][place].tolist() == own.tolist()
-        assert batch["targets"][place].tolist() == labels.tolist()
-        assert batch["position_ids"][place].tolist() == list(range(len(own)))
-    padding = batch["example"] == -1
-    assert (batch["input_ids"][padding] == 7).all() and (batch["targets"][padding] == IGNORED).all()
-    assert ((batch["position_ids"] >= 0) & (batch["position_ids"] < max(lengths))).all()
+        assert batch.inputs["input_ids"][place].tolist() == own.tolist()
+        assert batch.targets[place].tolist() == labels.tolist()
+        assert batch.inputs["position_ids"][place].tolist() == list(range(len(own)))
+    padding = batch.example == -1
+    assert (batch.inputs["input_ids"][padding] == 7).all() and (batch.targets[padding] == IGNORED).all()
+    assert ((batch.inputs["position_ids"] >= 0) & (batch.inputs["position_ids"] < max(lengths))).all()
     apart, wanted = unpacked(batch), with_mask(lay_out([[index] for index in range(len(ids))], ids, targets, filler=0))
-    assert apart.keys() == wanted.keys()
-    assert all(torch.equal(apart[name], wanted[name]) and apart[name].dtype == wanted[name].dtype for name in wanted)
+    pairs = [(value, wanted.inputs[name]) for name, value in apart.inputs.items()]
+    pairs += [(apart.targets, wanted.targets), (apart.example, wanted.example)]
+    assert apart.inputs.keys() == wanted.inputs.keys() and apart.place is wanted.place is None
+    assert all(torch.equal(one, other) and one.dtype == other.dtype for one, other in pairs)
     assert unpacked(apart) is apart
-    assert apart["attention_mask"].sum(1).tolist() == lengths
+    assert apart.inputs["attention_mask"].sum(1).tolist() == lengths

@@ -27,8 +27,7 @@ DATA = {
 def encoded(folder, data, pairs=True, training=True, **options):
     """A task and the examples it makes of ``data``."""
     said = {"prompt": "prompt", "completion": "completion", "rejected": "rejected", **options}
-    task = Chat(Chat.Options(type="chat", **said))
-    task.pairs = pairs
+    task = Chat(Chat.Options(type="chat", **said), pairs=pairs)
     data = tiny.dataset(**data)
     task.check(data, "data.train")
     task.fit(tiny.splits(data), load_tokenizer(ModelOptions(source=str(folder))))
@@ -156,14 +155,14 @@ def test_taken_apart_and_put_together_a_batch_is_the_same(lengths, packed):
     sequences = lay_out(rows, ids, [own + 1 for own in ids], filler=-7)
     batch = together(sequences)
     again = apart(batch)
-    assert again.keys() == sequences.keys()
-    assert all(torch.equal(value, again[name]) for name, value in sequences.items())
+    assert again.inputs is sequences.inputs and again.targets is sequences.targets and again.place is None
+    assert torch.equal(again.example, sequences.example)
     for number, (first, second) in enumerate(lengths):
-        here = batch["example"] == number
-        order = batch["place"][here].argsort()
-        assert batch["place"][here][order].tolist() == list(range(first + second))
-        assert batch["input_ids"][here][order].tolist() == [*ids[2 * number], *ids[2 * number + 1]]
-        left = chosen(batch)["targets"][here]
+        here = batch.example == number
+        order = batch.place[here].argsort()
+        assert batch.place[here][order].tolist() == list(range(first + second))
+        assert batch.inputs["input_ids"][here][order].tolist() == [*ids[2 * number], *ids[2 * number + 1]]
+        left = chosen(batch).targets[here]
         assert left[left != IGNORED].tolist() == (ids[2 * number] + 1).tolist()
 
 
@@ -172,8 +171,8 @@ def test_taken_apart_and_put_together_a_batch_is_the_same(lengths, packed):
 def test_margins_are_differences_of_log_likelihoods(decoder_folder, model, monkeypatch, packing, can_pack):
     task, made = encoded(decoder_folder, DATA, packing=packing)
     if not can_pack:
-        way = task._way(model)
-        monkeypatch.setattr(task, "_way", lambda *_: type(way)(False, way.head))
+        path = task._loss_path(model)
+        monkeypatch.setattr(task, "_loss_path", lambda *_: type(path)(False, path.head))
     wanted = [log_likelihoods(model, example) for example in made.examples]
     batch = task.collate(made.examples, [2, 4])
     with torch.no_grad():
@@ -191,8 +190,8 @@ def test_margins_are_differences_of_log_likelihoods(decoder_folder, model, monke
 def test_replicas_keep_to_rows_of_their_own(decoder_folder, packing):
     task, made = encoded(decoder_folder, DATA, packing=packing)
     batch = task.collate([*made.examples, *made.examples[:2]], [6, 2])
-    owners = [{number >= 6 for number in row.tolist() if number >= 0} for row in batch["example"]]
+    owners = [{number >= 6 for number in row.tolist() if number >= 0} for row in batch.example]
     assert all(len(own) == 1 for own in owners) and owners == sorted(owners, key=min)
     arranged = together(unpacked(apart(batch)))
-    rows = [{int(number) for number in row if number >= 0} for row in arranged["example"]]
+    rows = [{int(number) for number in row if number >= 0} for row in arranged.example]
     assert rows == [{number} for number in range(8) for _ in range(2)]

@@ -1,0 +1,39 @@
+"""The answers that tasks give, and what follows for whoever scores, combines, keeps or shows them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Answer = Literal["label", "labels", "number", "tags", "span", "choice", "text"]
+"""`label`: one of several classes. `labels`: any number of them. `number`: a number. `tags`: a class for each word.
+`span`: a part of the text that was given. `choice`: one of the answers that were given with the question. `text`: words
+of its own. A task that answers nothing, such as language modelling, has None."""
+
+Column = Literal["prediction", "probabilities", "loss", "margin"]
+"""Columns of the prediction store that depend on the task; every store has the others. `probabilities` are those of
+answers of which one is right, so that those of several models have a mean."""
+
+EXCLUSIVE: frozenset[str | None] = frozenset(("label", "choice"))
+"""Answers of which one is right and all others are wrong."""
+
+NAMED: frozenset[str | None] = frozenset(("label", "labels", "number", "tags"))
+"""Answers in words that the data's makers have set, and that say nothing of a text: where texts are private, these may
+still be kept and shown."""
+
+DISTRIBUTED: frozenset[str | None] = frozenset(("label", "tags", "choice", "text", None))
+"""Answers by a softmax over classes or tokens, once for an example or for each of its tokens: what softens targets or
+compares distributions needs one."""
+
+PIPELINE_TAGS: dict[str | None, str] = {
+    "label": "text-classification",
+    "labels": "text-classification",
+    "number": "text-classification",
+    "tags": "token-classification",
+    "span": "question-answering",
+    "choice": "multiple-choice",
+    "text": "text-generation",
+}
+"""The hub's name for what a model does, by its answer: https://huggingface.co/docs/hub/models-tasks."""
+
+HEAD_KINDS: dict[str | None, str] = {"tags": "TokenClassification", "span": "QuestionAnswering"}
+"""How transformers and peft call models with heads for such answers; those for all others: `SequenceClassification`."""

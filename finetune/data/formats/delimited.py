@@ -1,0 +1,148 @@
+"""Reads csv and tsv files.
+
+Everything in them is text, except a column whose values are all plain numbers: `12`, `-3.5`, `1e-5`, with empty cells
+(null) and `nan` among them. `0012`, `+5`, `NA`, `null`, `true` and dates stay the text they are, so that no value is
+changed by a guess. In text columns an empty cell is the empty text.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from finetune.core.errors import InputError, Problem, bad_input
+from finetune.data.encodings import Written
+from finetune.data.formats.base import FORMATS, Format, read_text
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+INTEGER = r"-?(?:0|[1-9][0-9]{0,17})"
+"""Whole numbers without leading zeros that fit into 64 bits."""
+NUMBER = rf"{INTEGER}(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{{1,3}})?|[nN][aA][nN]"
+
+BLOCK = 1 << 26
+"""Bytes that the csv reader parses at once; no row can be longer."""
+
+HEADER = 1 << 20
+"""Characters in which the header line must end."""
+
+
+@FORMATS.register
+class Csv(Format):
+    """A comma-separated file; values in double quotes may hold commas and line ends."""
+
+    name: ClassVar[str] = "csv"
+    suffixes: ClassVar[tuple[str, ...]] = (".csv",)
+    delimited: ClassVar[bool] = True
+
+    @staticmethod
+    def read(path: Path, source: Written, at: str) -> pa.Table:
+        return _read_delimited(path, source, at, delimiter=",", quotes=True)
+
+
+@FORMATS.register
+class Tsv(Format):
+    """A tab-separated file; quotes are ordinary characters, and a value holds no tab and no line end."""
+
+    name: ClassVar[str] = "tsv"
+    suffixes: ClassVar[tuple[str, ...]] = (".tsv",)
+    delimited: ClassVar[bool] = True
+
+    @staticmethod
+    def read(path: Path, source: Written, at: str) -> pa.Table:
+        return _read_delimited(path, source, at, delimiter="\t", quotes=False)
+
+
+def _read_delimited(path: Path, source: Written, at: str, delimiter: str, quotes: bool) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.csv
+
+    text = read_text(path, source, at)
+    names = source.names or _header(text[:HEADER], delimiter, quotes)
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise bad_input(f"{at}.path", f"'{path}' has several columns called {', '.join(map(repr, repeated))}")
+    try:
+        table = pyarrow.csv.read_csv(
+            pa.BufferReader(text.encode()),
+            pyarrow.csv.ReadOptions(
+                column_names=names, skip_rows_after_names=0 if source.names else 1, block_size=BLOCK
+            ),
+            pyarrow.csv.ParseOptions(
+                delimiter=delimiter, quote_char='"' if quotes else False, newlines_in_values=quotes
+            ),
+            pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False),
+        )
+    except pa.ArrowInvalid as error:
+        broken = _broken_row(text, len(names), delimiter, quotes) or (1, str(error))
+        raise _broken(path, at, *broken, quotes) from error
+    # The reader takes a quote that is never closed for a value that reaches to the end of the file.
+    if quotes and text.count('"') % 2 and (unclosed := _broken_row(text, len(names), delimiter, quotes)):
+        raise _broken(path, at, *unclosed, quotes)
+    return table
+
+
+def _header(text: str, delimiter: str, quotes: bool) -> list[str]:
+    """The names in the first line; a column without one gets `column_N`."""
+    first = next(row for row in _rows(text, delimiter, quotes) if row)
+    return [name.strip() or f"column_{number}" for number, name in enumerate(first, start=1)]
+
+
+def _rows(text: str, delimiter: str, quotes: bool, strict: bool = False) -> Any:
+    """Python's csv reader: slower than Arrow's, but it knows which line it is on."""
+    lines = io.StringIO(text, newline="")
+    if quotes:
+        return csv.reader(lines, delimiter=delimiter, strict=strict)
+    return csv.reader(lines, delimiter=delimiter, strict=strict, quoting=csv.QUOTE_NONE)
+
+
+def _broken_row(text: str, fields: int, delimiter: str, quotes: bool) -> tuple[int, str] | None:
+    """Line and description of the first row that cannot be read: slow, so only asked when something is wrong."""
+    rows = _rows(text, delimiter, quotes, strict=True)
+    limit = csv.field_size_limit(max(len(text), 1))
+    try:
+        line = 1
+        for row in rows:
+            if row and len(row) != fields:
+                return line, f"{len(row)} values, where {fields} are expected"
+            line = rows.line_num + 1
+    except csv.Error as error:
+        if "unexpected end of data" in str(error):
+            return line, "a double quote is opened and never closed"
+    finally:
+        csv.field_size_limit(limit)
+    return None
+
+
+def _broken(path: Path, at: str, line: int, found: str, quotes: bool) -> InputError:
+    advice = "values that hold the separator go in double quotes, and a double quote in them is doubled"
+    if not quotes:
+        advice = "a value cannot hold a tab or a line end here; write such a table as csv or jsonl"
+    return InputError(Problem(found, advice, f"{at}.path", f"{path}:{line}"))
+
+
+def recognise(table: pa.Table) -> pa.Table:
+    """``table``, in which all is text, with numbers in the columns that have nothing else."""
+    import pyarrow as pa
+
+    return pa.table({name: _recognise(table[name]) for name in table.column_names})
+
+
+def _recognise(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column of text as numbers, when every value that is not empty is a plain number."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    # A glance at the start saves the scan over columns of prose.
+    for part in (column.slice(0, 100), column):
+        given = pc.filter(part, pc.not_equal(part, ""))
+        if not pc.all(pc.match_substring_regex(given, f"^(?:{NUMBER})$")).as_py():
+            return column
+    if not len(given):
+        return column
+    whole = pc.all(pc.match_substring_regex(given, f"^{INTEGER}$")).as_py()
+    values = pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.string()), column)
+    return values.cast(pa.int64() if whole else pa.float64())

@@ -1,0 +1,36 @@
+"""Reads parquet files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from finetune.core.errors import bad_input
+from finetune.data.encodings import Written
+from finetune.data.formats.base import FORMATS, Format
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@FORMATS.register
+class Parquet(Format):
+    """A parquet file; categories, views and other ways to store the same values become plain columns."""
+
+    name: ClassVar[str] = "parquet"
+    suffixes: ClassVar[tuple[str, ...]] = (".parquet",)
+    binary: ClassVar[bytes] = b"PAR1"
+
+    @staticmethod
+    def read(path: Path, source: Written, at: str) -> pa.Table:
+        import pyarrow as pa
+        import pyarrow.parquet
+
+        from finetune.data.arrow_types import plain
+
+        try:
+            table = pyarrow.parquet.ParquetFile(path).read()
+        except (pa.ArrowException, OSError) as error:
+            reason = str(error).partition("\n")[0]
+            raise bad_input(f"{at}.path", f"'{path}' is not a readable parquet file: {reason}") from error
+        return plain(table)

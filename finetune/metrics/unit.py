@@ -1,0 +1,60 @@
+"""Writing a metric's values: once, the same on the page, in Markdown and in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from finetune.core.numbers import NONE, THIN, fixed
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The way a metric's values are shown: multiplied, rounded, and followed by a suffix."""
+
+    label: str
+    scale: float = 1.0
+    decimals: int = 3
+    suffix: str = ""
+    difference: str = ""
+    """Suffix of a difference of two values."""
+    point: float | None = None
+    """One point, in the metric's own unit; None where "one point" has no meaning."""
+
+    @property
+    def is_share(self) -> bool:
+        """Tell whether values are shares between 0 and 1."""
+        return self.suffix == "%"
+
+    @property
+    def heading(self) -> str:
+        """The label with its unit, for a table's column whose cells have none."""
+        return f"{self.label}, {self.suffix}" if self.suffix else self.label
+
+    def number(self, value: float | None, more: int = 0, signed: bool = False) -> str:
+        """Write a bare number; ``more`` adds decimals, which spreads need."""
+        return NONE if value is None else fixed(value * self.scale, self.decimals + more, signed)
+
+    def value(self, value: float | None) -> str:
+        """Write a number with its unit."""
+        return self._with(self.number(value), self.suffix)
+
+    def gap(self, value: float | None) -> str:
+        """Write a signed difference with its unit."""
+        return self._with(self.number(value, signed=True), self.difference)
+
+    def interval(self, bounds: Iterable[float] | None, signed: bool = False) -> str:
+        """Write two bare numbers in brackets."""
+        if bounds is None:
+            return NONE
+        low, high = bounds
+        return f"[{self.number(low, signed=signed)}, {self.number(high, signed=signed)}]"
+
+    @staticmethod
+    def _with(number: str, suffix: str) -> str:
+        return f"{number}{THIN}{suffix}" if suffix and number != NONE else number
+
+
+def percent(label: str) -> Unit:
+    """The unit of a share between 0 and 1, which is shown in percent and compared in points."""
+    return Unit(label, scale=100, decimals=1, suffix="%", difference="points", point=0.01)

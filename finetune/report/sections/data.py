@@ -1,0 +1,81 @@
+"""The data that a study ran on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from finetune.core.numbers import NONE, count
+from finetune.report.blocks import Block, Cell, Column, Fold, Section, Table, Text
+from finetune.results.reading import Study
+from finetune.results.schema import Results
+
+FEW_LABELS = 12
+"""Label counts up to this many stand open on the page."""
+
+
+def sections(study: Study, results: Results) -> list[Section]:
+    """Splits, label counts, duplicates, leaks, cut examples."""
+    splits = study.data.get("splits", {})
+    if not splits:
+        return [Section("data", "Data", [Text("No data facts were recorded.", "muted")])]
+    columns = [
+        Column("split", numeric=False),
+        Column("examples", "And groups, over which errors are computed, where examples belong together"),
+        Column("tokens", "Mean and longest"),
+        Column("cut", "Examples longer than the limit, cut at the end"),
+        Column("source", numeric=False),
+        Column("fingerprint", numeric=False),
+    ]
+    rows = []
+    for name, split in splits.items():
+        facts = split.get("facts", {})
+        tokens = facts.get("tokens")
+        length = f"{tokens['mean']:.0f}, at most {count(tokens['max'])}" if tokens else NONE
+        rows.append(
+            [
+                Cell(name),
+                Cell(count(split["examples"]), _groups(study, name)),
+                Cell(length),
+                Cell(count(facts.get("cut"))),
+                Cell(str(split.get("source", NONE))),
+                Cell(split["fingerprint"][:12], tone="muted"),
+            ]
+        )
+    blocks: list[Block] = [Table(columns, rows), Text(_cleaning(study))]
+    notes = [note for split in splits.values() for note in split.get("facts", {}).get("notes", [])]
+    blocks += map(Text, dict.fromkeys(notes))
+    labels = _label_table(splits)
+    if labels is not None:
+        many = len(labels.rows) > FEW_LABELS
+        blocks.append(Fold(f"Examples of each of the {len(labels.rows)} labels", [labels]) if many else labels)
+    return [Section("data", "Data", blocks)]
+
+
+def _groups(study: Study, task: str) -> str:
+    found = study.groups(task)
+    return "" if found is None or not len(found) else f"{count(int(found.max()) + 1)} groups"
+
+
+def _cleaning(study: Study) -> str:
+    dropped, leaks = study.data.get("duplicates_dropped"), study.data.get("leaks") or {}
+    sentences = [] if dropped is None else [f"{count(dropped)} duplicates were dropped."]
+    if leaks:
+        done = {"drop": "dropped from training", "allow": "trained on all the same"}.get(leaks["action"], "refused")
+        found = f"{count(leaks['found'])} found, and {done}" if leaks["found"] else "none found"
+        groups = leaks.get("groups")
+        sentences.append(f"{count(leaks['checked'])} held-out examples were looked up in the training data: {found}.")
+        if groups:
+            both = f"{count(groups['found'])} on both sides, and {done}" if groups["found"] else "none on both sides"
+            sentences.append(f"Of the groups of '{groups['column']}', {both}.")
+    return " ".join(sentences)
+
+
+def _label_table(splits: dict[str, Any]) -> Table | None:
+    counts = {name: split.get("facts", {}).get("labels") for name, split in splits.items()}
+    counts = {name: labels for name, labels in counts.items() if labels}
+    if not counts:
+        return None
+    every = list(dict.fromkeys(label for labels in counts.values() for label in labels))
+    columns = [Column("label", numeric=False), *(Column(name) for name in counts)]
+    rows = [[Cell(str(label)), *(Cell(count(labels.get(label, 0))) for labels in counts.values())] for label in every]
+    return Table(columns, rows)

@@ -1,0 +1,121 @@
+"""From runs to what `results.json` holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from finetune import stats
+from finetune.core.run_dir import BASE, FAILED, FORMAT
+from finetune.metrics import unit
+from finetune.results.across import across_of
+from finetune.results.combined import combined_of
+from finetune.results.measure import BASE_REASON, SOLVED_REASON, Measured, decide, measure
+from finetune.results.reading import Run, Study
+from finetune.results.schema import (
+    Direction,
+    EvaluationSet,
+    Parameters,
+    PoolingResult,
+    Results,
+    RunResult,
+    ScoreEstimate,
+    VariantResult,
+)
+
+LEVEL = 0.95
+"""Level of every interval in a report."""
+
+
+def results_of(study: Study) -> Results:
+    """Compute every run's scores, what each variant's runs amount to, and every pair held together."""
+    tasks = [evaluation_set(task) for task in study.data.get("tasks", [])]
+    measured = {task.name: measure(study, task, LEVEL) for task in tasks}
+    return Results(
+        format=FORMAT,
+        study=study.name,
+        digest=study.digest,
+        level=LEVEL,
+        seeds=study.seeds,
+        until=study.until,
+        crossed="crossed" in study.resolved,
+        baseline=study.baseline,
+        environment=study.environment,
+        tasks=tasks,
+        variants=[_variant(study, name, runs, tasks, measured) for name, runs in study.everything.items()],
+        comparisons=decide([pair for found in measured.values() for pair in found.comparisons]),
+        across=across_of(study, tasks, np.random.default_rng(list(study.digest.encode())), LEVEL),
+    )
+
+
+def evaluation_set(facts: Mapping[str, Any]) -> EvaluationSet:
+    """The evaluation set that an entry of `data.json` describes."""
+    metrics = [Direction(metric["name"], metric["higher_is_better"]) for metric in facts["metrics"]]
+    return EvaluationSet(
+        name=facts["name"],
+        split=facts["split"],
+        metric=facts["headline"],
+        higher_is_better=next(metric.higher_is_better for metric in metrics if metric.name == facts["headline"]),
+        examples=facts["examples"],
+        metrics=metrics,
+        majority=facts.get("majority"),
+    )
+
+
+def _variant(
+    study: Study, name: str, runs: list[Run], tasks: list[EvaluationSet], measured: Mapping[str, Measured]
+) -> VariantResult:
+    ended = [run.result["status"] for run in runs if run.result["status"] != "interrupted"]
+    failures = stats.failure_rate(sum(status in FAILED for status in ended), len(ended), LEVEL)
+    estimates = {key: found for task in measured.values() for key, found in task.estimates[name].items()}
+    stability = _stability(name, failures, estimates, tasks)
+    comparable = [] if "split" in study.vary else tasks
+    parameters, pooling = _first(runs, "parameters"), _first(runs, "pooling")
+    return VariantResult(
+        name=name,
+        strategy="none" if name == BASE else study.resolved["variants"][name]["recipe"]["strategy"]["type"],
+        parameters=None if parameters is None else Parameters(parameters["total"], parameters["trainable"]),
+        new=_first(runs, "new") or [],
+        pooling=None if pooling is None else PoolingResult(**pooling),
+        runs=[_run(run) for run in runs],
+        combined=[combined_of(made, runs, comparable, LEVEL) for made in study.combined.get(name, [])],
+        estimates=estimates,
+        agreement={task: found.agreement[name] for task, found in measured.items() if name in found.agreement},
+        calibration={task: found.calibration[name] for task, found in measured.items() if name in found.calibration},
+        failures=failures,
+        stability=stability.verdict,
+        stability_reason=stability.reason,
+    )
+
+
+def _first(runs: Sequence[Run], fact: str) -> Any:
+    """Read what the first run that knows it says of the model; None where none does."""
+    return next((run.result[fact] for run in runs if run.result.get(fact)), None)
+
+
+def _run(run: Run) -> RunResult:
+    return RunResult(
+        seed=run.seed,
+        status=run.result["status"],
+        reason=run.result.get("reason"),
+        seconds=run.result.get("seconds"),
+        peak_memory_bytes=run.result.get("peak_memory_bytes"),
+        scores=run.scores,
+    )
+
+
+def _stability(
+    name: str, failures: stats.FailureRate, estimates: Mapping[str, ScoreEstimate], tasks: Sequence[EvaluationSet]
+) -> stats.Stability:
+    """Stability on the first set's headline metric, by its corrected SD, or its plain SD where there is none."""
+    if name == BASE:
+        return stats.Stability("undecided", BASE_REASON)
+    if not tasks:
+        return stats.stability(failures.count, failures.n, None, None)
+    found = estimates[tasks[0].key]
+    if found.reason == SOLVED_REASON:
+        return stats.Stability("undecided", SOLVED_REASON)
+    point = unit(tasks[0].metric).point
+    return stats.stability(failures.count, failures.n, found.sd_corrected_ci or found.sd_ci, point)

@@ -1,0 +1,49 @@
+"""In-domain against shifted: what every variant loses on other data.
+
+Seeds that agree in domain may differ widely out of it (McCoy, Min and Linzen 2020): the spread stands beside the drop.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from finetune import stats
+from finetune.results.schema import EvaluationSet, Results, VariantResult
+
+IN_DOMAIN = "test"
+"""The split that comes from the training data's own source."""
+
+
+@dataclass(frozen=True)
+class Shift:
+    """The loss of one variant on one set of other data."""
+
+    variant: str
+    shifted: str
+    """Name of the set."""
+    drop: stats.Estimate
+    """Over the seeds that have both scores, in the headline metric's unit, positive for a loss."""
+
+
+def shifts_of(results: Results) -> list[Shift]:
+    """Hold each variant on each set of other data against the in-domain set; empty where either is missing."""
+    inside, shifted = domains_of(results)
+    if inside is None:
+        return []
+    return [_shift(variant, inside, task, results.level) for task in shifted for variant in results.variants]
+
+
+def domains_of(results: Results) -> tuple[EvaluationSet | None, list[EvaluationSet]]:
+    """Find the in-domain set, and those that have the same headline metric on other data."""
+    inside = next((task for task in results.tasks if task.split == IN_DOMAIN), None)
+    if inside is None:
+        return None, []
+    others = [task for task in results.tasks if task.split != IN_DOMAIN and task.metric == inside.metric]
+    return (inside, others) if others else (None, [])
+
+
+def _shift(variant: VariantResult, inside: EvaluationSet, task: EvaluationSet, level: float) -> Shift:
+    home, away = inside.key, task.key_of(inside.metric)
+    scores = [run.scores for run in variant.runs]
+    drops = [inside.sign * (score[home] - score[away]) for score in scores if home in score and away in score]
+    return Shift(variant.name, task.name, stats.estimate(drops, level))

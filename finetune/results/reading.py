@@ -1,0 +1,195 @@
+"""Reading a study's folder into plain values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+from numpy.typing import NDArray
+
+from finetune.core.errors import bad_input, did_you_mean
+from finetune.core.numbers import NONE
+from finetune.core.run_dir import BASE, RunDir, StudyDir, read_json
+
+TEXTS = ("prediction", "reference")
+"""Columns of the prediction store that hold texts."""
+
+UNFINISHED = "it has no result yet; the same command again resumes it"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run's folder; ``seed`` is None for the untuned base model, and for what was made of several runs."""
+
+    variant: str
+    seed: int | None
+    folder: RunDir
+    result: dict[str, Any]
+    """What stands in result.json; for a run that has none, the same keys with status `interrupted`."""
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    """Lines of metrics.jsonl, in order of steps."""
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Value by "task/metric", for those that could be computed."""
+        return {name: value for name, value in (self.result.get("scores") or {}).items() if value is not None}
+
+    def predictions(self, task: str, columns: Sequence[str], texts: Sequence[str] = ()) -> pa.Table | None:
+        """``columns`` of a task's prediction store, in order of `example`; None when nothing is stored.
+
+        Those named in ``texts`` as well are dictionaries: each text once, and its place in every row.
+        """
+        path = self.folder.predictions(task)
+        if not path.exists():
+            return None
+        table = _read_predictions(path, path.stat().st_mtime_ns).select(["example", *columns])
+        for place, column in enumerate(table.columns):
+            if pa.types.is_dictionary(column.type) and table.column_names[place] not in texts:
+                table = table.set_column(place, table.column_names[place], column.cast(pa.string()))
+        return table
+
+    def example_scores(self, task: str, column: Literal["score", "loss"] = "score") -> NDArray[np.float64] | None:
+        """Per-example scores of a task in order of examples, shape (examples,); None when nothing is stored."""
+        table = self.predictions(task, [column])
+        return None if table is None or table[column].null_count else table[column].to_numpy().astype(float)
+
+
+def computed_on(environment: Mapping[str, Any]) -> str:
+    """The device and the dtype that a study's environment names."""
+    return ", ".join(str(environment[name]) for name in ("device", "dtype") if environment.get(name)) or NONE
+
+
+@dataclass(frozen=True)
+class Study:
+    """Everything the report is made of."""
+
+    name: str
+    digest: str
+    seeds: list[int]
+    until: dict[str, Any] | None
+    """The rule by which seeds were added, as the recipe has it; None where their number was fixed before."""
+    vary: list[str]
+    baseline: str | None
+    """The variant that all others are compared with; None: all pairs are compared."""
+    variants: dict[str, list[Run]]
+    """Runs that have begun, by variant in the recipe's order, then by seed."""
+    combined: dict[str, list[Run]]
+    """What was made of a variant's runs together, by variant, then by name; without a seed."""
+    base: Run | None
+    resolved: dict[str, Any]
+    resolved_text: str
+    recipe_text: str
+    environment: dict[str, Any]
+    data: dict[str, Any]
+    folder: StudyDir
+
+    @property
+    def everything(self) -> dict[str, list[Run]]:
+        """Runs by variant, and the untuned base model's one under its own name, where it was scored."""
+        return self.variants | ({BASE: [self.base]} if self.base is not None else {})
+
+    @property
+    def computed_on(self) -> str:
+        """The device, and the dtype of its arithmetic where that is known, beside which every time has to stand."""
+        return computed_on(self.environment)
+
+    @property
+    def runs(self) -> list[Run]:
+        """All tuned runs."""
+        return [run for runs in self.variants.values() for run in runs]
+
+    def facts(self, task: str) -> dict[str, Any]:
+        """Find what `data.json` says of an evaluation set; nothing where it does not know it."""
+        return next((each for each in self.data.get("tasks", []) if each["name"] == task), {})
+
+    def examples(self, task: str) -> pa.Table | None:
+        """What is held out: `example`, `input`, `reference` and `group` in order of `example`; None: not stored."""
+        path = self.folder.examples(task)
+        return pq.ParquetFile(path).read().sort_by("example") if path.exists() else None
+
+    def groups(self, task: str) -> NDArray[np.int64] | None:
+        """Which group each example belongs to, numbered from 0, shape (examples,) in their order; None: no groups."""
+        table = self.examples(task)
+        if table is None or table["group"].null_count:
+            return None
+        return table["group"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
+
+
+def is_mean(matrix: NDArray[np.float64], scores: list[float | None]) -> bool:
+    """Tell whether ``scores`` (runs,) are the means of per-example scores (runs, examples).
+
+    Which metrics are such is seen from the numbers and not from a list, so that a new one needs no entry here.
+    """
+    return None not in scores and np.allclose(matrix.mean(axis=1), np.array(scores, dtype=float), rtol=0, atol=1e-6)
+
+
+@lru_cache(maxsize=256)  # about as many as a task has, whose statistics all begin with its predictions
+def _read_predictions(path: Path, written: int) -> pa.Table:
+    """A prediction store in order of `example`; ``written`` tells it from what stood there before."""
+    # Not `read_table`, which takes `key=value` folders above the file for columns.
+    return pq.ParquetFile(path, read_dictionary=list(TEXTS)).read().unify_dictionaries().sort_by("example")
+
+
+def read_study(path: Path, baseline: str | None = None) -> Study:
+    """Read the study in ``path``; ``baseline`` takes the place of the recipe's.
+
+    Raises InputError when it is no study's folder, and when there is no variant that ``baseline`` names.
+    """
+    folder = StudyDir(path).require()
+    resolved_text = folder.resolved.read_text(encoding="utf-8")
+    resolved = yaml.safe_load(resolved_text)
+    until = resolved["seeds"] if isinstance(resolved["seeds"], dict) else None
+    seeds = list(range(max(until["at_least"], folder.begun(resolved["variants"])))) if until else resolved["seeds"]
+    return Study(
+        name=resolved["name"],
+        digest=resolved["digest"],
+        seeds=seeds,
+        until=until,
+        vary=resolved.get("vary", []),
+        baseline=_baseline(resolved["variants"], baseline),
+        variants={
+            name: [_read_run(run, name, seed) for seed in seeds if (run := folder.run(name, seed)).path.is_dir()]
+            for name in resolved["variants"]
+        },
+        combined={
+            name: [_read_run(run, name, None) for run in folder.all_combined(name)] for name in resolved["variants"]
+        },
+        base=_read_run(folder.base, BASE, None) if folder.base.result.exists() else None,
+        resolved=resolved,
+        resolved_text=resolved_text,
+        recipe_text=folder.recipe.read_text(encoding="utf-8") if folder.recipe.exists() else "",
+        environment=read_json(folder.environment) if folder.environment.exists() else {},
+        data=read_json(folder.data) if folder.data.exists() else {},
+        folder=folder,
+    )
+
+
+def _baseline(variants: dict[str, Any], wanted: str | None) -> str | None:
+    if wanted is not None and wanted not in variants:
+        raise bad_input(None, f"there is no variant called '{wanted}'", did_you_mean(wanted, list(variants)))
+    first = next(iter(variants.values()))["recipe"]
+    said: str | None = (first.get("scoring") or {}).get("baseline")
+    return wanted or (said if said in variants else None)  # a diagnosis takes one variant out of its recipe
+
+
+def _read_run(folder: RunDir, variant: str, seed: int | None) -> Run:
+    result = folder.read_result() or {"status": "interrupted", "reason": UNFINISHED}
+    return Run(variant, seed, folder, result, _read_metrics(folder.metrics))
+
+
+def _read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Lines of a metrics.jsonl. A killed run may leave half a last line, and a resumed one repeat some steps."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    records = [json.loads(line) for line in lines[:-1] if line.strip()]  # what follows the last newline is cut off
+    latest = {(record["kind"], record["step"]): record for record in records}
+    return sorted(latest.values(), key=lambda record: record["step"])

@@ -1,0 +1,169 @@
+"""The content of `results.json`, the machine interface: a frozen dataclass for each kind of entry, one way to JSON.
+
+Keys may be added. Taking one away, or giving it another meaning, is a new format (`FORMAT` in `core/run_dir.py`).
+Intervals are `[low, high]`; what there is too little to say of is null, and a `reason` says why.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Any, Literal
+
+from pydantic import TypeAdapter
+
+from finetune.core.run_dir import BASE
+from finetune.results.schema.across import (
+    AcrossPair,
+    AcrossResult,
+    AcrossVariant,
+    LeftOut,
+    Orders,
+    ProfileResult,
+    SetMetric,
+)
+from finetune.results.schema.estimates import (
+    AgreementResult,
+    CalibrationResult,
+    CombinedResult,
+    Divided,
+    GainResult,
+    PairResult,
+    ReliabilityBin,
+    ScoreEstimate,
+)
+from finetune.results.schema.runs import Direction, EvaluationSet, Parameters, PoolingResult, RunResult
+from finetune.stats import FailureRate
+
+__all__ = [
+    "AcrossPair",
+    "AcrossResult",
+    "AcrossVariant",
+    "AgreementResult",
+    "CalibrationResult",
+    "CombinedResult",
+    "Direction",
+    "Divided",
+    "EvaluationSet",
+    "GainResult",
+    "LeftOut",
+    "Orders",
+    "PairResult",
+    "Parameters",
+    "PoolingResult",
+    "ProfileResult",
+    "ReliabilityBin",
+    "Results",
+    "RunResult",
+    "ScoreEstimate",
+    "SetMetric",
+    "VariantResult",
+    "from_json",
+    "to_json",
+]
+
+
+@dataclass(frozen=True)
+class VariantResult:
+    """A variant's runs, and what they amount to. The untuned base model is the variant `base`."""
+
+    name: str
+    """As the recipe calls it."""
+    strategy: str
+    """Type of its strategy; `none` for the base model."""
+    parameters: Parameters | None
+    """Null where no run has got so far."""
+    new: list[str]
+    """Parts of the model drawn afresh in each run."""
+    pooling: PoolingResult | None
+    """Null where the model pools, or nothing does."""
+    runs: list[RunResult]
+    """By seed."""
+    combined: list[CombinedResult]
+    """Soups and ensembles, where the recipe asks for them."""
+    estimates: dict[str, ScoreEstimate]
+    """By "set/metric"."""
+    agreement: dict[str, AgreementResult]
+    """By evaluation set."""
+    calibration: dict[str, CalibrationResult]
+    """By evaluation set."""
+    failures: FailureRate
+    """Of runs that have ended: degenerate, diverged and crashed ones."""
+    stability: Literal["stable", "unstable", "undecided"]
+    """Whether it trains the same way each time."""
+    stability_reason: str
+    """Why, in words."""
+
+    @property
+    def is_base(self) -> bool:
+        """Tell whether it is the untuned base model."""
+        return self.name == BASE
+
+
+@dataclass(frozen=True)
+class Results:
+    """A study's results: the content of `report/results.json`."""
+
+    format: int
+    """Version of this layout."""
+    study: str
+    """The study's name."""
+    digest: str
+    """16 hex digits over every option that decides a score."""
+    level: float
+    """Of every interval."""
+    seeds: list[int]
+    """Those that were asked for, or added by the rule in `until`."""
+    until: dict[str, Any] | None
+    """The rule by which seeds were added, as the recipe has it; null where their number was fixed before."""
+    crossed: bool
+    """Whether the runs are a crossed design of `finetune diagnose` and no independent seeds."""
+    baseline: str | None
+    """The variant that all others are compared with; null: all pairs are compared."""
+    environment: dict[str, Any]
+    """What `environment.json` holds: versions, device, arithmetic."""
+    tasks: list[EvaluationSet]
+    """The evaluation sets."""
+    variants: list[VariantResult]
+    """In the order of the recipe; the untuned base model last, where it was scored."""
+    comparisons: list[PairResult]
+    """Every pair of variants on every evaluation set and metric."""
+    across: AcrossResult | None
+    """Null with a single evaluation set."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Turn the results into plain values, with the keys of `results.json`."""
+        return to_json(self)
+
+    def variant(self, name: str) -> VariantResult:
+        """The variant called ``name``. Raises KeyError when there is none."""
+        return self._by_name[name]
+
+    @cached_property
+    def _by_name(self) -> dict[str, VariantResult]:
+        return {variant.name: variant for variant in self.variants}
+
+    @property
+    def tuned(self) -> list[VariantResult]:
+        """All variants but the untuned base model."""
+        return [variant for variant in self.variants if not variant.is_base]
+
+
+def to_json(value: Any) -> Any:
+    """Turn dataclasses, and what holds them, into plain values."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {each.name: to_json(getattr(value, each.name)) for each in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {key: to_json(entry) for key, entry in value.items()}
+    return [to_json(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+
+def from_json(content: dict[str, Any]) -> Results:
+    """Read results from the content of `results.json`. Raises ValueError where it is not what this version writes."""
+    return _adapter().validate_python(content)
+
+
+@cache
+def _adapter() -> TypeAdapter[Results]:
+    return TypeAdapter(Results)

@@ -1,0 +1,149 @@
+"""A variant's runs on one evaluation set, estimated together, and two variants held together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from finetune.stats import Comparison, Estimate, Gain
+from finetune.stats.agreement import Agreement
+from finetune.stats.comparisons import Verdict
+from finetune.stats.dispersion import SpreadVerdict
+
+
+@dataclass(frozen=True)
+class ScoreEstimate(Estimate):
+    """A score over a variant's seeds, with what its spread is made of."""
+
+    sd_floor: float | None = None
+    """SD that an evaluation set of this size causes alone, were all seeds equally good (Jordan, ICLR 2024)."""
+    sd_corrected: float | None = None
+    """SD that would remain on endless examples."""
+    sd_corrected_ci: tuple[float, float] | None = None
+    """Of `sd_corrected`."""
+    sd_corrected_clipped: bool = False
+    """Whether its estimate fell below zero by chance and is given as zero."""
+    expected_best: list[float] = field(default_factory=list)
+    """Expected best of 1, 2, … seeds (Dodge et al., EMNLP 2019)."""
+
+
+@dataclass(frozen=True)
+class Divided:
+    """An example on which seeds differ."""
+
+    example: int
+    """Its row number in the evaluation set."""
+    churn: float
+    """Share of pairs of seeds that predict differently."""
+
+
+@dataclass(frozen=True)
+class AgreementResult(Agreement):
+    """Agreement of a variant's seeds in what they predict on an evaluation set."""
+
+    most_divided: list[Divided] = field(default_factory=list)
+    """The examples with the highest churn, at most five."""
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """Confidence against accuracy in one bin, over the seeds that have enough examples there."""
+
+    low: float
+    """Lowest confidence in the bin."""
+    high: float
+    """Highest confidence in the bin."""
+    share: float
+    """Of all examples."""
+    seeds: int
+    """Seeds with enough examples in the bin; what follows is over them."""
+    confidence: float | None
+    """Mean of the largest probability."""
+    accuracy: float | None
+    """Share that is right."""
+    range: tuple[float, float] | None
+    """Lowest and highest accuracy of a seed."""
+
+
+@dataclass(frozen=True)
+class CalibrationResult:
+    """Calibration of a variant, being right as often as it believes; each measure over seeds."""
+
+    bins: int
+    """How many bins an ECE has."""
+    left_out: int
+    """Runs whose probabilities were not finite."""
+    nll: Estimate
+    """Mean negative log-likelihood of the right label, nats."""
+    brier: Estimate
+    """Brier score, 0 to 2 (Brier 1950)."""
+    ece: Estimate
+    """Expected calibration error, bins of equal width (Guo et al. 2017)."""
+    ece_noise: Estimate
+    """What a perfectly calibrated model with these confidences would show on average."""
+    ece_equal_mass: Estimate
+    """The same with equally many examples in each bin (Nixon et al. 2019)."""
+    ece_equal_mass_noise: Estimate
+    """What chance alone gives it, as `ece_noise`."""
+    temperature: Estimate
+    """By which logits had to be divided; above 1: overconfident."""
+    nll_scaled: Estimate
+    """`nll` after temperature scaling, cross-fitted on halves."""
+    reliability: list[ReliabilityBin]
+    """Accuracy by confidence, bin by bin."""
+
+
+@dataclass(frozen=True)
+class GainResult(Gain):
+    """Gain of a combination over the mean of the seeds it could be made of; positive is better."""
+
+    mean_seed: float = 0.0
+    """Mean score of those seeds."""
+
+
+@dataclass(frozen=True)
+class CombinedResult:
+    """A soup or an ensemble: what was made of a variant's seeds together."""
+
+    kind: str
+    """`soup-uniform`, `soup-greedy` or `ensemble`."""
+    status: str
+    """As of a run."""
+    reason: str | None
+    """Why it failed."""
+    seeds: list[int]
+    """Those it is made of."""
+    of: list[int]
+    """Those it could be made of."""
+    seconds: float | None
+    """What it took to make and score it."""
+    scores: dict[str, float]
+    """By "set/metric"."""
+    gain: dict[str, GainResult]
+    """By "set/metric"."""
+
+
+@dataclass(frozen=True)
+class PairResult(Comparison):
+    """Two variants held together on one evaluation set and metric: an entry of `comparisons`, left minus right."""
+
+    task: str = ""
+    """Name of the evaluation set."""
+    metric: str = ""
+    """Name of the metric."""
+    left: str = ""
+    """Name of a variant."""
+    right: str = ""
+    """Name of a variant, or `base`."""
+    higher_is_better: bool = True
+    """Of the metric."""
+    family: Literal["headline", "other"] = "headline"
+    """Which comparisons p-values are corrected with (Holm)."""
+    p_value_adjusted: float | None = None
+    """`p_value` after Holm's correction over its family."""
+    verdict: Verdict = "undecided"
+    """Of the left."""
+    p_spread_adjusted: float | None = None
+    """`p_spread` after Holm's correction over its family."""
+    spread_verdict: SpreadVerdict = "undecided"
+    """Of the left: whose seeds scatter more."""

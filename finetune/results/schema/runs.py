@@ -1,0 +1,88 @@
+"""Runs, and the evaluation sets that they are scored on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Direction:
+    """A metric of an evaluation set, and which way is up."""
+
+    name: str
+    """The metric's name."""
+    higher_is_better: bool
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """An evaluation set, which was scored: an entry of `tasks`."""
+
+    name: str
+    """As the recipe calls it; `test` for the held-out part of the data."""
+    split: str
+    """`test`, from the training data's own source, or `evaluate`, other data."""
+    metric: str
+    """The headline metric, from which verdicts are read."""
+    higher_is_better: bool
+    """Of the headline metric."""
+    examples: int
+    """How many were scored."""
+    metrics: list[Direction]
+    """All that were computed, the headline first."""
+    majority: float | None = None
+    """Share of examples with the most frequent label; null where there are no labels."""
+
+    @property
+    def key(self) -> str:
+        """ "set/metric" of the headline, under which scores and estimates stand."""
+        return f"{self.name}/{self.metric}"
+
+    def key_of(self, metric: str) -> str:
+        """ "set/metric" of another metric."""
+        return f"{self.name}/{metric}"
+
+    @property
+    def sign(self) -> int:
+        """1 where a higher headline is better, -1 where a lower one is."""
+        return 1 if self.higher_is_better else -1
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Sizes of a model: all of its numbers, and those that learn."""
+
+    total: int
+    """All of them."""
+    trainable: int
+    """Those that learn."""
+
+
+@dataclass(frozen=True)
+class PoolingResult:
+    """The pooling of a head of our own."""
+
+    mode: str
+    """`cls`, `last`, `mean` or `max`."""
+    normalise: bool
+    """Whether the vector is divided by its length."""
+    reason: str
+    """Where that is known from."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """One run: a variant under a seed."""
+
+    seed: int | None
+    """Null for the untuned base model."""
+    status: str
+    """`finished`, `degenerate`, `diverged`, `error` or `interrupted`."""
+    reason: str | None
+    """Why it failed or is unfinished; null for a finished run."""
+    seconds: float | None
+    """Loading, training and scoring; of seeds side by side, its share."""
+    peak_memory_bytes: int | None
+    """The largest while loading, training and scoring."""
+    scores: dict[str, float]
+    """By "set/metric"; those that could be computed."""

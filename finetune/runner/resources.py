@@ -1,0 +1,149 @@
+"""The resources that the runs of a study share, loaded once: data, tokenizer, encoded examples, the base model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import date
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from finetune import models
+from finetune.core.examples import Encoded
+from finetune.core.progress import phase
+from finetune.core.registry import STRATEGIES, TASKS
+from finetune.data import Splits, load_splits
+from finetune.models import Pooling
+from finetune.tasks.base import Task
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from finetune.recipe import Recipe
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """A task fitted to its data, and the data as the model sees them."""
+
+    task: Task
+    train: Encoded
+    validation: Encoded | None
+    held_out: dict[str, Encoded]
+    tables: dict[str, Dataset]
+    """The held-out sets as they were read."""
+    majority: dict[str, float | None]
+    """For each held-out set, the share that always giving the commonest training answer gets right."""
+    facts: dict[str, Any]
+    """`splits`, `duplicates_dropped` and `leaks` of the study's `data.json`."""
+    learnt: dict[str, Dataset] = field(default_factory=dict)
+    """The training examples, and those of the validation split where there is one, as they were read."""
+
+    @property
+    def sets(self) -> dict[str, Encoded]:
+        """Give all sets of examples that there are, by name."""
+        return {"train": self.train, **({"validation": self.validation} if self.validation else {}), **self.held_out}
+
+
+class Resources:
+    """Loads on first use, and keeps what it loaded for the runs that need the same."""
+
+    def __init__(self, today: date | None = None) -> None:
+        self.today = today or date.today()
+        """The study's date: the day it was begun."""
+        self._kept: dict[str, Any] = {}
+
+    def data(self, recipe: Recipe, split_seed: int) -> TaskData:
+        """Load the recipe's data, split, checked and encoded for its task. Raises InputError for data that cannot
+        serve."""
+        # How a head pools has no part in what is read and encoded.
+        plain = recipe.model_copy(update={"task": _unpooled(recipe.task)})
+        source, pairs = [recipe.model.source, recipe.model.tokenizer], STRATEGIES.get(recipe.strategy.type).pairs
+        wanted = [recipe.data, *recipe.evaluate, plain.task, *source, pairs, split_seed]
+        data = self.once("data", wanted, lambda: self._load_data(plain, split_seed))
+        pooling = pooling_of(recipe.model, recipe.task, recipe.strategy)
+        if pooling is None:
+            return data
+        return self.once("pooled", [*wanted, pooling], lambda: replace(data, task=data.task.pooled(pooling)))
+
+    def base(self, options: models.ModelOptions, task: Task) -> models.BaseModel:
+        """The base model with the task's head, as every run starts from it."""
+        config, built = task.model_config(), task.architecture
+        # A head of the task's own may depend on its options.
+        known = [built.name, task.options] if isinstance(built, models.OwnHead) else [built]
+
+        def load() -> models.BaseModel:
+            with phase(f"loading {options.source}"):
+                return models.load_base(options, built, task.new_head, **config)
+
+        return self.once("base", [options, *known, config], load)
+
+    def _load_data(self, recipe: Recipe, split_seed: int) -> TaskData:
+        pairs = STRATEGIES.get(recipe.strategy.type).pairs
+        config = partial(models.load_config, recipe.model)
+        task: Task = TASKS.get(recipe.task.type)(recipe.task, pairs=pairs, today=self.today, config=config)
+        task.check_config()
+        held_out = {entry.name: entry.data for entry in recipe.evaluate}
+        # The whole task, because it checks its own columns while the data are read.
+        wanted = [recipe.data, *recipe.evaluate, recipe.task, split_seed]
+        splits: Splits = self.once(
+            "splits",
+            wanted,
+            lambda: load_splits(
+                recipe.data, held_out, task.inputs(), split_seed, task.check, task.group, task.converted
+            ),
+        )
+        tokenizer = self.once(
+            "tokenizer", [recipe.model.source, recipe.model.tokenizer], lambda: models.load_tokenizer(recipe.model)
+        )
+        task.fit(splits, tokenizer)
+        encoded = {
+            name: task.encode(data, f"evaluate.{name}.data" if name in held_out else "data.test", training=False)
+            for name, data in splits.held_out.items()
+        }
+        train = task.encode(splits.train, "data.train", training=True)
+        validation = splits.validation and task.encode(splits.validation, "data.validation", training=False)
+        every = {"train": train, **({"validation": validation} if validation else {}), **encoded}
+        facts = splits.facts | {
+            "splits": {name: {**facts, "facts": every[name].facts} for name, facts in splits.facts["splits"].items()}
+        }
+        majority = {name: task.majority(found.examples) for name, found in encoded.items()}
+        learnt = {"train": splits.train, **({"validation": splits.validation} if splits.validation else {})}
+        return TaskData(task, train, validation, encoded, splits.held_out, majority, facts, learnt)
+
+    def once(self, kind: str, wanted: list[Any], load: Callable[[], T]) -> T:
+        """Call ``load``, or give its result from when the same was wanted before."""
+        key = json.dumps([kind, *wanted], sort_keys=True, default=lambda options: options.model_dump(mode="json"))
+        if key not in self._kept:
+            self._kept[key] = load()
+        return self._kept[key]
+
+
+def asked_pooling(task: Any, strategy: Any) -> str:
+    """Give the pooling that the recipe's task, or else its strategy, asks of a new head; `model` where the task has no
+    such option."""
+    if "pooling" not in type(task).model_fields:
+        return "model"
+    return task.pooling or STRATEGIES.get(strategy.type)(strategy).pooling
+
+
+def pooling_of(model: models.ModelOptions, task: Any, strategy: Any) -> Pooling | None:
+    """Give the pooling of a recipe's head of our own, as far as it is known without weights; None: the architecture's.
+
+    Raises InputError for files of the model that cannot be read.
+    """
+    asked, normalise = asked_pooling(task, strategy), getattr(task, "normalise", None)
+    if asked == "model":
+        return None
+    if asked != "auto":
+        return Pooling(mode=cast(Any, asked), normalise=bool(normalise), reason="the recipe says so")
+    found = models.declared(model) or Pooling(mode="auto")
+    return found if normalise is None else found.model_copy(update={"normalise": normalise})
+
+
+def _unpooled(options: Any) -> Any:
+    """Drop pooling from a task's options."""
+    return options.model_copy(update={name: None for name in ("pooling", "normalise") if hasattr(options, name)})

@@ -1,0 +1,58 @@
+"""The outcome of a study, and the line and the result of a run that has ended."""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finetune.core.errors import FinetuneError
+from finetune.core.run_dir import FAILED
+from finetune.results.schema import CombinedResult, Results, RunResult, to_json
+
+
+@dataclass(frozen=True)
+class StudyOutcome:
+    """The folder and the results of a study that has ended."""
+
+    folder: Path
+    results: Results
+    speaks: bool = True
+    """True in the one process that tells the person."""
+
+    @property
+    def failed(self) -> list[dict[str, Any]]:
+        """List the runs that failed, each with its variant, seed, status and reason; combinations have a kind for a
+        seed."""
+        made: list[tuple[str, RunResult | CombinedResult]] = []
+        for variant in self.results.variants:
+            made += [(variant.name, each) for each in variant.runs]
+            made += [(variant.name, each) for each in variant.combined]
+        return [{"variant": name, **to_json(each)} for name, each in made if each.status in FAILED]
+
+
+def summary(title: str, result: dict[str, Any], headline: str) -> str:
+    """Write one line on a run that has ended."""
+    scores = ", ".join(
+        f"{name} {value:.4g}" for name, value in result["scores"].items() if name.endswith(f"/{headline}")
+    )
+    status = "" if result["status"] == "finished" else f" · {result['status']}: {result['reason']}"
+    seconds = f" · {result['seconds']:.1f} s" if result["seconds"] is not None else ""
+    return f"{title} · {scores or 'no scores'}{seconds}{status}"
+
+
+def failure(opening: dict[str, Any], error: Exception) -> dict[str, Any]:
+    """Make the result of what ended in an exception, which is written like any other; ``opening``: its first keys."""
+    reason = f"{type(error).__name__}: {error}" if not isinstance(error, FinetuneError) else str(error)
+    return {
+        **opening,
+        "status": "error",
+        "reason": reason,
+        "traceback": "".join(traceback.format_exception(error)),
+        "seconds": None,
+        "phases": {},
+        "peak_memory_bytes": None,
+        "parameters": None,
+        "scores": {},
+    }

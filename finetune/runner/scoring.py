@@ -1,0 +1,123 @@
+"""Scores a group of runs on the validation split while it trains, and on every held-out task afterwards."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+
+from finetune.core.digests import form_digest, text_digest, weights_digest
+from finetune.core.examples import Encoded, Example
+from finetune.core.progress import phase
+from finetune.core.run_dir import RunDir
+from finetune.core.runtime import Runtime
+from finetune.evaluate import metrics, store
+from finetune.evaluate.predict import predict
+from finetune.replicas.group import ReplicaGroup
+from finetune.runner.resources import TaskData
+from finetune.strategies.base import trained_parameters
+from finetune.tasks.base import Task
+from finetune.train.state import Validation
+
+if TYPE_CHECKING:
+    from finetune.recipe import Recipe
+
+Scores = dict[str, float]
+"""By `task/metric`."""
+
+
+class Scored(NamedTuple):
+    """The scores of a run on its held-out tasks."""
+
+    scores: Scores
+    means: dict[str, float]
+    """By task, the mean over examples of the prediction store's `score` column."""
+    latency: dict[str, float]
+    """By task, seconds that an example took, at `scoring.batch_size`: a run's share of those of its group. Only where
+    the whole model was run: not for predictions that were stored, nor from what a frozen prefix had stored."""
+
+
+def validate_with(
+    group: ReplicaGroup, task: Task, examples: Sequence[Example], select: str, size: int, runtime: Runtime
+) -> Validation:
+    """Describe the scoring of the validation split's ``examples`` during training, ``size`` at once. ``select`` names
+    the metric that picks the weights to keep."""
+    # Generating answers at every evaluation would cost more than training does; only a metric that needs them asks.
+    generated = task.answer == "text"
+    answers = not generated or "prediction" in metrics.load(select).columns
+    wanted = list(dict.fromkeys(["loss", select, *([] if generated else [task.example_score])]))
+
+    def score_now() -> list[dict[str, float]]:
+        found = predict(group, task, examples, size, runtime, answers, "validating")
+        return [metrics.score(predictions, wanted) for predictions in found]
+
+    return Validation(score_now, select, metrics.load(select, "train.select").higher_is_better)
+
+
+def score_held_out(
+    group: ReplicaGroup, data: TaskData, recipe: Recipe, runtime: Runtime, folders: Sequence[RunDir], model: str
+) -> list[Scored]:
+    """Score every held-out task, and write each run's prediction store.
+
+    ``model`` identifies the base model: predictions that the store has of the same weights, data and options are not
+    made again.
+    """
+    scored = [Scored({}, {}, {}) for _ in folders]
+    weights = []
+    for number in range(group.count):
+        with group.alone(number) as alone:
+            weights.append([weights_digest(trained_parameters(alone)), form_digest(alone, dict(alone.named_buffers()))])
+    for task, encoded in data.held_out.items():
+        about = [model, task, data.facts["splits"][task]["fingerprint"], *_about(data.task, encoded, recipe, runtime)]
+        keys = [text_digest(str([*about, *own])) for own in weights]
+        paths = [folder.predictions(task) for folder in folders]
+        known = [store.read_if(path, key) for path, key in zip(paths, keys, strict=True)]
+        found = [each for each in known if each is not None]
+        if runtime.all_reduce_sum(len(found)) < len(folders) * runtime.accelerator.num_processes:
+            begun = time.perf_counter()
+            size, title = recipe.scoring.batch_size, f"scoring {task}"
+            found = predict(group, data.task, encoded.examples, size, runtime, title=title)
+            spent = (time.perf_counter() - begun) * runtime.accelerator.num_processes
+            for each in scored if group.prefix is None else []:
+                each.latency[task] = spent / len(encoded.examples) / group.count
+        for number, (predictions, path, key) in enumerate(zip(found, paths, keys, strict=True)):
+            if runtime.accelerator.is_main_process:
+                with phase("writing predictions"):
+                    predictions.write(path, key)
+            values = metrics.score(predictions, recipe.task.metrics)
+            # A diverged model's likelihoods may not be numbers; its other scores still count.
+            scores = {f"{task}/{name}": value for name, value in values.items() if math.isfinite(value)}
+            scored[number].scores.update(scores)
+            scored[number].means[task] = float(predictions.score.mean())
+    return scored
+
+
+def _about(task: Task, encoded: Encoded, recipe: Recipe, runtime: Runtime) -> list[Any]:
+    """List all but weights that predictions depend on: options, what the model is shown and how, and what computes
+    it."""
+    sections = (recipe.scoring, recipe.task, recipe.strategy, recipe.model)
+    options = [section.identifying() for section in sections]
+    for place in ("source", "tokenizer"):  # which are known by what is in them
+        options[-1].pop(place)
+    words = text_digest(str([sorted(task.tokenizer.get_vocab().items()), task.tokenizer.all_special_ids]))
+    sharing = [task.batching.name, str(getattr(task, "answering", None)), str(task.pooling)]
+    versions = [torch.__version__, *map(version, ("transformers", "peft", "tokenizers"))]
+    return [*options, words, _shown(encoded), *sharing, runtime.device.type, runtime.dtype, *versions]
+
+
+def _shown(encoded: Encoded) -> str:
+    """Hash what the model is shown, after templates and tokenizer, and what its answers are compared with."""
+    digest = hashlib.blake2b(digest_size=16)
+    for example in encoded.examples:
+        arrays = {**example.inputs, "target": example.target, "prompt": example.prompt}
+        for name, value in arrays.items():
+            digest.update(name.encode() + b"|")
+            digest.update(b"-" if value is None else np.ascontiguousarray(value).tobytes())
+        digest.update(f"|{example.number}|{example.reference}|{example.frame}|{example.rejected}|".encode())
+    return digest.hexdigest()

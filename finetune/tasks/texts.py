@@ -1,0 +1,56 @@
+"""Texts as examples: the tokens of texts or pairs of them, and batches of them, for all tasks that have such."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from finetune.core.examples import Batch, Example, pad
+from finetune.core.progress import parts
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+
+def tokenised(
+    data: Dataset, columns: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int, at: str
+) -> tuple[list[dict[str, np.ndarray]], int]:
+    """Model inputs (tokens,) by name of each row's text, or of its pair of texts, and how many of them were cut."""
+    limit = min(max_length, tokenizer.model_max_length)
+    inputs: list[dict[str, np.ndarray]] = []
+    cut = 0
+    for rows in parts(len(data), f"tokenising {at}"):
+        texts = [list(data[rows.start : rows.stop][name]) for name in columns]  # and their pairs
+        encoded = tokenizer(*texts, truncation=True, max_length=limit, return_attention_mask=False)
+        inputs += [_inputs({name: encoded[name][row] for name in encoded}, tokenizer) for row in range(len(rows))]
+        cut += sum(bool(encoding.overflowing) for encoding in encoded.encodings)
+    return inputs, cut
+
+
+def _inputs(given: dict[str, list[int]], tokenizer: PreTrainedTokenizerBase) -> dict[str, np.ndarray]:
+    """Model inputs (tokens,) by name. An empty text to which the tokenizer adds nothing is one special token, at which
+    a decoder can be read out."""
+    if not given["input_ids"]:
+        known = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id, tokenizer.pad_token_id)
+        first = next(token for token in known if token is not None)
+        given = {name: [first if name == "input_ids" else 0] for name in given}
+    return {name: np.asarray(values, dtype=np.int32) for name, values in given.items()}
+
+
+def padded(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> Batch:
+    """A batch of one example a row, padded at the right: (rows, T) for each model input, `attention_mask` and
+    `example`; `targets` (rows, ...)."""
+    import torch
+
+    filler = {"input_ids": tokenizer.pad_token_id}
+    inputs = {
+        name: pad([example.inputs[name] for example in examples], filler.get(name, 0)) for name in examples[0].inputs
+    }
+    lengths = torch.tensor([example.length for example in examples])
+    real = torch.arange(inputs["input_ids"].shape[1])[None, :] < lengths[:, None]
+    inputs["attention_mask"] = real.long()
+    targets = torch.tensor([example.target for example in examples])
+    return Batch(inputs, targets, example=torch.arange(len(examples))[:, None].where(real, -1))

@@ -1,0 +1,404 @@
+"""Where each option means something: tiny recipes that enable it, and a value for those whose cannot be guessed.
+
+A new option of a model that is here already needs a line only where it means nothing in its model's recipe, or where
+its value cannot be guessed; a new plug-in one in RECIPES where it needs more than its name.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from finetune.core.options import Options
+from finetune.core.registry import MITIGATIONS, STRATEGIES, TASKS
+from tests import tiny
+from tests.contracts.leaves import Leaf, merged
+
+
+@dataclass(frozen=True)
+class Case:
+    """How one option is shown to matter."""
+
+    given: dict[str, Any] = field(default_factory=dict)
+    """What is laid over its model's recipe, so that it means something."""
+    value: Any = None
+    """Another value; None: one that is guessed."""
+    at: tuple[str | int, ...] | None = None
+    """Where that value is put, if not at the option itself."""
+    refused: bool = False
+    """True where what it permits is refused under the other value, by the code that reads it."""
+    reported: bool = False
+    """True where it is the report that it changes."""
+
+
+PLAIN: dict[str, Any] = {
+    "name": "study",
+    "seeds": [1],
+    "model": {"source": "encoder", "dtype": "float32", "device": "cpu", "new": ["cls"]},
+    "data": {"train": {"path": "rows.csv"}, "split": {"test": 8, "validation": 6}},
+    "task": {"type": "classification", "max_length": 16, "metrics": ["accuracy"]},
+    "strategy": {"type": "full"},
+    "train": {"max_steps": 3, "min_steps": 3, "batch_size": 8, "learning_rate": 0.01, "evaluations": 1},
+}
+CHAT: dict[str, Any] = {
+    **PLAIN,
+    "model": {"source": "decoder", "dtype": "float32", "device": "cpu"},
+    "data": {"train": {"path": "chats.jsonl"}, "split": {"test": 4, "validation": 4}},
+    "task": {
+        "type": "chat",
+        "prompt": "prompt",
+        "completion": "completion",
+        "max_length": 64,
+        "max_new_tokens": 4,
+        "metrics": ["rouge_l"],
+    },
+}
+LANGUAGE: dict[str, Any] = {
+    **PLAIN,
+    "task": {"type": "language", "max_length": 8, "metrics": ["loss"]},
+}
+SOLVED: dict[str, Any] = {**PLAIN, "strategy": {"type": "linear"}, "train": {"save_model": True}}
+LONG_ANSWERS = {"task": {"prompt": "kind", "completion": "prompt"}}
+"""Prompts of a letter, answers of a sentence."""
+PAIRS: dict[str, Any] = merged(
+    CHAT,
+    {
+        "task": {"rejected": "rejected"},
+        "strategy": {"type": "preference", "of": {"type": "adapter", "rank": 2}},
+        "train": {"learning_rate": 0.05},
+    },
+)
+STAGE = {
+    "name": "first",
+    "data": {"train": {"path": "rows.csv"}},
+    "task": {"type": "language", "max_length": 16},
+    "train": {"max_steps": 2, "min_steps": 2, "batch_size": 8, "learning_rate": 0.01},
+}
+BRIEF = {"max_steps": 1, "min_steps": 1, "evaluations": 0}
+PROBED = {
+    "strategy": {"mode": "lp-ft", "solver": "steps", "probe_rate": 1.0, "probe_epochs": 6.0, "patience": 1},
+    "train": {**PLAIN["train"], "max_steps": None, "min_steps": 0, "epochs": 0.25},
+}
+PROBES = {"probe_rate": 0.5, "probe_epochs": 1.0, "patience": 3}
+UNTIL = merged(PLAIN, {"seeds": {"until": {"ci_width": 1e6}, "at_least": 4, "at_most": 5}, "train": BRIEF})
+LONGER = {"max_steps": 12, "min_steps": 12}
+STEADY = {"max_steps": 8, "min_steps": 8, "evaluations": 8, "learning_rate": 1.0}
+"""Training that is too fast to improve."""
+
+LEARNT = {"seeds": [1, 2], "train": {"max_steps": 24, "min_steps": 24, "evaluations": 1}}
+"""Two seeds that both learn more than the majority class, so that they can be combined."""
+
+
+def _treated(name: str, **options: Any) -> dict[str, Any]:
+    return {**PLAIN, "mitigations": [{"type": name, **options}]}
+
+
+def _tuned(name: str, **options: Any) -> dict[str, Any]:
+    return {**PLAIN, "strategy": {"type": name, **options}}
+
+
+RECIPES: dict[str, tuple[dict[str, Any], tuple[str | int, ...]]] = {
+    "Recipe": (PLAIN, ()),
+    "SeedsUntil": (UNTIL, ("seeds",)),
+    "Precision": (UNTIL, ("seeds", "until")),
+    "ModelOptions": (PLAIN, ("model",)),
+    "DataOptions": (PLAIN, ("data",)),
+    "Source": (PLAIN, ("data", "train")),
+    "Split": (PLAIN, ("data", "split")),
+    "ChatOptions": (CHAT, ("task",)),
+    "ClassificationOptions": (PLAIN, ("task",)),
+    "LanguageOptions": (LANGUAGE, ("task",)),
+    "AdaptiveOptions": (_tuned("adaptive", method="layerwise"), ("strategy",)),
+    "RateGroup": (
+        _tuned("adaptive", method="groups", groups=[{"pattern": "*embed*", "factor": 0.1}]),
+        ("strategy", "groups", 0),
+    ),
+    "LinearOptions": (SOLVED, ("strategy",)),
+    "PartialOptions": (_tuned("partial", last=1), ("strategy",)),
+    "PreferenceOptions": (PAIRS, ("strategy",)),
+    "Stage": ({**PLAIN, "stages": [STAGE]}, ("stages", 0)),
+    "TrainOptions": (PLAIN, ("train",)),
+    "Plateau": (merged(PLAIN, {"train": {**STEADY, "schedule": "plateau", "keep": "last"}}), ("train", "plateau")),
+    "Prodigy": (
+        merged(
+            PLAIN,
+            {"train": {"optimizer": "prodigy", "learning_rate": 1.0, "warmup": 0.5, "max_steps": 12, "min_steps": 12}},
+        ),
+        ("train", "prodigy"),
+    ),
+    "EarlyStopping": (
+        merged(PLAIN, {"train": {**STEADY, "early_stopping": {"patience": 2}}}),
+        ("train", "early_stopping"),
+    ),
+    "Divergence": (
+        merged(PLAIN, {"train": {**STEADY, "divergence": {"explode_factor": 1.5, "window": 2}}}),
+        ("train", "divergence"),
+    ),
+    "ChildTuningOptions": (_treated("child-tuning", fisher_examples=8), ("mitigations", 0)),
+    "EMAOptions": (_treated("ema", decay=0.2), ("mitigations", 0)),
+    "EnsembleOptions": (merged(_treated("ensemble"), LEARNT), ("mitigations", 0)),
+    "L2SPOptions": (_treated("l2-sp", strength=0.1, beta=0.1), ("mitigations", 0)),
+    "R3FOptions": (_treated("r3f", eps=0.05), ("mitigations", 0)),
+    "R4FOptions": (_treated("r4f", eps=0.05), ("mitigations", 0)),
+    "SmartOptions": (_treated("smart", sigma=0.01, eta=0.1, epsilon=0.05), ("mitigations", 0)),
+    "SoupOptions": (merged(_treated("soup"), LEARNT), ("mitigations", 0)),
+    "HeldOut": ({**PLAIN, "evaluate": [{"name": "elsewhere", "data": {"path": "others.csv"}}]}, ("evaluate", 0)),
+    "ScoringOptions": (PLAIN, ("scoring",)),
+}
+"""By options model: a recipe that has it, and where it stands there. That of a plug-in which needs nothing beside its
+name is made from that."""
+
+PLUGINS = (
+    (STRATEGIES, _tuned, ("strategy",)),
+    (MITIGATIONS, _treated, ("mitigations", 0)),
+    (TASKS, lambda name: {**PLAIN, "task": {"type": name}}, ("task",)),
+)
+PLAIN_STRATEGY, NO_MITIGATION = ({"type": "full"}, ("strategy",)), ([], ("mitigations",))
+
+CASES: dict[str, Case] = {
+    "Recipe.name": Case(value="other"),
+    "Recipe.seeds": Case(value=[1, 2]),
+    "Recipe.vary": Case(value=["init"]),
+    "Recipe.task": Case(value={"type": "language", "max_length": 16}),
+    "Recipe.strategy": Case(value={"type": "partial", "last": 1}),
+    "Recipe.stages": Case(value=[STAGE]),
+    "Recipe.mitigations": Case(value=[{"type": "mixout"}]),
+    "Recipe.evaluate": Case(value=[{"name": "elsewhere", "data": {"path": "others.csv"}}]),
+    "Precision.ci_width": Case(value=1e-6),
+    "SeedsUntil.at_most": Case({"seeds": {"until": {"ci_width": 1e-6}}}, value=4),
+    "ModelOptions.source": Case(value="wider"),
+    "ModelOptions.tokenizer": Case(merged(CHAT, {"task": {"template": "none"}}), value="encoder"),
+    "ModelOptions.dtype": Case(value="bfloat16"),
+    "ModelOptions.allow_pickle": Case({"model": {"source": "pickled", "allow_pickle": True}}, refused=True),
+    "ModelOptions.new": Case({"model": {"source": "lacking", "new": ["word_embeddings"]}}, value=[], refused=True),
+    "DataOptions.validation": Case({"data": {"split": {"validation": 0}}}, value={"path": "others.csv"}),
+    "DataOptions.test": Case(
+        {"data": {"split": {"test": 0}}, "evaluate": [{"name": "elsewhere", "data": {"path": "others.csv"}}]},
+        value={"path": "others.csv", "limit": 8},
+    ),
+    "DataOptions.duplicates": Case({"data": {"train": {"path": "twice.csv"}, "leaks": "allow"}}, value="keep"),
+    "DataOptions.leaks": Case(
+        {"data": {"test": {"path": "rows.csv", "limit": 8}, "split": {"test": 0}, "leaks": "drop"}}, value="allow"
+    ),
+    "Source.path": Case(value="others.csv"),
+    "Source.format": Case({**LANGUAGE, "data": {"train": {"path": "quoted.txt", "format": "csv"}}}, value="tsv"),
+    "Source.columns": Case(value={"text": "other"}),
+    "Source.names": Case(
+        {"data": {"train": {"path": "bare.csv", "names": ["text", "other", "label", "kind", "topic"]}}},
+        value=["other", "text", "label", "kind", "topic"],
+    ),
+    "Source.subset": Case({"data": {"train": {"path": "hub:./hub", "subset": "one"}}}, value="two"),
+    "Source.split": Case({"data": {"train": {"path": "hub:./hub", "subset": "one"}}}, value="more"),
+    "Source.encoding": Case({"data": {"train": {"path": "western.csv", "encoding": "cp1252"}}}, value="latin-1"),
+    "Source.encoding_errors": Case(
+        {"data": {"train": {"path": "western.csv", "encoding_errors": "replace"}}}, value="strict", refused=True
+    ),
+    "Source.limit": Case(value=30),
+    "Split.validation": Case(value=4),
+    "Split.train": Case(value=20),
+    "Split.stratify": Case(value="label"),
+    "Split.group": Case(value="topic"),
+    "ChatOptions.type": Case(value={"type": "language", "text": "prompt", "max_length": 16}, at=("task",)),
+    "ChatOptions.messages": Case({"task": {"prompt": None, "completion": None, "messages": "turns"}}, value="others"),
+    "ChatOptions.prompt": Case(value="question"),
+    "ChatOptions.completion": Case(value="rejected"),
+    "ChatOptions.rejected": Case(PAIRS, value="prompt"),
+    "ChatOptions.system": Case(value="match goal"),
+    "ChatOptions.tools": Case({"model": {"source": "telling"}, "task": {"max_length": 120}}, value="tools"),
+    "ChatOptions.drop_keys": Case(
+        {"model": {"source": "telling"}, "task": {"prompt": None, "completion": None, "messages": "named"}},
+        value=["name"],
+    ),
+    "ChatOptions.group": Case({"data": {"split": {"group": "topic"}}}, value="topic", reported=True),
+    "ChatOptions.max_length": Case(LONG_ANSWERS, value=24),
+    "ChatOptions.too_long": Case(merged(LONG_ANSWERS, {"task": {"max_length": 32}}), value="drop"),
+    "ChatOptions.metrics": Case(value=["exact_match"]),
+    "ClassificationOptions.type": Case(value={"type": "language", "max_length": 16}, at=("task",)),
+    "ClassificationOptions.text": Case(value="other"),
+    "ClassificationOptions.pair": Case(value="other"),
+    "ClassificationOptions.label": Case(value="kind"),
+    "ClassificationOptions.group": Case({"data": {"split": {"group": "topic"}}}, value="topic", reported=True),
+    "ClassificationOptions.pooling": Case(value="mean"),
+    "ClassificationOptions.normalise": Case({"task": {"pooling": "mean"}}, value=True),
+    "ClassificationOptions.max_length": Case(value=6),
+    "ClassificationOptions.metrics": Case(value=["mcc"]),
+    "LanguageOptions.type": Case(value={"type": "classification", "max_length": 16}, at=("task",)),
+    "LanguageOptions.text": Case(value="other"),
+    "LanguageOptions.group": Case({"data": {"split": {"group": "topic"}}}, value="topic", reported=True),
+    "LanguageOptions.objective": Case(value="causal", refused=True),
+    "LanguageOptions.max_length": Case(value=12),
+    "LanguageOptions.share": Case(value=0.6),
+    "LanguageOptions.packing": Case({"model": {"source": "decoder"}}),
+    "LanguageOptions.metrics": Case(value=["nll"]),
+    "AdapterOptions.method": Case(value="ia3"),
+    "AdapterOptions.targets": Case(value=["query"]),
+    "AdapterOptions.ratio": Case({"strategy": {"method": "lora+"}}),
+    "AdapterOptions.quantize": Case(value="8bit", refused=True),
+    "AdapterOptions.options": Case(value={"use_rslora": True}),
+    "AdaptiveOptions.method": Case(value="schedule-free"),
+    "AdaptiveOptions.groups": Case(
+        {"strategy": {"method": "groups", "groups": [{"pattern": "*", "factor": 1.0}]}},
+        value=[{"pattern": "*", "factor": 0.5}],
+    ),
+    "RateGroup.pattern": Case(value="*attention*"),
+    "FullOptions.type": Case(value={"type": "partial", "last": 1}, at=("strategy",)),
+    **{f"LinearOptions.{name}": Case(PROBED, value) for name, value in PROBES.items()},
+    "LinearOptions.mode": Case({"strategy": {"solver": "steps"}, "train": PLAIN["train"]}, value="lp-ft"),
+    "PartialOptions.blocks": Case({"strategy": {"last": None, "blocks": [0]}}, value=[1]),
+    "PartialOptions.parts": Case({"strategy": {"last": None, "parts": "bias"}}, value="norm"),
+    "PartialOptions.patterns": Case({"strategy": {"last": None, "patterns": ["*.bias"]}}, value=["*.weight"]),
+    "PartialOptions.unfreeze": Case({"strategy": {"last": None, "patterns": ["*"]}}, value=0.9),
+    "PreferenceOptions.type": Case(value={"type": "full"}, at=("strategy",)),
+    "PreferenceOptions.of": Case(value={"type": "full"}),
+    "Stage.name": Case(value="second"),
+    "Stage.task": Case(value={"type": "classification", "max_length": 16}),
+    "Stage.strategy": Case(value={"type": "partial", "last": 1}),
+    "TrainOptions.epochs": Case({"train": {"max_steps": None, "min_steps": 0, "epochs": 1.0}}),
+    "TrainOptions.min_steps": Case({"train": {"max_steps": None, "epochs": 1.0}}, value=6),
+    "TrainOptions.max_steps": Case(value=2),
+    "TrainOptions.batch_tokens": Case(value=40),
+    "TrainOptions.micro_batch_tokens": Case(value=32),
+    "TrainOptions.replicas": Case({"seeds": [1, 2], "train": {"replicas": 1}}, value=2),
+    "TrainOptions.length_window": Case(value=1),
+    "TrainOptions.prefix_cache": Case({"strategy": {"type": "partial", "last": 1}, "train": LONGER}),
+    "TrainOptions.schedule": Case(value="constant"),
+    "SWAOptions.start": Case(value=0.0),
+    "TrainOptions.betas": Case(value=(0.5, 0.9)),
+    "TrainOptions.clip": Case(value=0.01),
+    "TrainOptions.select": Case({"train": STEADY}, value="accuracy"),
+    "TrainOptions.keep": Case({"train": STEADY}),
+    "TrainOptions.early_stopping": Case({"train": STEADY}, value={"patience": 1}),
+    "TrainOptions.checkpoint_seconds": Case(value=0.0),
+    "EarlyStopping.min_delta": Case({"train": {"learning_rate": 0.001}}, value=50.0),
+    "TrainOptions.warmup": Case(value=0.5),
+    "ReinitOptions.layers": Case(value=1),
+    "SmartOptions.steps": Case(value=2),
+    "SoupOptions.method": Case(value="both"),
+    "HeldOut.name": Case(value="beyond"),
+    "ScoringOptions.base": Case(CHAT),
+    "ScoringOptions.batch_size": Case(value=3),
+    "ScoringOptions.baseline": Case(
+        {
+            "variants": {"one": {}, "two": {"train": {"clip": None}}, "three": {"train": {"warmup": 0.5}}},
+            "seeds": [1, 2],
+            "train": BRIEF,
+        },
+        value="one",
+        reported=True,
+    ),
+}
+"""By option. What is not here is laid over its model's recipe with a value that is guessed."""
+
+INERT = {
+    "Recipe.mix": "a permission: what it permits is another machine or version, which a test cannot become",
+    "ModelOptions.device": "where it is computed; there is one device here",
+    "ModelOptions.trust_remote_code": "a permission, for models that bring code of their own",
+    "Stage.after": "what is valid is what holds without it: each stage but the last has to be used by a later one",
+    "TrainOptions.compile": "speed only, and compiling takes longer than all of these tests",
+}
+"""Options that cannot show anything here, by design, each with the reason."""
+
+
+SLOW = {
+    *("SeedsUntil", "Precision", "EnsembleOptions", "SoupOptions"),
+    *("ScoringOptions.baseline", "LinearOptions.type", "LinearOptions.solver"),
+}
+"""Models and options whose recipes train several seeds, or solve a probe many times."""
+
+
+def recipe_of(model: type[Options]) -> tuple[dict[str, Any], tuple[str | int, ...]]:
+    """A recipe that has these options, and where they stand there."""
+    if found := RECIPES.get(model.__name__):
+        return found
+    for registry, make, path in PLUGINS:
+        for name, plugin in registry.all().items():
+            if plugin.Options is model:
+                return make(name), path
+    raise LookupError(f"give {model.__name__} a recipe in {__name__}.RECIPES")
+
+
+def case_of(leaf: Leaf) -> Case:
+    """How an option is shown to matter."""
+    if found := CASES.get(str(leaf)):
+        return found
+    if leaf.field == "type":
+        value, at = NO_MITIGATION if recipe_of(leaf.model)[1][0] == "mitigations" else PLAIN_STRATEGY
+        return Case(value=value, at=at)
+    return Case()
+
+
+def write_files(folder: Path) -> None:
+    """The models and data that the recipes name."""
+    small = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
+    tiny.save_encoder(folder / "encoder", **small)
+    tiny.save_encoder(folder / "wider", **{**small, "intermediate_size": 48})
+    tiny.save_decoder(folder / "decoder", **small)
+    tiny.save_encoder(folder / "broad")
+    tiny.save_decoder(folder / "broad-decoder", chat=False)
+    _write_models(folder)
+    rows = _rows(0)
+    for name, found in {"rows": rows, "others": _rows(1), "twice": [*rows, *rows[:9]], "bare": rows}.items():
+        with open(folder / f"{name}.csv", "w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([*([] if name == "bare" else [list(rows[0])]), *(row.values() for row in found)])
+    (folder / "quoted.txt").write_text("text\n" + "".join(f'"{row["text"]}"\n' for row in rows), encoding="utf-8")
+    western = "text,label\n" + "".join(f"“{row['text']}”,{row['label']}\n" for row in rows)
+    (folder / "western.csv").write_bytes(western.encode("cp1252"))
+    (folder / "chats.jsonl").write_text("".join(json.dumps(_chat(row)) + "\n" for row in rows), encoding="utf-8")
+    (folder / "hub").mkdir()
+    for number, name in enumerate(("one-train", "one-more", "two-train")):
+        tiny.write_csv(folder / "hub" / f"{name}.csv", tiny.sentences(40, seed=number))
+    files = "  data_files:\n  - {split: train, path: one-train.csv}\n  - {split: more, path: one-more.csv}\n"
+    two = "- config_name: two\n  data_files: two-train.csv\n"
+    (folder / "hub" / "README.md").write_text(f"---\nconfigs:\n- config_name: one\n{files}{two}---\n")
+
+
+def _rows(seed: int) -> list[dict[str, str]]:
+    pairs = zip(tiny.sentences(40, seed), tiny.sentences(40, seed + 7), strict=True)
+    return [
+        {"text": text, "other": other, "label": label, "kind": "ab"[number % 5 < 2], "topic": f"t{number // 2}"}
+        for number, ((text, label), (other, _)) in enumerate(pairs)
+    ]
+
+
+def _chat(row: dict[str, str]) -> dict[str, Any]:
+    def turns(question: str, **more: str) -> list[dict[str, str]]:
+        said = {"role": "user", "content": question, **more}
+        return [said, {"role": "assistant", "content": row["label"]}]
+
+    tool = {"type": "function", "function": {"name": "goal", "description": "score", "parameters": {}}}
+    own = {
+        "prompt": row["text"],
+        "question": row["other"],
+        "completion": row["label"],
+        "rejected": row["kind"],
+        "kind": row["topic"],
+    }
+    talks = {"turns": turns(row["text"]), "others": turns(row["other"]), "named": turns(row["text"], name="team")}
+    return {**own, **talks, "tools": json.dumps([tool]), "topic": row["topic"]}
+
+
+def _write_models(folder: Path) -> None:
+    """A model stored as pickle, one whose checkpoint lacks a weight, and one whose template shows names and tools."""
+    import torch
+    from safetensors.torch import load_file, save_file
+    from transformers import AutoTokenizer
+
+    for name in ("pickled", "lacking"):
+        shutil.copytree(folder / "encoder", folder / name)
+    weights = load_file(folder / "encoder" / "model.safetensors")
+    (folder / "pickled" / "model.safetensors").unlink()
+    torch.save(weights, folder / "pickled" / "pytorch_model.bin")
+    kept = {name: value for name, value in weights.items() if "word_embeddings" not in name}
+    save_file(kept, folder / "lacking" / "model.safetensors", metadata={"format": "pt"})
+    shutil.copytree(folder / "decoder", folder / "telling")
+    tokenizer = AutoTokenizer.from_pretrained(folder / "telling")
+    shown = (
+        "{{ message['role'] + (' ' + message['name'] if message['name'] else '') }}"  # a block would eat the line end
+    )
+    template = tiny.CHAT_TEMPLATE.replace("{{ message['role'] }}", shown)
+    tokenizer.chat_template = "{% if tools %}{{ tools | tojson }}{% endif %}" + template
+    tokenizer.save_pretrained(folder / "telling")
