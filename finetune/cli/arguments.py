@@ -13,5 +13,5 @@ def add_recipe(parser: ArgumentParser) -> None:
 
 
 def add_overrides(parser: ArgumentParser, about: str) -> None:
-    """Any number of ``key.path=value``."""
+    """Add the argument that takes any number of ``key.path=value``."""
     parser.add_argument("overrides", nargs="*", default=[], metavar="key.path=value", help=about)

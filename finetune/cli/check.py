@@ -39,7 +39,7 @@ def run(args: Namespace) -> int:
 
 
 def data_and_parameters(recipe: ResolvedRecipe, fresh: bool) -> tuple[list[str], str]:
-    """Give what a dry run finds, and a note when a former one answers because nothing has changed since."""
+    """Give the lines of a dry run, and a note when they are a former one's because nothing has changed since."""
     from finetune.cli import check_cache
 
     key = check_cache.key_of(recipe)
@@ -58,7 +58,7 @@ def data_and_parameters(recipe: ResolvedRecipe, fresh: bool) -> tuple[list[str],
 
 
 def report_lines(recipe: ResolvedRecipe) -> Iterator[str]:
-    """Say what would run, then every value with its origin: first what all variants share, then each one's own."""
+    """Show what would run, then every value with its origin: first what all variants share, then each one's own."""
     variants, seeds = len(recipe.variants), len(recipe.seeds)
     least = recipe.until.at_least if recipe.until else seeds
     each, total = _count(seeds, "seed", least), _count(variants * seeds, "run", variants * least)

@@ -49,7 +49,7 @@ DAYS, ENTRIES = 90, 200
 
 @dataclass(frozen=True)
 class Remembered:
-    """The findings of a former check."""
+    """The lines of a former check, and its time."""
 
     lines: list[str]
     checked: datetime
@@ -60,13 +60,13 @@ class _Elsewhere(Exception):
 
 
 def folder() -> Path | None:
-    """Where checks are remembered; None when they are not."""
+    """Find the folder where checks are remembered; None when they are not."""
     place = cache_folder()
     return place / "checks" if place else None
 
 
 def key_of(recipe: ResolvedRecipe) -> str | None:
-    """Hash of all that a check of ``recipe`` depends on; None when that cannot be told, or nothing is remembered."""
+    """Hash all that a check of ``recipe`` depends on; None when that cannot be told, or nothing is remembered."""
     if folder() is None:
         return None
     try:
@@ -77,7 +77,7 @@ def key_of(recipe: ResolvedRecipe) -> str | None:
 
 
 def recall(key: str) -> Remembered | None:
-    """Read what the check with this key found; None when there was none, or what was written of it cannot be read."""
+    """Read the lines of the check with this key; None when there was none, or its file cannot be read."""
     place = folder()
     try:
         entry = read_json(place / f"{key}.json") if place else {}
@@ -115,7 +115,7 @@ def _content(recipe: ResolvedRecipe) -> list[Any]:
 
 
 def _software() -> list[Any]:
-    """Python, every installed package, our own source, and what the environment asks for.
+    """List Python, every installed package, our own source, and what the environment asks for.
 
     Packages are told by the names of the folders that describe them, which hold their versions, and by when these
     were written, because a package can be installed again under the same version. This imports nothing.
@@ -193,7 +193,7 @@ class _Files:
                     yield self.file(Path(place, name))
 
     def file(self, path: Path) -> list[Any]:
-        """Path, size, and content or times. Unlike the other times, that of the last change cannot be set back."""
+        """Give path, size, and content or times. Unlike the other times, that of the last change cannot be set back."""
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
             raise _Elsewhere

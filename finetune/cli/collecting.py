@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Without the collector.
+    """Run without Python's garbage collector within the context.
 
     Loading torch and transformers makes a million objects that stay, and the collector would look through all of them
     again and again: a fifth of the time it takes. What nothing refers to any more is freed as always. Nor does it look

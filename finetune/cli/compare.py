@@ -84,7 +84,7 @@ def _cells(row: PairResult) -> dict[str, str]:
 
 
 def _sentence(row: PairResult, left: str, right: str) -> str:
-    """Say what one comparison comes to, and why where it comes to nothing."""
+    """Tell the outcome of one comparison in a sentence, with the reason where there is none."""
     from finetune.core.numbers import THIN, p_value
     from finetune.metrics import unit
 

@@ -18,7 +18,7 @@ COLUMNS = 4
 
 
 def data_notes(recipe: ResolvedRecipe, found: Preflight) -> list[str]:
-    """Lines on the data of every variant, each once."""
+    """Write lines on the data of every variant, each once."""
     lines = (line for each in recipe.variants for line in _notes(each.recipe, found.data[each.name]))
     return list(dict.fromkeys(lines))
 
@@ -30,7 +30,7 @@ def _notes(recipe: Recipe, data: TaskData) -> Iterator[str]:
     if (column := _label_column(recipe)) and all(counts.values()):
         yield from label_lines(counts, column)
     if "group" in type(recipe.task).model_fields:
-        yield from _group_notes(recipe, data)
+        yield from _cluster_notes(recipe, data)
 
 
 def _label_column(recipe: Recipe) -> str | None:
@@ -38,7 +38,7 @@ def _label_column(recipe: Recipe) -> str | None:
     return getattr(recipe.task, "label", None) if TASKS.get(recipe.task.type).answer == "label" else None
 
 
-def _group_notes(recipe: Recipe, data: TaskData) -> Iterator[str]:
+def _cluster_notes(recipe: Recipe, data: TaskData) -> Iterator[str]:
     from finetune.data.clusters import repeating_columns
 
     own, split = data.task.group, recipe.data.split

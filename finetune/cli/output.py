@@ -1,4 +1,4 @@
-"""Printing for all verbs: problems, results, and text that fits the terminal."""
+"""Output of the verbs: problems, results, and text that fits the terminal."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PIPED = 100
 
 
 def columns() -> int:
-    """Find how wide a line may be."""
+    """Give the width that a line may have, in characters."""
     terminal = shutil.get_terminal_size(fallback=(PIPED, 24)).columns
     return max(NARROWEST, terminal)
 
@@ -54,7 +54,7 @@ def fitted(rows: Sequence[Mapping[str, str]], dispensable: Sequence[str] = (), w
 
 @contextmanager
 def shown_aside(title: str) -> Iterator[None]:
-    """Show on the error stream what takes long within the context: the output has what was asked for."""
+    """Show what takes long within the context on the error stream: the output has what was asked for."""
     from rich.console import Console
 
     from finetune.core.progress import make_progress

@@ -101,7 +101,7 @@ def _known(args: Namespace, point: float) -> Study | Stated | None:
 
 
 def _lines(plan: Plan, metric: Unit, recipe: ResolvedRecipe) -> Iterator[str]:
-    """All that is printed."""
+    """Write all lines that are printed."""
     many = f", for 5 % over all {plan.comparisons} comparisons" if plan.comparisons > 1 else ""
     size = _points(plan.detect, metric)
     yield wrapped(
@@ -151,7 +151,7 @@ def _count(seeds: int | None) -> str:
 
 
 def _answer(plan: Plan, metric: Unit) -> Iterator[str]:
-    """Say what is needed."""
+    """Say how many seeds and examples are needed."""
     from finetune.stats.power import MOST
 
     if plan.source == "nothing":
@@ -222,7 +222,7 @@ def _cost_remarks(plan: Plan) -> Iterator[str]:
 
 
 def _cost_lines(plan: Plan, recipe: ResolvedRecipe) -> Iterator[str]:
-    """Time, memory and disk by the pilot; without one, what a check has found."""
+    """Write time, memory and disk by the pilot; without one, what a check has found."""
     from finetune.core.numbers import memory, seconds
 
     if not plan.costs:

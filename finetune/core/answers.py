@@ -1,4 +1,4 @@
-"""The answers that tasks give, and what follows for whoever scores, combines, keeps or shows them."""
+"""The kinds of answers that tasks give, and what follows from each for scoring, combining, keeping and showing them."""
 
 from __future__ import annotations
 

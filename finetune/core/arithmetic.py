@@ -48,14 +48,14 @@ BFLOAT16_UNITS = {"amx_bf16": "AMX bf16", "avx512_bf16": "AVX-512 bf16", "bf16":
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds that a linear layer takes, forward and backward."""
+    """Seconds that a linear layer takes, forward and backward, in each dtype."""
 
     float32: float
     bfloat16: float
 
     @property
     def dtype(self) -> str:
-        """The arithmetic to use."""
+        """Choose the arithmetic to use."""
         return "bfloat16" if self.float32 > GAIN * self.bfloat16 else "float32"
 
     @property
@@ -68,13 +68,13 @@ class Measured:
 
 @dataclass(frozen=True)
 class Parts:
-    """Seconds that a token takes in a feed-forward block, forward and backward, by the tokens in a part."""
+    """Seconds that a feed-forward block takes for one token, forward and backward, by how many tokens a part has."""
 
     seconds: dict[int, float]
 
     @property
     def tokens(self) -> int:
-        """Tokens of a part that are best."""
+        """Choose the best number of tokens in a part."""
         usual = PARTS[0]
         best = min(self.seconds, key=lambda tokens: self.seconds[tokens])
         return best if self.seconds[usual] > GAIN * self.seconds[best] else usual
@@ -90,14 +90,14 @@ class Parts:
 
 @cache
 def measured_for(width: int) -> Measured:
-    """Time this machine's arithmetic at a hidden size, where that has not been done with as many threads."""
+    """Measure a linear layer of hidden size ``width`` on this machine, or recall it where the threads were as many."""
     known = _remembered([width, TOKENS], ["float32", "bfloat16"], lambda: asdict(_measure(width)))
     return Measured(**known)
 
 
 @cache
 def parts_for(width: int, dtype: torch.dtype) -> Parts:
-    """Time parts of several sizes on this machine at a hidden size, where that has not been done."""
+    """Measure parts of several sizes at hidden size ``width`` on this machine, or recall what was measured before."""
     names = [str(tokens) for tokens in PARTS]
     known = _remembered([width, str(dtype)], names, lambda: dict(zip(names, _measure_parts(width, dtype), strict=True)))
     return Parts({int(tokens): seconds for tokens, seconds in known.items()})
@@ -106,7 +106,7 @@ def parts_for(width: int, dtype: torch.dtype) -> Parts:
 def _remembered(
     asked: Sequence[Any], names: Sequence[str], measure: Callable[[], dict[str, float]]
 ) -> dict[str, float]:
-    """Seconds by ``names``, measured once on this machine; where they cannot be read or written, again."""
+    """Give seconds by ``names``, measured once on this machine; again where they cannot be read or written."""
     import torch
 
     about = [cpu_name(), arithmetic_name(), torch.__version__, torch.get_num_threads(), *asked, *names]
@@ -136,7 +136,7 @@ def _measure(width: int) -> Measured:
 
 
 def _measure_parts(width: int, dtype: torch.dtype) -> list[float]:
-    """Seconds a token in parts of each size of :data:`PARTS`; zero, as if it made no difference, where even a few
+    """Time a token in parts of each size of :data:`PARTS`, seconds; zero, as if it made no difference, where even a few
     tokens take long."""
     import torch
 

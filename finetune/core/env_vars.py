@@ -24,7 +24,7 @@ Answer = Literal["obeyed", "overruled", "refused"]
 
 @dataclass(frozen=True)
 class Asked:
-    """The wishes of one variant that a variable could contradict."""
+    """The settings of one variant that an environment variable could contradict."""
 
     device: str
     """`cpu`, `cuda` or `cuda:N`: where it runs."""
@@ -59,7 +59,7 @@ class Setting:
     """Whether a value, in lower case, asks for what the recipe does; it is obeyed then."""
 
     def judge(self, value: str, asked: Asked) -> Answer:
-        """Decide what becomes of ``value``."""
+        """Tell whether ``value`` is obeyed, overruled or refused."""
         lowered = value.strip().lower()
         return "obeyed" if lowered in self.off or self.agrees(lowered, asked) else self.answer
 
@@ -186,7 +186,7 @@ SETTINGS = (*PRECISION, *STEPS, *DEVICES, *PARALLEL, *COMPILING, *HARMLESS, *ROU
 
 
 def setting_of(name: str) -> Setting | None:
-    """Find what the table says of the variable ``name``; None where it says nothing."""
+    """Find the entry of the table for the variable ``name``; None where it has none."""
     return next((setting for setting in SETTINGS if fnmatchcase(name, setting.pattern)), None)
 
 

@@ -77,7 +77,7 @@ def bad_input(path: str | None, found: str, advice: str = "") -> InputError:
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """``did you mean 'rank'?`` followed by all choices, or the choices alone when nothing is near."""
+    """Advise ``did you mean 'rank'?``, followed by all choices, or the choices alone when nothing is near."""
     known = sorted(choices)
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     listing = f"choose from: {', '.join(known)}" if known else "there is nothing to choose from"

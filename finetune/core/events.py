@@ -1,4 +1,4 @@
-"""Events of a study that runs, for programs that listen: ``finetune.run(recipe, on_event=print)``."""
+"""Events of a running study, for programs that listen: ``finetune.run(recipe, on_event=print)``."""
 
 from __future__ import annotations
 

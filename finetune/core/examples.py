@@ -18,8 +18,8 @@ _TAG = re.compile(r"<[^<>\s]+>|\[[^\[\]\s]+\]")
 
 @dataclass(frozen=True)
 class Frame:
-    """What a template puts around an answer's own words, such as an empty think block before them: it is learnt, and
-    does not count when answers are compared."""
+    """Text that a template puts around an answer's own words, such as an empty think block before them: it is learnt,
+    and does not count when answers are compared."""
 
     lead: str = ""
     tail: str = ""
@@ -71,7 +71,7 @@ class Example:
         return len(self.inputs["input_ids"])
 
     def parts(self, values: np.ndarray) -> list[np.ndarray]:
-        """Of something that each token has, (tokens,), what each sequence has: one, or a pair's two."""
+        """Split ``values`` of the tokens, (tokens,), into those of each sequence: one, or a pair's two."""
         return [values] if self.rejected is None else [values[: self.rejected], values[self.rejected :]]
 
 
@@ -105,7 +105,7 @@ class Batch:
 
     @property
     def count(self) -> int:
-        """N: how many examples there are."""
+        """Count the examples, N."""
         return int(self.example.max()) + 1
 
     @property
@@ -130,7 +130,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Prediction:
-    """An answer of a model to one example."""
+    """A model's answer to one example, and its losses."""
 
     text: str
     loss: float
@@ -142,7 +142,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Outputs:
-    """Outputs of a model for the labels in a batch: L labels, C classes or tokens to choose from."""
+    """A model's outputs for the labels of a batch: L labels, C classes or tokens to choose from."""
 
     logits: torch.Tensor
     """(L, C) float32."""
@@ -154,13 +154,13 @@ class Outputs:
     """How many examples there are."""
 
     def losses(self) -> torch.Tensor:
-        """Negative log-likelihood of each example's labels, summed: (N,), nats."""
+        """Compute the negative log-likelihood of each example's labels, summed: (N,), nats."""
         from torch.nn.functional import cross_entropy
 
         return self.by_example(cross_entropy(self.logits, self.targets, reduction="none"))
 
     def by_example(self, values: torch.Tensor) -> torch.Tensor:
-        """Sums (N,) over each example's labels of something that each label has, (L,)."""
+        """Sum ``values`` of the labels, (L,), over each example's labels: (N,)."""
         return values.new_zeros(self.examples).index_add(0, self.owners, values)
 
 

@@ -24,20 +24,20 @@ class Noise(Protocol):
     """Random numbers that belong to the examples of the pass under way, however they are cut into parts."""
 
     def uniform(self, shape: torch.Size) -> torch.Tensor:
-        """Between -1 and 1, of ``shape`` (rows, ...), others at every call."""
+        """Draw numbers between -1 and 1 of ``shape`` (rows, ...), others at every call."""
 
 
 class Losses(Protocol):
     """Of a task, what computes losses of a collated batch of N examples."""
 
     def losses(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-        """Each example's, (N,), nats."""
+        """Compute each example's loss, (N,), nats."""
 
     def margins(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-        """By how much each pair's chosen answer is likelier than its rejected one, (N,), nats."""
+        """Compute by how much each pair's chosen answer is likelier than its rejected one, (N,), nats."""
 
     def outputs(self, model: torch.nn.Module, batch: Batch) -> Outputs:
-        """Compute what losses are computed from."""
+        """Run the model and give what losses are computed from."""
 
 
 @dataclass
@@ -69,16 +69,16 @@ class TrainingState:
 
     @property
     def pretrained(self) -> dict[str, torch.nn.Parameter]:
-        """Find what learns and has a pretrained value."""
+        """Give the trained parameters that have a pretrained value, by name."""
         return {name: value for name, value in self.parameters.items() if name not in self.fresh}
 
     def rows(self, value: torch.Tensor) -> torch.Tensor:
-        """Something of a trained parameter's shape, replica by replica: (R, its size), a view where there can be."""
+        """Reshape ``value``, of a trained parameter's shape, by replica: (R, its size), a view where there can be."""
         return value.reshape(len(self.streams), -1)
 
     @contextmanager
     def passing(self, noise: Noise, batch: Batch) -> Iterator[None]:
-        """Within the context ``batch`` passes through the model, and ``noise`` belongs to its examples."""
+        """Note that within the context ``batch`` passes through the model, and ``noise`` belongs to its examples."""
         self.noise, self.batch = noise, batch
         try:
             yield
@@ -86,8 +86,8 @@ class TrainingState:
             self.noise = self.batch = None
 
     def uniform(self, like: torch.Tensor, *address: int) -> torch.Tensor:
-        """Numbers from 0 to 1 in the shape of a trained parameter, from each replica's own `noise` stream: always the
-        same at the same address. Drawn on the CPU, so that every device gets the same."""
+        """Draw numbers from 0 to 1 in the shape of a trained parameter, from each replica's own `noise` stream: always
+        the same at the same address. They are drawn on the CPU, so that every device gets the same."""
         import torch
 
         drawn = torch.empty(len(self.streams), like.numel() // len(self.streams))
@@ -113,12 +113,12 @@ class TrainingHook:
 
     @property
     def can_cache_prefix(self) -> bool:
-        """Tell whether what the frozen bottom of the model makes of an example stays the same under it."""
+        """Tell whether the output of the frozen bottom of the model for an example stays the same under it."""
         return True
 
     @property
     def optimizer_only(self) -> bool:
-        """Whether what learns is changed by the optimizer alone, all of it alike, from the first step to the last."""
+        """Tell whether the optimizer alone changes what learns, all of it alike, from the first step to the last."""
         verbs = ("rate", "decays", "gradients", "stepped")
         return all(getattr(type(self), verb) is getattr(TrainingHook, verb) for verb in verbs)
 
@@ -128,20 +128,20 @@ class TrainingHook:
         return False
 
     def begin(self, training_state: TrainingState) -> None:
-        """Before the first step, with the weights that training starts from, also when a checkpoint is loaded next."""
+        """Get ready for the first step, from the weights training starts with, also if a checkpoint is loaded next."""
         self.training_state = training_state
 
     def rate(self, parameter: str) -> float:
-        """Give what the learning rate of a parameter is multiplied with."""
+        """Give the factor of a parameter's learning rate."""
         return 1.0
 
     def decays(self, parameter: str) -> bool:
-        """Tell whether the optimizer's weight decay is to pull a parameter towards zero, where it would."""
+        """Tell whether a parameter may decay, where the optimizer has weight decay for it."""
         return True
 
     @contextmanager
     def passing(self) -> Iterator[None]:
-        """Around the forward passes of a part in training."""
+        """Surround the forward passes of a part in training."""
         yield
 
     def objective(self, task: Losses, model: torch.nn.Module, batch: Batch) -> Callable[[], torch.Tensor] | None:
@@ -152,22 +152,22 @@ class TrainingHook:
         return None
 
     def losses(self, losses: torch.Tensor, outputs: Outputs, again: Callable[[], Outputs]) -> torch.Tensor:
-        """The losses (N,) of a part's examples, changed. ``again`` runs the model on them once more."""
+        """Change the losses (N,) of a part's examples. ``again`` runs the model on them once more."""
         return losses
 
     def gradients(self) -> None:
         """Change the gradients of a whole batch, before they are clipped. Without any a parameter stays as it is."""
 
     def stepped(self, rate: float) -> None:
-        """After the optimizer's step, at the learning rate ``rate``."""
+        """Do what follows the optimizer's step, which was at the learning rate ``rate``."""
 
     def scored(self) -> dict[str, torch.Tensor] | None:
-        """The weights to be scored and kept instead of those that learn, by name; None: these."""
+        """Give the weights to be scored and kept instead of those that learn, by name; None: these."""
         return None
 
     def state(self) -> dict[str, torch.Tensor]:
-        """What a checkpoint has to remember: (R, ...) each, views of what is changed in place, so that a step can be
-        undone for replicas that have ended."""
+        """Give the tensors that a checkpoint must remember: (R, ...) each, views of what is changed in place, so that a
+        step can be undone for replicas that have ended."""
         return {}
 
     def resume(self, state: Mapping[str, torch.Tensor]) -> None:
@@ -191,15 +191,15 @@ class TrainingHooks(Sequence[TrainingHook]):
 
     @property
     def shaping(self) -> list[TrainingHook]:
-        """Those that change losses."""
+        """Find the hooks that change losses."""
         return [each for each in self if each.shapes_losses]
 
     def rate(self, parameter: str) -> float:
-        """Give what all of them together multiply a parameter's learning rate with."""
+        """Multiply the factors that all of them give to a parameter's learning rate."""
         return prod(each.rate(parameter) for each in self)
 
     def decays(self, parameter: str) -> bool:
-        """Tell whether none of them objects to decay."""
+        """Tell whether all of them let a parameter decay."""
         return all(each.decays(parameter) for each in self)
 
     def begin(self, training_state: TrainingState) -> None:
@@ -209,12 +209,12 @@ class TrainingHooks(Sequence[TrainingHook]):
             each.begin(training_state)
 
     def begin_step(self, step: int) -> None:
-        """``step``, from 0, is under way from now on."""
+        """Note that ``step``, from 0, is under way from now on."""
         self._training_state.step = step
 
     @contextmanager
     def passing(self, noise: Noise, batch: Batch) -> Iterator[None]:
-        """Around the forward passes of ``batch``, to whose examples ``noise`` belongs."""
+        """Surround the forward passes of ``batch``, to whose examples ``noise`` belongs."""
         with ExitStack() as stack:
             stack.enter_context(self._training_state.passing(noise, batch))
             for each in self:
@@ -222,7 +222,7 @@ class TrainingHooks(Sequence[TrainingHook]):
             yield
 
     def objective(self, task: Losses, model: torch.nn.Module, batch: Batch) -> Callable[[], torch.Tensor] | None:
-        """That of the one hook that has its own."""
+        """Give the objective of the one hook that has its own; None where none has."""
         return next((found for each in self if (found := each.objective(task, model, batch))), None)
 
     def losses(
@@ -232,7 +232,7 @@ class TrainingHooks(Sequence[TrainingHook]):
         batch: Batch,
         objective: Callable[[], torch.Tensor] | None = None,
     ) -> torch.Tensor:
-        """Losses (N,) of a collated batch, the task's own or those of an ``objective``, as hooks change them."""
+        """Compute losses (N,) of a collated batch, the task's own or an ``objective``'s, as hooks change them."""
         if not self.shaping:
             return objective() if objective else task.losses(model, batch)
         outputs = task.outputs(model, batch)
@@ -257,12 +257,12 @@ class TrainingHooks(Sequence[TrainingHook]):
             each.end()
 
     def scored(self) -> dict[str, torch.Tensor] | None:
-        """The weights to be scored, from the one hook that has others."""
+        """Give the weights to be scored, from the one hook that has others; None where none has."""
         found = [weights for each in self if (weights := each.scored()) is not None]
         return found[0] if found else None
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Give what a checkpoint has to remember of all."""
+        """Collect the tensors that a checkpoint has to remember of all of them."""
         return {f"{number}.{name}": value for number, each in enumerate(self) for name, value in each.state().items()}
 
     def resume(self, state: Mapping[str, torch.Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""Launchers (torchrun, accelerate launch, mpirun): what they say of the processes that they have started."""
+"""Facts that a launcher (torchrun, accelerate launch, mpirun) gives of the processes that it has started."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PATIENCE = 5.0
 
 
 def rank() -> int:
-    """This process's number; 0 is the first, or the only one."""
+    """Give this process's number; 0 is the first, or the only one."""
     return int(next((os.environ[name] for name in RANKS if os.environ.get(name)), "0"))
 
 

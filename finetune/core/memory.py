@@ -39,5 +39,5 @@ def room_on_disk(size: tuple[int, ...], dtype: torch.dtype, folder: Path) -> tor
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Tell whether memory ran out, on a GPU or, where the system refuses, on the CPU."""
+    """Tell whether ``error`` says that memory ran out, on a GPU or, where the system refuses, on the CPU."""
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)

@@ -1,4 +1,4 @@
-"""Writing numbers: once, the same on the page, in Markdown and in the terminal."""
+"""Numbers as text: the same on the page, in Markdown and in the terminal."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def seconds(value: float | None) -> str:
 
 
 def memory(size: float | None) -> str:
-    """Bytes as MB or GB."""
+    """Write bytes as MB or GB."""
     if size is None:
         return NONE
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
@@ -43,7 +43,7 @@ def count(value: float | None) -> str:
 
 
 def short_count(value: float | None) -> str:
-    """Parameters: 1,925, 93.2 k, 22.7 M."""
+    """Write a number of parameters: 1,925, 93.2 k, 22.7 M."""
     if value is None:
         return NONE
     for limit, suffix in ((1e9, "B"), (1e6, "M"), (1e4, "k")):
@@ -78,5 +78,5 @@ def share(part: float, whole: float) -> str:
 
 
 def listing(words: list[str]) -> str:
-    """a, b and c."""
+    """Join words: a, b and c."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Options(BaseModel):
-    """The base of all options: what a recipe section may say. Subclasses live beside the code that reads them."""
+    """The options of a recipe's section. Subclasses live beside the code that reads them."""
 
     identifies: ClassVar[bool] = True
     """False for a section about what is done with runs once they are finished, which leaves them what they are."""
@@ -64,13 +64,13 @@ def described(definition: dict[str, Any], definitions: dict[str, Any]) -> Iterat
 
 
 def references(field: dict[str, Any]) -> list[str]:
-    """Names of the definitions that a field refers to."""
+    """Find the names of the definitions that a field refers to."""
     options = [field, *field.get("anyOf", []), *([field["items"]] if "items" in field else [])]
     return [option["$ref"].rpartition("/")[2] for option in options if "$ref" in option]
 
 
 def _kind(field: dict[str, Any], definitions: dict[str, Any]) -> str:
-    """Say what may stand there."""
+    """Say in words which values a field may have."""
     if "$ref" in field or "oneOf" in field or "discriminator" in field:
         return "section"
     if "anyOf" in field:

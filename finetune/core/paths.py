@@ -22,7 +22,7 @@ CACHE = "FINETUNE_CACHE"
 
 
 def cache_folder() -> Path | None:
-    """Where what was found out about files is remembered from one call to the next; None when nothing is."""
+    """Find the folder in which facts about files are remembered between calls; None where nothing is remembered."""
     chosen = os.environ.get(CACHE)
     if chosen is not None:
         return Path(chosen).expanduser().absolute() if chosen else None
@@ -98,7 +98,7 @@ def _package_folders(top: str, text: str, at: str) -> list[Path]:
 
 
 def _nearest(path: Path) -> str:
-    """Name what is there instead of ``path``: a name like it, or the names in the nearest folder that exists."""
+    """Say what there is instead of ``path``: a name like it, or the names in the nearest folder that exists."""
     missing = path
     while not missing.parent.exists():
         missing = missing.parent

@@ -1,4 +1,4 @@
-"""Progress that a person sees while a study runs: a live line on a terminal, plain lines everywhere else.
+"""Progress of a running study, as a person sees it: a live line on a terminal, plain lines everywhere else.
 
 Whatever may take longer than two seconds is a phase: ``with phase("loading the model")``, or, where it has parts,
 ``track(batches, "scoring")``. Phases may lie inside each other. The innermost one that has lasted long enough is shown,
@@ -48,7 +48,7 @@ class Phase:
         """Titles of the phases inside it that have been announced."""
 
     def step(self, done: int, note: str = "") -> None:
-        """``done`` steps are behind us."""
+        """Note that ``done`` steps are behind us."""
         self.done, self.note = done, note
         if self.first is None:
             self.first = self.progress.clock(), done
@@ -56,13 +56,13 @@ class Phase:
 
     @property
     def far(self) -> str:
-        """Say how far it is: steps, or the time it has taken where they are not known."""
+        """Say how far it is: in steps, or by the time it has taken where their number is not known."""
         elapsed = timedelta(seconds=round(self.progress.clock() - self.begun))
         return f"{elapsed} so far" if self.total is None else f"{self.done}/{self.total}"
 
     @property
     def left(self) -> str:
-        """Estimate how long it will still take, by the steps that were seen; empty while that is not known."""
+        """Estimate how long it will still take, from the steps that were seen; empty while that is not known."""
         begun, first = self.first or (0.0, self.done)
         if self.total is None or self.done <= first:
             return ""
@@ -140,16 +140,16 @@ class Progress:
         """One line that stays."""
 
     def start(self, title: str, total: int | None) -> None:
-        """Hears of every phase that begins."""
+        """Hear of every phase that begins."""
 
     def step(self, done: int, note: str) -> None:
-        """Hears of every step of the phases."""
+        """Hear of every step of the phases."""
 
     def look(self) -> None:
         """Show what is to be shown now."""
 
     def close(self) -> None:
-        """Nothing more is to be shown."""
+        """Stop showing anything."""
         self._over.set()
         if self._ticker is not None:
             self._ticker.join()
@@ -165,7 +165,7 @@ def phase(title: str, total: int | None = None) -> Any:
 
 
 def parts(rows: int, title: str, size: int = PART) -> Iterator[range]:
-    """So many ``rows``, ``size`` at once, as a phase that counts them; stops as :func:`track` does."""
+    """Yield ranges of ``size`` rows up to ``rows``, as a phase that counts them; stops as :func:`track` does."""
     with phase(title, rows) as under_way:
         for start in range(0, rows, size):
             yield range(start, min(start + size, rows))
@@ -266,7 +266,7 @@ class LiveProgress(Progress):
 
 
 def make_progress(console: Console) -> Progress:
-    """Live on a terminal that can move its cursor, lines otherwise; nothing in all processes but the first."""
+    """Make a live line on a terminal that can move its cursor, else plain lines; nothing in processes but the first."""
     if rank() != 0:
         return Progress()
     return LiveProgress(console) if console.is_terminal and not console.is_dumb_terminal else LineProgress(console)

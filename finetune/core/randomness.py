@@ -59,7 +59,7 @@ class Streams:
 
     @contextmanager
     def globally(self, stream: StreamName, *position: int) -> Iterator[None]:
-        """Within the block, the global generators of torch, NumPy and Python draw from ``stream``.
+        """Let the global generators of torch, NumPy and Python draw from ``stream`` within the block.
 
         For library code that draws from the global state (weight initialisation, dropout, peft). The former
         states come back afterwards.
@@ -78,7 +78,7 @@ class Streams:
                 np.random.set_state(numpy_state)
 
     def facts(self, names: Iterable[StreamName] = STREAMS) -> dict[str, int]:
-        """Which seed drives each stream, for the run's result."""
+        """Tell which seed drives each stream, for the run's result."""
         return {name: self._base(name) for name in names}
 
     def _base(self, stream: str) -> int:

@@ -47,7 +47,7 @@ class Registry(Generic[T]):
         self._searched = False
 
     def register(self, plugin: T) -> T:
-        """Class decorator; refuses a second plug-in of the same name. Ours have their names whoever comes first."""
+        """Register a class (a decorator); refuse a second of its name. Ours have their names whoever comes first."""
         name = plugin.name
         if name in self._found and self._found[name] is not plugin:
             found = f"two {self.kind} plug-ins are called '{name}': {self.file(name)} and {_file(plugin)}"
@@ -76,7 +76,7 @@ class Registry(Generic[T]):
         return known[name]
 
     def missing(self, name: str, known: Iterable[str]) -> tuple[str, str]:
-        """In words, why there is no plug-in called ``name`` among those ``known``, and what to do about it."""
+        """Say why there is no plug-in called ``name`` among those ``known``, and what to do about it."""
         for each in self.left_out:
             if each.name == name:
                 found = f"the {self.kind} '{name}' of {each.package} cannot be used: {each.error}"
@@ -136,7 +136,7 @@ class Registry(Generic[T]):
 
 @lru_cache(maxsize=8)
 def _entry_points(path: tuple[str, ...], group: str) -> importlib.metadata.EntryPoints:
-    """Those of a group in all packages on Python's ``path``, which takes some milliseconds to search."""
+    """Find a group's entry points in all packages on Python's ``path``, which takes some milliseconds to search."""
     return importlib.metadata.entry_points(group=group)
 
 

@@ -78,7 +78,7 @@ class RunDir:
 
     @property
     def variant(self) -> str:
-        """Name what is trained there: the variant, or the folder itself where it is no seed's."""
+        """Give the name of the variant that is trained there, or the folder's own where it is no seed's."""
         return self.path.name if self.seed is None else self.path.parent.name
 
     @property
@@ -105,7 +105,7 @@ class RunDir:
 
     @property
     def before(self) -> RunDir:
-        """The folder of what was trained before the run's own strategy."""
+        """Give the folder of what was trained before the run's own strategy."""
         return RunDir(self.path / "before")
 
     def predictions(self, task: str) -> Path:
@@ -171,21 +171,21 @@ class StudyDir:
         return RunDir(self.path / variant / f"seed-{seed}")
 
     def begun(self, variants: Iterable[str]) -> int:
-        """Count the seeds 0, 1, 2, ... that have begun one after the other, each in any of the variants."""
+        """Count the seeds 0, 1, 2, ... that have begun without a gap, each in any of the variants."""
         names = list(variants)
         return next(seed for seed in count() if not any(self.run(name, seed).path.is_dir() for name in names))
 
     def combined(self, variant: str, kind: str) -> RunDir:
-        """The folder of what is made of a variant's runs together."""
+        """Give the folder of what is made of a variant's runs together, such as a soup."""
         return RunDir(self.path / variant / kind)
 
     def all_combined(self, variant: str) -> list[RunDir]:
-        """Everything that has been made of a variant's runs together."""
+        """Find everything that has been made of a variant's runs together."""
         results = sorted((self.path / variant).glob("*/result.json"))
         return [RunDir(path.parent) for path in results if not path.parent.name.startswith("seed-")]
 
     def require(self) -> StudyDir:
-        """This folder; raises InputError when it is not that of a study."""
+        """Give this folder back; raise InputError when it is not that of a study."""
         if not self.resolved.exists():
             raise bad_input(
                 None,

@@ -1,4 +1,4 @@
-"""The runtime of a run: processes and device (through Accelerate), arithmetic, folder, progress, requests to stop."""
+"""The environment of a run: processes and device (through Accelerate), arithmetic, folder, progress, stop requests."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def make_deterministic(wanted: bool) -> None:
 
 
 def asked_of(device: torch.device, dtype: torch.dtype, compiled: bool | str = False) -> Asked:
-    """Collect what a recipe asks for where the environment could say otherwise."""
+    """Collect the settings that an environment variable could contradict, spelt as such variables spell them."""
     return Asked(str(device), str(dtype).removeprefix("torch."), compiled)
 
 
@@ -115,7 +115,7 @@ def open_runtime(
 
 
 def _accelerator(device: torch.device) -> Accelerator:
-    """Accelerate's view of the processes, in which nothing from outside changes arithmetic or steps.
+    """Make Accelerate's view of the processes, in which nothing from outside changes arithmetic or steps.
 
     What is not said here it would read from the environment, or take from an Accelerator that this process has had.
     """

@@ -31,7 +31,7 @@ PATIENCE = 5.0
 
 
 class StopRequest:
-    """A flag: whether somebody asked us to stop."""
+    """A flag that is set when somebody asks us to stop."""
 
     def __init__(self) -> None:
         self.requested = False
@@ -41,7 +41,7 @@ _current: ContextVar[StopRequest | None] = ContextVar("stop", default=None)
 
 
 def stop_requested() -> bool:
-    """Tell whether what this thread does was asked to stop."""
+    """Tell whether the work of this thread was asked to stop."""
     request = _current.get()
     return request is not None and request.requested
 
@@ -74,7 +74,7 @@ def stop_on_signals(answer: Callable[[str], None] = lambda text: None) -> Iterat
 
 @contextmanager
 def _receiving(request: StopRequest) -> Iterator[None]:
-    """Within the context the first signal sets ``request``, and the next raises KeyboardInterrupt."""
+    """Let the first signal within the context set ``request``, and the next raise KeyboardInterrupt."""
     heard = 0.0
 
     def receive(number: int, frame: FrameType | None) -> None:
@@ -94,7 +94,7 @@ def _receiving(request: StopRequest) -> Iterator[None]:
 
 @contextmanager
 def _answering(answer: Callable[[str], None]) -> Iterator[None]:
-    """Within the context a thread answers signals: Python writes their numbers into a socket as they come."""
+    """Answer signals within the context in a thread: Python writes their numbers into a socket as they come."""
     heard, written = socket.socketpair()
     written.setblocking(False)
     former = signal.set_wakeup_fd(written.fileno(), warn_on_full_buffer=False)

@@ -20,13 +20,14 @@ ORDER = {VALIDATION: 0, TEST: 1}
 
 @dataclass(frozen=True)
 class Splits:
-    """The data that a study learns from, and that it is scored on.
+    """The datasets that a study learns from and those that it is scored on.
 
     Every dataset has a column ``example``, its row number from 0. ``held_out`` has ``test`` first, when there is one,
     and then the named sets in the recipe's order. ``facts`` is what `data.json` says: ``splits`` (by name: examples,
     fingerprint, source), ``duplicates_dropped`` and ``leaks`` (``checked``, ``found``, ``action``, ``dropped``, and
     how many validation examples are in another held-out set too: ``validation_held_out``; where examples belong to
-    groups, ``groups`` with the ``column``, how many groups were ``found`` on both sides, and the examples ``dropped``).
+    clusters, ``groups`` with the ``column``, how many clusters were ``found`` on both sides, and the examples
+    ``dropped``).
     """
 
     train: Dataset
@@ -43,7 +44,7 @@ def load_splits(
     inputs: Sequence[str],
     split_seed: int,
     check: Callable[[Dataset, str], None],
-    group: str | None = None,
+    cluster: str | None = None,
     convert: Callable[[Dataset, str], Dataset] | None = None,
 ) -> Splits:
     """Read, check, clean and divide all data of a study.
@@ -54,7 +55,7 @@ def load_splits(
         inputs: the columns that say what an example is: two rows with the same ones are the same example.
         split_seed: seeds the split and the samples of `limit`.
         check: the task's own check, called on every table as it was read, with its recipe path.
-        group: the column that `task.group` names, whose values must not be both learnt from and held out.
+        cluster: the column that `task.group` names, whose values must not be both learnt from and held out.
         convert: makes of every table, before it is checked, what the task works on; given its recipe path too.
 
     Raises:
@@ -62,14 +63,14 @@ def load_splits(
     """
     from finetune.data import checks
 
-    train, *others = _read_all(_parts(options, held_out), split_seed, check, group, convert)
+    train, *others = _read_all(_parts(options, held_out), split_seed, check, cluster, convert)
     pool, repeated = checks.without_duplicates(train.read, inputs, options.duplicates, train.at)
     train, *carved = _divide(replace(train, data=pool), options, split_seed)
     others = sorted([*carved, *others], key=lambda part: ORDER.get(part.name, len(ORDER)))
     held = {part.at: part.read for part in others}
     kept, leaks = checks.without_leaks(train.read, held, inputs, options.leaks)
-    if group is not None:
-        kept, leaks["groups"] = checks.without_shared_groups(kept, held, group, options.leaks)
+    if cluster is not None:
+        kept, leaks["groups"] = checks.without_shared_clusters(kept, held, cluster, options.leaks)
     facts = {"duplicates_dropped": repeated, "leaks": leaks}
     stratified = {part.name: options.split.stratify for part in carved}
     return replace(_splits([replace(train, data=kept), *others], inputs, facts), stratified=stratified)
@@ -91,7 +92,7 @@ class _Part:
 
 
 def _parts(options: DataOptions, held_out: Mapping[str, Source]) -> list[_Part]:
-    """List what is to be read, training examples first."""
+    """List the sets of examples that are to be read, training examples first."""
     has_test = options.test is not None or bool(options.split.test)
     taken = [name for name in held_out if name in (TRAIN, VALIDATION) or (name == TEST and has_test)]
     if taken:
@@ -108,11 +109,11 @@ def _read_all(
     parts: Sequence[_Part],
     seed: int,
     check: Callable[[Dataset, str], None],
-    group: str | None,
+    cluster: str | None,
     convert: Callable[[Dataset, str], Dataset] | None,
 ) -> list[_Part]:
     """The parts with their examples, checked; the problems of all of them are raised together."""
-    from finetune.data.columns import require_groups
+    from finetune.data.columns import require_clusters
     from finetune.data.sources import read
 
     filled: list[_Part] = []
@@ -122,8 +123,8 @@ def _read_all(
             data = read(part.source, part.at, seed)
             data = convert(data, part.at) if convert else data
             check(data, part.at)
-            if group is not None:
-                require_groups(data, group, part.at, "task.group")
+            if cluster is not None:
+                require_clusters(data, cluster, part.at, "task.group")
             filled.append(replace(part, data=data))
         except InputError as error:
             problems += error.problems

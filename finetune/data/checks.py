@@ -46,7 +46,7 @@ def _canonical(value: Any) -> str:
 
 
 def _normal(value: Any) -> Any:
-    """Text in one letter case and spacing, throughout lists and objects; fields that are null count as absent."""
+    """Write text in one letter case and spacing, throughout lists and objects; fields that are null count as absent."""
     if isinstance(value, str):
         return " ".join(value.casefold().split())
     if isinstance(value, list):
@@ -59,7 +59,7 @@ def _normal(value: Any) -> Any:
 def without_duplicates(
     dataset: Dataset, inputs: Sequence[str], action: Literal["drop", "keep", "refuse"], at: str
 ) -> tuple[Dataset, int]:
-    """``dataset`` with the first of each set of repeated examples (or all, for ``keep``), and how many were dropped.
+    """Keep the first of each set of repeated examples (or all, for ``keep``), and count those that were dropped.
 
     Raises:
         InputError: at ``at``, when there are repeated examples and ``action`` is ``refuse``.
@@ -84,7 +84,7 @@ def without_duplicates(
 def without_leaks(
     train: Dataset, held_out: Mapping[str, Dataset], inputs: Sequence[str], action: Literal["refuse", "drop", "allow"]
 ) -> tuple[Dataset, dict[str, Any]]:
-    """``train`` without examples that are held out too (all of them, for ``allow``), and the facts about them.
+    """Drop examples of ``train`` that are held out too (none, for ``allow``), and give the facts about them.
 
     ``held_out`` maps the recipe path of each set to its examples. Facts: ``checked`` held-out examples, ``found``
     among them in training, the ``action``, and ``dropped`` training examples.
@@ -126,22 +126,23 @@ def _leak(
     return Problem(found + _excerpt(dataset, row, inputs), advice, at)
 
 
-def without_shared_groups(
+def without_shared_clusters(
     train: Dataset, held_out: Mapping[str, Dataset], column: str, action: Literal["refuse", "drop", "allow"]
 ) -> tuple[Dataset, dict[str, Any]]:
-    """``train`` without examples of groups that are held out too (all of them, for ``allow``), and the facts of it.
+    """Drop examples of ``train`` whose cluster is held out too (none, for ``allow``), and give the facts about them.
 
-    A group is a value of ``column``, whatever its type. Facts: the ``column``, the groups ``found`` on both sides, and
-    the training examples ``dropped``. Raises InputError as :func:`without_leaks` does.
+    A cluster is the examples with one value of ``column``, whatever its type. Facts: the ``column``, how many clusters
+    were ``found`` on both sides, and how many training examples were ``dropped``. Raises InputError as
+    :func:`without_leaks` does.
     """
-    own = group_values(train, column)
+    own = cluster_values(train, column)
     known, shared, problems = set(own), set[str](), []
     for at, dataset in held_out.items():
-        groups = dict.fromkeys(group_values(dataset, column))
-        both = [group for group in groups if group in known]
+        clusters = dict.fromkeys(cluster_values(dataset, column))
+        both = [cluster for cluster in clusters if cluster in known]
         shared.update(both)
         if both:
-            found = f"{len(both)} of the {len(groups)} values of '{column}' are in the training data too, such as "
+            found = f"{len(both)} of the {len(clusters)} values of '{column}' are in the training data too, such as "
             advice = f"if '{column}' means the same in both files, set `data.leaks` to drop (from training) or allow; "
             advice += (
                 f'else give it other values in one of them, as with `{column}: "new {{{column}}}"` in {at}.columns '
@@ -152,15 +153,15 @@ def without_shared_groups(
             problems.append(Problem(f"{found}'{both[0]:.{EXCERPT}}'", advice, at))
     if problems and action == "refuse":
         raise InputError(problems)
-    dropped = np.array([group in shared for group in own], dtype=bool) & (action == "drop")
+    dropped = np.array([cluster in shared for cluster in own], dtype=bool) & (action == "drop")
     if dropped.all():
         raise bad_input("data.leaks", f"every '{column}' of the training data is held out too; dropping leaves none")
     facts = {"column": column, "found": len(shared), "dropped": int(dropped.sum())}
     return take(train, np.flatnonzero(~dropped)) if dropped.any() else train, facts
 
 
-def group_values(dataset: Dataset, column: str) -> list[str]:
-    """Its value, spelt alike wherever it stands: 7 in one file is 7.0 in another, where some of them are missing."""
+def cluster_values(dataset: Dataset, column: str) -> list[str]:
+    """Spell each row's value of ``column`` alike everywhere: 7 in one file is 7.0 in another that has gaps."""
     values = as_table(dataset)[column].to_pylist()
     return [str(int(value) if isinstance(value, float) and value.is_integer() else value) for value in values]
 
@@ -172,7 +173,7 @@ def overlap(dataset: Dataset, others: Iterable[Dataset], inputs: Sequence[str]) 
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """SHA-256 of names and values of all columns but ``example``: the same on every machine, whatever the file was."""
+    """Hash names and values of all columns but ``example`` (SHA-256): alike on every machine, whatever the file was."""
     table = as_table(dataset)
     names = sorted(name for name in table.column_names if name != EXAMPLE)
     digest = hashlib.sha256(json.dumps(names).encode())

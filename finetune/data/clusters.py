@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from finetune.data.checks import group_values
+from finetune.data.checks import cluster_values
 from finetune.data.nested import is_nested
 from finetune.data.sources import EXAMPLE, as_table
 
@@ -61,7 +61,7 @@ def _may_name_clusters(values: pa.ChunkedArray) -> bool:
 
 
 def _repeating(name: str, tables: Mapping[str, Dataset], label: str | None) -> Repeating | None:
-    having = {at: group_values(data, name) for at, data in tables.items() if name in data.column_names}
+    having = {at: cluster_values(data, name) for at, data in tables.items() if name in data.column_names}
     counts = Counter(value for values in having.values() for value in values if not _is_gap(value))
     rows = sum(counts.values())
     together = sum(count for count in counts.values() if count > 1)
@@ -93,4 +93,4 @@ def _copies(having: Mapping[str, list[str]], tables: Mapping[str, Dataset], labe
 def _pairs(having: Mapping[str, list[str]], tables: Mapping[str, Dataset], label: str) -> Iterator[tuple[str, str]]:
     for at, values in having.items():
         if label in tables[at].column_names:
-            yield from zip(group_values(tables[at], label), values, strict=True)
+            yield from zip(cluster_values(tables[at], label), values, strict=True)

@@ -1,4 +1,4 @@
-"""Requirements of tasks on a column, with errors that name the option, the source and the rows (counted from 1)."""
+"""Requirements that tasks have of a column, with errors that name the option, the source and the rows (from 1)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def require_column(dataset: Dataset, column: str, at: str, option: str) -> None:
 
 
 def _separated(header: str) -> str:
-    """Advise on a table of one column whose name is a whole header line; empty where it is not."""
+    """Advise on a table of one column whose name is a whole header line; empty where it is not one."""
     separator = max(";|\t,", key=header.count)
     if separator not in header:
         return ""
@@ -79,7 +79,7 @@ def refuse_missing(dataset: Dataset, column: str, at: str, option: str) -> None:
     _refuse_gaps(table, table[column], f"column '{column}' of {at} has no value", option)
 
 
-def require_groups(dataset: Dataset, column: str, at: str, option: str) -> None:
+def require_clusters(dataset: Dataset, column: str, at: str, option: str) -> None:
     """Refuse a column that is missing, has gaps (nulls, NaN, empty texts), or holds lists or objects."""
     refuse_missing(dataset, column, at, option)
     table = _table(dataset, column, at, option)
@@ -97,7 +97,7 @@ def _table(dataset: Dataset, column: str, at: str, option: str) -> pa.Table:
 
 
 def _what(values: pa.ChunkedArray) -> str:
-    """Say what a column holds."""
+    """Say in words what a column holds."""
     kind, given = values.type, values.drop_null()
     if pa.types.is_integer(kind) or pa.types.is_floating(kind):
         return f"numbers, such as {given[0]}" if len(given) else "numbers"
@@ -107,7 +107,7 @@ def _what(values: pa.ChunkedArray) -> str:
 
 
 def _as_text(values: pa.ChunkedArray, column: str, at: str) -> str:
-    """Advise how to make text of a column; only where that gives what the file says."""
+    """Advise how to make text of a column, where that gives what the file says."""
     if is_nested(values.type):
         return "name a column of plain values; lists and objects have to be written out in the file"
     if _is_bytes(values.type):

@@ -62,7 +62,7 @@ _MARKS_OF_TEXT = "‘’“”„‚–—…•€£§©®™°«»¿¡´·½¼
 
 
 class Written(Protocol):
-    """The way files are written: what reading them takes from the options of a source."""
+    """The options of a source that reading its text takes."""
 
     @property
     def encoding(self) -> str:
@@ -70,7 +70,7 @@ class Written(Protocol):
 
     @property
     def encoding_errors(self) -> str:
-        """Say what is done about bytes that are not valid in it: `strict` or `replace`."""
+        """Give what is done about bytes that are not valid in it: `strict` or `replace`."""
 
     @property
     def names(self) -> list[str] | None:
@@ -111,7 +111,7 @@ def code_point(character: str) -> str:
 
 
 def advise(contents: Sequence[bytes], source: Written) -> str:
-    """What to write so that ``contents``, files of which some are not text in the source's encoding, can be read."""
+    """Advise how to read ``contents``, files of which some are not text in the source's encoding."""
     beyond = [content for content in contents if not content.isascii() or b"\0" in content]
     found = {guess(content) for content in beyond}
     if len(found) == 1 and (name := found.pop()) and codecs.lookup(name) != codecs.lookup(source.encoding):
@@ -164,12 +164,12 @@ def _any(text: str) -> bool:
 
 
 def _wide(text: str) -> bool:
-    """UTF-16 of the right order: most characters are ASCII or of one alphabet, none is of another plane."""
+    """Tell whether it is UTF-16 of the right order: most characters are ASCII or of one alphabet, all of one plane."""
     return sum(character.isascii() for character in text) >= len(text) / 3
 
 
 def _western(text: str) -> bool:
-    """Words of ASCII letters with a few accents of one language, and marks that stand where marks do."""
+    """Tell whether it is words of ASCII letters with a few accents of one language, and marks where marks stand."""
     if _UTF8.search(text.encode("cp1252", "replace")):
         return False
     accents, beyond = _letters(text), {character for character in text if not character.isascii()}

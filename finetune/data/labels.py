@@ -25,7 +25,7 @@ _ALIKE = str.maketrans("‐‑‒–—―−‘’‚‛“”„аеорсух
 
 
 def label_lines(counts: Mapping[str, Mapping[str, int]], column: str) -> list[str]:
-    """Describe the labels in ``column``; ``counts`` has, by set of examples, how often each is there."""
+    """Describe the labels in ``column`` for a check; ``counts`` has, by set of examples, how often each is there."""
     total: Counter[str] = Counter()
     for count in counts.values():
         total.update(count)
@@ -105,7 +105,7 @@ def _folded(label: str) -> str:
 
 
 def _suspicion(label: str, column: str) -> str:
-    """Why a label may be none; empty where nothing speaks for that."""
+    """Tell why a label may be none; empty where nothing speaks for that."""
     folded = "".join(each for each in label.casefold() if not each.isspace() and not _hidden(each))
     if not folded:
         return "nothing of it can be seen"

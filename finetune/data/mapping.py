@@ -63,7 +63,7 @@ def _column(table: pa.Table, recipe: str, path: str, written: pa.Table | None, e
 
 
 def _shown(table: pa.Table, column: str, path: str, written: pa.Table | None, encoding: str) -> Sequence[str | None]:
-    """Give what a template shows of each value of a column; None where there is no value."""
+    """Turn each value of a column into the text that a template shows; None where there is no value."""
     kind, values = table[column].type, table[column].to_pylist()
     if is_nested(kind):
         raise bad_input(path, f"column '{column}' holds lists or objects, which a template cannot show")

@@ -1,4 +1,4 @@
-"""Options of a recipe's `data:` section."""
+"""The options of a recipe's `data:` section."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Source(Options):
 
     @property
     def kind(self) -> str | None:
-        """Find what the recipe says it is, by ``format`` or by name; None: only looking can tell."""
+        """Tell the format that the recipe gives, by ``format`` or by name; None: only the file itself can tell."""
         if self.format is None and self.path.startswith(HUB):
             return "hub"
         found = named_by(PurePosixPath(self.path).suffix)
@@ -64,7 +64,7 @@ class Source(Options):
 
 
 class Split(Options):
-    """How `data.train` is divided. Numbers below 1 are shares of all its examples, whole numbers are examples."""
+    """Parts of `data.train`. Numbers below 1 are shares of all its examples, whole numbers are examples."""
 
     test: float = Field(0.0, ge=0)
     """Held out, never trained on. 0: none (give `data.test` or `evaluate`)."""

@@ -70,7 +70,7 @@ def with_example(table: pa.Table) -> pa.Table:
 
 
 def _refuse_own_example(table: pa.Table, source: Source, at: str) -> None:
-    """Our row number would hide a column of that name; harmless only when a new column keeps what is in it."""
+    """Refuse a column that our row number would hide, unless a new column keeps what is in it."""
     known = table.column_names
     found = f"'{EXAMPLE}' is the name of the row number that every dataset gets, and cannot be a column of its own"
     if EXAMPLE in source.columns:

@@ -1,4 +1,4 @@
-"""Divides examples into test, validation and train: seeded, with exact sizes, stratified, and by group.
+"""Splits of examples into test, validation and train: seeded, with exact sizes, stratified, and by cluster.
 
 The parts are a function of the examples' order and the split's seed alone. Test is carved first, then validation,
 then train, each with random draws of its own: asking for a validation part, or another size of it, leaves the test
@@ -35,10 +35,10 @@ class Parts:
 
 
 def divide(dataset: Dataset, split: Split, seed: int) -> Parts:
-    """The parts of ``dataset`` that ``split`` asks for.
+    """Divide ``dataset`` into the parts that ``split`` asks for.
 
     With ``stratify``, each part has its share of every class, to within one example. With ``group``, sizes are as
-    near as whole groups allow; with both, the class proportions are too.
+    near as whole clusters allow; with both, the class proportions are too.
 
     Raises:
         InputError: under ``data.split``, for a missing column, or more examples asked for than there are.
@@ -50,11 +50,11 @@ def divide(dataset: Dataset, split: Split, seed: int) -> Parts:
         raise bad_input(AT, f"{asked} of {total} examples leaves none for training", "make a part smaller")
     wanted = _training_amount(split, total, total - sum(sizes.values()))
     strata = _codes(dataset, split.stratify, f"{AT}.stratify")
-    groups = None if split.group is None else _codes(dataset, split.group, f"{AT}.group")
+    clusters = None if split.group is None else _codes(dataset, split.group, f"{AT}.group")
 
-    test, rest = _carve(np.arange(total), sizes["test"], strata, groups, seed, TEST)
-    validation, rest = _carve(rest, sizes["validation"], strata, groups, seed, VALIDATION)
-    train, _ = _carve(rest, min(wanted, len(rest)), strata, groups, seed, TRAIN)
+    test, rest = _carve(np.arange(total), sizes["test"], strata, clusters, seed, TEST)
+    validation, rest = _carve(rest, sizes["validation"], strata, clusters, seed, VALIDATION)
+    train, _ = _carve(rest, min(wanted, len(rest)), strata, clusters, seed, TRAIN)
     for part, rows in (("test", test), ("validation", validation), ("train", train)):
         if not len(rows) and (part == "train" or sizes[part]):
             raise bad_input(f"{AT}.{part}", f"no whole group of '{split.group}' fits", "the groups are too large")
@@ -70,7 +70,7 @@ def _amount(value: float, total: int, path: str) -> int:
 
 
 def _training_amount(split: Split, total: int, left: int) -> int:
-    """Compute how many of the ``left`` examples to train on; shares that add up to 1 are not refused for rounding."""
+    """Count the examples to train on, of ``left``; shares that add up to 1 are not refused for being rounded."""
     if split.train is None:
         return total
     size = _amount(split.train, total, f"{AT}.train")
@@ -83,7 +83,7 @@ def _training_amount(split: Split, total: int, left: int) -> int:
 
 
 def _codes(dataset: Dataset, column: str | None, path: str) -> np.ndarray:
-    """``(examples,)`` the number of each row's value, counted in order of first appearance; zeros without a column."""
+    """Number each row's value in order of first appearance, ``(examples,)``; zeros without a column."""
     if column is None:
         return np.zeros(dataset.num_rows, dtype=np.int64)
     refuse_missing(dataset, column, "data.train", path)
@@ -94,27 +94,27 @@ def _codes(dataset: Dataset, column: str | None, path: str) -> np.ndarray:
 
 
 def _carve(
-    pool: np.ndarray, size: int, strata: np.ndarray, groups: np.ndarray | None, seed: int, purpose: int
+    pool: np.ndarray, size: int, strata: np.ndarray, clusters: np.ndarray | None, seed: int, purpose: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """``size`` rows of ``pool``, and the rows that are left; both ascending. Codes are those of all examples."""
+    """Draw ``size`` rows of ``pool``, and give the rows that are left; both ascending. Codes are of all examples."""
     if size in (0, len(pool)):
         return pool[:size], pool[size:]
     keys = random_keys(len(pool), seed, purpose)
     _, strata = np.unique(strata[pool], return_inverse=True)
     targets = _proportional(np.bincount(strata), size, keys)
-    if groups is None:
+    if clusters is None:
         chosen = _first_of_each(strata, targets, keys)
     else:
-        _, members = np.unique(groups[pool], return_inverse=True)
+        _, members = np.unique(clusters[pool], return_inverse=True)
         counts = np.zeros((members.max() + 1, len(targets)), dtype=np.int64)
         np.add.at(counts, (members, strata), 1)
         order = np.argsort(random_keys(len(counts), seed, purpose), kind="stable")
-        chosen = _whole_groups(counts, targets, order)[members]
+        chosen = _whole_clusters(counts, targets, order)[members]
     return pool[chosen], pool[~chosen]
 
 
 def _proportional(counts: np.ndarray, size: int, keys: np.ndarray) -> np.ndarray:
-    """``(classes,)`` how many to take of each class: largest remainders, in whole numbers, adding up to ``size``.
+    """Compute how many to take of each class, ``(classes,)``: largest remainders, adding up to ``size``.
 
     Equal remainders are decided by chance, so that the same classes do not gain in every part.
     """
@@ -125,7 +125,7 @@ def _proportional(counts: np.ndarray, size: int, keys: np.ndarray) -> np.ndarray
 
 
 def _first_of_each(strata: np.ndarray, targets: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """``(rows,)`` bool: the first ``targets[k]`` rows of each stratum ``k`` in random order."""
+    """Choose the first ``targets[k]`` rows of each stratum ``k`` in random order: ``(rows,)`` bool."""
     order = np.lexsort((keys, strata))
     starts = np.concatenate([[0], np.cumsum(np.bincount(strata))[:-1]])
     rank = np.arange(len(strata)) - starts[strata[order]]
@@ -134,22 +134,22 @@ def _first_of_each(strata: np.ndarray, targets: np.ndarray, keys: np.ndarray) ->
     return chosen
 
 
-def _whole_groups(counts: np.ndarray, targets: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """``(groups,)`` bool: groups whose ``(groups, strata)`` counts add up to about ``targets``.
+def _whole_clusters(counts: np.ndarray, targets: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Choose clusters whose ``(clusters, strata)`` counts add up to about ``targets``: ``(clusters,)`` bool.
 
-    First, in random order, every group that fits into what is still wanted of each stratum; then, smallest first,
-    every group that brings the sum nearer although it overshoots. With one stratum no more than half of a group is
+    First, in random order, every cluster that fits into what is still wanted of each stratum; then, smallest first,
+    every cluster that brings the sum nearer although it overshoots. With one stratum no more than half of a cluster is
     then missing or too much.
     """
     wanted = targets.copy()
     chosen = np.zeros(len(counts), dtype=bool)
-    for group in order:
-        if (counts[group] <= wanted).all():
-            chosen[group] = True
-            wanted -= counts[group]
+    for cluster in order:
+        if (counts[cluster] <= wanted).all():
+            chosen[cluster] = True
+            wanted -= counts[cluster]
     left = order[~chosen[order]]
-    for group in left[np.argsort(counts[left].sum(axis=1), kind="stable")]:
-        if np.abs(wanted - counts[group]).sum() < np.abs(wanted).sum():
-            chosen[group] = True
-            wanted -= counts[group]
+    for cluster in left[np.argsort(counts[left].sum(axis=1), kind="stable")]:
+        if np.abs(wanted - counts[cluster]).sum() < np.abs(wanted).sum():
+            chosen[cluster] = True
+            wanted -= counts[cluster]
     return chosen

@@ -62,7 +62,7 @@ FEWEST = 6
 
 @dataclass
 class Diagnosis:
-    """The findings of a design, and the study that tries what it names."""
+    """The findings of a crossed design, and the study that tries the remedy it names."""
 
     folder: StudyDir
     content: dict[str, Any]
@@ -73,12 +73,12 @@ class Diagnosis:
 
     @property
     def speaks(self) -> bool:
-        """Tell whether this is the process that tells the person."""
+        """Tell whether this process is the one that speaks to the person."""
         return self.outcomes[0].speaks
 
     @property
     def failed(self) -> list[dict[str, Any]]:
-        """Runs that failed, of the design and the trial."""
+        """List the runs that failed, of the design and the trial."""
         return [run for outcome in self.outcomes for run in outcome.failed]
 
     def write(self) -> None:
@@ -150,8 +150,8 @@ def try_remedy(
     task = outcome.results.tasks[0]
     study = read_study(outcome.folder)
     before, after = (_tried(runs, task) for runs in study.variants.values())
-    groups, cause = study.groups(task.name), diagnosis.content["cause"]["name"]
-    found = judged(before, after, cause, task.higher_is_better, groups)
+    clusters, cause = study.clusters(task.name), diagnosis.content["cause"]["name"]
+    found = judged(before, after, cause, task.higher_is_better, clusters)
     diagnosis.content["trial"] = {"study": str(outcome.folder), "seeds": recipe.seeds, **found}
     diagnosis.outcomes.append(outcome)
     diagnosis.write()
@@ -159,7 +159,7 @@ def try_remedy(
 
 
 def _tried(runs: Sequence[Run], task: EvaluationSet) -> TrialArm:
-    """Collect what a variant's runs under fresh seeds came to."""
+    """Collect the scores and failures of a variant's runs under fresh seeds."""
     failed = {run.seed: run.result["status"] in FAILED for run in runs if run.seed is not None}
     return TrialArm(variant_scores(runs, task.name, task.metric), failed)
 
@@ -188,7 +188,7 @@ def _bare(variant: Variant, vary: Sequence[str], name: str | None = None, digest
 def _sources(
     recipe: ResolvedRecipe, chosen: Variant, cache: Path, wanted: Sequence[str], new_progress: Callable[[], Progress]
 ) -> dict[Any, str | None]:
-    """By stream, None where it is crossed, and else why not."""
+    """Tell by stream why it is not crossed; None where it is."""
     unknown = [name for name in wanted if name not in STREAMS]
     if unknown:
         raise bad_input(None, f"there is no source called '{unknown[0]}'", did_you_mean(unknown[0], STREAMS))
@@ -208,7 +208,7 @@ def _sources(
 
 
 def _levels(crossed: Sequence[str], found: dict[Any, str | None], runs: int | None) -> int:
-    """Decide how many levels each source has."""
+    """Choose how many levels each source has; refuse ``runs`` with which sources cannot be told apart."""
     if len(crossed) < 2:
         why = "; ".join(f"{stream}: {reason}" for stream, reason in found.items() if reason)
         told = f"only {crossed[0]} is random here" if crossed else "nothing is random here"
@@ -248,15 +248,15 @@ def _decomposed(
     # Run by run, because there may be others, and another number of them, in every split.
     read = [contributions([run], name, task["headline"], [score]) for run, score in zip(runs, scores, strict=True)]
     rows = [matrix[0] for matrix in read if matrix is not None]
-    groups = study.groups(name) if same else None
-    if groups is not None and len(rows) == len(runs):
-        rows = list(by_cluster(np.stack(rows), groups))
+    clusters = study.clusters(name) if same else None
+    if clusters is not None and len(rows) == len(runs):
+        rows = list(by_cluster(np.stack(rows), clusters))
     rng = np.random.default_rng(list(study.digest.encode()))
     return decompose(scores, levels, rng, rows if len(rows) == len(runs) else None, same), None
 
 
 def _own_file(recipe: Recipe, task: str) -> bool:
-    """Tell whether a held-out task has a file of its own, which no split changes."""
+    """Tell whether an evaluation set has a file of its own, which no split changes."""
     source = next((held_out.data for held_out in recipe.evaluate if held_out.name == task), recipe.data.test)
     return source is not None and source.limit is None
 

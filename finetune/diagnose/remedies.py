@@ -45,7 +45,7 @@ class Remedy:
 
 @dataclass(frozen=True)
 class Cause:
-    """The main cause of a spread, and what that says."""
+    """The main cause of a spread, and why it is taken to be that."""
 
     name: str
     """A stream of randomness, `interactions`, `failures`, `test set` or `nothing`."""
@@ -73,7 +73,7 @@ def _lp_ft(recipe: Recipe) -> Changes | None:
 
 
 def _with(name: str, *others: str) -> Callable[[Recipe], Changes | None]:
-    """Adds a mitigation, unless it or one of ``others`` is there."""
+    """Make a change that adds a mitigation, unless it or one of ``others`` is there."""
 
     def changes(recipe: Recipe) -> Changes | None:
         there = [options.type for options in recipe.mitigations]
@@ -150,7 +150,7 @@ def find_cause(failed: int, runs: int, found: Decomposition | None, point: float
 
 
 def candidates(cause: Cause, recipe: Recipe) -> Iterator[tuple[Remedy, Changes]]:
-    """Cures for a cause, with what to write, that the recipe does not have; whether they are allowed, trying shows."""
+    """Find cures for a cause that the recipe lacks, with what to write; whether they are allowed, trying shows."""
     for name in RULES[cause.name]:
         changes = REMEDIES[name].changes(recipe)
         if changes is not None:
@@ -170,23 +170,23 @@ class TrialArm:
     failed: Mapping[int, bool]
 
     def facts(self) -> dict[str, Any]:
-        """In a few numbers."""
+        """Sum it up in a few numbers."""
         found = stats.estimate(self.scores.scores)
         return {"mean": found.mean, "sd": found.sd, "failed": sum(self.failed.values()), "runs": len(self.failed)}
 
 
 def judged(
-    before: TrialArm, after: TrialArm, cause: str, higher_is_better: bool, groups: ArrayLike | None = None
+    before: TrialArm, after: TrialArm, cause: str, higher_is_better: bool, clusters: ArrayLike | None = None
 ) -> dict[str, Any]:
     """Judge whether a change has helped, from runs without and with it under the same seeds.
 
     What was to be cured decides: failures where runs had failed (McNemar's exact test over seeds), else the spread
     (Brown and Forsythe, and the interval of the ratio of SDs). A mean that has become worse, by the exact test of all
-    signs of the paired differences, counts against it whatever it was for. ``groups`` (examples,): an integer for each
-    example, where some belong together. `verdict`: helps, harms, mixed (it did what
-    it was for, and the mean is worse), undecided.
+    signs of the paired differences, counts against it whatever it was for. ``clusters`` (examples,): an integer for
+    each example, where some belong together. `verdict`: helps, harms, mixed (it did what it was for, and the mean is
+    worse), undecided.
     """
-    found = stats.compare(after.scores, before.scores, np.random.default_rng(0), groups)
+    found = stats.compare(after.scores, before.scores, np.random.default_rng(0), clusters)
     seeds = sorted(before.failed.keys() & after.failed.keys())
     p_failures = mcnemar([after.failed[seed] for seed in seeds], [before.failed[seed] for seed in seeds])
     if cause == FAILURES:

@@ -32,11 +32,11 @@ SILENT: dict[StreamName, str] = {
 }
 """By stream, what it says when changing it changes nothing."""
 
-GROUPED = "held-out examples are grouped (task.group), and groups are of examples that all runs have in common"
+CLUSTERED = "held-out examples are grouped (task.group), and groups are of examples that all runs have in common"
 
 
 def find_sources(recipe: Recipe, resources: Resources, runtime: Runtime) -> dict[StreamName, str | None]:
-    """By stream, None where it is a source of randomness in this recipe, and else why not.
+    """Tell by stream why it is no source of randomness in this recipe; None where it is one.
 
     A stream is a source if changing its seed, and nothing else, changes the examples or the weights after two steps.
     What looks at dropout layers and heads would have to know every hook; this does not.
@@ -54,7 +54,7 @@ def find_sources(recipe: Recipe, resources: Resources, runtime: Runtime) -> dict
 
 def _split(recipe: Recipe, resources: Resources) -> str | None:
     if getattr(recipe.task, "group", None) is not None:
-        return GROUPED
+        return CLUSTERED
     own = recipe.data.split.seed
     seeds = [Streams.spelled(to_digits({"split": level})).seed_of("split", own) for level in (1, 2)]
     facts = [resources.data(recipe, seed).facts["splits"] for seed in seeds]
@@ -63,7 +63,7 @@ def _split(recipe: Recipe, resources: Resources) -> str | None:
 
 
 def _after(session: Session, streams: Streams) -> str:
-    """Digest of what is trained after a few steps, which are thrown away."""
+    """Hash what is trained after a few steps, which are thrown away."""
     with tempfile.TemporaryDirectory() as folder:
         session = replace(session, runtime=replace(session.runtime, cache=Path(folder)))
         assembled = session.assemble([Replica(streams, RunDir(Path(folder) / "run"))])

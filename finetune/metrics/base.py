@@ -1,4 +1,4 @@
-"""The base of all metrics: everything about one of them stands in one class, and every room asks that class."""
+"""The class of metrics: everything about one of them stands in one subclass, which every room asks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writing a metric's values: once, the same on the page, in Markdown and in the terminal."""
+"""A metric's values as text: the same on the page, in Markdown and in the terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from finetune.core.numbers import NONE, THIN, fixed
 
 @dataclass(frozen=True)
 class Unit:
-    """The way a metric's values are shown: multiplied, rounded, and followed by a suffix."""
+    """The unit in which a metric's values are shown: multiplied, rounded, and followed by a suffix."""
 
     label: str
     scale: float = 1.0

@@ -1,4 +1,4 @@
-"""Facts of a model's configuration, which each family says in its own way, or not at all."""
+"""Facts from a model's configuration, which each family writes in its own way, or not at all."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _has(config: Any, auto: Any, architecture: str) -> bool:
 
 
 def positions_of(model: PreTrainedModel) -> int | None:
-    """Find how many tokens a text may have for ``model``, which may be weightless or wrapped; None: no limit known.
+    """Find how many tokens a text may have for ``model``, without weights or wrapped as well; None: no known limit.
 
     A table of positions that has a padding row counts from behind it (RoBERTa and its kin: transformers'
     `create_position_ids_from_input_ids`), so that its last rows are as many fewer.
@@ -94,13 +94,13 @@ def positions_of(model: PreTrainedModel) -> int | None:
 
 
 def rows_said(config: Any) -> int | None:
-    """Count the tokens that a configuration says there are; None where it does not."""
+    """Read the size of the vocabulary from a configuration; None where it gives none."""
     said = getattr(text_config(config), "vocab_size", None)
     return said if isinstance(said, int) and said > 0 else None
 
 
 def rows_of(model: PreTrainedModel) -> int | None:
-    """Count the tokens that the model's table has rows for; None where it has no plain table."""
+    """Count the tokens for which the model's table has rows; None where it has no plain table."""
     import torch
 
     try:

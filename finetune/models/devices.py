@@ -76,7 +76,7 @@ def explain_dtype(options: ModelOptions, device: torch.device) -> tuple[str, str
 
 
 def choose_parts(options: ModelOptions, dtype: torch.dtype) -> Parts:
-    """In parts of how many tokens a CPU trains this model fastest: measured once."""
+    """Find in parts of how many tokens a CPU trains this model fastest: measured once."""
     return parts_for(width_of(options), dtype)
 
 

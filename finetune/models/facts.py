@@ -1,4 +1,4 @@
-"""Digests of what a base model is made of, which tell whether two loads of it are the same."""
+"""Digests of what a base model is made of, by which two loads of it are known to be the same."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _tokenizer(place: Location) -> Facts:
 
 
 def _settings(folder: Path) -> dict[str, Any]:
-    """Read what the tokenizer's settings say; nothing where there are none, or they are no mapping."""
+    """Read the tokenizer's settings; empty where there are none, or they are no mapping."""
     try:
         said = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
     except (OSError, ValueError):  # loading it is the place to complain

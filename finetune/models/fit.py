@@ -1,4 +1,4 @@
-"""The fit of a checkpoint to the model it is loaded into: from what transformers reports on loading."""
+"""The fit of a checkpoint to the model it is loaded into, from what transformers reports on loading."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHOWN = 3
 
 @dataclass(frozen=True)
 class Fit:
-    """What of a model the checkpoint does not have, and what of the checkpoint the model does not have."""
+    """Weights of a model that the checkpoint lacks, and weights of the checkpoint that the model has no place for."""
 
     new: frozenset[str]
     """Parameters that start without a pretrained value: a new head, a pooler, and what `model.new` names."""
@@ -29,7 +29,7 @@ class Fit:
     """Weights of the checkpoint that this model has no place for and that are more than another task's head."""
 
     def lines(self) -> list[str]:
-        """For a person; empty where the checkpoint has all that the model has but its head, and no more."""
+        """Describe it for a person; empty where the checkpoint has all that the model has but its head, and no more."""
         lines = []
         if self.beside:
             lines.append(f"drawn afresh in each run, beside the head: {listed(modules_of(self.beside))}")
@@ -104,7 +104,7 @@ def _found(
     elsewhere: Mapping[str, str],
     source: str,
 ) -> str:
-    """Say what does not fit: a few weights, and how many of how many."""
+    """Say in words what does not fit: a few weights, and how many of how many."""
     said = []
     if missing := [name for name in foreign if name not in shapes]:
         shown = [f"{name} (there is {elsewhere[name]})" if name in elsewhere else name for name in missing]
@@ -116,7 +116,7 @@ def _found(
 
 
 def _advice(foreign: list[str], counted: set[str], elsewhere: Mapping[str, str]) -> str:
-    """Say what to write: the names for `model.new`, unless the checkpoint is of another model, or named otherwise."""
+    """Advise to name weights in `model.new`, unless the checkpoint is of another model, or named otherwise."""
     if len(elsewhere) > len(foreign) / 2:
         return (
             "save the checkpoint under the names that transformers gives its weights (without what wrapped the model)"
@@ -130,7 +130,7 @@ def _advice(foreign: list[str], counted: set[str], elsewhere: Mapping[str, str])
 
 
 def _elsewhere(names: Iterable[str], unused: Iterable[str], base: str) -> dict[str, str]:
-    """Of the weights under other names, theirs in the checkpoint: the same with more or less before it, with or without
+    """Find other names of weights in the checkpoint: the same with more or less before it, with or without
     the name of the ``base`` model inside."""
     ends = {end: key for key in unused for end in _endings(key)}
     keys = set(unused)

@@ -92,7 +92,7 @@ def load_base(options: ModelOptions, architecture: Architecture, new_head: bool 
 
 
 def weightless_base(options: ModelOptions, empty: PreTrainedModel, new_head: bool = False) -> BaseModel:
-    """Make what :func:`load_base` would of an ``empty`` :func:`skeleton`, from names and shapes of weights alone.
+    """Predict what :func:`load_base` makes of an ``empty`` :func:`skeleton`, from names and shapes of weights alone.
 
     Raises what it would. Where these do not say (a GGUF file, a model that is still on the hub, weights packed into few
     bits or converted by their values), the loading itself decides.
@@ -174,7 +174,7 @@ def _read_config(place: Location, trusted: bool = False) -> Any:
 
 @functools.lru_cache(maxsize=8)
 def _read_gguf_config(place: Location, size: int, changed: int) -> Any:
-    """Of a file of that size, last changed then."""
+    """Read the configuration of a file of that ``size``, last ``changed`` then."""
     return _read_config(place)
 
 
@@ -196,7 +196,7 @@ class _Listener(logging.Handler):
 
 @contextmanager
 def _loading(place: Location, at: str) -> Iterator[list[str]]:
-    """Turns what transformers raises for a model that cannot be had into one clear message; quiets its progress.
+    """Turn what transformers raises for a model that cannot be had into one clear message; quiet its progress.
 
     What it warns of is not shown, but in the list that the block gets.
     """

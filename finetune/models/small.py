@@ -56,7 +56,7 @@ def shrunk(config: Any) -> Any:
 
 
 def _of_each(value: Any, counts: Any) -> bool:
-    """Tell whether a setting says something of every block."""
+    """Tell whether a setting has one value for every block."""
     return isinstance(value, list | tuple) and len(value) > BLOCKS and len(value) in counts and all(map(_plain, value))
 
 

@@ -1,4 +1,4 @@
-"""Lessons of a small study for a larger one: what moves its differences, and what a run takes."""
+"""A pilot study, from which follows for a larger one what moves its differences, and what a run takes."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class Pair:
     name: str
     noise: Noise
     examples: int | None
-    """Held-out ones, or groups of them; None: not known."""
+    """Held-out ones, or clusters of them; None: not known."""
     choice: bool
     """Whether it is known how much the choice of the examples matters; otherwise it is left out of every number."""
     runs: int | None = None
     """Of the pilot, a side."""
     size: float = 1.0
-    """Examples in a group."""
+    """Examples in a cluster."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def pairs(study: Study, examples: int | None = None, baseline: str | None = None
 
 
 def _pair(study: Study, task: dict[str, Any], both: Sequence[tuple[Run, Run]], examples: int | None) -> Pair:
-    """Two variants, whose runs stand side by side: paired by seed and by example."""
+    """Measure two variants whose runs stand side by side: paired by seed and by example."""
     key, name = f"{task['name']}/{task['headline']}", " - ".join(run.variant for run in both[0])
     left, right = (_matrix(study, task, side) for side in zip(*both, strict=True))
     if left is None or right is None or left.shape != right.shape:
@@ -97,7 +97,7 @@ def _alone(study: Study, task: dict[str, Any], runs: Sequence[Run], examples: in
 
 
 def _matrix(study: Study, task: dict[str, Any], runs: Sequence[Run]) -> NDArray[np.float64] | None:
-    """Contributions to the headline metric, (runs, examples); of groups, where examples belong together.
+    """Read contributions to the headline metric, (runs, examples); of clusters, where examples belong together.
 
     None where the metric has none, or where each seed has its own examples.
     """
@@ -105,14 +105,14 @@ def _matrix(study: Study, task: dict[str, Any], runs: Sequence[Run]) -> NDArray[
     matrix = None if "split" in study.vary else contributions(runs, task["name"], task["headline"], scores)
     if matrix is None or matrix.shape[1] < 2:
         return None
-    labels = study.groups(task["name"])
+    labels = study.clusters(task["name"])
     if labels is None or labels.max() == 0:
         return matrix
     return by_cluster(matrix, labels)
 
 
 def costs(recipe: ResolvedRecipe, study: Study) -> list[Cost]:
-    """Read what a run of each of the recipe's variants takes from the pilot's runs of the same name."""
+    """Estimate what a run of each of the recipe's variants takes, from the pilot's runs of the same name."""
     return [_cost(study, variant.name, variant.digest) for variant in recipe.variants]
 
 

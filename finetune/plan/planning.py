@@ -1,4 +1,4 @@
-"""Planning a study: the seeds and held-out examples that it needs to see a difference, and their cost."""
+"""Seeds and held-out examples that a study needs to see a difference, and what it would cost."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SUPPOSED = (0.25, 0.5, 1.0, 2.0, 4.0)
 
 @dataclass(frozen=True)
 class Stated:
-    """A person's own knowledge, in the metric's unit."""
+    """Noise as a person states it, in the metric's unit."""
 
     sd: float
     """Over seeds, of one variant's score."""
@@ -89,12 +89,12 @@ class Plan:
 
     @property
     def seeds(self) -> int | None:
-        """Those that every pair needs; None where no number is known to be enough."""
+        """Give the seeds that are enough for every pair; None where no number is known to be."""
         each = [pair.seeds for pair in self.pairs if pair.seeds is not None]
         return max(each) if self.source != "nothing" and len(each) == len(self.pairs) else None
 
     def content(self) -> dict[str, Any]:
-        """For a JSON file: every number, in the metric's unit."""
+        """Give every number for a JSON file, in the metric's unit."""
         return {"format": FORMAT, **asdict(self), "seeds": self.seeds}
 
 
@@ -169,7 +169,7 @@ def _same_metric(study: Study, metric: str) -> None:
 
 
 def comparisons_of(recipe: ResolvedRecipe) -> int:
-    """Count the headline comparisons of the report: all pairs, or all with the baseline; and the base model's."""
+    """Count the report's headline comparisons: all pairs, or all with the baseline; and those with the base model."""
     first, variants = recipe.variants[0].recipe, len(recipe.variants)
     tasks = bool(first.data.test is not None or first.data.split.test) + len(first.evaluate)
     base = first.scoring.base and not TASKS.get(first.task.type).new_head
@@ -178,13 +178,13 @@ def comparisons_of(recipe: ResolvedRecipe) -> int:
 
 
 def _examples_of(recipe: ResolvedRecipe) -> int | None:
-    """Count the held-out examples of the first task, where the recipe itself says it."""
+    """Read how many examples the first evaluation set has; None where the recipe itself does not say it."""
     data = recipe.variants[0].recipe.data
     return int(data.split.test) if data.test is None and data.split.test >= 2 else None
 
 
 def alike(sd: float, examples: int | None = None, churn: float | None = None) -> Pair:
-    """Two variants of the same SD whose seeds do not move together.
+    """Describe two variants of the same SD whose seeds do not move together.
 
     ``churn``, the share of examples that one gets right and the other wrong, is the variance of an example's
     difference; none of it is taken to go away with more seeds, which is the worst case.
@@ -193,7 +193,7 @@ def alike(sd: float, examples: int | None = None, churn: float | None = None) ->
 
 
 def needed(pair: Pair, detect: float, alpha: float, seeds: int) -> Needed:
-    """Seeds and examples for one pair, with a chance of 80 % in a paired two-sided test; what ``seeds`` would see."""
+    """Compute seeds and examples for one pair, at 80 % power in a paired two-sided test; what ``seeds`` would see."""
     n, noise = pair.examples or math.inf, pair.noise
     ends = None
     if pair.runs is not None:

@@ -141,7 +141,7 @@ def _one(detail: Any, keys: Keys, tree: Node) -> Mistake:
 
 
 def _demand(kind: str, context: dict[str, Any]) -> str:
-    """Say what a bound or pattern asks for."""
+    """Say in words what a bound or pattern asks for."""
     if kind in _BOUNDS:
         name, words = _BOUNDS[kind]
         return f"be {words} {context[name]:g}"
@@ -174,7 +174,7 @@ def _unknown_key(keys: Keys, tree: Node) -> Mistake:
 
 
 def _homes(key: str, section: Keys, known: Iterable[str]) -> list[str]:
-    """Where else a key would be known: under another type of this section, or deeper in the recipe."""
+    """Find where else a key would be known: under another type of this section, or deeper in the recipe."""
     if section and section[0] in PLUGIN_SECTIONS:
         plugins = PLUGIN_SECTIONS[str(section[0])].all()
         types = [name for name, plugin in plugins.items() if key in plugin.Options.model_fields]
@@ -209,7 +209,7 @@ def _unknown_plugin(keys: Keys, tree: Node) -> Mistake:
 
 
 def _no_branch(keys: Keys, details: list[Any], tree: Node) -> Mistake:
-    """No branch of a union took the value, whose kind is wrong for all of them."""
+    """Explain that no branch of a union took the value, whose kind is wrong for all of them."""
     expected = [_EXPECTED[detail["type"]] for detail in details if detail["type"] in _EXPECTED]
     if len(expected) < len(details):  # one branch liked the kind but not the value; its complaint is the useful one
         return _one(next(detail for detail in details if detail["type"] not in _EXPECTED), keys, tree)
@@ -222,7 +222,7 @@ def _wrong_kind(keys: Keys, value: Any, expected: list[str], tree: Node) -> Mist
 
 
 def _cure(keys: Keys, value: Any, kinds: str, tree: Node) -> str:
-    """Say what to type instead, when that is clear; otherwise what the option means."""
+    """Advise what to type instead, when that is clear; otherwise say what the option means."""
     if isinstance(value, str) and "number" in kinds and re.fullmatch(r"[-+]?[0-9.]+(e[-+]?[0-9]+)?", value, re.I):
         return f"take away the quotes: {value}"
     if isinstance(value, str) and kinds == _EXPECTED["bool_type"] and value.lower() in _YES_NO:

@@ -125,7 +125,7 @@ class _Reader:
         self.incomplete = False
 
     def read(self, path: Path, text: str, chain: tuple[Path, ...], where: Callable[[int], str] | None = None) -> Node:
-        """``path``'s tree over what it extends; ``chain`` are the files that led here."""
+        """Read the tree of ``path`` over what it extends; ``chain`` are the files that led here."""
         root, problems = read_mapping(path, text, path.absolute().parent, where)
         self.problems += problems
         said = root.child("extends")

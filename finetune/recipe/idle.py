@@ -20,7 +20,7 @@ STEPS = frozenset(
 
 
 def idle_steps(path: Path, shared: Node, trees: Mapping[str, Node], recipes: Mapping[str, Recipe]) -> Iterator[Problem]:
-    """Those that are written, in the file at ``path`` or on the command line, for a solved variant alone.
+    """Find options of steps that are written, in the file at ``path`` or on the command line, for solved variants only.
 
     What it shares with others, which need it, or has from a recipe that it extends, is passed over.
     """

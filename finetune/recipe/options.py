@@ -45,7 +45,7 @@ def _expand_seeds(value: Any) -> Any:
 
 
 class Precision(Options):
-    """How narrow an interval has to be."""
+    """The width of an interval that is narrow enough."""
 
     ci_width: float = Field(gt=0)
     """Full width, from end to end, of the 95 % interval of the mean over seeds: of the first held-out task's first
@@ -138,7 +138,7 @@ class Stage(Options):
 
 
 class Recipe(Options):
-    """What to fine-tune, on what, how, under which seeds: one variant, with every default filled in."""
+    """A recipe of one variant, with every default filled in: what to fine-tune, on what, how, and under which seeds."""
 
     name: str = Field(pattern=NAME)
     """Name of the study, and of its folder. Default: the recipe file's name."""

@@ -67,7 +67,7 @@ class ResolvedRecipe:
 
     @property
     def mix(self) -> frozenset[str]:
-        """Name what may differ between runs of the study."""
+        """Give the names of what may differ between runs of the study."""
         return frozenset(self.variants[0].recipe.mix)
 
     def streams(self, seed: int) -> Streams:
@@ -145,7 +145,7 @@ def _variant_names(root: Node) -> list[str]:
 
 
 def _spread(root: Node, overrides: list[Override], problems: list[Problem]) -> tuple[Node, dict[str, Node]]:
-    """Divide a recipe into what the variants share, and the tree of each one (none when there are no variants)."""
+    """Split the tree into what the variants share, and the tree of each one (none when the recipe has no variants)."""
     shared, variants = root.without("variants"), root.child("variants")
     if variants is None or variants.content is None:
         return shared, {}
@@ -234,7 +234,7 @@ def _resolve(path: Path, text: str, shared: Node, trees: dict[str, Node], proble
 
 
 def _baselines(recipes: Mapping[str, Recipe], trees: Mapping[str, Node]) -> Iterator[Problem]:
-    """Baselines that are none of the variants, or not the same for all: there is one for the study."""
+    """Refuse baselines that are none of the variants, or not the same for all: there is one for the study."""
     told = set()
     first = next(iter(recipes.values()), None)
     for name, recipe in recipes.items():

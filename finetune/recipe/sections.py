@@ -54,7 +54,7 @@ def field_at(keys: Sequence[Key], tree: Node) -> FieldInfo | None:
 
 
 def description(keys: Sequence[Key], tree: Node) -> str:
-    """Say what the option at ``keys`` means, on one line; empty when there is no such option."""
+    """Describe the option at ``keys`` on one line; empty when there is no such option."""
     field = field_at(keys, tree)
     return " ".join((field.description or "").split()) if field else ""
 

@@ -63,7 +63,7 @@ class Node:
         return [node.plain() for node in self.content] if self.is_list else self.content
 
     def walk(self, keys: Sequence[Key]) -> Iterator[Node]:
-        """This node, then the node under each key in turn, as far as they exist."""
+        """Yield this node, then the node under each key in turn, as far as they exist."""
         node: Node | None = self
         yield self
         for key in keys:

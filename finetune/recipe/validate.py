@@ -75,6 +75,6 @@ def located(tree: Node, mistakes: list[Mistake]) -> list[Problem]:
 
 
 def by_place(problem: Problem) -> tuple[Any, ...]:
-    """Sort key: by file and line, those of the command line and of no place last."""
+    """Give a key to sort by file and line, those of the command line and of no place last."""
     place = re.fullmatch(r"(.*):(\d+)", problem.where or "", re.DOTALL)
     return (0, place[1], int(place[2])) if place else (1, problem.where or "", 0)

@@ -1,4 +1,4 @@
-"""The blocks that a report is made of, for HTML and Markdown alike, with every number already written out."""
+"""Blocks of a report, which HTML and Markdown both show, with every number already written out."""
 
 from __future__ import annotations
 
@@ -137,6 +137,6 @@ class Document:
 
 
 def seen(text: str) -> str:
-    """``text`` with a sign for each character that steers a screen instead of being seen: control characters, and
+    """Put a sign for each character of ``text`` that steers a screen instead of being seen: control characters, and
     those that turn the direction of all that follows them."""
     return text.translate(_SEEN)

@@ -26,7 +26,7 @@ HUB = "hub:"
 
 OLDER_TAGS = {"classification": "text-classification"}
 OLDER_LIBRARIES = {"adapter": "peft", "adaptive": "transformers", "full": "transformers"}
-"""What studies do not say that were made before `data.json` had it: what a task's models do, and what opens them."""
+"""For studies whose `data.json` does not say it yet: what a task's models do (above), and what opens them."""
 
 SURE = ("ci", "level", "method", "sd", "sd_ci", "sd_floor", "sd_corrected", "sd_corrected_ci")
 """What of an estimate stands in the metadata."""
@@ -128,7 +128,7 @@ def _hub_metric(name: str) -> dict[str, Any]:
 
 
 def _held_out(study: Study, recipe: dict[str, Any], task: EvaluationSet) -> dict[str, Any]:
-    """Which examples a task's scores are on. The hub wants a type: its id there, or else the file's name."""
+    """Describe the data of an evaluation set. The hub wants a type: its id there, or else the file's name."""
     named = [other["data"] for other in recipe.get("evaluate", []) if other["name"] == task.name]
     own = recipe.get("data", {})
     options = (named or [own.get(task.split) or own.get("train") or {}])[0]
@@ -142,7 +142,7 @@ def _held_out(study: Study, recipe: dict[str, Any], task: EvaluationSet) -> dict
 
 
 def _metrics(variant: VariantResult, task: EvaluationSet) -> list[dict[str, Any]]:
-    """The entries of one task, those that could be computed."""
+    """List the entries of one evaluation set, those that could be computed."""
     entries = []
     for metric in task.metrics:
         found, shown = variant.estimates[task.key_of(metric.name)], unit(metric.name)

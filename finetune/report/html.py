@@ -80,7 +80,7 @@ def _tables(blocks: list[Block]) -> Iterator[Table]:
 
 
 def numbers_of(row: list[Cell], variants: Variants) -> str:
-    """Places among ``variants`` of those that a row is about, apart by spaces; such rows hide with their variant."""
+    """Join the places among ``variants`` of those that a row is about by spaces; such rows hide with their variant."""
     about = {name for cell in row for name in (cell.about or ([cell.text] if cell.colour is not None else []))}
     return " ".join(str(number) for number, name in enumerate(variants) if name in about)
 
@@ -103,7 +103,7 @@ def sort_value(cell: Cell) -> str:
 
 
 def _factor(word: str) -> float:
-    """Find what the word behind a number multiplies it by: 1 for words that are no multiple."""
+    """Give the factor that the word behind a number stands for: 1 for words that are no multiple."""
     if word in _DURATIONS:
         return _DURATIONS[word]
     multiple = _MULTIPLE.fullmatch(word)

@@ -36,7 +36,7 @@ def blocks(given: list[Block]) -> list[str]:
 
 
 def escape(text: str) -> str:
-    """Text that Markdown shows as it is, on one line, and that calls nobody: a @name in the data may be somebody's."""
+    """Escape ``text`` so that Markdown shows it as it is, on one line, and calls nobody: a @name may be somebody's."""
     plain = _SPECIAL.sub(r"\\\g<0>", " ".join(seen(text).splitlines())).replace("&", "&amp;")
     return _MENTION.sub("@\N{WORD JOINER}", plain)
 

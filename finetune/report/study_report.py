@@ -60,7 +60,7 @@ class StudyReport:
 
     @property
     def failed(self) -> list[tuple[str, int | None, str]]:
-        """Runs that failed: variant, seed, and the status with its reason."""
+        """List the runs that failed: variant, seed, and the status with its reason."""
         return [
             (variant.name, run.seed, f"{run.status}: {run.reason}")
             for variant in self.results.variants
@@ -84,7 +84,7 @@ class StudyReport:
         return pairs_table(self.results.comparisons)
 
     def predictions(self, name: str | None = None) -> pa.Table:
-        """Collect what every run says of every example of the evaluation set ``name``, by default the first."""
+        """Read every run's prediction for every example of the evaluation set ``name``, by default the first."""
         return predictions_table(self.study, self._set(name).name)
 
     def figure(self, name: str | None = None, narrow: bool = False) -> Figure:

@@ -62,7 +62,7 @@ NO_RUN = "no run has a score on every task"
 def across_of(
     study: Study, tasks: Sequence[EvaluationSet], rng: np.random.Generator, level: float = 0.95
 ) -> AcrossResult | None:
-    """Compute what every variant amounts to over all ``tasks``; None with a single one.
+    """Summarise every variant over all evaluation sets, ``tasks``; None with a single one.
 
     Headline metrics are put together only where they have one scale already: shares between 0 and 1, more is better.
     Others are in ``left_out``, with the reason. Runs that lack a score on one of the sets are left out of it.
@@ -103,13 +103,13 @@ def across_of(
 
 
 def _thresholds(seen: Matrix) -> Matrix:
-    """From just below the lowest score, which every run exceeds, to the highest, which none does."""
+    """Choose thresholds from just below the lowest score, which every run exceeds, to the highest, which none does."""
     low, high = float(seen.min()), float(seen.max())
     return np.linspace(low - (high - low) / STEPS, high, STEPS + 2)
 
 
 def _by_seed(runs: Sequence[Run], keys: Sequence[str]) -> dict[int | None, list[float]]:
-    """Scores of a variant's runs on every set, by seed; failed runs with scores are among them."""
+    """Collect the scores of a variant's runs on every set, by seed; failed runs with scores are among them."""
     return {run.seed: [run.scores[key] for key in keys] for run in runs if all(key in run.scores for key in keys)}
 
 
@@ -131,7 +131,7 @@ def _variant(
 def _pair(
     scores: Scores, pair: tuple[str, str], tasks: Sequence[str], rng: np.random.Generator, levels: tuple[float, float]
 ) -> AcrossPair:
-    """Two variants held against each other, over all runs of both."""
+    """Compare two variants over all runs of both."""
     level, alpha = levels
     left, right = (np.array(list(scores[name].values())) for name in pair)
 

@@ -19,7 +19,7 @@ MOST = 5
 def agreement_of(
     runs: Sequence[Run], task: EvaluationSet, level: float = 0.95, clusters: ArrayLike | None = None
 ) -> AgreementResult | None:
-    """Compute how far a variant's ``runs`` predict the same on ``task``.
+    """Compute how far a variant's ``runs`` predict the same on the evaluation set ``task``.
 
     None where no run has predictions, where the task makes none (language modelling), and where runs do not share
     their examples. ``clusters`` (examples,) says which examples belong together.
@@ -40,7 +40,7 @@ def agreement_of(
 
 
 def _most_divided(codes: NDArray[np.int64], examples: NDArray[np.int64]) -> list[Divided]:
-    """The examples with the highest churn, by number; not their texts, which a study may have to keep to itself."""
+    """Find the examples of the highest churn, by number; not their texts, which a study may have to keep to itself."""
     differ = churn(codes)
     order = np.argsort(-differ, kind="stable")[:MOST]
     return [Divided(int(examples[i]), float(differ[i])) for i in order if differ[i] > 0]

@@ -24,7 +24,7 @@ MEASURES = ("nll", "brier", "ece", "ece_noise", "ece_equal_mass", "ece_equal_mas
 def calibration_of(
     runs: Sequence[Run], task: str, generator: np.random.Generator, level: float = 0.95
 ) -> CalibrationResult | None:
-    """Compute one variant's calibration on a task; None where no run has stored probabilities.
+    """Compute one variant's calibration on an evaluation set; None where no run has stored probabilities.
 
     ``generator`` draws the halves for temperature scaling, the same for every run. Runs whose probabilities are not
     finite are left out, and counted.
@@ -49,7 +49,7 @@ def calibration_of(
 
 
 def _stored(run: Run, task: str) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]] | None:
-    """Probabilities (examples, labels), the right label's number and its loss (examples,), in order of examples."""
+    """Read probabilities (examples, labels), right labels' numbers and losses (examples,), in order of examples."""
     table = run.predictions(task, ["probabilities", "loss"])
     if table is None or not len(table) or table["probabilities"].null_count or table["loss"].null_count:
         return None
@@ -63,7 +63,7 @@ def _stored(run: Run, task: str) -> tuple[NDArray[np.float64], NDArray[np.int64]
 
 
 def _reliability(bins: Sequence[Bins]) -> list[ReliabilityBin]:
-    """Per bin: where it lies, the share of all examples in it, and confidence and accuracy over the seeds that have
+    """Give by bin where it lies, the share of all examples in it, and confidence and accuracy over the seeds that have
     at least :data:`FEWEST` there: mean, lowest and highest."""
     counts, confidence, accuracy = (
         np.stack([getattr(each, name) for each in bins]) for name in ("count", "confidence", "accuracy")

@@ -1,4 +1,4 @@
-"""Soups and ensembles: what was made of a variant's seeds together, beside the mean of the same seeds."""
+"""Combinations of a variant's seeds (soups, ensembles), beside the mean of the same seeds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from finetune.results.schema import CombinedResult, Direction, EvaluationSet, Ga
 
 
 def combined_of(made: Run, runs: Sequence[Run], tasks: Sequence[EvaluationSet], level: float) -> CombinedResult:
-    """Describe one combination; ``runs`` are the variant's, ``tasks`` those on which runs share examples."""
+    """Describe one combination; ``runs`` are the variant's, ``tasks`` the evaluation sets whose examples runs share."""
     result = made.result
     members = [run for run in runs if run.seed in result["of"]]
     keys = [(task, metric) for task in tasks for metric in task.metrics]
@@ -34,7 +34,10 @@ def combined_of(made: Run, runs: Sequence[Run], tasks: Sequence[EvaluationSet], 
 
 
 def _gain(made: Run, members: Sequence[Run], task: str, metric: Direction, level: float) -> GainResult | None:
-    """Compute how much better it is than the mean of ``members``; with an interval where the metric is a mean."""
+    """Compute how much better ``made`` is on an evaluation set than the mean of ``members``.
+
+    None where a score is missing; with an interval where the metric is a mean over examples.
+    """
     key, sign = f"{task}/{metric.name}", 1 if metric.higher_is_better else -1
     score, others = made.scores.get(key), [run.scores.get(key) for run in members]
     known = [other for other in others if other is not None]

@@ -23,7 +23,7 @@ LEVEL = 0.95
 SCORE = "runs are comparable on the same examples only: score one study on the other's with `finetune evaluate`"
 
 Facts = dict[str, Any]
-"""What data.json says of one held-out task."""
+"""What data.json says of one evaluation set."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class StudyComparison:
 def compare_studies(
     left: Path, right: Path, metric: str | None = None, task: str | None = None, variants: Sequence[str] = ()
 ) -> StudyComparison:
-    """Compare every variant of ``left`` with every variant of ``right``, on every task that both have.
+    """Compare every variant of ``left`` with every variant of ``right``, on every evaluation set that both have.
 
     Both are folders of studies, or of single variants; ``variants`` leaves only these, on either side. Without
     ``metric`` it is each task's headline metric. Holm's correction runs over all comparisons, and over all of spread.
@@ -87,7 +87,7 @@ def compare_studies(
     """
     ours, theirs = _chosen(left, variants), _chosen(right, variants)
     _check_variants(ours, theirs, variants)
-    tasks = _tasks(ours.study, theirs.study, task)
+    tasks = _common_sets(ours.study, theirs.study, task)
     rng = np.random.default_rng(list(f"{ours.study.digest} {theirs.study.digest}".encode()))
     pairs = [pair for both in tasks for pair in _pairs(ours, theirs, both, _metric(both, metric), rng)]
     return StudyComparison(
@@ -131,8 +131,8 @@ def _check_variants(ours: Chosen, theirs: Chosen, wanted: Sequence[str]) -> None
         raise bad_input(None, f"{ours.path} and {theirs.path} hold the same runs", advice)
 
 
-def _tasks(ours: Study, theirs: Study, wanted: str | None) -> list[tuple[Facts, Facts]]:
-    """Collect what both say of each task that both have; refuses tasks that share no more than their name."""
+def _common_sets(ours: Study, theirs: Study, wanted: str | None) -> list[tuple[Facts, Facts]]:
+    """Pair what both say of each evaluation set that both have; refuse sets that share no more than their name."""
     left, right = ({task["name"]: task for task in study.data.get("tasks", [])} for study in (ours, theirs))
     common = [name for name in left if name in right]
     if wanted is not None and wanted not in common:
@@ -153,7 +153,7 @@ def _tasks(ours: Study, theirs: Study, wanted: str | None) -> list[tuple[Facts, 
 
 
 def _difference(ours: Study, theirs: Study, left: Facts, right: Facts) -> str | None:
-    """Why a task's examples are not the same in both studies; None where they are."""
+    """Tell why the examples of an evaluation set are not the same in both studies; None where they are."""
     varied = [side for side, study in (("left", ours), ("right", theirs)) if "split" in study.vary]
     if varied and left["split"] == "test":
         return f"each seed has its own split, on the {' and the '.join(varied)}"
@@ -183,10 +183,10 @@ def _pairs(
         {variant: variant_scores(chosen.study.variants[variant], task, name) for variant in chosen.variants}
         for chosen in (ours, theirs)
     )
-    groups = ours.study.groups(task)
+    clusters = ours.study.clusters(task)
     return [
         PairResult(
-            **asdict(stats.compare(lefts[left], rights[right], rng, groups, higher, LEVEL)),
+            **asdict(stats.compare(lefts[left], rights[right], rng, clusters, higher, LEVEL)),
             task=task,
             metric=name,
             left=left,

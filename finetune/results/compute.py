@@ -91,7 +91,7 @@ def _variant(
 
 
 def _first(runs: Sequence[Run], fact: str) -> Any:
-    """Read what the first run that knows it says of the model; None where none does."""
+    """Read a ``fact`` of the model from the first run that has it; None where none does."""
     return next((run.result[fact] for run in runs if run.result.get(fact)), None)
 
 
@@ -109,7 +109,7 @@ def _run(run: Run) -> RunResult:
 def _stability(
     name: str, failures: stats.FailureRate, estimates: Mapping[str, ScoreEstimate], tasks: Sequence[EvaluationSet]
 ) -> stats.Stability:
-    """Stability on the first set's headline metric, by its corrected SD, or its plain SD where there is none."""
+    """Judge stability on the first set's headline metric, by its corrected SD, or its plain SD where there is none."""
     if name == BASE:
         return stats.Stability("undecided", BASE_REASON)
     if not tasks:

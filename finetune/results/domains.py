@@ -16,7 +16,7 @@ IN_DOMAIN = "test"
 
 @dataclass(frozen=True)
 class Shift:
-    """The loss of one variant on one set of other data."""
+    """The loss of one variant on one evaluation set of other data."""
 
     variant: str
     shifted: str

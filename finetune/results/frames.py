@@ -13,7 +13,7 @@ from finetune.results.schema import PairResult, Results
 
 
 def scores_table(results: Results) -> pa.Table:
-    """Every score of every run: `variant`, `seed`, `status`, `set`, `metric`, `score`."""
+    """List every score of every run: `variant`, `seed`, `status`, `set`, `metric`, `score`."""
     return _table(
         {"variant": variant.name, "seed": run.seed, "status": run.status, **_of_key(key), "score": score}
         for variant in results.variants
@@ -23,7 +23,7 @@ def scores_table(results: Results) -> pa.Table:
 
 
 def estimates_table(results: Results) -> pa.Table:
-    """Every variant's mean over seeds with its uncertainty: `variant`, `set`, `metric`, and the fields of
+    """List every variant's mean over seeds with its uncertainty: `variant`, `set`, `metric`, and the fields of
     :class:`~finetune.results.schema.ScoreEstimate`."""
     return _table(
         {"variant": variant.name, **_of_key(key), **_flat(found)}
@@ -33,14 +33,14 @@ def estimates_table(results: Results) -> pa.Table:
 
 
 def pairs_table(pairs: Iterable[PairResult]) -> pa.Table:
-    """Variants held together, a row each: the fields of :class:`~finetune.results.schema.PairResult`."""
+    """List compared pairs of variants, a row each: the fields of :class:`~finetune.results.schema.PairResult`."""
     first = ("task", "metric", "left", "right", "difference", "ci_low", "ci_high", "p_value_adjusted", "verdict")
     rows = [_flat(pair) for pair in pairs]
     return _table({name: row[name] for name in (*first, *(row.keys() - {*first}))} for row in rows)
 
 
 def predictions_table(study: Study, task: str) -> pa.Table:
-    """What every run says of every example of an evaluation set: `variant`, `seed`, and the prediction store."""
+    """Join every run's prediction store for an evaluation set into one table, with `variant` and `seed`."""
     columns = ("prediction", "reference", "score", "loss", "weight")
     found = []
     for variant, runs in study.everything.items():
@@ -55,7 +55,7 @@ def predictions_table(study: Study, task: str) -> pa.Table:
 
 
 def _of_key(key: str) -> dict[str, str]:
-    """The parts of "set/metric"; a metric of a hub may have a stroke in its name."""
+    """Split "set/metric" into its parts; a metric of the hub may have a stroke in its name."""
     task, _, metric = key.partition("/")
     return {"set": task, "metric": metric}
 

@@ -1,4 +1,4 @@
-"""Measures of one evaluation set: each variant's estimates, and every pair of variants held together."""
+"""The results on one evaluation set: each variant's estimates, and every pair of variants compared."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def measure(study: Study, task: EvaluationSet, level: float) -> Measured:
     every = {name: distinct(runs) for name, runs in study.everything.items()}
     # Where each seed has its own split, row i is another example in each run.
     same_rows = "split" not in study.vary
-    clusters = study.groups(task.name) if same_rows else None
+    clusters = study.clusters(task.name) if same_rows else None
     rng = np.random.default_rng(list(f"{study.digest} {task.name}".encode()))
     scores = {
         (name, metric.name): variant_scores(runs, task.name, metric.name, same_rows)
@@ -82,7 +82,7 @@ def measure(study: Study, task: EvaluationSet, level: float) -> Measured:
 
 
 def _pairs(study: Study) -> Iterator[tuple[str, str]]:
-    """All pairs of variants, or the others with the baseline; and each with the untuned base model."""
+    """List all pairs of variants, or the others with the baseline; and each with the untuned base model."""
     if study.baseline is None:
         yield from combinations(study.variants, 2)
     else:
@@ -94,7 +94,7 @@ def _pairs(study: Study) -> Iterator[tuple[str, str]]:
 def _estimate(
     study: Study, variant: str, scores: stats.VariantScores, metric: Direction, clusters: Clusters, level: float
 ) -> ScoreEstimate:
-    """A score over seeds: by the confidence sequence where the scores decided how many seeds there are."""
+    """Estimate a score over seeds: by the confidence sequence where the scores decided how many seeds there are."""
     if study.until is not None and scores.seeds is not None:
         found = stats.sequential_estimate(scores.scores, level)
     else:

@@ -28,12 +28,12 @@ class Confusion:
 
     @property
     def support(self) -> NDArray[np.float64]:
-        """(k,) examples of each label."""
+        """Count the examples of each label, (k,)."""
         return self.counts.sum(axis=1)
 
     @property
     def shares(self) -> NDArray[np.float64]:
-        """(k, k) of each label's examples, the share that is given each label; 0 for a label without examples."""
+        """Compute the share of each label's examples that is given each label, (k, k); 0 where a label has none."""
         return self.counts / np.maximum(self.support, 1e-12)[:, None]
 
 
@@ -51,14 +51,14 @@ def confusion(
 
 
 def _codes(column: pa.DictionaryArray, index: dict[str, int]) -> NDArray[np.int64]:
-    """(n,) place of each text in ``index``; -1: none."""
+    """Find the place of each text in ``index``, (n,); -1: none."""
     places = np.array([index.get(text, -1) for text in column.dictionary.to_pylist()], dtype=np.int64)
     return places[column.indices.to_numpy()]
 
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """The answers of a variant's runs to the n examples of a set, in order of their numbers."""
+    """The answers of a variant's runs to the n examples of an evaluation set, in order of their numbers."""
 
     variant: str
     stored: list[pa.Table]
@@ -70,17 +70,17 @@ class Answers:
 
     @property
     def score(self) -> NDArray[np.float64]:
-        """(n,) mean over runs of the examples' own scores: for labels the share of runs that are right."""
+        """Average the examples' own scores over runs, (n,): for labels, the share of runs that are right."""
         return np.mean([table["score"].to_numpy() for table in self.stored], axis=0)
 
     @property
     def confusion(self) -> Confusion:
-        """Which labels are taken for which, of a classification."""
+        """Count which labels are taken for which, in a classification."""
         pairs = [tuple(table[name].combine_chunks() for name in TEXTS) for table in self.stored]
         return confusion(self.variant, self.labels, [(true, said) for said, true in pairs])
 
     def said(self, row: int) -> list[str]:
-        """Collect what each run answered to the example in ``row``."""
+        """List what each run answered to the example in ``row``."""
         return [table["prediction"][row].as_py() for table in self.stored]
 
 
@@ -110,7 +110,7 @@ def answers_of(study: Study, results: Results, task: EvaluationSet) -> list[Answ
 
 
 def _stored(run: Run, task: str) -> pa.Table | None:
-    """Read what a run has predicted; None without a number for every example, as where a model has diverged."""
+    """Read a run's predictions; None without a score for every example, as where a model has diverged."""
     table = run.predictions(task, ["score", *TEXTS], TEXTS)
     return table if table is not None and len(table) and np.isfinite(table["score"].to_numpy()).all() else None
 

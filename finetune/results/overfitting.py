@@ -1,4 +1,4 @@
-"""Overfitting: how far training and validation loss part."""
+"""Overfitting: how far the losses of training and validation part."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from finetune.results.reading import Run
 
 @dataclass(frozen=True)
 class Gap:
-    """The distance of one run's validation loss above its training loss, in the loss's own unit."""
+    """The gap of one run between validation and training loss, in the loss's own unit."""
 
     train: float
     """Training loss over the last epoch."""
@@ -49,12 +49,12 @@ class Overfitting:
 
 
 def validations(run: Run) -> list[dict[str, Any]]:
-    """Records of a run's validations that have a finite loss."""
+    """Read the records of a run's validations that have a finite loss."""
     return [row for row in run.metrics if row["kind"] == "evaluation" and row["scores"].get("loss") is not None]
 
 
 def gap_of(run: Run) -> Gap | None:
-    """The gap of one run; None for one that did not get to the end, or was never validated."""
+    """Compute the gap of one run; None for one that did not get to the end, or was never validated."""
     rows = validations(run)
     if not rows or run.result["status"] not in ("finished", "degenerate"):
         return None
@@ -77,7 +77,7 @@ def gap_of(run: Run) -> Gap | None:
 
 
 def _training_loss(run: Run, epoch: float) -> float | None:
-    """Mean training loss over the epoch that ends there, or over as much of it as there was."""
+    """Average the training loss over the epoch that ends there, or over as much of it as there was."""
     rows = (row for row in run.metrics if row["kind"] == "train" and epoch - 1 < row["epoch"] <= epoch)
     losses = [row["loss"] for row in rows if row["loss"] is not None]
     return fmean(losses) if losses else None

@@ -11,7 +11,7 @@ def headline_key(results: Results) -> str:
 
 
 def ranked(results: Results) -> list[VariantResult]:
-    """Tuned variants with a score, best mean first."""
+    """List the tuned variants that have a score, best mean first."""
     if not results.tasks:
         return []
     task = results.tasks[0]

@@ -39,11 +39,11 @@ class Run:
 
     @property
     def scores(self) -> dict[str, float]:
-        """Value by "task/metric", for those that could be computed."""
+        """Give the value by "evaluation set/metric" of those scores that could be computed."""
         return {name: value for name, value in (self.result.get("scores") or {}).items() if value is not None}
 
     def predictions(self, task: str, columns: Sequence[str], texts: Sequence[str] = ()) -> pa.Table | None:
-        """``columns`` of a task's prediction store, in order of `example`; None when nothing is stored.
+        """Read ``columns`` of the prediction store of an evaluation set, in order of `example`; None: not stored.
 
         Those named in ``texts`` as well are dictionaries: each text once, and its place in every row.
         """
@@ -57,7 +57,7 @@ class Run:
         return table
 
     def example_scores(self, task: str, column: Literal["score", "loss"] = "score") -> NDArray[np.float64] | None:
-        """Per-example scores of a task in order of examples, shape (examples,); None when nothing is stored."""
+        """Read per-example scores on an evaluation set in order of examples, shape (examples,); None: not stored."""
         table = self.predictions(task, [column])
         return None if table is None or table[column].null_count else table[column].to_numpy().astype(float)
 
@@ -107,16 +107,16 @@ class Study:
         return [run for runs in self.variants.values() for run in runs]
 
     def facts(self, task: str) -> dict[str, Any]:
-        """Find what `data.json` says of an evaluation set; nothing where it does not know it."""
+        """Read what `data.json` says of an evaluation set; empty where it does not know it."""
         return next((each for each in self.data.get("tasks", []) if each["name"] == task), {})
 
     def examples(self, task: str) -> pa.Table | None:
-        """What is held out: `example`, `input`, `reference` and `group` in order of `example`; None: not stored."""
+        """Read the held-out `example`, `input`, `reference` and `group`, in order of `example`; None: not stored."""
         path = self.folder.examples(task)
         return pq.ParquetFile(path).read().sort_by("example") if path.exists() else None
 
-    def groups(self, task: str) -> NDArray[np.int64] | None:
-        """Which group each example belongs to, numbered from 0, shape (examples,) in their order; None: no groups."""
+    def clusters(self, task: str) -> NDArray[np.int64] | None:
+        """Give the cluster of each example, numbered from 0: (examples,) in their order; None where there are none."""
         table = self.examples(task)
         if table is None or table["group"].null_count:
             return None
@@ -186,7 +186,7 @@ def _read_run(folder: RunDir, variant: str, seed: int | None) -> Run:
 
 
 def _read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Lines of a metrics.jsonl. A killed run may leave half a last line, and a resumed one repeat some steps."""
+    """Read the lines of a metrics.jsonl. A killed run may leave half a last line, and a resumed one repeat steps."""
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").split("\n")

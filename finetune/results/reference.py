@@ -85,7 +85,7 @@ def _kinds(field: dict[str, Any]) -> list[str]:
 
 
 def _dataclasses(cls: type) -> Iterator[type]:
-    """``cls``, and every dataclass that one of its fields may hold."""
+    """Find ``cls``, and every dataclass that one of its fields may hold."""
     yield cls
     for hint in typing.get_type_hints(cls).values():
         parts = [hint]
@@ -97,7 +97,7 @@ def _dataclasses(cls: type) -> Iterator[type]:
 
 
 def _meanings(cls: type) -> dict[str, str]:
-    """Collect what is written under each field of a dataclass, and of those that it extends."""
+    """Read the text that is written under each field of a dataclass, and of those that it extends."""
     found: dict[str, str] = {}
     for each in reversed(cls.__mro__[:-1]):
         body = ast.parse(textwrap.dedent(inspect.getsource(each))).body[0]

@@ -1,4 +1,4 @@
-"""Scores of a variant's runs by one metric, in the form in which statistics compare it."""
+"""A variant's scores by one metric, in the form in which statistics compare them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Floats = NDArray[np.float64]
 
 
 def variant_scores(runs: Sequence[Run], task: str, metric: str, by_example: bool = True) -> VariantScores:
-    """The runs that have the metric, in the order given; a run without a seed is one fixed model.
+    """Collect the scores of the runs that have the metric, in the order given; one without a seed is a fixed model.
 
     ``by_example`` is false where row i is not the same example in every run.
     """
@@ -44,7 +44,7 @@ def distinct(runs: Sequence[Run]) -> list[Run]:
 
 
 def contributions(runs: Sequence[Run], task: str, metric: str, scores: Sequence[float]) -> Floats | None:
-    """Compute what each example adds to each run's score, (runs, examples); None unless the rows' means are the scores.
+    """Compute what each example adds to each run's score, (runs, examples); None unless row means are the scores.
 
     The stored score of each example where its mean is the metric, which then may be one of the hub's.
     """

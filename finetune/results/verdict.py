@@ -27,7 +27,7 @@ class Verdict:
 
 
 def verdict_of(results: Results) -> Verdict:
-    """Which variant is best on the first task's headline metric, and whether the seeds decide it."""
+    """Tell which variant is best on the first evaluation set's headline metric, and whether the seeds decide it."""
     remarks = [*_base_remarks(results), *_failure_remarks(results), *_seed_remarks(results)]
     scored = ranked(results)
     if not scored:
@@ -71,7 +71,7 @@ def _untold(seeds: int, others: str) -> str:
 
 
 def _gap(results: Results, left: str, right: str) -> tuple[str, str]:
-    """Say how far ``left`` is ahead of ``right``, with the verdict from its side, whichever way it is stored."""
+    """Say how far ``left`` is ahead of ``right``, and the verdict from its side, whichever way it is stored."""
     row = _row(results, left, right)
     if row is not None:
         return f"{_written(row, 1)} against {right}", row.verdict
@@ -102,7 +102,7 @@ def _row(results: Results, left: str, right: str) -> PairResult | None:
 
 
 def _base_remarks(results: Results) -> list[str]:
-    """Say how several variants stand to the untuned base model; a single one has it in its sentence."""
+    """Say how several variants compare with the untuned base model; a single one has it in its sentence."""
     names = [variant.name for variant in ranked(results)]
     if len(names) < 2:
         return []
@@ -135,7 +135,7 @@ def _failure_remarks(results: Results) -> list[str]:
 
 
 def _seed_remarks(results: Results) -> list[str]:
-    """Say what so few seeds can and cannot tell."""
+    """Say what so few seeds can and cannot show (SCIENCE.md, section 3)."""
     if results.crossed:
         return ["These runs are a crossed design and no independent seeds, so the intervals below are too narrow."]
     n = len(results.seeds)

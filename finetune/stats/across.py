@@ -75,19 +75,21 @@ def mean_score(scores: ArrayLike) -> Scores:
 
 
 def median_score(scores: ArrayLike) -> Scores:
-    """Median over tasks of each task's mean over runs: (..., runs, tasks) to (...)."""
+    """Compute the median over tasks of each task's mean over runs: (..., runs, tasks) to (...)."""
     return np.median(np.asarray(scores, dtype=float).mean(axis=-2), axis=-1)
 
 
 def optimality_gap(scores: ArrayLike, gamma: float = 1.0) -> Scores:
-    """How far all runs and tasks stay below ``gamma`` on average; what lies above counts as ``gamma``. (..., runs,
-    tasks) to (...), in the scores' unit. Section 4.3 of Agarwal et al. Scores that cannot exceed ``gamma`` make it
-    ``gamma`` less the mean."""
+    """Compute how far all runs and tasks stay below ``gamma`` on average: (..., runs, tasks) to (...), in their unit.
+
+    A score above ``gamma`` counts as ``gamma``; where none can be, the gap is ``gamma`` less the mean. Section 4.3 of
+    Agarwal et al.
+    """
     return gamma - np.minimum(np.asarray(scores, dtype=float), gamma).mean(axis=(-2, -1))
 
 
 def aggregate(scores: ArrayLike, statistic: Callable[[Scores], Scores], level: float = 0.95) -> Value:
-    """``statistic`` of ``scores`` (runs, tasks), with its interval over runs; None for a single run, with a reason."""
+    """Compute ``statistic`` of ``scores`` (runs, tasks) and its interval over runs; None for one run, with a reason."""
     table = _finite(scores)
     value, runs = float(statistic(table)), len(table)
     if runs < 2:
@@ -97,7 +99,7 @@ def aggregate(scores: ArrayLike, statistic: Callable[[Scores], Scores], level: f
 
 
 def performance_profile(scores: ArrayLike, taus: ArrayLike, level: float = 0.95) -> Profile:
-    """Share of all runs and tasks of ``scores`` (runs, tasks) above each of ``taus`` (Agarwal et al., section 4.2).
+    """Compute the share of ``scores`` (runs, tasks) that are above each of ``taus`` (Agarwal et al., section 4.2).
 
     The band is pointwise and over runs. It has no width where all runs have the same share, as outside of the range of
     scores: that is not certainty.
@@ -114,7 +116,7 @@ def performance_profile(scores: ArrayLike, taus: ArrayLike, level: float = 0.95)
 
 
 def improvement_across(left: ArrayLike, right: ArrayLike, level: float = 0.95) -> Value:
-    """Chance that a random run of ``left`` (runs, tasks) beats one of ``right`` (runs, tasks), as a mean over tasks.
+    """Compute the chance that a random run of ``left`` (runs, tasks) beats one of ``right``, as a mean over tasks.
 
     Agarwal et al., section 4.3; ties count half. The interval is that of a single task with this chance, which is right
     where runs are ahead on all tasks or on none, and too wide else: in simulations of three tasks it held the truth in
@@ -129,7 +131,7 @@ def improvement_across(left: ArrayLike, right: ArrayLike, level: float = 0.95) -
 
 
 def violation(left: ArrayLike, right: ArrayLike) -> Scores:
-    """How much of the squared distance of two samples' quantiles lies where ``left`` is smaller: (..., n), (..., m).
+    """Compute the share of two samples' squared quantile distance where ``left`` is smaller: (..., n), (..., m).
 
     del Barrio et al. (2018), definition of epsilon_W2; the integral over quantiles is exact. 0.5 for equal samples.
     """

@@ -21,12 +21,12 @@ NEARLY_ONE_CATEGORY = "all but one {unit} have one and the same prediction, so k
 
 Codes = NDArray[np.int64]
 Votes = tuple[Codes, Codes, Codes]
-"""Owner (an example or a group of them), category, and how many votes it has there; only where it has any."""
+"""Owner (an example or a cluster of them), category, and how many votes it has there; only where it has any."""
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Agreement of ``runs`` seeds in what they predict for the same ``examples``. What is too few to say is None."""
+    """The agreement of ``runs`` seeds on the same ``examples``. What is too few to say is None."""
 
     runs: int
     """Seeds that are compared."""
@@ -59,7 +59,7 @@ class Agreement:
 
 
 def codes_of(rows: Sequence[Sequence[Hashable]]) -> list[Codes]:
-    """Each row's predictions as integers, the same text with the same number in every row; rows may differ in length.
+    """Number each row's predictions, the same text with the same number in every row; rows may differ in length.
 
     A text counts as a whole: two answers that differ in one letter are two categories.
     """
@@ -68,7 +68,7 @@ def codes_of(rows: Sequence[Sequence[Hashable]]) -> list[Codes]:
 
 
 def churn(codes: ArrayLike) -> NDArray[np.float64]:
-    """(examples,): of each example, the share of pairs of seeds that predict differently; ``codes`` (runs, examples).
+    """Compute for each example, (examples,), the share of pairs of seeds that differ; ``codes`` (runs, examples).
 
     With v votes for each category: 1 - sum v (v - 1) / (R (R - 1)), the complement of P_i in Fleiss (1971). Fewer than
     two runs have no pair, and give 0.
@@ -80,7 +80,7 @@ def churn(codes: ArrayLike) -> NDArray[np.float64]:
 def agreement(
     codes: ArrayLike, references: ArrayLike | None = None, clusters: ArrayLike | None = None, level: float = 0.95
 ) -> Agreement:
-    """Agreement of ``codes`` (runs, examples), predictions as integers from 0, over all pairs of seeds.
+    """Compute the agreement of ``codes`` (runs, examples), predictions as integers from 0, over all pairs of seeds.
 
     ``references`` (examples,) are the right answers in the same coding; ``clusters`` (examples,) says which examples
     belong together and are left out together. Kappa is that of Fleiss (Psychological Bulletin 76, 1971): (P - P_e) /
@@ -99,17 +99,17 @@ def agreement(
     example, _, votes = by_example
     most = np.maximum.reduceat(votes, np.flatnonzero(np.diff(example, prepend=-1)))
     differ = _churn(by_example, runs, examples)
-    groups = np.arange(examples)
+    owners = np.arange(examples)
     if clusters is not None:
-        groups = np.unique(np.asarray(clusters), return_inverse=True)[1]
-        by_cluster = _votes(groups, table)
+        owners = np.unique(np.asarray(clusters), return_inverse=True)[1]
+        by_cluster = _votes(owners, table)
     flips = most < runs
     flipped = int(flips.sum())
-    disagreement_ci = _share_interval(differ, groups, level)
+    disagreement_ci = _share_interval(differ, owners, level)
     reason = None
     if disagreement_ci is None:
-        reason = {0: ALL_AGREE, examples: ALL_FLIP}.get(flipped, ALIKE) if groups.max() else ONE_UNIT
-    kappa, kappa_ci, kappa_reason = _kappa(by_cluster, runs, 1 - differ, groups, level)
+        reason = {0: ALL_AGREE, examples: ALL_FLIP}.get(flipped, ALIKE) if owners.max() else ONE_UNIT
+    kappa, kappa_ci, kappa_reason = _kappa(by_cluster, runs, 1 - differ, owners, level)
     return Agreement(
         runs=runs,
         examples=examples,
@@ -119,7 +119,7 @@ def agreement(
         kappa_ci=kappa_ci,
         kappa_reason=kappa_reason.format(unit=unit) if kappa_reason else None,
         flipped=flipped,
-        flipped_ci=_share_interval(flips, groups, level),
+        flipped_ci=_share_interval(flips, owners, level),
         contested=None if references is None else _contested(table, np.asarray(references)),
         dissenters=np.bincount(runs - most, minlength=runs).tolist(),
         level=level,
@@ -129,11 +129,11 @@ def agreement(
 
 
 def _kappa(
-    by_cluster: Votes, runs: int, alike: NDArray[np.float64], groups: Codes, level: float
+    by_cluster: Votes, runs: int, alike: NDArray[np.float64], clusters: Codes, level: float
 ) -> tuple[float | None, Interval | None, str | None]:
-    """Fleiss' kappa, its interval, and why one of them is missing; ``alike`` (examples,): the share of equal pairs."""
-    group, category, votes = by_cluster
-    examples, count = len(alike), int(groups.max()) + 1
+    """Compute Fleiss' kappa, its interval, and why one is missing; ``alike`` (examples,): the share of equal pairs."""
+    cluster, category, votes = by_cluster
+    examples, count = len(alike), int(clusters.max()) + 1
     totals = np.bincount(category, weights=votes)
     by_chance = float((totals**2).sum() / (examples * runs) ** 2)
     if np.count_nonzero(totals) == 1:
@@ -141,10 +141,10 @@ def _kappa(
     kappa = (float(alike.mean()) - by_chance) / (1 - by_chance)
     if count < 2:
         return kappa, None, ONE_UNIT
-    # Without group g: sum_j (c_j - v_gj)^2 = sum c^2 - 2 sum_j c_j v_gj + sum_j v_gj^2, all at once for every group.
-    left = examples - np.bincount(groups)
-    squares = (totals**2).sum() + np.bincount(group, weights=votes * (votes - 2 * totals[category]), minlength=count)
-    rest = (alike.sum() - np.bincount(groups, weights=alike)) / left
+    # Without cluster g: sum_j (c_j - v_gj)^2 = sum c^2 - 2 sum_j c_j v_gj + sum_j v_gj^2, for all clusters at once.
+    left = examples - np.bincount(clusters)
+    squares = (totals**2).sum() + np.bincount(cluster, weights=votes * (votes - 2 * totals[category]), minlength=count)
+    rest = (alike.sum() - np.bincount(clusters, weights=alike)) / left
     chance = squares / (left * runs) ** 2
     if np.any(chance > 1 - 1e-12):
         return kappa, None, NEARLY_ONE_CATEGORY
@@ -159,9 +159,9 @@ def _churn(by_example: Votes, runs: int, examples: int) -> NDArray[np.float64]:
     return 1 - np.bincount(example, weights=votes * (votes - 1), minlength=examples) / (runs * (runs - 1))
 
 
-def _share_interval(values: NDArray[np.float64] | NDArray[np.bool_], groups: Codes, level: float) -> Interval | None:
-    """Of the mean of ``values`` (examples,), by leaving out one group of examples at a time."""
-    sums, sizes = np.bincount(groups, weights=values), np.bincount(groups)
+def _share_interval(values: NDArray[np.float64] | NDArray[np.bool_], clusters: Codes, level: float) -> Interval | None:
+    """Compute the interval of the mean of ``values`` (examples,), by leaving out one cluster of examples at a time."""
+    sums, sizes = np.bincount(clusters, weights=values), np.bincount(clusters)
     if len(sizes) < 2:
         return None
     return share_interval(float(values.mean()), (sums.sum() - sums) / (len(values) - sizes), level)
@@ -173,7 +173,7 @@ def _contested(table: Codes, references: NDArray[np.int64]) -> int:
 
 
 def _votes(owners: Codes, table: Codes) -> Votes:
-    """In order of ``owners`` (examples,). Sparse, because texts have almost as many categories as rows."""
+    """Count votes, in order of ``owners`` (examples,). Sparse, because texts have almost as many categories as rows."""
     width = table.max(initial=0) + 1
     keys, votes = np.unique(owners * width + table, return_counts=True)
     return keys // width, keys % width, votes

@@ -12,7 +12,7 @@ RESAMPLES = 10_000
 def bca_interval(
     values: NDArray[np.float64], rng: np.random.Generator, level: float = 0.95, resamples: int = RESAMPLES
 ) -> tuple[float, float]:
-    """Expanded BCa interval of the mean of ``values`` (n,), in their unit; n >= 2, not all equal.
+    """Compute the expanded BCa interval of the mean of ``values`` (n,), in their unit; n >= 2, not all equal.
 
     Efron's (1987) bias-corrected and accelerated percentiles follow a skewed distribution where a t interval does
     not, but with n values they are narrow as a normal interval with an SD over n is, and 95 % cover 90 % at n = 10.

@@ -31,7 +31,7 @@ class Bins:
 
     @property
     def error(self) -> float:
-        """Expected calibration error: the gap between accuracy and confidence, weighted by examples (Guo et al. 2017).
+        """Compute the expected calibration error: the gap of accuracy and confidence, by examples (Guo et al. 2017).
 
         It is biased upwards: the gap of a bin with few examples is never quite zero. See :attr:`noise`.
         """
@@ -39,7 +39,7 @@ class Bins:
 
     @property
     def noise(self) -> float:
-        """Compute :attr:`error` on average where every confidence is true, as so few examples in so many bins have it.
+        """Compute the mean of :attr:`error` that so few examples in so many bins cause where every confidence is true.
 
         The gap of a bin of m examples is then about normal with variance doubt / m, whose mean size is
         sqrt(2 / pi * doubt / m).
@@ -97,24 +97,24 @@ def calibration(
 
 
 def brier(probabilities: ArrayLike, right: ArrayLike) -> float:
-    """Brier's score (1950) of ``probabilities`` (examples, labels): squared errors summed over labels, in [0, 2]."""
+    """Compute Brier's score (1950) of ``probabilities`` (examples, labels): squared errors over labels, 0 to 2."""
     matrix, target = np.asarray(probabilities, dtype=float), np.asarray(right)
     chosen = matrix[np.arange(len(matrix)), target]
     return float(np.mean((matrix**2).sum(axis=1) - 2 * chosen + 1))
 
 
 def by_width(confidence: ArrayLike, correct: ArrayLike, bins: int = BINS) -> Bins:
-    """Bins of equal width: (0, 1/bins], (1/bins, 2/bins] ... of ``confidence`` (examples,) in (0, 1]."""
+    """Make bins of equal width: (0, 1/bins], (1/bins, 2/bins] ... of ``confidence`` (examples,) in (0, 1]."""
     return binned(confidence, correct, np.arange(1, bins) / bins)
 
 
 def by_mass(confidence: ArrayLike, correct: ArrayLike, bins: int = BINS) -> Bins:
-    """Bins with equally many examples, as far as equal confidences allow, which stay together."""
+    """Make bins with equally many examples, as far as equal confidences allow, which stay together."""
     return binned(confidence, correct, np.quantile(np.asarray(confidence, dtype=float), np.arange(1, bins) / bins))
 
 
 def binned(confidence: ArrayLike, correct: ArrayLike, edges: ArrayLike) -> Bins:
-    """Examples by ``confidence`` (examples,), a bin ending with each of ``edges`` and a last one above; ``correct``
+    """Bin examples by ``confidence`` (examples,), a bin ending with each of ``edges`` and a last one above; ``correct``
     (examples,) is 1 or 0."""
     sure, hit = np.asarray(confidence, dtype=float), np.asarray(correct, dtype=float)
     at, size = np.searchsorted(np.asarray(edges, dtype=float), sure, side="left"), np.size(edges) + 1
@@ -127,7 +127,7 @@ def binned(confidence: ArrayLike, correct: ArrayLike, edges: ArrayLike) -> Bins:
 
 
 def margins(probabilities: ArrayLike, right: ArrayLike, loss: ArrayLike) -> Floats:
-    """By how much each wrong label's log-probability is above the right one's, (labels - 1, examples), nats.
+    """Compute how much each wrong label's log-probability is above the right one's, (labels - 1, examples), nats.
 
     They are all that temperature scaling needs: the logits themselves are known up to a constant per example, which
     cancels. ``loss`` is the negative log-probability of the right label.
@@ -140,7 +140,7 @@ def margins(probabilities: ArrayLike, right: ArrayLike, loss: ArrayLike) -> Floa
 
 
 def scaled(margin: Floats, generator: np.random.Generator) -> tuple[float, float]:
-    """Temperature, and the mean loss at it, of ``margin`` (labels - 1, examples) with at least two examples.
+    """Fit the temperature to ``margin`` (labels - 1, examples >= 2), and give it with the mean loss at it.
 
     Temperature scaling (Guo et al. 2017) divides the logits by one number, fitted on data that is not scored. Here
     each random half of the examples is scored at the temperature that suits the other half, so the loss is honest
@@ -175,18 +175,18 @@ def mean_loss(margin: Floats, temperature: float = 1.0) -> float:
 
 
 def _slope(log_inverse: float, margin: Floats) -> float:
-    """Slope of the mean loss in the inverse temperature, whose logarithm is given."""
+    """Compute the slope of the mean loss in the inverse temperature, whose logarithm is given."""
     _, weights, total = _weights(margin * np.exp(log_inverse))
     return float(np.mean((margin * weights).sum(axis=0) / total))
 
 
 def _weights(margin: Floats) -> tuple[Floats, Floats, Floats]:
-    """Per example: the largest logit over the right label's, and softmax numerators and denominator relative to it."""
+    """Give by example the largest logit over the right label's, and softmax numerators and sum relative to it."""
     top = np.maximum(margin.max(axis=0), 0)
     weights = np.exp(margin - top)
     return top, weights, weights.sum(axis=0) + np.exp(-top)
 
 
 def _positive(probabilities: Floats) -> Floats:
-    """Without the zeros to which small probabilities were rounded when they were stored as float32."""
+    """Replace the zeros to which small probabilities were rounded when they were stored as float32."""
     return np.maximum(probabilities, np.finfo(np.float32).tiny)

@@ -34,7 +34,7 @@ class VariantScores:
 
     @classmethod
     def of(cls, scores: Mapping[int, float], contributions: ArrayLike | None = None) -> VariantScores:
-        """From scores by seed; rows of ``contributions`` stand in the same order."""
+        """Make it from scores by seed; rows of ``contributions`` stand in the same order."""
         return cls._made(list(scores.values()), tuple(scores), contributions)
 
     @classmethod
@@ -55,7 +55,7 @@ class VariantScores:
         return len(self.scores)
 
     def rows(self, examples: bool) -> NDArray[np.float64]:
-        """Contributions (runs, examples), or the scores as one column."""
+        """Give the contributions (runs, examples), or the scores as one column."""
         return self.contributions if examples and self.contributions is not None else self.scores[:, None]
 
     def pick(self, seeds: Sequence[int]) -> VariantScores:
@@ -116,34 +116,34 @@ def compare(
     left: VariantScores,
     right: VariantScores,
     rng: np.random.Generator,
-    groups: ArrayLike | None = None,
+    clusters: ArrayLike | None = None,
     higher_is_better: bool = True,
     level: float = 0.95,
 ) -> Comparison:
     """Compare two variants, or a variant with one fixed model.
 
     The difference, its interval and ``p_value`` speak of new seeds and new examples, as the multi-bootstrap does (see
-    :mod:`finetune.stats.multibootstrap`); ``groups`` (examples,) holds an integer for each example where some belong
-    together, and then whole groups are what is new. Where a side has no contributions they speak of new seeds on these
-    examples: Student's t. Seeds are paired by number where at least half of each side's are common, because a seed
-    fixes the same data order and initialisation on both sides; the others are then left out.
+    :mod:`finetune.stats.multibootstrap`); ``clusters`` (examples,) holds an integer for each example where some belong
+    together, and then whole clusters are what is new. Where a side has no contributions they speak of new seeds on
+    these examples: Student's t. Seeds are paired by number where at least half of each side's are common, because a
+    seed fixes the same data order and initialisation on both sides; the others are then left out.
 
     ``p_permutation`` stands beside it: it assumes neither normality nor a variance, but speaks of these examples only,
     and with five pairs cannot be below 0.0625, so it could never decide a small study, let alone a family of
     comparisons. ``rng`` draws its relabellings where there are too many to try all.
     """
     if left.seeds is None and right.seeds is not None:
-        return _turned(compare(right, left, rng, groups, higher_is_better, level))
+        return _turned(compare(right, left, rng, clusters, higher_is_better, level))
     one, other, pairs = _paired(left, right)
-    examples, grouped = _examples(one, other, groups)
+    examples, clustered = _examples(one, other, clusters)
     improvement, scatter = _improvement(left, right, higher_is_better, level), _scatter(left, right, level)
     found = Comparison(
         n=len(one) if other.seeds is None else min(len(one), len(other)),
         level=level,
-        method=_method(right, pairs, examples, grouped),
+        method=_method(right, pairs, examples, clustered),
         pairs=pairs,
         examples=examples,
-        groups=len(np.unique(np.asarray(groups))) if grouped else None,
+        groups=len(np.unique(np.asarray(clusters))) if clustered else None,
         probability_of_improvement=improvement[0],
         probability_of_improvement_ci=improvement[1],
         sd_ratio=scatter.ratio,
@@ -156,12 +156,12 @@ def compare(
     found = replace(found, difference=difference, p_mcnemar=_single_models(one, other))
     free = [side for side in (one, other) if side.seeds is not None]
     if not free:
-        return _of_examples(found, one, other, groups if grouped else None)
+        return _of_examples(found, one, other, clusters if clustered else None)
     if min(map(len, free)) < 2:
         return replace(found, reason="one seed says nothing about the spread of the difference; run at least two")
     permuted = _permute(one, other, pairs, rng)
     found = replace(found, p_permutation=permuted.p_value, p_permutation_smallest=permuted.smallest)
-    noise = uncertainty(_sides(one, other, pairs, groups if grouped else None, examples is not None))
+    noise = uncertainty(_sides(one, other, pairs, clusters if clustered else None, examples is not None))
     scale = float(max(np.abs(one.scores).max(), np.abs(other.scores).max()))
     # Equal differences, up to rounding, would give p = 0, from two seeds as from twenty: coarse scores tie by chance.
     if noise.se <= 1e-12 * scale:
@@ -171,7 +171,7 @@ def compare(
 
 
 def _turned(found: Comparison) -> Comparison:
-    """The same comparison with its sides changed, of which one is a fixed model."""
+    """Turn a comparison round, one side of which is a fixed model."""
     better, share = found.probability_of_improvement, found.probability_of_improvement_ci
     return replace(
         found,
@@ -182,11 +182,11 @@ def _turned(found: Comparison) -> Comparison:
     )
 
 
-def _of_examples(found: Comparison, one: VariantScores, other: VariantScores, groups: ArrayLike | None) -> Comparison:
-    """Two fixed models, over new examples: Student's t of the examples' differences."""
+def _of_examples(found: Comparison, one: VariantScores, other: VariantScores, clusters: ArrayLike | None) -> Comparison:
+    """Compare two fixed models over new examples: Student's t of the examples' differences."""
     if found.examples is None:
         return replace(found, reason="two models that no seed changes, and no scores of single examples to compare")
-    [matrix] = _sides(one, other, 0, groups, True)
+    [matrix] = _sides(one, other, 0, clusters, True)
     count = matrix.shape[1]
     noise = Uncertainty(0.0, float(matrix.var(ddof=1)) / count, df_examples=count - 1)
     if noise.se == 0:
@@ -207,7 +207,7 @@ def _decided(found: Comparison, noise: Uncertainty) -> Comparison:
 
 
 def _paired(left: VariantScores, right: VariantScores) -> tuple[VariantScores, VariantScores, int]:
-    """Both sides' common seeds in one order, and how many; or both as they are, and 0."""
+    """Pair both sides by common seeds in one order, and count them; or leave both as they are, with 0."""
     if right.seeds is None:
         return left, right, 0
     assert left.seeds is not None, "a fixed model stands on the right"
@@ -217,34 +217,34 @@ def _paired(left: VariantScores, right: VariantScores) -> tuple[VariantScores, V
     return left.pick(common), right.pick(common), len(common)
 
 
-def _examples(one: VariantScores, other: VariantScores, groups: ArrayLike | None) -> tuple[int | None, bool]:
-    """Count the examples that can be resampled, or None; and tell whether in groups."""
+def _examples(one: VariantScores, other: VariantScores, clusters: ArrayLike | None) -> tuple[int | None, bool]:
+    """Count the examples that can be resampled, None for none; and tell whether in clusters."""
     if one.contributions is None or other.contributions is None:
         return None, False
     examples = one.contributions.shape[1]
     assert other.contributions.shape[1] == examples, "both sides have to be scored on the same examples"
-    if groups is not None and len(np.unique(np.asarray(groups))) < 2:
+    if clusters is not None and len(np.unique(np.asarray(clusters))) < 2:
         return None, False
-    return (examples, groups is not None) if examples > 1 else (None, False)
+    return (examples, clusters is not None) if examples > 1 else (None, False)
 
 
 def _sides(
-    one: VariantScores, other: VariantScores, pairs: int, groups: ArrayLike | None, examples: bool
+    one: VariantScores, other: VariantScores, pairs: int, clusters: ArrayLike | None, examples: bool
 ) -> list[NDArray[np.float64]]:
-    """Make what :func:`uncertainty` takes: the differences, or each side for itself where seeds are not paired."""
+    """Give what :func:`uncertainty` takes: the differences, or each side for itself where seeds are not paired."""
     lefts, rights = one.rows(examples), other.rows(examples)
     matrices = [lefts - rights] if pairs or other.seeds is None else [lefts, -rights]
-    return matrices if groups is None else [by_cluster(matrix, groups) for matrix in matrices]
+    return matrices if clusters is None else [by_cluster(matrix, clusters) for matrix in matrices]
 
 
-def _method(right: VariantScores, pairs: int, examples: int | None, grouped: bool) -> str:
+def _method(right: VariantScores, pairs: int, examples: int | None, clustered: bool) -> str:
     if right.seeds is None:
         how = "seeds against one fixed model"
     else:
         how = "paired over common seeds" if pairs else "unpaired: too few seeds in common"
     if examples is None:
         return f"Student's t over seeds, {how}; the choice of the examples is not covered"
-    what = "groups of examples" if grouped else "examples"
+    what = "groups of examples" if clustered else "examples"
     return f"multi-bootstrap over seeds and {what}, its variance computed and not drawn, {how}"
 
 
@@ -276,7 +276,7 @@ def _permute(one: VariantScores, other: VariantScores, pairs: int, rng: np.rando
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm's step-down adjustment (1979) over one family, in the order given. None stays None and does not count."""
+    """Adjust the p-values of one family by Holm's step-down (1979), in their order. None stays None, uncounted."""
     tested = [index for index, p in enumerate(p_values) if p is not None]
     adjusted: list[float | None] = [None] * len(p_values)
     largest = 0.0

@@ -32,7 +32,7 @@ DRAWS = 10_000
 
 
 def orthogonal_array(levels: int, factors: int) -> NDArray[np.int64]:
-    """Levels 0 to q - 1 of each factor in each run, shape (q^2, factors), for q = ``levels`` in 2, 3, 4 or 5.
+    """Give the levels 0 to q - 1 of each factor in each run, shape (q^2, factors), for q = ``levels`` in 2, 3, 4 or 5.
 
     In any two columns every pair of levels stands exactly once. Rows are the points (x, y) of the plane over the field
     of q elements, columns its lines' directions: x, y, x + y, x + 2y, ...: at most q + 1 of them (Bose & Bush 1952).
@@ -45,7 +45,7 @@ def orthogonal_array(levels: int, factors: int) -> NDArray[np.int64]:
 
 
 def _field(order: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Tables (order, order) of addition and multiplication in the finite field of ``order`` elements."""
+    """Give the tables (order, order) of addition and multiplication in the finite field of ``order`` elements."""
     numbers = np.arange(order)
     if order in (2, 3, 5):
         return np.add.outer(numbers, numbers) % order, np.multiply.outer(numbers, numbers) % order
@@ -57,12 +57,12 @@ def _field(order: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def spare(levels: int, factors: int) -> int:
-    """Degrees of freedom that a design of ``levels``^2 runs leaves for what no factor explains alone."""
+    """Count the degrees of freedom that a design of ``levels``^2 runs leaves for what no factor explains alone."""
     return levels**2 - 1 - factors * (levels - 1)
 
 
 def variance_components(values: ArrayLike, levels: Levels) -> Floats:
-    """Unbiased variance components by the method of moments, shape (sources + 1, columns); the last row: interactions.
+    """Estimate variance components by moments, unbiased, shape (sources + 1, columns); the last row: interactions.
 
     ``values`` has shape (runs, columns), each column decomposed for itself, in units whose squares the components
     have. In a balanced design with r runs at each level, the mean square of a source has the expectation r * component
@@ -228,7 +228,7 @@ def decompose(
 
 
 def _generalised(squares: Floats, freedom: NDArray[np.int64], each: Floats, rng: np.random.Generator) -> Floats:
-    """Draws (sources + 1, DRAWS) of the components' generalised pivotal quantities."""
+    """Draw (sources + 1, DRAWS) of the components' generalised pivotal quantities."""
     expected = (squares * freedom)[:, None] / rng.chisquare(freedom[:, None], (len(squares), DRAWS))
     return np.vstack([(expected[:-1] - expected[-1]) / each[:, None], expected[-1]])
 
@@ -236,7 +236,7 @@ def _generalised(squares: Floats, freedom: NDArray[np.int64], each: Floats, rng:
 def _noise(
     estimates: Floats, levels: Levels, examples: Sequence[ArrayLike] | None, same_examples: bool
 ) -> tuple[Floats | None, float | None]:
-    """Variance that the test set causes: by source where that can be told, and in all."""
+    """Estimate the variance that the test set causes: by source where that can be told, and in all."""
     if examples is None:
         return None, None
     rows = [np.asarray(row, dtype=float) for row in examples]

@@ -51,7 +51,7 @@ def dispersion(left: ArrayLike, right: ArrayLike, level: float = 0.95) -> Disper
 
 
 def _brown_forsythe(one: Scores, other: Scores) -> float | None:
-    """Of two groups it is the pooled t-test of the distances from each side's median."""
+    """Test whether two sides scatter alike: the pooled t-test of the distances from each side's median."""
     left, right = np.abs(one - np.median(one)), np.abs(other - np.median(other))
     df = len(left) + len(right) - 2
     squares = float(((left - left.mean()) ** 2).sum() + ((right - right.mean()) ** 2).sum())
@@ -62,7 +62,7 @@ def _brown_forsythe(one: Scores, other: Scores) -> float | None:
 
 
 def _degrees(one: Scores, other: Scores) -> tuple[float, float]:
-    """Degrees of freedom of each side's variance, n - 1 at most, from the kurtosis of both sides together."""
+    """Estimate the degrees of freedom of each side's variance, n - 1 at most, from the kurtosis of both together."""
     standard = np.concatenate([(side - side.mean()) / side.std(ddof=1) for side in (one, other)])
     kurtosis = float((standard**4).mean() / (standard**2).mean() ** 2)
     left, right = (

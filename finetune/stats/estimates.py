@@ -51,7 +51,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class FailureRate:
-    """The share of ``n`` ended runs that failed. ``rate`` and ``ci`` are None when no run has ended."""
+    """The failures among ``n`` ended runs. ``rate`` and ``ci`` are None when no run has ended."""
 
     count: int
     """How many failed."""
@@ -65,7 +65,7 @@ class FailureRate:
 
 @dataclass(frozen=True)
 class Gain:
-    """The lead of a combination of runs over the mean of these runs, in the score's own unit: their difference."""
+    """The difference of a combination of runs and the mean of these runs, in the score's own unit."""
 
     mean: float
     """Of the differences."""
@@ -78,7 +78,7 @@ class Gain:
 
 
 def estimate(scores: ArrayLike, level: float = 0.95, rng: np.random.Generator | None = None) -> Estimate:
-    """Mean, SD and their intervals of one score per seed.
+    """Estimate mean and SD of one score per seed, with their intervals.
 
     ``scores`` has shape (n,) and any unit. The mean's interval is Student's t below ten seeds, and from ten on an
     expanded BCa bootstrap (:func:`finetune.stats.bootstrap.bca_interval`), which draws from ``rng``; without one, the
@@ -111,7 +111,7 @@ def estimate(scores: ArrayLike, level: float = 0.95, rng: np.random.Generator | 
 
 
 def sd_interval(values: ArrayLike, level: float = 0.95) -> Interval:
-    """Interval of the SD (ddof 1) of ``values`` (n,), n >= 2, in their unit.
+    """Compute the interval of the SD (ddof 1) of ``values`` (n,), n >= 2, in their unit.
 
     Below ten values the chi-square interval of normal ones. From ten on Bonett's (2006, Computational Statistics &
     Data Analysis 50, 775-782), which estimates the kurtosis: hardly wider for normal scores, and where a collapsed
@@ -136,7 +136,7 @@ def sd_interval(values: ArrayLike, level: float = 0.95) -> Interval:
 
 
 def expected_best(scores: ArrayLike, higher_is_better: bool = True) -> NDArray[np.float64]:
-    """(n,) expected best score of 1, 2, ... n seeds, in the unit of ``scores`` (n,); the first is their mean.
+    """Estimate the best score of 1, 2, ... n seeds, (n,), in the unit of ``scores`` (n,); the first is their mean.
 
     Exact for draws with replacement from the n scores: the best of k is at most the i-th smallest with probability
     (i/n)^k (Dodge et al. 2019, section 3.1). It holds for independent seeds only, and the last ones fall short of
@@ -150,7 +150,7 @@ def expected_best(scores: ArrayLike, higher_is_better: bool = True) -> NDArray[n
 
 
 def t_interval(mean: Any, sd: Any, n: int, level: float = 0.95) -> tuple[Any, Any]:
-    """Student t interval of a mean from ``n`` >= 2 values; ``mean`` and ``sd`` (ddof 1) are numbers or equal shapes."""
+    """Compute Student's t interval of a mean of ``n`` >= 2; ``mean`` and ``sd`` (ddof 1): numbers or equal shapes."""
     half = stats.t.ppf((1 + level) / 2, n - 1) * sd / np.sqrt(n)
     return mean - half, mean + half
 
@@ -163,7 +163,7 @@ def sd_factors(n: int, level: float = 0.95) -> Interval:
 
 
 def gain(own: ArrayLike, seeds: ArrayLike, level: float = 0.95) -> Gain:
-    """Estimate how far one model is ahead of the mean of some others, over the examples they were all scored on.
+    """Compute how far one model is ahead of the mean of some others, over the examples they were all scored on.
 
     ``own`` (examples,) and ``seeds`` (runs, examples) are per-example scores in any unit. The interval is Student's t
     over the paired differences of the examples. With fewer than two examples it is None, with a reason.
@@ -180,7 +180,7 @@ def gain(own: ArrayLike, seeds: ArrayLike, level: float = 0.95) -> Gain:
 
 
 def failure_rate(failed: int, n: int, level: float = 0.95) -> FailureRate:
-    """Share of ``n`` ended runs that failed, with the Wilson score interval, which behaves at 0 of 5 too."""
+    """Compute the share of ``n`` ended runs that failed, with the Wilson score interval, which holds at 0 of 5 too."""
     if n == 0:
         return FailureRate(0, 0, None, None)
     interval = stats.binomtest(failed, n).proportion_ci(level, method="wilson")

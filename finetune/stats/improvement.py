@@ -13,7 +13,7 @@ from finetune.stats.estimates import Interval
 
 
 def probability_of_improvement(left: ArrayLike, right: ArrayLike, higher_is_better: bool = True) -> float | None:
-    """Chance that a random run of ``left`` (n,) beats a random run of ``right`` (m,); ties count half.
+    """Compute the chance that a random run of ``left`` (n,) beats a random run of ``right`` (m,); ties count half.
 
     Agarwal et al., NeurIPS 2021, section 4.3, over all n * m pairs. None when a side is empty.
     """
@@ -26,7 +26,7 @@ def probability_of_improvement(left: ArrayLike, right: ArrayLike, higher_is_bett
 
 
 def improvement_interval(value: float, left: int, right: int, level: float = 0.95) -> Interval | None:
-    """Interval of a probability of improvement ``value`` from ``left`` and ``right`` seeds; None with one on a side.
+    """Compute the interval of a probability ``value`` from ``left`` and ``right`` seeds; None with one on a side.
 
     A score interval: every p that ``value`` does not lie too many of p's own standard errors away from, so that it has
     a width at 0 and 1 as well, where resampled seeds say "certain". The variance at p is Hanley and McNeil's (1982) in
@@ -47,7 +47,7 @@ def improvement_interval(value: float, left: int, right: int, level: float = 0.9
 
 
 def share_interval(value: float, seeds: int, level: float = 0.95) -> Interval:
-    """Wilson's (1927) interval of the share ``value`` of ``seeds`` that beat one fixed score; ties may count half."""
+    """Compute Wilson's (1927) interval of the share ``value`` of ``seeds`` above a fixed score; ties may count half."""
     return _score_interval(value, lambda p: p * (1 - p) / seeds, float(special.ndtri((1 + level) / 2)))
 
 

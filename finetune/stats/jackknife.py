@@ -11,7 +11,7 @@ from finetune.stats.estimates import Interval, t_interval
 
 
 def interval(value: float, left_out: ArrayLike, level: float = 0.95) -> Interval:
-    """Student t interval of a statistic; ``left_out`` (units,) holds it without each of the n >= 2 units in turn."""
+    """Compute Student's t interval of a statistic; ``left_out`` (units,) has it without each of n >= 2 units."""
     rest = np.asarray(left_out, dtype=float)
     low, high = t_interval(value, _sd(rest), len(rest), level)
     return float(low), float(high)
@@ -33,7 +33,7 @@ def share_interval(value: float, left_out: ArrayLike, level: float = 0.95) -> In
 
 
 def _sd(left_out: NDArray[np.float64]) -> float:
-    """SD of the pseudo-values n * value - (n - 1) * left_out; zero where only rounding tells them apart."""
+    """Compute the SD of pseudo-values n * value - (n - 1) * left_out; zero where only rounding tells them apart."""
     if np.ptp(left_out) <= 1e-12 * np.abs(left_out).max():
         return 0.0
     return float((len(left_out) - 1) * left_out.std(ddof=1))

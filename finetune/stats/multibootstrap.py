@@ -1,4 +1,4 @@
-"""The multi-bootstrap without its draws: how sure a difference of two variants is over new seeds and new examples.
+"""The uncertainty of a difference over new seeds and new examples: the multi-bootstrap without its draws.
 
 The multi-bootstrap (Sellam et al., "The MultiBERTs", ICLR 2022, section 4) draws seeds and examples with replacement,
 together, and looks at the spread of the mean. A mean needs no draws for that. Write x[s, e] = m + a[s] + b[e] + c[s, e]
@@ -49,15 +49,15 @@ class Uncertainty:
 
     @property
     def se(self) -> float:
-        """Standard error of the mean."""
+        """Give the standard error of the mean."""
         return float(np.sqrt(self.seeds + self.examples))
 
     def p_value(self, mean: float) -> float:
-        """Two-sided p-value of "it is zero"."""
+        """Compute the two-sided p-value of "it is zero"."""
         return self._tails(abs(mean) / self.se)
 
     def half_width(self, level: float) -> float:
-        """Half of the width of an interval at ``level``, which excludes zero where the p-value is below 1 - level."""
+        """Compute half the width of the interval at ``level``, without zero where the p-value is below 1 - level."""
         return self.se * self._bound(level)
 
     def detectable(self, level: float, power: float) -> float:
@@ -70,7 +70,7 @@ class Uncertainty:
         return self.se * sum(share * float(special.nctdtrinc(df, 1 - power, bound)) for share, df in self._shares())
 
     def _shares(self) -> list[tuple[float, float]]:
-        """Share of the variance, and degrees of freedom, of each source that has a share."""
+        """Give the share of the variance, and degrees of freedom, of each source that has a share."""
         parts = [(self.seeds, self.df_seeds), (self.examples, self.df_examples)]
         return [(part / (self.seeds + self.examples), df) for part, df in parts if part > 0]
 
@@ -108,23 +108,23 @@ def uncertainty(sides: Sequence[ArrayLike]) -> Uncertainty:
 
 
 def _interaction(matrix: Matrix) -> float:
-    """C: what neither the seed nor the example explains, as variance of the mean."""
+    """Compute C: what neither the seed nor the example explains, as variance of the mean."""
     runs, n = matrix.shape
     left = matrix - matrix.mean(axis=1, keepdims=True)
     left -= left.mean(axis=0)
     return float(np.vdot(left, left)) / (runs * (runs - 1) * n * (n - 1))
 
 
-def by_cluster(matrix: ArrayLike, groups: ArrayLike) -> Matrix:
-    """Examples that belong together made one: (runs, examples) becomes (runs, groups), each row with the same mean.
+def by_cluster(matrix: ArrayLike, clusters: ArrayLike) -> Matrix:
+    """Make one column of each cluster: (runs, examples) becomes (runs, clusters), each row with the same mean.
 
-    ``groups`` (examples,) holds an integer for each example. Groups may differ in size, so that the mean over examples
-    is a ratio of two sums over groups; a group's column is its linear part: the row's mean, plus the sum of the
-    group's deviations from it, divided by the mean size. What is computed from the columns as if they were examples is
-    then clustered: its errors are those of drawing whole groups (Cochran, Sampling Techniques, 1977, chapter 9A).
+    ``clusters`` (examples,) holds an integer for each example. Clusters may differ in size, so that the mean over
+    examples is a ratio of two sums over clusters; a cluster's column is its linear part: the row's mean, plus the sum
+    of the cluster's deviations from it, divided by the mean size. What is computed from the columns as if they were
+    examples has the errors of drawing whole clusters (Cochran, Sampling Techniques, 1977, chapter 9A).
     """
-    values, labels = np.asarray(matrix, dtype=float), np.asarray(groups)
-    assert labels.shape == values.shape[1:], "expected one group for each example"
+    values, labels = np.asarray(matrix, dtype=float), np.asarray(clusters)
+    assert labels.shape == values.shape[1:], "expected one cluster for each example"
     _, number = np.unique(labels, return_inverse=True)
     order = np.argsort(number, kind="stable")
     starts = np.flatnonzero(np.diff(number[order], prepend=-1))

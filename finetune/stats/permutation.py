@@ -72,7 +72,7 @@ def relabellings(left: ArrayLike, right: ArrayLike, rng: np.random.Generator) ->
 
 
 def mcnemar(left: ArrayLike, right: ArrayLike) -> float | None:
-    """Exact McNemar test (1947) of two single models: p-value from ``left`` and ``right`` (examples,), 1 and 0.
+    """Compute McNemar's exact p-value (1947) of two single models, ``left`` and ``right`` (examples,), 1 and 0.
 
     Of the examples that only one of the two has right, each should have half. It speaks of these two models only, not
     of what trained them. None where an entry is neither 1 nor 0.

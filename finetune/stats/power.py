@@ -1,4 +1,4 @@
-"""Power: how many seeds and held-out examples it takes to see a difference of two variants."""
+"""The power of a comparison: how many seeds and held-out examples it takes to see a difference of two variants."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST = 100_000
 
 @dataclass(frozen=True)
 class Noise:
-    """The noise of the difference of two variants' scores, as SDs in the score's unit.
+    """The noise in the difference of two variants' scores, as SDs in the score's unit.
 
     Over R seeds a side and n examples that both are scored on, the variance of the mean difference is
     seeds^2 / R + examples^2 / n + both^2 / (R n).
@@ -34,12 +34,12 @@ class Noise:
 
     @classmethod
     def of_sd(cls, sd: float, examples: float = 0.0) -> Noise:
-        """From the SD over seeds of one variant's score, two alike variants that do not move together."""
+        """Derive it from the SD over seeds of one variant's score, for two alike variants that do not move together."""
         return cls(math.sqrt(2) * sd, examples)
 
     @classmethod
     def of_differences(cls, differences: ArrayLike) -> Noise:
-        """From a pilot: ``differences`` (runs, examples), left minus right of the same seed on the same example.
+        """Estimate it from a pilot: ``differences`` (runs, examples), left minus right of the same seed and example.
 
         Two-way analysis of variance without replication, moments equated with their expectations (Searle, Casella and
         McCulloch, Variance Components, 1992, section 4.3), below zero clipped. Its part of the seeds is Jordan's
@@ -72,7 +72,7 @@ def power(
     paired: bool = True,
     alpha: float = ALPHA,
 ) -> float:
-    """Chance that a two-sided test at ``alpha`` sees a true ``difference`` over ``seeds`` >= 2 a side.
+    """Compute the chance that a two-sided test at ``alpha`` sees a true ``difference`` over ``seeds`` >= 2 a side.
 
     A t statistic on the noncentral t distribution. Without noise of examples (``examples`` endless, or the question is
     about these examples alone and ``noise.examples`` is 0) it is exact: ``seeds`` - 1 degrees of freedom paired, twice
@@ -113,7 +113,7 @@ def seeds_needed(
     alpha: float = ALPHA,
     wanted: float = POWER,
 ) -> int | None:
-    """Fewest seeds a side that see ``difference`` with a chance of ``wanted``; None where no number of seeds does.
+    """Find the fewest seeds a side that see ``difference`` with a chance of ``wanted``; None where no number does.
 
     None means that the test set is too small (:func:`examples_needed` says how large it has to be), or that more than
     :data:`MOST` would be needed.
@@ -131,7 +131,7 @@ def examples_needed(
     alpha: float = ALPHA,
     wanted: float = POWER,
 ) -> int | None:
-    """Fewest held-out examples on which ``seeds`` a side see ``difference``, or on which endless ones do (None).
+    """Find the fewest held-out examples on which ``seeds`` a side see ``difference``; None for ``seeds``: endless ones.
 
     None where no number of examples helps so few seeds, or where more than 100 times :data:`MOST` would be needed.
     """
@@ -167,7 +167,7 @@ def detectable(
 
 
 def alpha_of(comparisons: int, alpha: float = ALPHA) -> float:
-    """What a comparison may count on in a family of ``comparisons``: Bonferroni's share, Holm's strictest step."""
+    """Compute the level of one comparison in a family of ``comparisons``: Bonferroni's share, Holm's strictest step."""
     return alpha / max(1, comparisons)
 
 

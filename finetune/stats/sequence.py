@@ -17,7 +17,7 @@ EQUAL = "every seed has the same score, which says nothing about the spread: no 
 
 
 def confidence_sequence(scores: ArrayLike, level: float = 0.95) -> Interval | None:
-    """Interval of the mean after ``scores`` (n,), of normal scores with unknown variance, in the score's unit.
+    """Compute the interval of the mean after ``scores`` (n,), normal with unknown variance, in the score's unit.
 
     With probability ``level`` the true mean lies in *every* interval of the sequence n = 2, 3, 4, ..., so that it lies
     in the one at which somebody stopped, whatever made them stop. It holds all means whose e-value (:func:`e_value`) is
@@ -38,7 +38,7 @@ def confidence_sequence(scores: ArrayLike, level: float = 0.95) -> Interval | No
 
 
 def width_factor(n: int, level: float = 0.95) -> float:
-    """Half the sequence's width after ``n`` >= 2 scores in standard errors, where a t interval has its quantile.
+    """Compute half the sequence's width after ``n`` >= 2 scores in standard errors, in place of a t quantile.
 
     The e-value below solved for t: with k = 1 + n * g and r = (k / (1 - level)^2)^(1/n), it stays under the bound for
     t^2 < (n - 1) * k * (r - 1) / (k - r). For r >= k no t reaches the bound, and the interval is endless.
@@ -50,7 +50,7 @@ def width_factor(n: int, level: float = 0.95) -> float:
 
 
 def e_value(scores: ArrayLike, mean: float = 0.0) -> float:
-    """Evidence of ``scores`` (n,) against a true mean of ``mean``: its expectation is at most 1 if that is true.
+    """Compute the evidence of ``scores`` (n,) against a true ``mean``: its expectation is at most 1 if that is true.
 
     The Bayes factor of a normal effect size of variance g = :data:`PRIOR_VARIANCE` against none, both with the
     right-Haar prior on the unknown scale: (1 + n g)^(-1/2) * [(1 + t^2 / v) / (1 + t^2 / (v (1 + n g)))]^(n/2), t the
@@ -68,7 +68,7 @@ def e_value(scores: ArrayLike, mean: float = 0.0) -> float:
 
 
 def anytime_p_value(scores: ArrayLike, mean: float = 0.0) -> float | None:
-    """Two-sided p-value against a true mean of ``mean`` that holds although seeds were added until something was seen.
+    """Compute a two-sided p-value against a true ``mean``, valid although seeds were added until something was seen.
 
     min(1, 1 / e-value): under the hypothesis it is ever below a with probability at most a (Ville). It is below 0.05
     exactly where the 95 % confidence sequence leaves ``mean`` out. None without two scores that differ.
@@ -78,7 +78,7 @@ def anytime_p_value(scores: ArrayLike, mean: float = 0.0) -> float | None:
 
 
 def sequential_estimate(scores: ArrayLike, level: float = 0.95) -> Estimate:
-    """:func:`~finetune.stats.estimate` of a study whose number of seeds was not fixed before: interval by the sequence.
+    """Estimate as :func:`~finetune.stats.estimate`, where the number of seeds was not fixed before: by the sequence.
 
     ``scores`` has shape (n,). Where there is no interval, ``reason`` says why.
     """
@@ -100,5 +100,5 @@ def _why(n: int, sd: float | None) -> str:
 
 
 def _equal(values: np.ndarray) -> bool:
-    """True up to rounding, like that of a mean of equal numbers."""
+    """Tell whether ``values`` are equal up to rounding, as in a mean of equal numbers."""
     return bool(np.ptp(values) <= 1e-12 * np.abs(values).max())

@@ -114,24 +114,24 @@ def examples(data: TaskData, task: str, texts: bool = True) -> pa.Table:
     """Tabulate the held-out examples of ``task``: `example` (int64), `input`, `reference` and `group` (strings or
     null).
 
-    Without ``texts`` there are no inputs, no references but :data:`NAMED` ones, and numbers for the names of groups.
+    Without ``texts`` there are no inputs, no references but :data:`NAMED` ones, and numbers for the names of clusters.
     """
     encoded = data.held_out[task]
-    numbers, groups = [example.number for example in encoded.examples], _groups(data, task)
+    numbers, clusters = [example.number for example in encoded.examples], _clusters(data, task)
     absent: list[str | None] = [None] * len(numbers)
     inputs = data.task.shown(data.tables[task], encoded) if texts else absent
     references = [example.reference for example in encoded.examples] if texts or data.task.answer in NAMED else absent
-    if groups and not texts:
-        places = {group: str(place) for place, group in enumerate(dict.fromkeys(groups))}
-        groups = [places[group] for group in groups]
-    columns = {"input": inputs, "reference": references, "group": groups or absent}
+    if clusters and not texts:
+        places = {cluster: str(place) for place, cluster in enumerate(dict.fromkeys(clusters))}
+        clusters = [places[cluster] for cluster in clusters]
+    columns = {"input": inputs, "reference": references, "group": clusters or absent}
     cut = {name: [text and text[:MOST_CHARACTERS] for text in column] for name, column in columns.items()}
     strings = {name: pa.array(column, pa.string()) for name, column in cut.items()}
     return pa.table({"example": pa.array(numbers, pa.int64()), **strings})
 
 
-def _groups(data: TaskData, task: str) -> list[str]:
-    """Give the group that each held-out example belongs to; empty where each stands alone."""
+def _clusters(data: TaskData, task: str) -> list[str]:
+    """What each held-out example belongs to; empty where each stands alone."""
     encoded, column = data.held_out[task], data.task.group
     rows = encoded.rows or range(len(encoded.examples))
     if column is not None:

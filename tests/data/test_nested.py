@@ -8,7 +8,7 @@ import pytest
 
 from finetune.core.errors import InputError
 from finetune.data import checks
-from finetune.data.columns import require_groups
+from finetune.data.columns import require_clusters
 from finetune.data.nested import is_nested, values_of
 from finetune.data.options import Source
 from finetune.data.sources import as_table, read
@@ -71,7 +71,7 @@ def test_the_same_conversation_is_found_whatever_it_is_stored_as(tmp_path):
         checks.without_leaks(stored, {"data.test": plain}, ["talk"], "refuse")
 
 
-def test_objects_are_no_groups(tmp_path):
+def test_objects_are_no_clusters(tmp_path):
     data = written(tmp_path, VALUES["other keys"])
     with pytest.raises(InputError, match="plain values"):
-        require_groups(data, "talk", "data.train", "task.group")
+        require_clusters(data, "talk", "data.train", "task.group")

@@ -15,9 +15,9 @@ from finetune.data.splits import divide
 SEEDS = st.integers(0, 2**63 - 1)
 
 
-def examples(labels, groups=None):
+def examples(labels, clusters=None):
     columns = {"label": pa.array(labels)}
-    return as_dataset(pa.table(columns if groups is None else columns | {"group": pa.array(groups)}))
+    return as_dataset(pa.table(columns if clusters is None else columns | {"group": pa.array(clusters)}))
 
 
 def rows(parts):
@@ -61,35 +61,35 @@ def test_stratified_parts_have_each_class_in_proportion_to_within_one(case, seed
 
 @settings(max_examples=100)
 @given(st.lists(st.integers(1, 4), min_size=16, max_size=50), st.data(), SEEDS)
-def test_groups_are_never_divided_and_sizes_are_near(group_sizes, data, seed):
-    groups = [group for group, size in enumerate(group_sizes) for _ in range(size)]
-    groups = data.draw(st.permutations(groups))
-    test = data.draw(st.integers(4, len(groups) // 2))
-    parts = divide(examples([0] * len(groups), groups), Split(test=test, validation=4, group="group"), seed)
-    owners = [{groups[row] for row in part} for part in (parts.train, parts.validation, parts.test)]
-    assert sum(map(len, owners)) == len(group_sizes)
-    assert sum(map(len, (parts.train, parts.validation, parts.test))) == len(groups)
-    largest = max(group_sizes)
+def test_clusters_are_never_divided_and_sizes_are_near(cluster_sizes, data, seed):
+    clusters = [cluster for cluster, size in enumerate(cluster_sizes) for _ in range(size)]
+    clusters = data.draw(st.permutations(clusters))
+    test = data.draw(st.integers(4, len(clusters) // 2))
+    parts = divide(examples([0] * len(clusters), clusters), Split(test=test, validation=4, group="group"), seed)
+    owners = [{clusters[row] for row in part} for part in (parts.train, parts.validation, parts.test)]
+    assert sum(map(len, owners)) == len(cluster_sizes)
+    assert sum(map(len, (parts.train, parts.validation, parts.test))) == len(clusters)
+    largest = max(cluster_sizes)
     assert abs(len(parts.test) - test) <= largest / 2 and abs(len(parts.validation) - 4) <= largest / 2
 
 
-def test_groups_of_one_class_each_keep_proportions():
-    groups = [group for group in range(60) for _ in range(1 + group % 4)]
-    labels = [group % 3 for group in groups]
-    data = examples(labels, groups)
+def test_clusters_of_one_class_each_keep_proportions():
+    clusters = [cluster for cluster in range(60) for _ in range(1 + cluster % 4)]
+    labels = [cluster % 3 for cluster in clusters]
+    data = examples(labels, clusters)
     parts = divide(data, Split(test=0.3, validation=0.2, stratify="label", group="group"), 5)
     for part, share in ((parts.test, 0.3), (parts.validation, 0.2)):
         found = Counter(labels[row] for row in part)
         for label, count in Counter(labels).items():
             assert abs(found[label] - share * count) <= 2
-    assert not {groups[row] for row in parts.test} & {groups[row] for row in parts.train}
+    assert not {clusters[row] for row in parts.test} & {clusters[row] for row in parts.train}
 
 
-def test_groups_of_mixed_classes_keep_proportions():
+def test_clusters_of_mixed_classes_keep_proportions():
     generator = np.random.default_rng(0)
-    groups = generator.integers(0, 40, 400).tolist()
+    clusters = generator.integers(0, 40, 400).tolist()
     labels = generator.integers(0, 4, 400).tolist()
-    parts = divide(examples(labels, groups), Split(test=0.25, stratify="label", group="group"), 1)
+    parts = divide(examples(labels, clusters), Split(test=0.25, stratify="label", group="group"), 1)
     assert abs(len(parts.test) - 100) <= 6
     found, have = Counter(labels[row] for row in parts.test), Counter(labels)
     assert all(abs(found[label] - have[label] / 4) <= 5 for label in have)

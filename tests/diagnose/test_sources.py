@@ -8,7 +8,7 @@ from finetune import recipe as recipes
 from finetune.core.progress import Progress
 from finetune.core.runtime import open_runtime
 from finetune.core.signals import StopRequest
-from finetune.diagnose.sources import GROUPED, SILENT, find_sources
+from finetune.diagnose.sources import CLUSTERED, SILENT, find_sources
 from finetune.models import processor
 from finetune.runner.resources import Resources
 
@@ -59,5 +59,5 @@ def test_a_split_that_draws_nothing_is_none(chats, found, tmp_path):
     assert sources["split"] == SILENT["split"] and random(sources) == {"order"}
 
 
-def test_groups_of_held_out_examples_keep_their_split(topics, found):
-    assert found(topics, "full", "task.group=label", "data.leaks=allow")["split"] == GROUPED
+def test_clusters_of_held_out_examples_keep_their_split(topics, found):
+    assert found(topics, "full", "task.group=label", "data.leaks=allow")["split"] == CLUSTERED

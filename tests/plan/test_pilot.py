@@ -117,11 +117,11 @@ def test_seeds_with_splits_of_their_own_share_no_examples(folder):
     assert (pair.examples, pair.choice, pair.noise.examples) == (None, False, 0)
 
 
-def test_examples_that_belong_together_are_counted_in_groups(folder, monkeypatch):
+def test_examples_that_belong_together_are_counted_in_clusters(folder, monkeypatch):
     matrices = fill(folder)
     labels = np.repeat(np.arange(10), 4)
     study = read_study(folder.path)
-    monkeypatch.setattr(type(study), "groups", lambda self, task: labels)
+    monkeypatch.setattr(type(study), "clusters", lambda self, task: labels)
     [pair] = pilot.pairs(study)
     means = (matrices["linear"] - matrices["full"]).reshape(4, 10, 4).mean(axis=2)
     assert (pair.examples, pair.size) == (10, 4)
@@ -129,14 +129,14 @@ def test_examples_that_belong_together_are_counted_in_groups(folder, monkeypatch
     assert pilot.pairs(study, examples=400)[0].examples == 100
 
 
-def test_groups_of_unequal_size_are_no_noise_of_their_own(folder, monkeypatch):
-    """Every example has the same difference, so which groups there are changes nothing."""
+def test_clusters_of_unequal_size_are_no_noise_of_their_own(folder, monkeypatch):
+    """Every example has the same difference, so which clusters there are changes nothing."""
     fill(folder)
     for variant, score_of_all in (("linear", 1.0), ("full", 0.0)):
         for seed in range(4):
             score(folder, variant, seed, np.full(40, score_of_all))
     study = read_study(folder.path)
-    monkeypatch.setattr(type(study), "groups", lambda self, task: np.repeat([0, 1, 2], [30, 9, 1]))
+    monkeypatch.setattr(type(study), "clusters", lambda self, task: np.repeat([0, 1, 2], [30, 9, 1]))
     [pair] = pilot.pairs(study)
     assert pair.noise == Noise(0.0, 0.0, 0.0)
 

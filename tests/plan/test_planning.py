@@ -96,7 +96,7 @@ def test_the_range_of_seeds_is_that_of_the_sd(load):
     assert found.seeds_range[0] < found.seeds < found.seeds_range[1]
 
 
-def test_groups_are_told_in_examples():
+def test_clusters_are_told_in_examples():
     noise = Noise(0.01, 0.2)
     found = needed(Pair("a - b", noise, 100, True, 5, size=4.0), POINT, 0.05, 5)
     assert found.examples == 400

@@ -94,14 +94,14 @@ def answer(made, variant, seed, answers, labels=PETS, task="test", scores=None):
     pq.write_table(table, folder / "predictions" / f"{task}.parquet")
 
 
-def keep(made, inputs, task="test", references=None, groups=None):
+def keep(made, inputs, task="test", references=None, clusters=None):
     """The study's own table of what is held out, out of order."""
     n = len(inputs)
     columns = {
         "example": pa.array(range(n), pa.int64()),
         "input": pa.array(inputs, pa.string()),
         "reference": pa.array(references or [None] * n, pa.string()),
-        "group": pa.array(groups or [None] * n, pa.string()),
+        "group": pa.array(clusters or [None] * n, pa.string()),
     }
     path = made.path / "examples" / f"{task}.parquet"
     path.parent.mkdir(exist_ok=True)

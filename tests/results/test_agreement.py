@@ -54,7 +54,7 @@ def test_clusters_reach_the_intervals(alike):
     rng = np.random.default_rng(0)
     for seed in (1, 2, 3):
         predict(alike, "lora", seed, LABELS[rng.integers(3, size=30)], ["tech"] * 30)
-    alone, clustered = (of(alike, clusters=groups) for groups in (None, np.arange(30) // 6))
+    alone, clustered = (of(alike, clusters=clusters) for clusters in (None, np.arange(30) // 6))
     assert alone.kappa == clustered.kappa and alone.kappa_ci != clustered.kappa_ci
 
 

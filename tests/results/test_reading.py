@@ -5,11 +5,11 @@ from finetune.results.reading import read_study
 from tests.results.stores import keep
 
 
-def test_groups_are_numbered_in_order_of_examples(pets):
-    keep(pets, ["a"] * 5, groups=["anna", "ben", "anna", "carl", "ben"])
-    assert read_study(pets.path).groups("test").tolist() == [0, 1, 0, 2, 1]
+def test_clusters_are_numbered_in_order_of_examples(pets):
+    keep(pets, ["a"] * 5, clusters=["anna", "ben", "anna", "carl", "ben"])
+    assert read_study(pets.path).clusters("test").tolist() == [0, 1, 0, 2, 1]
     keep(pets, ["a"] * 5)
-    assert read_study(pets.path).groups("test") is None and read_study(pets.path).groups("other") is None
+    assert read_study(pets.path).clusters("test") is None and read_study(pets.path).clusters("other") is None
 
 
 def test_half_a_line_and_repeated_steps_of_a_killed_run(study):

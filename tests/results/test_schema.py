@@ -83,7 +83,7 @@ def full(fabricator):
         believe(made.path / f"full/seed-{seed}", "tweets", 0.8, 0.8, seed)
     made.base(0.3)
     answer(made, "lora", 1, [("tech", "sport")] * 200, labels=made.labels)
-    keep(made, ["text"] * 200, groups=["a", "b"] * 100)
+    keep(made, ["text"] * 200, clusters=["a", "b"] * 100)
     pooling = {"mode": "mean", "normalise": True, "reason": "cross-validation"}
     made.json("full/seed-2/result.json", {**made.run("full", 2, 0.9), "pooling": pooling, "new": ["classifier"]})
     folder, rng = made.path / "full/ensemble", np.random.default_rng(3)

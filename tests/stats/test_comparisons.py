@@ -73,17 +73,17 @@ def test_with_examples_it_speaks_of_new_examples_too():
     assert base.se == pytest.approx(uncertainty([left - right[0]]).se) and base.n == 5
 
 
-def test_groups_count_once():
+def test_clusters_count_once():
     """The same examples three times over are no more examples."""
     draws = np.random.default_rng(3)
     left, right = draws.random((2, 5, 30))
     once = compare(answered(left), answered(right), rng())
     thrice = [answered(np.repeat(side, 3, axis=1)) for side in (left, right)]
-    found = compare(*thrice, rng(), groups=np.repeat(np.arange(30), 3))
+    found = compare(*thrice, rng(), clusters=np.repeat(np.arange(30), 3))
     assert (found.groups, found.examples) == (30, 90) and "groups of examples" in found.method
     assert found.p_value == pytest.approx(once.p_value)
     assert compare(*thrice, rng()).p_value < found.p_value
-    one = compare(*thrice, rng(), groups=np.zeros(90, dtype=int))
+    one = compare(*thrice, rng(), clusters=np.zeros(90, dtype=int))
     assert one.examples is None and "Student's t" in one.method
 
 

@@ -122,22 +122,22 @@ def test_two_sides_that_are_one_are_never_surer_than_pairs_of_equals(matrix):
     assert uncertainty([matrix, -matrix]).seeds == pytest.approx(2 * uncertainty([matrix]).seeds)
 
 
-def test_groups_are_statsmodels_clusters():
-    """OLS on a constant with cov_type="cluster": variance of the mean .86767578, times 4/3 for four groups."""
-    values, groups = [1.0, 0, 2, 5, 3, 3, 8, 1], [0, 0, 1, 1, 1, 2, 2, 3]
-    columns = by_cluster([values, values], groups)
+def test_clusters_are_statsmodels_clusters():
+    """OLS on a constant with cov_type="cluster": variance of the mean .86767578, times 4/3 for four clusters."""
+    values, clusters = [1.0, 0, 2, 5, 3, 3, 8, 1], [0, 0, 1, 1, 1, 2, 2, 3]
+    columns = by_cluster([values, values], clusters)
     assert columns.shape == (2, 4) and columns.mean(axis=1) == pytest.approx([np.mean(values)] * 2)
     assert uncertainty([columns]).se ** 2 == pytest.approx(0.86767578 * 4 / 3)
 
 
 @given(matrices(), st.integers(2, 4), st.randoms())
-def test_copies_of_examples_in_one_group_add_nothing(matrix, copies, random):
+def test_copies_of_examples_in_one_cluster_add_nothing(matrix, copies, random):
     order = random.sample(range(copies * matrix.shape[1]), copies * matrix.shape[1])
-    groups = np.repeat(np.arange(matrix.shape[1]), copies)[order]
+    clusters = np.repeat(np.arange(matrix.shape[1]), copies)[order]
     copied = np.repeat(matrix, copies, axis=1)[:, order]
-    plain, grouped = uncertainty([matrix]), uncertainty([by_cluster(copied, groups)])
-    assert (grouped.seeds, grouped.examples) == pytest.approx((plain.seeds, plain.examples), abs=1e-12)
-    assert grouped.df_examples == plain.df_examples
+    plain, clustered = uncertainty([matrix]), uncertainty([by_cluster(copied, clusters)])
+    assert (clustered.seeds, clustered.examples) == pytest.approx((plain.seeds, plain.examples), abs=1e-12)
+    assert clustered.df_examples == plain.df_examples
 
 
 def test_detectable_is_statsmodels_for_pairs():

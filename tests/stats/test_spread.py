@@ -23,20 +23,20 @@ def test_by_hand():
     assert found.sd_corrected**2 == pytest.approx(0.5) and not found.clipped
 
 
-def test_groups_by_hand():
+def test_clusters_by_hand():
     """Examples 0 and 2 are one document: sums 2, 0 (variance 2) and 1, 1 (variance 0); floor 2/9, raw 2/9."""
-    found = spread([[1, 1, 1], [0, 1, 0]], groups=[5, 3, 5])
+    found = spread([[1, 1, 1], [0, 1, 0]], clusters=[5, 3, 5])
     assert found.sd**2 == pytest.approx(2 / 9) and found.sd_floor**2 == pytest.approx(2 / 9)
     assert found.sd_corrected == pytest.approx(0.0, abs=1e-8)
-    # Sums 2, 0 and 1, 0: floor (2 + 1/2)/9, raw 1/2; of 9 pairs 4 are in different groups: (1/2 - 5/18) / (4/9).
-    assert spread([[1, 1, 1], [0, 0, 0]], groups=[5, 3, 5]).sd_corrected ** 2 == pytest.approx(1 / 2)
+    # Sums 2, 0 and 1, 0: floor (2 + 1/2)/9, raw 1/2; of 9 pairs 4 are in different clusters: (1/2 - 5/18) / (4/9).
+    assert spread([[1, 1, 1], [0, 0, 0]], clusters=[5, 3, 5]).sd_corrected ** 2 == pytest.approx(1 / 2)
 
 
 @given(matrices, st.lists(st.integers(0, 3), min_size=7, max_size=7))
-def test_it_is_the_mean_covariance_of_two_examples_of_different_groups(matrix, groups):
-    groups = np.array(groups[: matrix.shape[1]])
-    apart = groups[:, None] != groups
-    found = spread(matrix, groups)
+def test_it_is_the_mean_covariance_of_two_examples_of_different_clusters(matrix, clusters):
+    clusters = np.array(clusters[: matrix.shape[1]])
+    apart = clusters[:, None] != clusters
+    found = spread(matrix, clusters)
     if not apart.any():
         assert found.sd_corrected is None and "one group" in found.reason
         return
@@ -46,10 +46,10 @@ def test_it_is_the_mean_covariance_of_two_examples_of_different_groups(matrix, g
 
 
 @given(matrices)
-def test_groups_of_one_change_nothing(matrix):
-    plain, grouped = spread(matrix), spread(matrix, groups=np.arange(matrix.shape[1]))
+def test_clusters_of_one_change_nothing(matrix):
+    plain, clustered = spread(matrix), spread(matrix, clusters=np.arange(matrix.shape[1]))
     for name in ("sd", "sd_floor", "sd_corrected"):
-        assert getattr(grouped, name) ** 2 == pytest.approx(getattr(plain, name) ** 2, abs=1e-12)
+        assert getattr(clustered, name) ** 2 == pytest.approx(getattr(plain, name) ** 2, abs=1e-12)
 
 
 @given(matrices, st.randoms())
@@ -81,11 +81,11 @@ def test_the_interval_is_that_of_the_raw_variance_less_the_floor(noise):
 def test_examples_that_belong_together_have_a_higher_floor():
     """Ten sentences a document, all right or all wrong: as much noise as a tenth of the examples has."""
     documents = np.random.default_rng(2).random((8, 60)) < 0.8
-    matrix, groups = np.repeat(documents, 10, axis=1), np.repeat(np.arange(60), 10)
-    grouped = spread(matrix, groups)
-    assert grouped.sd_floor == pytest.approx(spread(documents).sd_floor)
-    assert grouped.sd_corrected == pytest.approx(spread(documents).sd_corrected)
-    assert spread(matrix).sd_floor == pytest.approx(grouped.sd_floor / 10**0.5)
+    matrix, clusters = np.repeat(documents, 10, axis=1), np.repeat(np.arange(60), 10)
+    clustered = spread(matrix, clusters)
+    assert clustered.sd_floor == pytest.approx(spread(documents).sd_floor)
+    assert clustered.sd_corrected == pytest.approx(spread(documents).sd_corrected)
+    assert spread(matrix).sd_floor == pytest.approx(clustered.sd_floor / 10**0.5)
 
 
 @pytest.mark.parametrize(

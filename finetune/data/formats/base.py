@@ -1,5 +1,5 @@
-"""What a format is, and where formats are found: one class, registered once, from which the endings of file names, the
-choices of `format`, the messages that list formats, and the reference are made.
+"""Formats of data files, and where they are found: one class, registered once, from which the endings of file names,
+the choices of `format`, the messages that list formats, and the reference are made.
 
 The modules keep pyarrow inside functions: a recipe is checked without it.
 """
@@ -48,7 +48,7 @@ def named_by(suffix: str) -> type[Format] | None:
 
 
 def not_text(start: bytes) -> str:
-    """Say what a file is that begins so and holds no text, and what to do; empty where it may be text."""
+    """Say what a file is that begins with ``start`` and holds no text, with advice; empty where it may be text."""
     for name, each in FORMATS.all().items():
         if each.binary and start.startswith(each.binary):
             return f"it is a {name} file: set `format: {name}`"

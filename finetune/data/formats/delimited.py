@@ -92,7 +92,7 @@ def _header(text: str, delimiter: str, quotes: bool) -> list[str]:
 
 
 def _rows(text: str, delimiter: str, quotes: bool, strict: bool = False) -> Any:
-    """Python's csv reader: slower than Arrow's, but it knows which line it is on."""
+    """Read rows by Python's csv reader: slower than Arrow's, but it knows which line it is on."""
     lines = io.StringIO(text, newline="")
     if quotes:
         return csv.reader(lines, delimiter=delimiter, strict=strict)
@@ -100,7 +100,7 @@ def _rows(text: str, delimiter: str, quotes: bool, strict: bool = False) -> Any:
 
 
 def _broken_row(text: str, fields: int, delimiter: str, quotes: bool) -> tuple[int, str] | None:
-    """Line and description of the first row that cannot be read: slow, so only asked when something is wrong."""
+    """Find line and description of the first row that cannot be read: slow, so only when something is wrong."""
     rows = _rows(text, delimiter, quotes, strict=True)
     limit = csv.field_size_limit(max(len(text), 1))
     try:

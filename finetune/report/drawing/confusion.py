@@ -27,7 +27,7 @@ WIDTH, RIGHT, ROW = 360, 30, 30
 
 
 def taken_for(found: Confusion, label: int) -> str:
-    """Say what else an example of ``label`` is most often called, with its share; empty where nothing is."""
+    """Name the label that examples of ``label`` are most often mistaken for, with its share; empty where none are."""
     others = np.where(np.arange(len(found.labels)) == label, 0.0, found.counts[label])
     most = int(others.argmax())
     return f"{found.labels[most]} {share(others[most], found.support[label])}" if others[most] else ""
@@ -74,7 +74,7 @@ def _cell(part: float, right: bool, x: float, y: float, width: float) -> Markup:
 
 
 def label_table(found: Sequence[Confusion]) -> Table:
-    """For each label how often it is right, and what it is most often taken for; those that are hardest first."""
+    """Tell for each label how often it is right, and what it is most often taken for; the hardest first."""
     labels, support = found[0].labels, found[0].support
     recall = np.where(support > 0, np.mean([np.diag(each.shares) for each in found], axis=0), np.inf)
     columns = [Column("label", numeric=False), Column("examples")]

@@ -39,7 +39,7 @@ class Quantity:
 
 
 def recorded(key: str) -> Callable[[Run], Points]:
-    """(step, value) of what a run's training recorded under ``key``; steps without a finite value are left out."""
+    """Read (step, value) that a run's training recorded under ``key``; steps without a finite value are left out."""
     return lambda run: [(r["step"], r[key]) for r in run.metrics if r["kind"] == "train" and r.get(key) is not None]
 
 
@@ -72,7 +72,7 @@ def step_panels(quantity: Quantity, variants: dict[str, list[Run]]) -> list[Mark
 
 
 def _values(runs: list[Run], lines: tuple[Line, Line]) -> list[float]:
-    """What the vertical scale has to hold. An explosion would flatten all else, so it leaves at the top instead."""
+    """Collect the values that the vertical scale shows: an explosion would flatten all else, and leaves at the top."""
     healthy = [row for row, run in enumerate(runs) if not _diverged(run)]
     for rows in (healthy, range(len(runs))):
         every = np.concatenate([values[list(rows)].ravel() for _, values in lines])
@@ -130,7 +130,7 @@ def _together(name: str, lines: tuple[Line, Line], rows: list[int], x: Axis, y: 
 
 
 def _summary(steps: Floats, values: Floats, rows: list[int], x: Axis, y: Axis) -> list[list[float]]:
-    """Pixels: the places where any of the runs ``rows`` has a value, and the lowest, median and highest there."""
+    """Find, in pixels, where any of the runs ``rows`` has a value, and the lowest, median and highest there."""
     known = np.isfinite(values[rows]).any(axis=0)
     chosen = values[rows][:, known]
     summaries = (summary(chosen, axis=0) for summary in (np.nanmin, np.nanmedian, np.nanmax))

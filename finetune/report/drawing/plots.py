@@ -47,7 +47,7 @@ def seed_plot(results: Results, task: EvaluationSet, narrow: bool) -> Markup:
 
 
 def _range(estimates: Sequence[ScoreEstimate], base: float | None) -> tuple[float, float]:
-    """Ends of the axis: all seeds; intervals and base only as far as they leave the seeds room to be told apart."""
+    """Choose the ends of the axis: all seeds; intervals and base only so far that seeds can be told apart."""
     seen = [value for found in estimates for value in (found.min, found.max) if value is not None]
     if not seen:
         return 0.0, 1.0
@@ -108,7 +108,7 @@ def _interval(ends: tuple[float, float], scale: float, title: str, x: Scale, y: 
 
 
 def _dots(variant: VariantResult, key: str, shown: Unit, x: Scale, y: float, room: float) -> list[Markup]:
-    """Dots, moved up and down by at most ``room`` pixels where they would hide each other."""
+    """Draw dots, moved up and down by at most ``room`` pixels where they would hide each other."""
     runs = sorted((run for run in variant.runs if key in run.scores), key=lambda run: run.scores[key])
     places = [x(run.scores[key] * shown.scale) for run in runs]
     levels = _levels(places)
@@ -126,7 +126,7 @@ def _dots(variant: VariantResult, key: str, shown: Unit, x: Scale, y: float, roo
 
 
 def _levels(places: list[float]) -> list[int]:
-    """For each dot, in order of place, the first level on which no earlier dot is nearer than 8 pixels."""
+    """Find for each dot, in order of place, the first level on which no earlier dot is nearer than 8 pixels."""
     levels: list[int] = []
     last: dict[int, float] = {}
     for place in places:

@@ -71,7 +71,7 @@ class Scale:
         return [index * step for index in range(first, last + 1)]
 
     def decimals(self, wanted: int = 5) -> int:
-        """Decimals that tell neighbouring ticks apart."""
+        """Count the decimals that tell neighbouring ticks apart."""
         return max(0, -math.floor(math.log10(_step((self.high - self.low) / wanted)) + 1e-9))
 
 

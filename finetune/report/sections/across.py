@@ -1,4 +1,4 @@
-"""One number for all tasks of a study."""
+"""One number for all evaluation sets of a study."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ ORDER = (
 
 
 def sections(study: Study, results: Results) -> list[Section]:
-    """The section on all tasks together; none with a single task."""
+    """Write the section on all evaluation sets together; none with a single one."""
     found = results.across
     if found is None:
         return []
@@ -120,7 +120,7 @@ def _order_cell(orders: Sequence[Order], tau: float) -> Cell:
 
 
 def _drawing(found: AcrossResult, narrow: bool) -> Markup:
-    """Performance profiles: falling steps, one line per variant, with its band."""
+    """Draw performance profiles: falling steps, one line per variant, with its band."""
     variants = [(index, each, each.profile) for index, each in enumerate(found.variants) if each.profile is not None]
     width, line, abreast = (360, 18, 1) if narrow else (1100, 20, 4)
     top = 12 + line * -(-len(variants) // abreast)

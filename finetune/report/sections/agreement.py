@@ -47,7 +47,7 @@ def sections(study: Study, results: Results) -> list[Section]:
 
 
 def _found(variant: VariantResult, task: EvaluationSet) -> AgreementResult | None:
-    """Find what is known of a variant with at least two seeds; the base model has none."""
+    """Find the agreement of a variant with at least two seeds; None for others, and for the base model."""
     found = variant.agreement.get(task.name)
     return found if found and found.runs > 1 and not variant.is_base else None
 
@@ -103,7 +103,7 @@ def _reach(results: Results, task: EvaluationSet) -> tuple[int, int]:
 
 
 def _panel(name: str, found: AgreementResult, reach: tuple[int, int], colour: int) -> Markup:
-    """Bars: how many examples have 1, 2, 3 ... seeds that differ from the most common prediction."""
+    """Draw as bars how many examples have 1, 2, 3 ... seeds that differ from the most common prediction."""
     seeds, most = reach
     agreed, rest = found.dissenters[0], [*found.dissenters[1:], *[0] * seeds][:seeds]
     heights = Scale(0, most * 1.05, BOTTOM, TOP)

@@ -1,4 +1,4 @@
-"""Calibration: whether a classifier that is 80 % sure is right in 80 % of such cases, by variant and held-out task."""
+"""Calibration: whether a classifier that is 80 % sure is right in 80 % of cases, by variant and evaluation set."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ INTRO = (
 
 
 def sections(study: Study, results: Results) -> list[Section]:
-    """Calibration of every variant on the first task that has it, the others folded; none where none has."""
+    """Write every variant's calibration on the first evaluation set that has it, the others folded; else nothing."""
     found = {
         task.name: {
             index: variant for index, variant in enumerate(results.variants) if task.name in variant.calibration
@@ -100,7 +100,7 @@ def _row(variant: VariantResult, index: int, found: CalibrationResult) -> list[C
 
 
 def _panel(variant: VariantResult, index: int, task: str) -> Markup:
-    """Accuracy by confidence: above the diagonal the variant is better than it believes."""
+    """Draw accuracy by confidence: above the diagonal the variant is better than it believes."""
     marks = [(value / 4, f"{25 * value}") for value in range(5)]
     x, y = Axis(Scale(0, 1, LEFT, RIGHT), marks, "confidence, %"), Axis(Scale(0, 1, BOTTOM, TOP), marks, "accuracy, %")
     every = variant.calibration[task].reliability
@@ -123,7 +123,7 @@ def _panel(variant: VariantResult, index: int, task: str) -> Markup:
 
 
 def _column(row: ReliabilityBin, x: Axis, y: Axis) -> Markup:
-    """Draw how many examples are in a bin, a quarter of the panel high at most."""
+    """Draw the share of examples in a bin as a column, a quarter of the panel high at most."""
     height = 0.25 * row.share * (BOTTOM - TOP)
     left, right = x(row.low), x(row.high)
     return tag("rect", x=left + 1, y=y(0) - height, width=right - left - 2, height=height, class_="band")

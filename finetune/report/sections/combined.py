@@ -1,4 +1,4 @@
-"""Soups and ensembles: what was made of a variant's seeds together, beside the mean of the same seeds."""
+"""Combinations of a variant's seeds (soups, ensembles), beside the mean of the same seeds."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _row(variant: VariantResult, index: int, made: CombinedResult, task: str, me
 
 
 def _seeds(made: CombinedResult) -> str:
-    """Which seeds it is made of; how many, where all are in it."""
+    """Say which seeds it is made of; how many, where all are in it."""
     if made.seeds == made.of:
         return f"all {len(made.of)} that finished" if len(made.of) > 1 else "the one that finished"
     return f"seed{'s' if len(made.seeds) > 1 else ''} {', '.join(map(str, made.seeds))}, of {len(made.of)}"

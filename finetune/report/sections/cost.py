@@ -1,4 +1,4 @@
-"""Costs: size and latency of each variant, time, arithmetic and energy of its runs, and of the whole study."""
+"""The cost of a study: size and latency of variants, time, arithmetic and energy of their runs and of all together."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ UNMEASURED = "not measured by the version that ran it"
 
 
 def sections(study: Study, results: Results) -> list[Section]:
-    """Size and cost of each variant, and of the whole study. What an old study has not recorded is left open."""
+    """Write size and cost of each variant and of the whole study. What an old study has not recorded is left open."""
     named = [(variant, _runs_of(study, variant.name), index) for index, variant in enumerate(results.variants)]
     task = results.tasks[0].name if results.tasks else ""
     size, cost = _size_table(study, named, task), _cost_table(named)
@@ -105,7 +105,7 @@ def _cost_table(named: Named) -> Table:
 
 
 def _unmeasured(result: Result) -> str | None:
-    """Why the energy of a run that ended is not known; None where it is."""
+    """Tell why the energy of a run that ended is not known; None where it is."""
     if result.get("seconds") is None:
         return None
     energy = result.get("energy")
@@ -130,19 +130,19 @@ def _maybe(result: Result, get: Callable[[Result], float | None]) -> float | Non
 
 
 def _work(hours: float, unit: str) -> str:
-    """Device-hours, or minutes or seconds of them where they are few."""
+    """Write device-hours, or minutes or seconds of them where they are few."""
     word, number = ("hours", hours) if hours >= 1 else ("minutes", 60 * hours)
     word, number = (word, number) if number >= 1 else ("seconds", 3600 * hours)
     return f"{fixed(number, 1)} {unit.replace('hours', word)}"
 
 
 def _seconds(result: Result) -> float | None:
-    """Read how long it took; of a stage, its training."""
+    """Read the seconds that a run took, or the training of a stage; None where they are not known."""
     return result.get("seconds") or _maybe(result, lambda each: each["training"]["seconds"])
 
 
 def _whole(study: Study) -> str:
-    """Device-hours, arithmetic and energy of everything in the study's folder, in a sentence."""
+    """Sum up device-hours, arithmetic and energy of everything in the study's folder, in a sentence."""
     stages = [read_json(path) for path in sorted(study.folder.stages.glob("*/result.json"))]
     made = [run.result for runs in study.combined.values() for run in runs]
     every = [*(run.result for run in study.runs), *([study.base.result] if study.base else []), *made, *stages]

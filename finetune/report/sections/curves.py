@@ -1,4 +1,4 @@
-"""Training curves: the loss by step."""
+"""The course of training: the loss by step."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ FEW_LABELS = 12
 
 
 def sections(study: Study, results: Results) -> list[Section]:
-    """Splits, label counts, duplicates, leaks, cut examples."""
+    """Write the section on splits, label counts, duplicates, leaks and cut examples."""
     splits = study.data.get("splits", {})
     if not splits:
         return [Section("data", "Data", [Text("No data facts were recorded.", "muted")])]
@@ -34,7 +34,7 @@ def sections(study: Study, results: Results) -> list[Section]:
         rows.append(
             [
                 Cell(name),
-                Cell(count(split["examples"]), _groups(study, name)),
+                Cell(count(split["examples"]), _clusters(study, name)),
                 Cell(length),
                 Cell(count(facts.get("cut"))),
                 Cell(str(split.get("source", NONE))),
@@ -51,8 +51,8 @@ def sections(study: Study, results: Results) -> list[Section]:
     return [Section("data", "Data", blocks)]
 
 
-def _groups(study: Study, task: str) -> str:
-    found = study.groups(task)
+def _clusters(study: Study, task: str) -> str:
+    found = study.clusters(task)
     return "" if found is None or not len(found) else f"{count(int(found.max()) + 1)} groups"
 
 
@@ -62,11 +62,11 @@ def _cleaning(study: Study) -> str:
     if leaks:
         done = {"drop": "dropped from training", "allow": "trained on all the same"}.get(leaks["action"], "refused")
         found = f"{count(leaks['found'])} found, and {done}" if leaks["found"] else "none found"
-        groups = leaks.get("groups")
+        shared = leaks.get("groups")
         sentences.append(f"{count(leaks['checked'])} held-out examples were looked up in the training data: {found}.")
-        if groups:
-            both = f"{count(groups['found'])} on both sides, and {done}" if groups["found"] else "none on both sides"
-            sentences.append(f"Of the groups of '{groups['column']}', {both}.")
+        if shared:
+            both = f"{count(shared['found'])} on both sides, and {done}" if shared["found"] else "none on both sides"
+            sentences.append(f"Of the groups of '{shared['column']}', {both}.")
     return " ".join(sentences)
 
 

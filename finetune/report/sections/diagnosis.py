@@ -1,4 +1,4 @@
-"""The diagnosis, in words and in a table: on the page of its design, and in the terminal."""
+"""The findings of `finetune diagnose`, in words and in a table: on the page of its design, and in the terminal."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def sections(study: Study, results: Results) -> list[Section]:
 
 
 def rows(content: Content) -> list[dict[str, str]]:
-    """By heading, what the table says of each source, of interactions, and of all together."""
+    """Fill the table by heading: a row for each source, for interactions, and for all together."""
     found, shown = content["decomposition"], unit(content["metric"])
     made = []
     for part in [*found["sources"], found["interactions"]]:
@@ -71,7 +71,7 @@ def _shares(bounds: list[float] | None) -> str:
 
 
 def _percent(share: float) -> str:
-    """More than nothing is not shown as nothing."""
+    """Write a share in per cent, such that more than nothing is not shown as nothing."""
     return "<1%" if 0 < share < 0.005 else f"{share:.0%}"
 
 
@@ -100,7 +100,7 @@ def sentences(content: Content) -> list[str]:
 
 
 def _judged(content: Content) -> str:
-    """Say what the trial came to."""
+    """Tell the outcome of the trial in a sentence."""
     trial, shown = content["trial"], unit(content["metric"])
     before, after = trial["before"], trial["after"]
     ratio = "" if trial["sd_ratio"] is None else f", {trial['sd_ratio']:.2f} times"

@@ -32,7 +32,7 @@ TONES: dict[str, Tone] = {
 
 
 def sections(study: Study, results: Results) -> list[Section]:
-    """Headline metrics open, the other metrics and the spreads folded."""
+    """Write the section on differences: headline metrics open, the other metrics and the spreads folded."""
     headline, other = ([row for row in results.comparisons if row.family == family] for family in ("headline", "other"))
     if not headline:
         return [Section("differences", "Differences", [Text("There is no second variant to compare with.", "muted")])]
@@ -46,7 +46,7 @@ def sections(study: Study, results: Results) -> list[Section]:
 
 
 def _open(results: Results, rows: Sequence[PairResult]) -> list[Block]:
-    """All differences; where they are many, those of the variant with the best score, and the others folded."""
+    """Show all differences; where they are many, those of the best-scoring variant, and the others folded."""
     best = best_variant(results)
     if len(rows) <= MANY or best is None:
         return [_means(rows)]

@@ -36,7 +36,7 @@ METHODS = [
 
 
 def sections(study: Study, results: Results) -> list[Section]:
-    """Scores, drops and spreads by task, and a line per seed; none where there is one kind of data only."""
+    """Write scores, drops and spreads by evaluation set, and a line per seed; none with one kind of data only."""
     inside, shifted = domains_of(results)
     if inside is None:
         return []
@@ -132,7 +132,7 @@ def _panel(variant: VariantResult, colour: int, keys: list[str], metric: Unit, x
 
 
 def _seed(variant: str, run: RunResult, places: list[tuple[float, float]], keys: list[str], metric: Unit) -> Markup:
-    """One seed's line from task to task."""
+    """Draw one seed's line from evaluation set to evaluation set."""
     scores = ", ".join(f"{metric.value(run.scores.get(key))} on {key.partition('/')[0]}" for key in keys)
     title = f"{variant}, seed {run.seed}: {scores}"
     parts = [tag("title", title), polyline(places, "curve")]

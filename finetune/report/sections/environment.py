@@ -1,4 +1,4 @@
-"""The environment: what a study ran on, and what from."""
+"""The device and software that a study ran on, and the model and data that it ran from."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NAMES = {
 
 
 def sections(study: Study, results: Results) -> list[Section]:
-    """Where the study ran, and what from: all that it takes to run it again."""
+    """Write where the study ran, and from what: all that it takes to run it again."""
     facts = {name: value for name, value in study.environment.items() if name not in APART}
     packages = study.environment.get("packages") or {}
     rows = [[Cell(NAMES.get(name, name)), Cell(_in_words(value))] for name, value in facts.items()]
@@ -48,7 +48,7 @@ def sections(study: Study, results: Results) -> list[Section]:
 
 
 def mixed(study: Study) -> str:
-    """Say what differed between runs of the study, as its recipe allows; empty where nothing did."""
+    """List what differed between runs of the study, as its recipe allows; empty where nothing did."""
     found = study.environment.get("mixed", {})
     return "; ".join(f"{NAMES.get(name, name)} {' and '.join(map(str, values))}" for name, values in found.items())
 

@@ -1,4 +1,4 @@
-"""Methods: how each number of a report was computed, in words, for its reader."""
+"""The methods behind the numbers of a report, in words, for its reader."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ FAILED = (
 
 
 def sections(study: Study, results: Results) -> list[Section]:
-    """Say what varied between seeds, and give the method behind every column."""
+    """Describe what varied between seeds, and the method behind every column."""
     varied = ", ".join(study.vary) or "nothing"
     interval = INTERVAL if study.until is None else INTERVAL_UNTIL
     items = [

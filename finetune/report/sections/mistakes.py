@@ -24,7 +24,7 @@ MOST_LABELS = 12
 """Labels that a matrix has room for; of more, the pairs that are most often confused are listed instead."""
 
 MOST_CELLS = 400
-"""Cells drawn for one task: of many labels, only the best variants' matrices are."""
+"""Cells drawn for one evaluation set: of many labels, only the best variants' matrices are."""
 
 MOST_CHARACTERS = 200
 """Characters shown of a text."""
@@ -33,7 +33,7 @@ RIGHT = Unit("right", scale=100, decimals=0, suffix="%")
 
 
 def sections(study: Study, results: Results) -> list[Section]:
-    """Confusions and hardest examples of every task, the first one's open; none where no run has predictions."""
+    """Write confusions and hardest examples of each evaluation set, the first's open; none without predictions."""
     blocks: list[Block] = []
     colours = {name: index % COLOURS for index, name in enumerate(study.variants)}
     for task in results.tasks:
@@ -45,7 +45,7 @@ def sections(study: Study, results: Results) -> list[Section]:
 
 
 def _confusions(found: list[Answers], task: str, colours: Mapping[str, int]) -> list[Block]:
-    """Of a classification, which labels are taken for which."""
+    """Draw which labels are taken for which, in a classification."""
     labels = found[0].labels
     if not labels:
         return []
@@ -109,7 +109,7 @@ def _example_table(study: Study, found: list[Answers], task: str, rows: NDArray[
 
 
 def _places(kept: pa.Table, stored: pa.Table, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where the examples in ``rows`` of a prediction store stand among those that were kept."""
+    """Find where the examples in ``rows`` of a prediction store stand among those that were kept."""
     return np.flatnonzero(np.isin(kept["example"].to_numpy(), stored["example"].to_numpy()[rows]))
 
 
@@ -124,6 +124,6 @@ def _answer_cells(found: list[Answers], row: int, wanted: str) -> list[Cell]:
 
 
 def cut(text: str) -> str:
-    """``text`` on one line, its beginning where it is long."""
+    """Put ``text`` on one line, cut after its beginning where it is long."""
     line = " ".join(text.split())
     return line if len(line) <= MOST_CHARACTERS else f"{line[: MOST_CHARACTERS - 1]}…"

@@ -1,4 +1,4 @@
-"""Overfitting: how far training and validation part."""
+"""Overfitting: how far the losses of training and validation part."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def _ends(metric: Unit, bounds: tuple[float, float] | None) -> str:
 
 
 def _notes(results: Results, key: str) -> list[str]:
-    """Why numbers are missing or special, each reason once."""
+    """List why numbers are missing or special, each reason once."""
     reasons: dict[str, list[str]] = {}
     for variant in results.variants:
         found = variant.estimates[key]
@@ -128,7 +128,7 @@ def _metric_table(results: Results, task: EvaluationSet) -> Table:
 
 
 def _best_table(results: Results, task: EvaluationSet) -> Table:
-    """Show what one may hope for who tries some seeds and keeps the best by this metric: an estimate for few draws."""
+    """Show the score to expect of the best of some seeds by this metric: an estimate for few draws."""
     metric, numbers = unit(task.metric), [number for number in TRIES if number <= len(results.seeds)]
     columns = [Column("variant", numeric=False)]
     columns += [Column(f"best of {number}" if number > 1 else "one seed") for number in numbers]

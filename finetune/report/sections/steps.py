@@ -1,4 +1,4 @@
-"""Learning rate and gradient norm by step."""
+"""The course of training: learning rate and gradient norm by step."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from finetune.results.schema import Results
 
 
 def sections(study: Study, results: Results) -> list[Section]:
-    """Both, where training has recorded them."""
+    """Draw learning rate and gradient norm, where training has recorded them."""
     variants = {name: runs for name, runs in study.variants.items() if runs}
     norms, rates = (step_panels(quantity, variants) for quantity in (NORM, RATE))
     if not norms:

@@ -1,4 +1,4 @@
-"""The content of `results.json`, the machine interface: a frozen dataclass for each kind of entry, one way to JSON.
+"""The content of `results.json`, the machine interface: a frozen dataclass for each kind of entry, and one way to JSON.
 
 Keys may be added. Taking one away, or giving it another meaning, is a new format (`FORMAT` in `core/run_dir.py`).
 Intervals are `[low, high]`; what there is too little to say of is null, and a `reason` says why.

@@ -39,7 +39,7 @@ class ProfileResult:
 
 @dataclass(frozen=True)
 class AcrossVariant:
-    """A variant over all evaluation sets."""
+    """A variant's summary over all evaluation sets."""
 
     name: str
     """As the recipe calls it."""

@@ -1,4 +1,4 @@
-"""A variant's runs on one evaluation set, estimated together, and two variants held together."""
+"""A variant's estimates on one evaluation set, and two variants compared."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Divided:
 
 @dataclass(frozen=True)
 class AgreementResult(Agreement):
-    """Agreement of a variant's seeds in what they predict on an evaluation set."""
+    """The agreement of a variant's seeds on an evaluation set: whether they predict the same."""
 
     most_divided: list[Divided] = field(default_factory=list)
     """The examples with the highest churn, at most five."""
@@ -67,7 +67,7 @@ class ReliabilityBin:
 
 @dataclass(frozen=True)
 class CalibrationResult:
-    """Calibration of a variant, being right as often as it believes; each measure over seeds."""
+    """The calibration of a variant: whether it is right as often as it believes, each measure over seeds."""
 
     bins: int
     """How many bins an ECE has."""
@@ -95,7 +95,7 @@ class CalibrationResult:
 
 @dataclass(frozen=True)
 class GainResult(Gain):
-    """Gain of a combination over the mean of the seeds it could be made of; positive is better."""
+    """The gain of a combination over the mean of the seeds it could be made of; positive is better."""
 
     mean_seed: float = 0.0
     """Mean score of those seeds."""
@@ -103,7 +103,7 @@ class GainResult(Gain):
 
 @dataclass(frozen=True)
 class CombinedResult:
-    """A soup or an ensemble: what was made of a variant's seeds together."""
+    """A combination of a variant's seeds: a soup or an ensemble."""
 
     kind: str
     """`soup-uniform`, `soup-greedy` or `ensemble`."""

@@ -1,4 +1,4 @@
-"""Runs, and the evaluation sets that they are scored on."""
+"""The runs of a study, and the evaluation sets on which they were scored."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Direction:
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """An evaluation set, which was scored: an entry of `tasks`."""
+    """A set of examples that was scored: an entry of `tasks`."""
 
     name: str
     """As the recipe calls it; `test` for the held-out part of the data."""
@@ -50,7 +50,7 @@ class EvaluationSet:
 
 @dataclass(frozen=True)
 class Parameters:
-    """Sizes of a model: all of its numbers, and those that learn."""
+    """The parameters of a model: how many there are, and how many of them learn."""
 
     total: int
     """All of them."""
@@ -60,7 +60,7 @@ class Parameters:
 
 @dataclass(frozen=True)
 class PoolingResult:
-    """The pooling of a head of our own."""
+    """The way in which a head of our own pools tokens."""
 
     mode: str
     """`cls`, `last`, `mean` or `max`."""

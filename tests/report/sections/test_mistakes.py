@@ -106,8 +106,8 @@ def test_several_labels_at_once_are_not_taken_for_each_other(fabricator):
     assert [row[0] for row in cells(hardest_of(section))] == ["1", "0", "2"], "the worst first, none being wrong"
 
 
-def test_the_group_stands_under_the_number(pets):
-    keep(pets, ["text"] * 5, groups=["anna", "ben", "anna", "carl", "ben"])
+def test_the_cluster_stands_under_the_number(pets):
+    keep(pets, ["text"] * 5, clusters=["anna", "ben", "anna", "carl", "ben"])
     assert hardest_of(told(pets)).rows[0][0].small == "carl"
 
 
