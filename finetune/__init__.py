@@ -77,11 +77,12 @@ def run(recipe: Recipe, output: str | Path = "runs", on_event: Callable[[Event],
     runs that fail are in the report, and in its ``failed``.
     """
     from finetune.core.progress import Progress
-    from finetune.report.study_report import study_report
+    from finetune.report.study_report import StudyReport
+    from finetune.results.reading import read_study as read_folder
     from finetune.study.study import run_study
 
     outcome = run_study(load_recipe(recipe), Path(output), Progress(on_event=on_event))
-    return study_report(outcome.folder)
+    return StudyReport(read_folder(outcome.folder), outcome.results)  # which the report has computed already
 
 
 def read_study(path: str | Path, baseline: str | None = None) -> StudyReport:

@@ -14,6 +14,9 @@ import pytest
 import finetune
 from finetune.core.errors import ListenerFailed
 from finetune.core.events import Evaluated, RunFinished, RunStarted, Step, StudyFinished, StudyOpened
+from finetune.report import study_report
+from finetune.results import compute
+from finetune.results.compute import results_of
 from tests import tiny
 
 ROOT = Path(__file__).parents[1]
@@ -78,6 +81,15 @@ def test_what_is_finished_is_kept(ran, folder):
     again = finetune.run(folder / "topics.yaml", output=folder / "runs", on_event=told.append)
     assert again.results.variants == ran[0].results.variants and again.results.comparisons == ran[0].results.comparisons
     assert [type(event) for event in told] == [StudyOpened, StudyFinished] and told[0].finished == 4
+
+
+def test_results_are_computed_once(ran, folder, monkeypatch):
+    """By the report, which may take a while for a large study; what `run` gives are the same."""
+    computed = []
+    monkeypatch.setattr(compute, "results_of", lambda study: computed.append(study) or results_of(study))
+    monkeypatch.setattr(study_report, "results_of", lambda study: pytest.fail("computed again"))
+    finetune.run(folder / "topics.yaml", output=folder / "runs")
+    assert len(computed) == 1
 
 
 def test_a_listener_that_fails_is_no_failed_run(folder, tmp_path):

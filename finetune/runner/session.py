@@ -72,10 +72,9 @@ class Session:
 
     def build_on_cpu(self, streams: Streams) -> Built:
         """Build a run's model in float32 on the CPU: new parameters drawn, mitigations applied, what learns marked."""
-        recipe, fresh = self.recipe, self.base.copy(streams)
-        hooks = (recipe.strategy, recipe.mitigations, recipe.train.optimizer)
+        said, fresh = self.recipe, self.base.copy(streams)
         with streams.globally("init", 1):
-            return prepare(fresh, self.data.task, *hooks, self.base.new)
+            return prepare(fresh, self.data.task, said.strategy, said.mitigations, said.train.optimizer, self.base.new)
 
     def build(self, streams: Streams) -> Built:
         """Build a run's model as training starts from it, on its device."""
@@ -178,7 +177,7 @@ class Session:
         with runtime.autocast():
             task.loss_path(group.model, group.count)  # which tries the model out, and would be mistaken for a batch
         with group.alone(0) as model:
-            how = [task.batching.name, str(getattr(task, "answering", None)), str(runtime.dtype), str(runtime.device)]
+            how = [task.batching.name, str(task.answering), str(runtime.dtype), str(runtime.device)]
             key = ("activations", *names, *how, bottom_digest(model, names))
             prefix = Prefix(model, names, self.base.kept.setdefault(key, Activations(runtime.cache)))
             try:
