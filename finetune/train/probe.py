@@ -16,6 +16,7 @@ import torch
 
 from finetune.core.randomness import Streams
 from finetune.core.runtime import Runtime
+from finetune.data.folds import stratified_folds
 from finetune.train.features import room, scaled
 from finetune.train.logistic import Axes, Problems, solve
 
@@ -85,7 +86,7 @@ def fit(
     ``normalise`` None: as cross-validation prefers. Folds are drawn from the stream `split`.
     """
     begun, right = time.perf_counter(), torch.as_tensor(classes)
-    parts = folds(np.asarray(classes), streams.numpy("split", 0, 1))
+    parts = stratified_folds(np.asarray(classes), FOLDS, streams.numpy("split", 0, 1))
     tried, best, axes = list[Candidate](), None, None
     for mode, vectors in features.items():
         for normalised in (False, True) if normalise is None else (normalise,):
@@ -108,21 +109,6 @@ def fit(
         "seconds": time.perf_counter() - begun,
     }
     return Probe(weights[0], biases[0], best.normalised, best.mode, facts | {"tried": _summary(tried)})
-
-
-def folds(classes: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Assign each example (N,) to the fold in which it is left out, from 0, the classes in each as in all; -1: none.
-
-    The only example of a class is never left out: nothing could be learnt of it then.
-    """
-    found = np.full(len(classes), -1)
-    start = 0
-    for kind in np.unique(classes):
-        own = random.permutation(np.flatnonzero(classes == kind))
-        if len(own) > 1:
-            found[own] = (start + np.arange(len(own))) % FOLDS
-            start += len(own)  # so that small classes do not all begin with the same fold
-    return found
 
 
 def _validated(axes: Axes, right: torch.Tensor, count: int, parts: np.ndarray) -> Iterator[tuple[float, float, float]]:

@@ -8,7 +8,8 @@ import torch
 from sklearn.linear_model import LogisticRegressionCV
 
 from finetune.core.randomness import Streams
-from finetune.train.probe import FOLDS, STRENGTHS, fit, folds
+from finetune.data.folds import stratified_folds
+from finetune.train.probe import FOLDS, STRENGTHS, fit
 
 
 @pytest.fixture
@@ -23,27 +24,12 @@ def features(count=120, width=16, kinds=4, noise=2.0, seed=0):
     return torch.tensor(centres[classes] + noise * random.normal(size=(count, width))).float(), classes.tolist()
 
 
-def test_folds_hold_each_class_in_equal_parts():
-    classes = np.repeat([0, 1, 2], [50, 20, 7])
-    found = folds(classes, np.random.default_rng(0))
-    for kind in (0, 1, 2):
-        counts = np.bincount(found[classes == kind], minlength=FOLDS)
-        assert counts.max() - counts.min() <= 1
-    sizes = np.bincount(found, minlength=FOLDS)
-    assert sizes.max() - sizes.min() <= 1
-
-
-def test_the_only_example_of_a_class_is_always_learnt_from():
-    classes = np.array([0, 0, 0, 1, 2, 2])
-    found = folds(classes, np.random.default_rng(0))
-    assert found[3] == -1 and (found[classes != 1] >= 0).all()
-    assert len(set(found[classes == 2].tolist())) == 2
-
-
 def test_the_stream_of_the_split_draws_the_folds():
     classes = np.arange(60) % 3
-    drawn = [folds(classes, Streams(seed).numpy("split", 0, 1)) for seed in (1, 2)]
-    own = [folds(classes, Streams(seed, frozenset({"split"})).numpy("split", 0, 1)) for seed in (1, 2)]
+    drawn = [stratified_folds(classes, FOLDS, Streams(seed).numpy("split", 0, 1)) for seed in (1, 2)]
+    own = [
+        stratified_folds(classes, FOLDS, Streams(seed, frozenset({"split"})).numpy("split", 0, 1)) for seed in (1, 2)
+    ]
     assert (drawn[0] == drawn[1]).all() and (own[0] != own[1]).any()
 
 
