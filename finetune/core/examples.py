@@ -133,8 +133,9 @@ class Prediction:
     """A model's answer to one example, and its losses."""
 
     text: str
-    loss: float
-    """Negative log-likelihood of the right answer, summed over its label tokens, in nats."""
+    loss: float | None
+    """Negative log-likelihood of the right answer, summed over its label tokens, in nats; None where what answers has
+    none, such as a baseline that copies."""
     probabilities: np.ndarray | None = None
     margin: float | None = None
     """By how much the right answer's log-likelihood exceeds that of the rejected one, in nats."""

@@ -96,6 +96,12 @@ def score(predictions: Predictions, names: Sequence[str]) -> dict[str, float]:
     return {name: values[name] for name in names}
 
 
+def computable(predictions: Predictions, names: Sequence[str]) -> list[str]:
+    """List the metrics whose columns ``predictions`` have: what only copies has no likelihoods, say."""
+    columns = predictions.columns()
+    return [name for name in names if all(columns.get(column) is not None for column in load(name).columns)]
+
+
 def scores_of(name: str, prediction: Sequence[str], reference: Sequence[str]) -> np.ndarray:
     """Compute the per-example scores, (n,) float64, whose mean is the metric ``name``."""
     found = load(name).per_example({"prediction": prediction, "reference": reference})

@@ -27,7 +27,22 @@ def predict(
     answers: bool = True,
     title: str = "scoring",
 ) -> list[Predictions]:
-    """Predict every example with each run of ``group``. Processes share the work, and all get the whole tables.
+    """Predict every example with each run of ``group``, as tables for the store: see :func:`predictions_of`."""
+    found = predictions_of(group, task, examples, batch_size, runtime, answers, title)
+    return [table_of(task, examples, own) for own in found]
+
+
+def predictions_of(
+    group: ReplicaGroup,
+    task: Task,
+    examples: Sequence[Example],
+    batch_size: int,
+    runtime: Runtime,
+    answers: bool = True,
+    title: str = "scoring",
+) -> list[list[Prediction]]:
+    """Give the predictions of each run of ``group``, in the order of ``examples``. Processes share the work, and all
+    get all of it.
 
     Without ``answers`` nothing is generated, and only the losses mean anything. A batch of which memory runs out is
     halved. Raises Interrupted after the batch in which any process was asked to stop; ``title`` is what is shown.
@@ -48,10 +63,7 @@ def predict(
 
         mine = gather_object(mine)
     by_index = dict(mine)
-    return [
-        _table(task, examples, [by_index[index][replica] for index in range(len(examples))])
-        for replica in range(group.count)
-    ]
+    return [[by_index[index][replica] for index in range(len(examples))] for replica in range(group.count)]
 
 
 def batches_of(examples: Sequence[Example], task: Task, size: int) -> list[list[int]]:
@@ -86,21 +98,35 @@ def _predict(
     return [row for part in parts for row in _predict(group, task, part, runtime, answers)]
 
 
-def _table(task: Task, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Predictions:
+def table_of(task: Task, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Predictions:
+    """Make the prediction store's table of ``predictions``, one for each of ``examples``.
+
+    Columns that no prediction has are left out; ValueError where only some have it, and where an example's own score is
+    its loss and there is none.
+    """
     texts, references = [p.text for p in predictions], [example.reference for example in examples]
     probabilities = [p.probabilities for p in predictions if p.probabilities is not None]
-    loss, weight = (np.asarray(values) for values in ([p.loss for p in predictions], [e.weight for e in examples]))
-    margins = [p.margin for p in predictions if p.margin is not None]
-    # Where nothing is answered, an example's own score is its loss.
-    by_loss = task.example_score == "loss"
+    loss = _column([p.loss for p in predictions if p.loss is not None])
+    weight = np.asarray([example.weight for example in examples])
+    if task.example_score != "loss":
+        score = metrics.scores_of(task.example_score, texts, references)
+    elif loss is not None:  # where nothing is answered, an example's own score is its loss
+        score = loss / weight
+    else:
+        raise ValueError(f"examples of task '{task.name}' are scored by their losses, and there are none")
     return Predictions(
         example=np.asarray([example.number for example in examples], dtype=np.int64),
         prediction=texts,
         reference=references,
-        score=loss / weight if by_loss else metrics.scores_of(task.example_score, texts, references),
+        score=score,
         loss=loss,
         weight=weight,
-        margin=np.asarray(margins) if "margin" in task.fills else None,
-        probabilities=np.stack(probabilities) if "probabilities" in task.fills else None,
+        margin=_column([p.margin for p in predictions if p.margin is not None]),
+        probabilities=np.stack(probabilities) if probabilities else None,
         labels=task.labels,
     )
+
+
+def _column(values: Sequence[float]) -> np.ndarray | None:
+    """Make a column of the values that there are; None: there are none."""
+    return np.asarray(values) if values else None

@@ -19,6 +19,7 @@ from finetune.core.run_dir import RunDir
 from finetune.core.runtime import Runtime
 from finetune.evaluate import metrics, store
 from finetune.evaluate.predict import predict
+from finetune.evaluate.store import Predictions
 from finetune.replicas.group import ReplicaGroup
 from finetune.runner.resources import TaskData
 from finetune.strategies.base import trained_parameters
@@ -90,12 +91,16 @@ def score_held_out(
             if runtime.accelerator.is_main_process:
                 with phase("writing predictions"):
                     predictions.write(path, key)
-            values = metrics.score(predictions, recipe.task.metrics)
-            # A diverged model's likelihoods may not be numbers; its other scores still count.
-            scores = {f"{task}/{name}": value for name, value in values.items() if math.isfinite(value)}
-            scored[number].scores.update(scores)
+            scored[number].scores.update(scores_on(task, predictions, recipe.task.metrics))
             scored[number].means[task] = float(predictions.score.mean())
     return scored
+
+
+def scores_on(task: str, predictions: Predictions, names: Sequence[str]) -> Scores:
+    """Compute the metrics called ``names`` of predictions on the held-out set ``task``."""
+    values = metrics.score(predictions, names)
+    # A diverged model's likelihoods may not be numbers; its other scores still count.
+    return {f"{task}/{name}": value for name, value in values.items() if math.isfinite(value)}
 
 
 def _about(task: Task, encoded: Encoded, recipe: Recipe, runtime: Runtime) -> list[Any]:

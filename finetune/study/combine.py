@@ -24,7 +24,7 @@ from finetune.runner.build import make_mitigations, make_strategy, to_device
 from finetune.runner.resources import Resources, TaskData
 from finetune.runner.result import failure
 from finetune.runner.run import opening, save_model
-from finetune.runner.scoring import Scores
+from finetune.runner.scoring import Scores, scores_on
 from finetune.runner.session import Session
 from finetune.strategies.base import Strategy, set_trained, trained_parameters
 from finetune.strategies.whole_model import WholeModel, merged
@@ -270,8 +270,7 @@ class FinishedRuns:
                 together = ensemble(stored, self.session.data.task.example_score)
                 if self.session.runtime.accelerator.is_main_process:
                     together.write(place.predictions(task))
-                values = metrics.score(together, self.variant.recipe.task.metrics)
-                scores |= {f"{task}/{name}": value for name, value in values.items() if math.isfinite(value)}
+                scores |= scores_on(task, together, self.variant.recipe.task.metrics)
         return scores
 
     def _run(self, seed: int) -> RunDir:
