@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-LIMIT, TEST, VALIDATION, TRAIN = range(4)
+LIMIT, TEST, VALIDATION, TRAIN, SHOTS = range(5)
 """What a draw is for. Each purpose has a stream of its own, so that asking for one more part moves no other."""
 
 

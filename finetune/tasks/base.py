@@ -11,6 +11,7 @@ from finetune.core import options
 from finetune.core.answers import HEAD_KINDS, PIPELINE_TAGS, Answer, Column
 from finetune.core.examples import Batch, Encoded, Example, Outputs, Prediction
 from finetune.models import Architecture, OwnHead
+from finetune.tasks.baselines.base import Baseline
 from finetune.tasks.batching import Batching
 from finetune.tasks.messages import readable
 
@@ -265,3 +266,11 @@ class Task:
         if self.commonest is None:
             return None
         return sum(example.reference == self.commonest for example in examples) / len(examples)
+
+    def baselines(self, shots: int = 0) -> list[Baseline]:
+        """List what is cheap and answers the same; known once the task is fitted. ``shots``: training examples that the
+        untuned model is shown before each question, where the task generates answers; 0: it is not asked so.
+
+        The untuned model itself is scored without this. Here, nothing: a task that has cheap rivals brings its own.
+        """
+        return []

@@ -18,6 +18,7 @@ from finetune.core.options import OPERATIONAL, Options
 from finetune.core.registry import TASKS
 from finetune.models import is_masked
 from finetune.tasks.base import Task
+from finetune.tasks.baselines.answers import CopyFirstSentence, FewShot
 from finetune.tasks.batching import Batching
 from finetune.tasks.chat_columns import ChatColumns, Given, as_tools, in_row
 from finetune.tasks.control import MARKS, Marker, special_tokens
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from finetune.data import Splits
+    from finetune.tasks.baselines.base import Baseline
     from finetune.tasks.causal.loss_paths import LossPath
 
 
@@ -207,9 +209,8 @@ class Chat(Task):
         """Tokenise the conversations of ``data``, with their chosen answers or their rejected ones."""
         dropped: Counter[str] = Counter()
         conversations = []
-        path = "task.messages" if self.columns.messages else "task.prompt"
         for row, given in enumerate(self.columns.rows(data, rejected, dropped), start=1):
-            with in_row(at, row, path):
+            with in_row(at, row, "task.messages" if self.columns.messages else "task.prompt"):
                 conversations.append(self._conversation(given, counts))
         counts.update({f"dropped_{key}": number for key, number in dropped.items()})
         # A chat template writes its own special tokens; plain text needs the tokenizer's (such as a first token).
@@ -318,10 +319,12 @@ class Chat(Task):
         prompts = [example.prompt for example in examples if example.prompt is not None]
         ends, filler = sorted(self._end_tokens(examples)), self.tokenizer.pad_token_id
         found = answers(model, prompts, filler, ends, self.options.max_new_tokens, self.answering)
-        every = zip(found, examples, strict=True)
-        return [words_in(ids, example.frame, self.tokenizer, ends) for ids, example in every]
+        return [words_in(ids, each.frame, self.tokenizer, ends) for ids, each in zip(found, examples, strict=True)]
 
     def _end_tokens(self, examples: Sequence[Example]) -> set[int]:
         """Find the tokenizer's end token, and the token that closes the template's turns, where that is another."""
         last = {self.tokenizer.eos_token_id, *(int(example.target[-1]) for example in examples)}
         return last & {self.tokenizer.convert_tokens_to_ids(token) for token in self.special}
+
+    def baselines(self, shots: int = 0) -> list[Baseline]:
+        return [CopyFirstSentence(self.columns), *([FewShot(self, shots)] if shots else [])]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from finetune.data import Splits
+    from finetune.tasks.baselines.base import Baseline
 
 
 class ClassificationOptions(Options):
@@ -194,3 +195,9 @@ class Classification(Task):
             Prediction(text=self.labels[int(row.argmax())], loss=float(-row[example.target]), probabilities=np.exp(row))
             for row, example in zip(log_likelihoods, examples, strict=True)
         ]
+
+    def baselines(self, shots: int = 0) -> list[Baseline]:
+        from finetune.tasks.baselines.labels import Centroid, CommonestLabel, FrozenLogistic, TfidfLogistic
+
+        words = TfidfLogistic(self.labels, self.shown)
+        return [CommonestLabel(self.labels), words, Centroid(self.labels), FrozenLogistic(self.labels)]

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from finetune.data import Splits
+    from finetune.tasks.baselines.base import Baseline
     from finetune.tasks.causal.loss_paths import Head, LossPath
 
 MASKED, RANDOM = 0.8, 0.1
@@ -240,3 +241,8 @@ class Language(Task):
 
     def predict(self, model: torch.nn.Module, examples: Sequence[Example], batch: Batch) -> list[Prediction]:
         return [Prediction("", loss) for loss in self.losses(model, batch).cpu().tolist()]
+
+    def baselines(self, shots: int = 0) -> list[Baseline]:
+        """List nothing: every pretrained model is beyond what counting words in the training texts predicts, and the
+        rival that matters is the untuned model, which is scored as `base`."""
+        return []
