@@ -13,6 +13,8 @@ runs/<study>/
             ensemble/                      made of the seeds' predictions
   stages/<name>-<digest>/result.json       training that precedes the task's own; model/ is what comes out
   base/result.json  base/predictions/...   the untuned base model, where scoring it means something
+  baselines/<name>/result.json             cheap answers to the same examples, once for the study
+                   predictions/<task>.parquet
   report/index.html  report.md  model-card.md  results.json
 """
 
@@ -38,6 +40,9 @@ FAILED = ("degenerate", "diverged", "error")
 
 BASE = "base"
 """The folder, and the variant name, of the untuned base model."""
+
+BASELINES = "baselines"
+"""The folder of cheap baselines, which has a folder for each."""
 
 
 @contextmanager
@@ -166,6 +171,14 @@ class StudyDir:
     @property
     def base(self) -> RunDir:
         return RunDir(self.path / BASE)
+
+    def baseline(self, name: str) -> RunDir:
+        """Give the folder of a cheap baseline, which has no seed."""
+        return RunDir(self.path / BASELINES / name)
+
+    def all_baselines(self) -> list[RunDir]:
+        """Find every cheap baseline that has a result."""
+        return [RunDir(path.parent) for path in sorted((self.path / BASELINES).glob("*/result.json"))]
 
     def run(self, variant: str, seed: int) -> RunDir:
         return RunDir(self.path / variant / f"seed-{seed}")

@@ -27,7 +27,8 @@ UNFINISHED = "it has no result yet; the same command again resumes it"
 
 @dataclass(frozen=True)
 class Run:
-    """One run's folder; ``seed`` is None for the untuned base model, and for what was made of several runs."""
+    """One run's folder; ``seed`` is None for the untuned base model, for baselines, and for what was made of several
+    runs."""
 
     variant: str
     seed: int | None
@@ -84,6 +85,9 @@ class Study:
     combined: dict[str, list[Run]]
     """What was made of a variant's runs together, by variant, then by name; without a seed."""
     base: Run | None
+    baselines: dict[str, Run]
+    """Cheap baselines by name, in the order in which their task lists them; without a seed. Those that are left out
+    now, and why, are in `data` under `baselines`."""
     resolved: dict[str, Any]
     resolved_text: str
     recipe_text: str
@@ -148,6 +152,7 @@ def read_study(path: Path, baseline: str | None = None) -> Study:
     resolved = yaml.safe_load(resolved_text)
     until = resolved["seeds"] if isinstance(resolved["seeds"], dict) else None
     seeds = list(range(max(until["at_least"], folder.begun(resolved["variants"])))) if until else resolved["seeds"]
+    data = read_json(folder.data) if folder.data.exists() else {}
     return Study(
         name=resolved["name"],
         digest=resolved["digest"],
@@ -163,11 +168,12 @@ def read_study(path: Path, baseline: str | None = None) -> Study:
             name: [_read_run(run, name, None) for run in folder.all_combined(name)] for name in resolved["variants"]
         },
         base=_read_run(folder.base, BASE, None) if folder.base.result.exists() else None,
+        baselines=_read_baselines(folder, data.get("baselines", [])),
         resolved=resolved,
         resolved_text=resolved_text,
         recipe_text=folder.recipe.read_text(encoding="utf-8") if folder.recipe.exists() else "",
         environment=read_json(folder.environment) if folder.environment.exists() else {},
-        data=read_json(folder.data) if folder.data.exists() else {},
+        data=data,
         folder=folder,
     )
 
@@ -178,6 +184,15 @@ def _baseline(variants: dict[str, Any], wanted: str | None) -> str | None:
     first = next(iter(variants.values()))["recipe"]
     said: str | None = (first.get("scoring") or {}).get("baseline")
     return wanted or (said if said in variants else None)  # a diagnosis takes one variant out of its recipe
+
+
+def _read_baselines(folder: StudyDir, listed: Sequence[Mapping[str, Any]]) -> dict[str, Run]:
+    """Read the baselines that have a result, but for those that are ``listed`` as left out."""
+    order = [each["name"] for each in listed]
+    left_out = {each["name"] for each in listed if each["left_out"] is not None}
+    found = {each.path.name: _read_run(each, each.path.name, None) for each in folder.all_baselines()}
+    ordered = sorted(found, key=lambda name: (order.index(name) if name in order else len(order), name))
+    return {name: found[name] for name in ordered if name not in left_out}
 
 
 def _read_run(folder: RunDir, variant: str, seed: int | None) -> Run:

@@ -19,6 +19,7 @@ def test_the_tree():
         f"runs/topics/{name}"
         for name in ("recipe.yaml", "resolved.yaml", "environment.json", "data.json", "report", "base", "lora/seed-3")
     ]
+    assert str(study.baseline("centroid").result) == "runs/topics/baselines/centroid/result.json"
     inside = [run.result, run.metrics, run.checkpoints, run.model, run.predictions("test")]
     assert [str(path.relative_to(run.path)) for path in inside] == [
         "result.json",
@@ -34,6 +35,16 @@ def test_json_comes_back_as_it_was(tmp_path):
     write_json(tmp_path / "deep" / "a.json", content)
     assert read_json(tmp_path / "deep" / "a.json") == content
     assert "Überschrift" in (tmp_path / "deep" / "a.json").read_text(encoding="utf-8")
+
+
+def test_baselines_with_a_result_are_found(tmp_path):
+    study = StudyDir(tmp_path)
+    assert study.all_baselines() == []
+    for name in ("words", "copy"):
+        write_json(study.baseline(name).result, {})
+    study.baseline("begun").path.mkdir()
+    assert [each.path.name for each in study.all_baselines()] == ["copy", "words"]
+    assert study.baseline("copy").variant == "copy" and study.baseline("copy").seed is None
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
