@@ -223,7 +223,8 @@ def save_gguf(path: Path, blocks: int = 2, width: int = 32, without: str = "") -
 
 
 def write_topics(folder: Path, model: Path) -> Path:
-    """A classification recipe of two variants, and its data. In few steps both learn more than the majority class."""
+    """A classification recipe of two variants without baselines, and its data. In few steps both learn more than the
+    majority class."""
     write_csv(folder / "news.csv", sentences(90))
     recipe = folder / "topics.yaml"
     recipe.write_text(
@@ -234,6 +235,7 @@ data:
   train: {{path: news.csv}}
   split: {{test: 30, validation: 12, stratify: label}}
 task: {{type: classification, max_length: 32}}
+baselines: {{enabled: false}}
 train: {{epochs: 1, min_steps: 24, batch_size: 16, learning_rate: 1.0e-2, evaluations: 2}}
 variants:
   linear: {{strategy: {{type: linear, solver: steps}}, task: {{pooling: model}}, train: {{learning_rate: 0.1}}}}
@@ -244,7 +246,7 @@ variants:
 
 
 def write_chat_study(folder: Path, model: Path) -> Path:
-    """A chat recipe and its data. In few steps the model learns to answer better than untuned."""
+    """A chat recipe without baselines, and its data. In few steps the model learns to answer better than untuned."""
     write_chats(folder / "chats.jsonl", 60)
     recipe = folder / "chats.yaml"
     recipe.write_text(
@@ -255,6 +257,7 @@ data:
   train: {{path: chats.jsonl}}
   split: {{test: 16, validation: 8}}
 task: {{type: chat, prompt: prompt, completion: completion, max_length: 64, max_new_tokens: 6}}
+baselines: {{enabled: false}}
 strategy: {{type: full}}
 train: {{epochs: 1, min_steps: 30, batch_size: 8, learning_rate: 2.0e-2, evaluations: 2}}
 """

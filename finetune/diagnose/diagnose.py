@@ -32,6 +32,7 @@ from finetune.diagnose.remedies import (
     judged,
 )
 from finetune.diagnose.sources import find_sources
+from finetune.evaluate.options import BaselineOptions
 from finetune.metrics import unit
 from finetune.models import processor
 from finetune.recipe.resolve import Variant, digest_of
@@ -173,13 +174,15 @@ def _chosen(recipe: ResolvedRecipe, name: str | None) -> Variant:
 
 
 def _bare(variant: Variant, vary: Sequence[str], name: str | None = None, digest: str = "") -> Variant:
-    """The variant as its runs are trained: nothing is made of them afterwards, and no model is kept."""
+    """The variant as its runs are trained: nothing is made of them afterwards or set beside them, and no model is
+    kept."""
     recipe = variant.recipe
     working = zip(recipe.mitigations, make_mitigations(recipe.mitigations), strict=True)
     changes = {
         "mitigations": [options for options, mitigation in working if mitigation.combines is None],
         "train": recipe.train.model_copy(update={"save_model": False}),
         "vary": list(vary),
+        "baselines": BaselineOptions(enabled=False),
     }
     bare = recipe.model_copy(update=changes)
     return Variant(name or variant.name, bare, text_digest(digest + digest_of(bare))[:16])

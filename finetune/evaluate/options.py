@@ -1,8 +1,8 @@
-"""The options of a recipe's `evaluate:` and `scoring:` sections."""
+"""The options of a recipe's `evaluate:`, `scoring:` and `baselines:` sections."""
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from finetune.core.options import OPERATIONAL, Options
 from finetune.data.options import Source
@@ -29,3 +29,26 @@ class ScoringOptions(Options):
     keep_texts: bool = Field(True, json_schema_extra=OPERATIONAL)
     """Keep the held-out texts in the study's folder, for the report's hardest examples. `false`, for private data: the
     report shows row numbers instead. Answers, wanted and given, are in `predictions/` either way."""
+
+
+class BaselineOptions(Options):
+    """Cheap ways to answer the same held-out examples, without any tuning: for a label, the commonest one, logistic
+    regression on words, and the nearest centroid and logistic regression on the frozen model's features; for an answer
+    in words, its prompt's first sentence. They are computed once for a study, whatever its seeds."""
+
+    enabled: bool = True
+    """Compute them."""
+    limit: int = Field(2_000_000, ge=0)
+    """Tokens, of training and held-out examples together, up to which those on features are computed: the model reads
+    each example once, which takes about 2 FLOP for each token and parameter. It is no number of seconds, so that what
+    a report shows does not depend on the machine. The default is ours: a third of what an epoch on 30,000 texts of
+    64 tokens takes."""
+    shots: int = Field(0, ge=0)
+    """Let the untuned model answer too after so many training examples, the same for all questions, for tasks that
+    answer in words. Default: not, as it takes as long as scoring a run, or longer."""
+
+    @model_validator(mode="after")
+    def _shots_of_what_is_computed(self) -> BaselineOptions:
+        if self.shots and not self.enabled:
+            raise ValueError("shots asks for a baseline, and enabled is false; leave one of the two out")
+        return self

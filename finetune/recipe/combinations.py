@@ -12,7 +12,7 @@ from finetune.core.answers import DISTRIBUTED
 from finetune.core.errors import did_you_mean
 from finetune.core.registry import METRICS, MITIGATIONS, STRATEGIES, TASKS
 from finetune.data.options import DataOptions
-from finetune.evaluate.options import HeldOut
+from finetune.evaluate.options import BaselineOptions, HeldOut
 from finetune.metrics import find
 from finetune.recipe.explain import Mistake
 from finetune.train.options import Plateau, Prodigy, TrainOptions
@@ -134,6 +134,15 @@ def _select(task: Any, train: TrainOptions) -> Iterator[Mistake]:
         yield Mistake(("train", "select"), found, f"choose from: {', '.join(choices)}; or add it to task.metrics")
 
 
+def _shots(task: Any, baselines: BaselineOptions) -> Iterator[Mistake]:
+    """Examples before a question, where no question is answered in words."""
+    if baselines.shots and TASKS.get(task.type).answer != "text":
+        found = (
+            f"is {baselines.shots}, examples to be shown before a question, and task {task.type} generates no answer"
+        )
+        yield Mistake(("baselines", "shots"), found, "leave it out")
+
+
 def _early_stopping(data: DataOptions, train: TrainOptions) -> Iterator[Mistake]:
     if train.early_stopping is None:
         return
@@ -226,6 +235,7 @@ CHECKS: tuple[Callable[..., Iterator[Mistake]], ...] = (
     _names,
     _group,
     _select,
+    _shots,
     _early_stopping,
     _batches,
     _method,

@@ -10,7 +10,7 @@ from finetune.core.options import OPERATIONAL, Options
 from finetune.core.randomness import STREAMS, StreamName, Streams
 from finetune.core.registry import MITIGATIONS, STRATEGIES, TASKS, Registry
 from finetune.data.options import DataOptions
-from finetune.evaluate.options import HeldOut, ScoringOptions
+from finetune.evaluate.options import BaselineOptions, HeldOut, ScoringOptions
 from finetune.models import ModelOptions
 from finetune.train.options import OWN_DEFAULTS, TrainOptions
 
@@ -171,6 +171,8 @@ class Recipe(Options):
     """Further held-out tasks, such as the same task on another domain."""
     scoring: ScoringOptions = ScoringOptions()
     """How held-out tasks are scored."""
+    baselines: BaselineOptions = Field(BaselineOptions(), json_schema_extra=OPERATIONAL)
+    """Cheap baselines beside the runs, once for the study; `{enabled: false}` leaves them out."""
 
     _completed = model_validator(mode="after")(_as_the_strategy_trains)
 
@@ -178,5 +180,5 @@ class Recipe(Options):
 PLUGIN_SECTIONS: dict[str, Registry[Any]] = {"task": TASKS, "strategy": STRATEGIES, "mitigations": MITIGATIONS}
 """The sections that choose a plug-in, and where it is looked up."""
 
-STUDY_KEYS = ("name", "seeds", "vary", "mix")
+STUDY_KEYS = ("name", "seeds", "vary", "mix", "baselines")
 """Keys that belong to the whole study and not to one variant."""

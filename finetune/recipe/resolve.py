@@ -23,12 +23,12 @@ from finetune.recipe.validate import by_place, check, located, problems_of
 from finetune.recipe.yaml_text import dump
 
 RESERVED = frozenset(
-    {"base", "examples", "report", "stages"}
+    {"base", "baselines", "examples", "report", "stages"}
     | {"recipe.yaml", "resolved.yaml", "environment.json", "data.json", "speed.json", "diagnosis.json"}
 )
 """Names of other things in a study's folder."""
 
-RESCORING_KEYS = ("evaluate", "scoring", "mix")
+RESCORING_KEYS = ("evaluate", "scoring", "baselines", "mix")
 """What may be changed about runs that are already trained."""
 
 
@@ -103,7 +103,8 @@ class ResolvedRecipe:
         seeds = self.seeds if self.until is None else self.until.model_dump(mode="json")
         study = {"name": self.name, "digest": self.digest, "seeds": seeds, "vary": sorted(self.vary)}
         mix = {"mix": sorted(self.mix)} if self.mix else {}
-        return dump({**study, **mix, **({"crossed": True} if self.crossed else {}), "variants": variants})
+        study |= {"baselines": self.variants[0].recipe.baselines.model_dump(mode="json"), **mix}
+        return dump({**study, **({"crossed": True} if self.crossed else {}), "variants": variants})
 
 
 def load(source: Source, overrides: Sequence[str] = ()) -> ResolvedRecipe:

@@ -74,6 +74,7 @@ def data_facts(recipe: ResolvedRecipe, found: Preflight) -> dict[str, Any]:
         "split_varies": "split" in recipe.vary,
         **found.data[first.name].facts,
         "tasks": list(tasks.values()),
+        "baselines": [each.facts() for each in found.baselines],
         "variants": fingerprints,
         "libraries": {each.name: _library(each.recipe, found.data[each.name]) for each in recipe.variants},
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from finetune.core.errors import InputError, Problem, bad_input
 from finetune.core.progress import phase, track
 from finetune.core.runtime import asked_of
 from finetune.evaluate import metrics
+from finetune.runner.baselines import Planned, in_words, planned
 from finetune.runner.build import count_parameters, prepare
 from finetune.runner.parity import try_small
 from finetune.runner.resources import Resources, TaskData
@@ -33,6 +34,8 @@ class Preflight:
     parameters: dict[str, dict[str, int]]
     told: dict[str, tuple[str, ...]]
     """What is drawn afresh and what is left out of the base model, and what examples may not share in it."""
+    baselines: list[Planned] = field(default_factory=list)
+    """The study's cheap baselines, which are those of its first variant."""
 
     def lines(self) -> list[str]:
         """Describe data and parameters, in lines for a person."""
@@ -44,7 +47,8 @@ class Preflight:
             share = count["trainable"] / count["total"]
             lines.append(f"{name}: {count['trainable']:,} of {count['total']:,} parameters learn ({share:.2%})")
         told = dict.fromkeys(line for found in self.told.values() for line in found)
-        return [*lines, *(f"base model: {line}" for line in told), *self.notes()]
+        lines += [f"base model: {line}" for line in told]
+        return [*lines, *in_words(self.baselines), *self.notes()]
 
     def notes(self) -> list[str]:
         """List what a person has to know about how the data were read, each line once."""
@@ -85,6 +89,8 @@ def preflight(recipe: ResolvedRecipe, resources: Resources | None = None, compar
     if problems:
         raise InputError(problems)
     same_held_out(recipe, found)
+    first = recipe.variants[0]
+    found.baselines.extend(planned(first.recipe, found.data[first.name]))
     return found
 
 

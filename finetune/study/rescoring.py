@@ -16,6 +16,7 @@ from finetune.replicas.group import ReplicaGroup
 from finetune.runner.resources import Resources
 from finetune.runner.result import StudyOutcome, summary
 from finetune.runner.run import score_untuned
+from finetune.study.baselines import score_baselines
 from finetune.study.claim import same_data
 from finetune.study.environment import environment
 from finetune.study.facts import data_facts, with_former, write_examples
@@ -31,8 +32,9 @@ if TYPE_CHECKING:
 def rescore(folder: Path, overrides: Sequence[str] = (), progress: Progress | None = None) -> StudyOutcome:
     """Score the saved models of a study again: on its own held-out tasks, or on those that ``overrides`` name.
 
-    Runs without a saved model keep the scores they have. Raises InputError, before any score is written, where the
-    base models or the versions are not those that the study was made with.
+    Cheap baselines are computed on held-out tasks where they are not there yet. Runs without a saved model keep the
+    scores they have. Raises InputError, before any score is written, where the base models or the versions are not
+    those that the study was made with.
     """
     place = StudyDir(folder).require()
     recipe = recipes.read_resolved(place.resolved, overrides)
@@ -55,6 +57,8 @@ def rescore(folder: Path, overrides: Sequence[str] = (), progress: Progress | No
         for variant in recipe.variants:
             study.combine(variant)
         _rescore_untuned(study)
+        for line in score_baselines(recipe, place, found, starts, study.session):
+            runtime.progress.say(line)
         if study.runtime.accelerator.is_main_process:
             write_json(place.data, with_former(place, facts))
             write_examples(place, recipe, found)

@@ -21,6 +21,7 @@ from finetune.runner.resources import Resources
 from finetune.runner.result import StudyOutcome, failure, summary
 from finetune.runner.run import opening, run, score_untuned
 from finetune.runner.session import Session
+from finetune.study.baselines import score_baselines
 from finetune.study.claim import claim
 from finetune.study.combine import combine
 from finetune.study.environment import environment
@@ -52,6 +53,8 @@ def run_study(recipe: ResolvedRecipe, output: Path, progress: Progress | None = 
         study = Study.open(recipe, folder, resources, found, shown, stop)
         shown.tell(StudyOpened(folder.path, [each.name for each in recipe.variants], recipe.seeds, len(study.results)))
         for line in found.notes():
+            shown.say(line)
+        for line in score_baselines(recipe, folder, found, study.starts, study.session):
             shown.say(line)
         for _ in study.rounds():
             for variant in recipe.variants:
@@ -215,10 +218,8 @@ class Study:
         replicas = [Replica(self.recipe.streams(seed), self.folder.run(variant.name, seed)) for seed in seeds]
         least, most = (len(self.recipe.variants) * len(some) for some in (self.seeds, self.recipe.seeds))
         done, every = len(self.results), f"{least} to {most}" if least < most else f"{most}"
-        which = (
-            f"run {done + 1} of {every}" if len(seeds) == 1 else f"runs {done + 1} to {done + len(seeds)} of {every}"
-        )
-        title = f"{which}: {variant.name}, seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+        which = f"run {done + 1}" if len(seeds) == 1 else f"runs {done + 1} to {done + len(seeds)}"
+        title = f"{which} of {every}: {variant.name}, seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
         runtime = self.runtime
         other_seeds = {other: result for (name, other), result in self.results.items() if name == variant.name}
         make_deterministic(variant.recipe.train.deterministic)

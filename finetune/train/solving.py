@@ -86,7 +86,7 @@ def _find(
     asked: Pooling = task.pooling or Pooling(mode="auto", normalise=False, reason="the architecture's own")
     own = isinstance(model, PooledForSequenceClassification)
     modes, why = _modes(model, asked, examples, runtime) if own else (("model",), asked.reason)
-    features = _features(model, head, base, task, examples, modes, size, runtime)
+    features = features_of(model, head, base, task, examples, modes, size, runtime)
     normalise = asked.normalise if own else False
     key = ("solved", id(examples), modes, normalise, streams.seed_of("split"), str(runtime.dtype))
     if key not in base.kept:
@@ -117,7 +117,7 @@ def _modes(
     return MODES, ""
 
 
-def _features(
+def features_of(
     model: Any,
     head: str,
     base: BaseModel,

@@ -55,6 +55,7 @@ def recipe(
         "strategy": STRATEGIES[case.strategy],
         # A probe is solved, and takes no steps.
         "train": {**({} if case.strategy == "linear" else steps), "save_model": save_model},
+        "baselines": {"enabled": False},  # which no peer computes
         **({"scoring": {"base": False}} if chat else {}),
     }
 

@@ -47,6 +47,7 @@ def recipe(folder: Path, task: str, strategies: Sequence[str], model: Path, **tr
         "data": {"train": {"path": "data.csv"}, "split": {"test": 8}},
         "task": TASKS[task],
         "scoring": {"batch_size": 4, "base": False},
+        "baselines": {"enabled": False},
         "train": {**TRAIN, **train},
         "variants": {name: {"strategy": STRATEGIES[name]} for name in strategies},
     }

@@ -48,6 +48,17 @@ def test_an_unchanged_recipe_is_checked_once(topics, checks, capsys):
     assert " ".join(note.split()).endswith("--fresh checks it again"), "wherever the line is broken"
 
 
+def test_it_lists_the_baselines_in_one_line(topics, checks, capsys):
+    every = "commonest-label, tfidf-logistic, centroid, frozen-logistic"
+    _, said, _ = check(capsys, topics, "baselines.enabled=true")
+    assert f"  baselines: {every}\n" in said
+    _, said, _ = check(capsys, topics, "baselines.enabled=true", "baselines.limit=0")
+    flat = " ".join(said.split())
+    assert "baselines: commonest-label, tfidf-logistic; left out: centroid, frozen-logistic (features of" in flat
+    _, said, _ = check(capsys, topics)
+    assert f"baselines: none; left out: {every} (baselines.enabled is false)" in " ".join(said.split())
+
+
 def test_a_fresh_check_is_made_and_remembered(topics, checks, capsys):
     for _ in range(2):
         assert UNCHANGED not in check(capsys, topics, "--fresh")[1]

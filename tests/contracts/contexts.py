@@ -43,6 +43,7 @@ PLAIN: dict[str, Any] = {
     "task": {"type": "classification", "max_length": 16, "metrics": ["accuracy"]},
     "strategy": {"type": "full"},
     "train": {"max_steps": 3, "min_steps": 3, "batch_size": 8, "learning_rate": 0.01, "evaluations": 1},
+    "baselines": {"enabled": False},  # which take longer than all the rest
 }
 CHAT: dict[str, Any] = {
     **PLAIN,
@@ -148,6 +149,7 @@ RECIPES: dict[str, tuple[dict[str, Any], tuple[str | int, ...]]] = {
     "SoupOptions": (merged(_treated("soup"), LEARNT), ("mitigations", 0)),
     "HeldOut": ({**PLAIN, "evaluate": [{"name": "elsewhere", "data": {"path": "others.csv"}}]}, ("evaluate", 0)),
     "ScoringOptions": (PLAIN, ("scoring",)),
+    "BaselineOptions": (merged(PLAIN, {"train": BRIEF, "baselines": {"enabled": True}}), ("baselines",)),
 }
 """By options model: a recipe that has it, and where it stands there. That of a plug-in which needs nothing beside its
 name is made from that."""
@@ -280,6 +282,8 @@ CASES: dict[str, Case] = {
     "SoupOptions.method": Case(value="both"),
     "HeldOut.name": Case(value="beyond"),
     "ScoringOptions.base": Case(CHAT),
+    "BaselineOptions.limit": Case(value=0),
+    "BaselineOptions.shots": Case({**CHAT, "baselines": {"enabled": True}}, value=1),
     "ScoringOptions.batch_size": Case(value=3),
     "ScoringOptions.baseline": Case(
         {

@@ -1,5 +1,6 @@
 """What every task holds, whoever wrote it."""
 
+import json
 import re
 from typing import get_args
 
@@ -8,8 +9,11 @@ import pytest
 import torch
 
 from finetune.core.answers import EXCLUSIVE, Answer, Column
-from finetune.core.registry import TASKS
+from finetune.core.registry import TASKS, summary
 from finetune.evaluate import metrics
+from finetune.evaluate.predict import table_of
+from finetune.runner.baselines import UntunedModel
+from finetune.tasks.baselines.base import ExampleSet, Uses
 from tests.contracts.battery import combinations, missing, well_documented
 
 CPU = torch.device("cpu")
@@ -102,3 +106,48 @@ def test_what_was_trained_is_better_on_held_out_examples(batteries, outcomes, co
             for model in (untrained, outcome.model)
         )
     assert after < before
+
+
+SHOTS = 1
+
+
+@every_combination
+def test_baselines_are_named_and_documented(batteries, combination):
+    """Each by itself is a folder, and needs no more than it says."""
+    task = batteries(combination).data.task
+    baselines = task.baselines(SHOTS)
+    names = [baseline.name for baseline in baselines]
+    assert len(set(names)) == len(names)
+    for baseline in baselines:
+        assert re.fullmatch("[a-z]+(-[a-z]+)*", baseline.name) and baseline.uses in get_args(Uses)
+        assert summary(type(baseline)).endswith("."), "the first line of its docstring says what it does"
+        assert json.loads(json.dumps(baseline.settings)) == baseline.settings
+    unasked = [baseline.name for baseline in task.baselines()]
+    assert set(unasked) <= set(names) and not any(baseline.uses == "model" for baseline in task.baselines())
+
+
+@every_combination
+def test_baselines_predict_what_the_store_takes_and_the_same_again(batteries, combination):
+    session = batteries(combination).session()
+    data, task = session.data, session.data.task
+    for number in range(len(task.baselines(SHOTS))):
+        tables = []
+        for _ in range(2):
+            baseline = task.baselines(SHOTS)[number]
+            baseline.fit(ExampleSet("data.train", data.learnt["train"], data.train), UntunedModel(session))
+            held_out = data.held_out["test"]
+            found = baseline.predict(ExampleSet("data.test", data.tables["test"], held_out))
+            tables.append(table_of(task, held_out.examples, found))
+        first, again = tables
+        assert first.example.tolist() == [example.number for example in data.held_out["test"].examples]
+        assert first.prediction == again.prediction and (first.score == again.score).all()
+        assert task.example_score in metrics.computable(first, [task.example_score])
+        if task.answer == "label":
+            assert set(first.prediction) <= set(task.labels)
+        assert (first.probabilities is None) or "probabilities" in task.fills
+        for column in ("loss", "probabilities", "margin"):
+            values, others = getattr(first, column), getattr(again, column)
+            assert (values is None) == (others is None)
+            assert values is None or (np.isfinite(values).all() and (values == others).all())
+        if first.probabilities is not None:
+            np.testing.assert_allclose(first.probabilities.sum(1), 1, rtol=1e-6)

@@ -107,6 +107,15 @@ def test_a_design_crosses_its_sources_and_is_decomposed(finished):
     assert folder.report.joinpath("index.html").exists()
 
 
+def test_nothing_is_set_beside_a_design(topics, tmp_path, known, monkeypatch):
+    asked, plain = [], module.run_study
+    monkeypatch.setattr(
+        module, "run_study", lambda recipe, *rest: [asked.append(recipe.variants[0].recipe), plain(recipe, *rest)][1]
+    )
+    begin(topics, tmp_path / "runs", "baselines.enabled=true")
+    assert [recipe.baselines.enabled for recipe in asked] == [False]
+
+
 def test_it_resumes_where_it_was_interrupted(start, folder, monkeypatch):
     original, begun = study.run, []
 

@@ -104,6 +104,14 @@ def test_a_loss_that_was_not_stored_is_our_mistake(name):
         score(name, BINARY)
 
 
+def test_what_can_be_computed_is_told_by_the_columns():
+    names = ["accuracy", "nll", "loss", "macro_f1", "preference_accuracy"]
+    pairs = [("a", "a"), ("b", "a")]
+    assert metrics.computable(predictions(pairs), names) == ["accuracy", "macro_f1"]
+    assert metrics.computable(predictions(pairs, [1, 2], [1, 1]), names) == ["accuracy", "nll", "loss", "macro_f1"]
+    assert metrics.computable(predictions(pairs, margin=[1, 2]), names[-1:]) == names[-1:]
+
+
 def test_an_unknown_name_is_refused_with_advice():
     with pytest.raises(InputError, match=r"task\.metrics\.1: there is no metric called 'acuracy'") as caught:
         load("acuracy", at="task.metrics.1")

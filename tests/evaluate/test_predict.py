@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from finetune.core.errors import Interrupted
+from finetune.core.examples import Prediction
 from finetune.core.progress import Progress
 from finetune.core.signals import StopRequest
 from finetune.evaluate.metrics import score
-from finetune.evaluate.predict import predict
+from finetune.evaluate.predict import predict, table_of
 from finetune.replicas.group import ReplicaGroup
 from tests.train import workbench
 
@@ -159,3 +160,18 @@ def test_a_model_whose_likelihoods_are_no_numbers_is_still_scored(topics, runtim
     found = table(model, topics.task, topics.examples, 8, runtime)
     assert np.isnan(found.loss).all() and set(found.prediction) <= set(topics.task.labels)
     assert 0 <= score(found, ["accuracy"])["accuracy"] <= 1
+
+
+def test_answers_without_likelihoods_have_a_score_and_no_loss(topics):
+    said = [Prediction(topics.task.labels[0], None) for _ in topics.held_out]
+    found = table_of(topics.task, topics.held_out, said)
+    assert found.loss is None and found.probabilities is None and found.margin is None
+    assert found.score.tolist() == [float(topics.task.labels[0] == each.reference) for each in topics.held_out]
+    with pytest.raises(ValueError, match="loss has 1 rows"):
+        table_of(topics.task, topics.held_out, [Prediction("", 1.0), *said[1:]])
+
+
+def test_where_the_loss_is_the_score_there_has_to_be_one(topics, monkeypatch):
+    monkeypatch.setattr(type(topics.task), "example_score", "loss")
+    with pytest.raises(ValueError, match="scored by their losses, and there are none"):
+        table_of(topics.task, topics.held_out, [Prediction("", None) for _ in topics.held_out])

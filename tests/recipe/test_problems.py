@@ -261,6 +261,28 @@ def test_a_baseline_has_to_be_a_variant(write):
     assert "not the same for all" in problem.found
 
 
+@pytest.mark.parametrize(
+    "section, path, found",
+    [
+        ("{shots: 2}", "baselines.shots", "task classification generates no answer"),
+        ("{shots: -1}", "baselines.shots", "it must be at least 0"),
+        ("{limit: 1.5}", "baselines.limit", "it must be a whole number"),
+        ("{enabled: false, shots: 1}", "baselines", "shots asks for a baseline, and enabled is false"),
+        ("false", "baselines", "it must be a section"),
+        ("{shot: 1}", "baselines.shot", "there is no key 'shot'"),
+    ],
+)
+def test_baselines_are_validated(write, good, section, path, found):
+    [problem] = problems(write(good + f"baselines: {section}\n"))
+    assert problem.path == path and found in problem.found
+
+
+def test_a_variant_has_no_baselines_of_its_own_and_not_their_name(write, good):
+    own = "variants: {a: {baselines: {enabled: false}}, baselines: {}}\n"
+    found = problems(write(good + own))
+    assert {problem.path for problem in found} == {"variants.a.baselines", "variants.baselines"}
+
+
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp1252"])
 def test_a_recipe_in_another_encoding_says_so(tmp_path, good, encoding):
     path = tmp_path / "recipe.yaml"

@@ -246,6 +246,14 @@ def test_seeds_and_name_belong_to_the_study(write, good):
     assert load(path, ["train.epochs=3.0"]).digest == plain.digest  # the default, said
 
 
+def test_baselines_belong_to_the_study_and_change_no_digest(write, good):
+    path = write(good + VARIANTS)
+    plain, other = load(path), load(path, ["baselines={enabled: true, limit: 0}"])
+    assert other.digest == plain.digest
+    assert [variant.digest for variant in other.variants] == [variant.digest for variant in plain.variants]
+    assert [variant.recipe.baselines.limit for variant in other.variants] == [0] * len(plain.variants)
+
+
 def test_the_digest_is_the_same_in_another_process(write, good, tmp_path):
     path = write(good)
     code = f"from finetune.recipe import load; print(load({str(path)!r}).digest)"
@@ -278,7 +286,15 @@ def test_a_resolved_recipe_is_read_back(write, good, tmp_path):
     back = read_resolved(study / "resolved.yaml")
     assert back.variants == recipe.variants
     assert (back.name, back.seeds, back.vary, back.digest) == (recipe.name, recipe.seeds, recipe.vary, recipe.digest)
-    assert yaml.safe_load(recipe.to_yaml())["variants"]["lora"]["recipe"]["train"]["batch_size"] == 16
+    said = yaml.safe_load(recipe.to_yaml())
+    assert said["variants"]["lora"]["recipe"]["train"]["batch_size"] == 16
+    assert said["baselines"]["enabled"] is True and "baselines" not in said["variants"]["lora"]["recipe"]
+
+
+def test_one_of_before_there_were_baselines_is_read_back(write, good):
+    recipe = load(write(good + VARIANTS))
+    said = {key: value for key, value in yaml.safe_load(recipe.to_yaml()).items() if key != "baselines"}
+    assert read_resolved(write(yaml.safe_dump(said, sort_keys=False), "resolved.yaml")).variants == recipe.variants
 
 
 def test_a_resolved_recipe_takes_overrides_of_scoring_only(write, good, tmp_path):
@@ -287,6 +303,8 @@ def test_a_resolved_recipe_takes_overrides_of_scoring_only(write, good, tmp_path
     assert [v.recipe.evaluate[0].data.path for v in again.variants] == [str(tmp_path / "b.csv")] * 3
     assert [v.recipe.scoring.batch_size for v in again.variants] == [32, 2, 32]
     assert again.digest == load(write(good + VARIANTS)).digest
+    again = read_resolved(path, ["baselines.limit=7"])
+    assert [v.recipe.baselines.limit for v in again.variants] == [7] * 3
     with pytest.raises(InputError, match="cannot be changed after training"):
         read_resolved(path, ["train.epochs=2"])
     with pytest.raises(InputError, match="did you mean 'lora'"):
