@@ -63,6 +63,8 @@ def _left_out(baseline: Baseline, recipe: Recipe, data: TaskData) -> str | None:
         return "baselines.enabled is false"
     if "split" in recipe.vary:
         return "`vary` has split: each seed has training and held-out examples of its own, and a baseline has no seed"
+    if baseline.repeats_inputs and not recipe.scoring.keep_texts:
+        return "scoring.keep_texts is false, and its answers are texts of held-out examples"
     if baseline.uses == "features":
         sets = [data.train, *data.held_out.values()]
         tokens = sum(example.length for each in sets for example in each.examples)
@@ -109,10 +111,8 @@ class UntunedModel:
         task, size, runtime = self.session.data.task, self.session.recipe.scoring.batch_size, self.session.runtime
         limit, longest = models.positions_of(self.session.base.model), max(map(task.positions, examples))
         if limit is not None and longest > limit:
-            found_ = (
-                f"a question with what is shown before it needs {longest} tokens, and the model has room for {limit}"
-            )
-            raise FinetuneError(f"{found_}: ask for fewer baselines.shots")
+            needed = f"a question with what is shown before it needs {longest} tokens"
+            raise FinetuneError(f"{needed}, and the model has room for {limit}: ask for fewer baselines.shots")
         [found] = predictions_of(self._answering, task, examples, size, runtime, title=f"{runtime.title}: answering")
         return found
 
@@ -139,7 +139,9 @@ def score_baseline(
     baseline: Baseline, session: Session, untuned: UntunedModel, folder: RunDir, opening: Mapping[str, Any], alone: bool
 ) -> dict[str, Any]:
     """Fit a baseline and score it on every held-out set, as a run is scored; write its `result.json`, last, and give
-    it. ``opening``: its first keys; the scores in it are known already. ``alone``: other processes do not take part."""
+    it. Features are computed for the first that asks, and are in its seconds.
+
+    ``opening``: its first keys; the scores in it are known already. ``alone``: other processes do not take part."""
     data, runtime = session.data, session.runtime
     phases = Phases(runtime.device, total=float if alone else runtime.all_reduce_sum)
     baseline.fit(ExampleSet("data.train", data.learnt["train"], data.train), untuned)

@@ -36,7 +36,7 @@ def environment(runtime: Runtime, dtype: Any, today: date, starts: dict[str, Any
         "git": commit(Path(finetune.__file__).parent),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: version(name) for name in (*packages, "safetensors", "pyarrow")},
+        "packages": {name: version(name) for name in (*packages, "scikit-learn", "safetensors", "pyarrow")},
         "device": device,
         "arithmetic": arithmetic_name() if runtime.device.type == "cpu" else None,
         "kind": runtime.device.type,

@@ -34,6 +34,32 @@ def test_a_degenerate_run_is_no_crash_to_a_launcher(tmp_path, encoder_folder, la
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "write, save, options",
+    [
+        (tiny.write_topics, tiny.save_encoder, ["baselines.enabled=true"]),
+        (tiny.write_chat_study, tiny.save_decoder, ["baselines={enabled: true, shots: 1}"]),
+    ],
+    ids=["topics", "chats"],
+)
+def test_baselines_of_two_processes_are_those_of_one(command, tmp_path, write, save, options):
+    recipe = write(tmp_path, save(tmp_path / "model"))
+    given = ["run", recipe.name, "seeds=1", "train.min_steps=2", "train.max_steps=2", *options]
+    assert command(*given, "--output", "alone").returncode < 2
+    done = launch(TORCHRUN, tmp_path, *given, "--output", "together")
+    assert done.returncode == 0, done.stderr
+    found = sorted((tmp_path / "alone").glob("*/baselines/*/result.json"))
+    assert len(found) == (4 if "shots" not in options[0] else 2)
+    for path in found:
+        alone, together = (
+            read_json(tmp_path / name / path.relative_to(tmp_path / "alone")) for name in ("alone", "together")
+        )
+        assert alone["status"] == together["status"] == "finished"
+        assert together["scores"] == pytest.approx(alone["scores"], rel=1e-5)
+        assert done.stdout.count(f"baseline {alone['variant']} · ") == 1
+
+
+@pytest.mark.slow
 def test_bad_input_is_told_once(tmp_path, encoder_folder):
     tiny.write_topics(tmp_path, encoder_folder)
     done = launch(TORCHRUN, tmp_path, "run", "topics.yaml", "task.max_length=0")
@@ -46,8 +72,16 @@ def test_bad_input_is_told_once(tmp_path, encoder_folder):
     "write, save, options",
     [
         (tiny.write_chat_study, tiny.save_gguf, ["task.max_length=128"]),
-        (tiny.write_chat_study, tiny.save_decoder, ["strategy={type: adapter, rank: 2}"]),
-        (tiny.write_topics, tiny.save_encoder, ["mitigations=[{type: soup, method: uniform}, {type: ensemble}]"]),
+        (
+            tiny.write_chat_study,
+            tiny.save_decoder,
+            ["strategy={type: adapter, rank: 2}", "baselines={enabled: true, shots: 1}"],
+        ),
+        (
+            tiny.write_topics,
+            tiny.save_encoder,
+            ["mitigations=[{type: soup, method: uniform}, {type: ensemble}]", "baselines.enabled=true"],
+        ),
     ],
     ids=["gguf", "lora", "soup"],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -136,15 +137,22 @@ def count_right(model, texts, labels):
     return int((model.predict(texts) == np.asarray(labels)).sum())
 
 
-@pytest.mark.parametrize("pooled", [False, True], ids=["another head", "the variant's own head"])
-def test_features_are_the_plain_models_mean_of_length_one(full, start, encoder_folder, pooled):
-    study, _ = start(full, *(["task.pooling=mean"] if pooled else []))
+@pytest.mark.parametrize("mode", ["mean", "mean, as the variant's own head", "cls, as the files beside it say"])
+def test_features_are_the_plain_models_and_of_length_one(full, start, encoder_folder, mode):
+    folder = encoder_folder
+    if mode.startswith("cls"):
+        folder = shutil.copytree(encoder_folder, full.parent / "declaring")
+        (folder / "modules.json").write_text('[{"type": "models.Pooling", "path": "pool"}]')
+        (folder / "pool").mkdir()
+        (folder / "pool" / "config.json").write_text('{"pooling_mode_cls_token": true}')
+    study, _ = start(full, f"model.source={folder}", *(["task.pooling=mean"] if "own head" in mode else []))
     (texts, labels), (held_out, _) = sets(full)
-    tokenizer, model = AutoTokenizer.from_pretrained(encoder_folder), AutoModel.from_pretrained(encoder_folder).eval()
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
 
     def features(text):
         with torch.no_grad():
-            vector = model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0].mean(0)
+            hidden = model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0]
+        vector = hidden[0] if mode.startswith("cls") else hidden.mean(0)
         return (vector / vector.norm()).numpy()
 
     seen, names = np.stack([features(text) for text in texts]), sorted(set(labels))
@@ -275,6 +283,21 @@ def read_tokens(path):
     recipe = recipes.load(path).variants[0].recipe
     data = Resources().data(recipe, recipe.data.split.seed)
     return [example.length for part in (data.train, *data.held_out.values()) for example in part.examples]
+
+
+def test_no_text_of_private_data_is_stored(chats, start):
+    study, heard = start(chats, "scoring.keep_texts=false")
+    assert study.baselines == {} and "texts of held-out examples" in study.data["baselines"][0]["left_out"]
+    assert any("left out: copy-first-sentence (scoring.keep_texts is false" in line for line in heard.lines)
+
+
+def test_a_question_longer_than_the_model_has_room_for_is_told(chats, start):
+    study, _ = start(chats, "baselines.shots=20")
+    failed = study.baselines["few-shot"].result
+    assert (
+        failed["status"] == "error" and "the model has room for 128: ask for fewer baselines.shots" in failed["reason"]
+    )
+    assert study.baselines["copy-first-sentence"].result["status"] == "finished"
 
 
 def test_seeds_with_splits_of_their_own_have_none_and_the_study_says_why(full, start):

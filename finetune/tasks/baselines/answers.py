@@ -38,6 +38,7 @@ class CopyFirstSentence(Baseline):
     """
 
     name: ClassVar[str] = "copy-first-sentence"
+    repeats_inputs: ClassVar[bool] = True
     instruction: str
 
     def __init__(self, columns: ChatColumns):

@@ -64,6 +64,8 @@ class Baseline(ABC):
     name: ClassVar[str]
     """Its name in reports, and that of its folder."""
     uses: ClassVar[Uses] = "data"
+    repeats_inputs: ClassVar[bool] = False
+    """True where its answers are held-out texts, which private data do not allow to be stored."""
 
     @property
     def settings(self) -> dict[str, int]:
