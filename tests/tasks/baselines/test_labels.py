@@ -10,6 +10,7 @@ from sklearn.pipeline import make_pipeline
 
 from finetune.core.examples import Encoded, Example
 from finetune.data.folds import stratified_folds
+from finetune.tasks.baselines import labels
 from finetune.tasks.baselines.base import ExampleSet
 from finetune.tasks.baselines.labels import FOLDS, STRENGTHS, Centroid, CommonestLabel, FrozenLogistic, TfidfLogistic
 from tests import tiny
@@ -92,6 +93,15 @@ def test_words_are_weighted_and_fitted_as_scikit_learn_alone_does(sets):
     scores = search.cv_results_["mean_test_score"]
     assert len(set(scores)) > 1, "otherwise any penalty would pass"
     same(found, held_out, search.predict_log_proba(list(held_out.data["text"])))
+
+
+def test_of_many_examples_some_choose_the_penalty_and_all_are_learnt_from(sets, monkeypatch):
+    fitted, plain = [], LogisticRegression.fit
+    monkeypatch.setattr(LogisticRegression, "fit", lambda model, x, y: [fitted.append(x.shape), plain(model, x, y)][1])
+    monkeypatch.setattr(labels, "MOST_VALIDATED", 45)
+    monkeypatch.setattr(labels, "MOST_WEIGHTS", 3 * 50)
+    predicted(TfidfLogistic(LABELS, texts), sets)
+    assert fitted == [(30, 50)] * FOLDS * len(STRENGTHS) + [(90, 50)], "examples and the most frequent words"
 
 
 def test_classes_of_one_example_leave_nothing_to_choose_by():
