@@ -81,6 +81,8 @@ def in_words(found: Iterable[Planned]) -> list[str]:
         if each.left_out is not None:
             reasons.setdefault(each.left_out, []).append(each.baseline.name)
     computed = ", ".join(each.baseline.name for each in every if each.left_out is None)
+    if not computed and len(reasons) < 2:
+        return [" ".join(["baselines: none", *(f"({reason})" for reason in reasons)])]
     left_out = [f"left out: {', '.join(names)} ({reason})" for reason, names in reasons.items()]
     return [f"baselines: {'; '.join([computed or 'none', *left_out])}"]
 

@@ -46,9 +46,8 @@ class Preflight:
         for name, count in self.parameters.items():
             share = count["trainable"] / count["total"]
             lines.append(f"{name}: {count['trainable']:,} of {count['total']:,} parameters learn ({share:.2%})")
-        told = dict.fromkeys(line for found in self.told.values() for line in found)
-        lines += [f"base model: {line}" for line in told]
-        return [*lines, *in_words(self.baselines), *self.notes()]
+        told = dict.fromkeys(f"base model: {line}" for found in self.told.values() for line in found)
+        return [*lines, *in_words(self.baselines), *told, *self.notes()]
 
     def notes(self) -> list[str]:
         """List what a person has to know about how the data were read, each line once."""

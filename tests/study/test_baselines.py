@@ -288,7 +288,7 @@ def read_tokens(path):
 def test_no_text_of_private_data_is_stored(chats, start):
     study, heard = start(chats, "scoring.keep_texts=false")
     assert study.baselines == {} and "texts of held-out examples" in study.data["baselines"][0]["left_out"]
-    assert any("left out: copy-first-sentence (scoring.keep_texts is false" in line for line in heard.lines)
+    assert any(line.startswith("baselines: none (scoring.keep_texts is false") for line in heard.lines)
 
 
 def test_a_question_longer_than_the_model_has_room_for_is_told(chats, start):

@@ -22,7 +22,7 @@ def load(path, *overrides):
 
 def test_it_says_what_would_be_trained_on_what(topics):
     lines = preflight(load(topics)).lines()
-    assert [line.partition(":")[0] for line in lines] == ["train", "validation", "test", "linear", "full"]
+    assert [line.partition(":")[0] for line in lines] == ["train", "validation", "test", "linear", "full", "baselines"]
     assert lines[0].startswith("train: 48 examples, ") and lines[0].endswith("tokens on average, 0 cut")
     assert lines[3] == "linear: 99 of 35,267 parameters learn (0.28%)"
     assert lines[4] == "full: 35,267 of 35,267 parameters learn (100.00%)"
@@ -71,7 +71,7 @@ def test_the_problems_of_all_variants_come_together_each_once(topics):
         "is 8, but this model has 2 blocks",
         "is 8, but this model has 2 blocks",
     ]
-    assert [problem.where.rpartition(":")[2] for problem in problems] == ["10", "11", "12"]
+    assert [problem.where.rpartition(":")[2] for problem in problems] == ["11", "12", "13"]
 
 
 def test_a_problem_of_all_variants_is_one(topics):
@@ -123,7 +123,7 @@ def test_errors_get_their_line(topics):
 
     with pytest.raises(InputError) as caught, located(load(topics)):
         raise bad_input("train.epochs", "is wrong")
-    assert caught.value.problems[0].where.endswith("topics.yaml:8")
+    assert caught.value.problems[0].where.endswith("topics.yaml:9")
 
 
 def test_examples_longer_than_the_model_are_refused(topics, chats):
