@@ -91,12 +91,12 @@ LINEAR = "linear: {strategy: {type: linear, solver: steps}"
 CASES = {
     "unknown key": (
         replace("batch_size", "batchsize"),
-        "topics.yaml:8: train.batchsize: there is no key 'batchsize' in train",
+        "topics.yaml:9: train.batchsize: there is no key 'batchsize' in train",
         "did you mean 'batch_size'?",
     ),
     "wrong type": (
         replace("epochs: 1", "epochs: one"),
-        "topics.yaml:8: train.epochs: is 'one', a text; it must be a number",
+        "topics.yaml:9: train.epochs: is 'one', a text; it must be a number",
         "Passes over the training examples",
     ),
     "missing file": (
@@ -167,12 +167,12 @@ CASES = {
     ),
     "LoRA targets that match nothing": (
         replace(LINEAR, "linear: {strategy: {type: adapter, targets: [q_proj]}"),
-        "topics.yaml:10: strategy.targets: 'q_proj' matches no layer of this model",
+        "topics.yaml:11: strategy.targets: 'q_proj' matches no layer of this model",
         "choose from: dense, key, query, value",
     ),
     "more blocks than there are": (
         replace(LINEAR, "linear: {strategy: {type: partial, last: 3}"),
-        "topics.yaml:10: strategy.last: is 3, but this model has 2 blocks",
+        "topics.yaml:11: strategy.last: is 3, but this model has 2 blocks",
         "write at most 2",
     ),
     "no such metric": (
@@ -214,15 +214,15 @@ def test_mistakes_are_told_together(topics, refused):
     said = refused("run", "topics.yaml", "strategy.type=adaptr")
     assert said[-1] == "3 problems; nothing was started"
     places = [line.partition(": ")[0] for line in said if not line.startswith(" ")]
-    assert places == ["topics.yaml:2", "topics.yaml:8", "command line", "3 problems; nothing was started"]
+    assert places == ["topics.yaml:2", "topics.yaml:9", "command line", "3 problems; nothing was started"]
 
 
 def test_the_problems_of_all_variants_are_told_together(topics, refused):
     replace(LINEAR, "linear: {strategy: {type: partial, last: 9}")(topics)
     replace("full: {strategy: {type: full}", "full: {strategy: {type: adapter, targets: [nothing]}")(topics)
     said = refused("run", "topics.yaml")
-    assert said[0].startswith("topics.yaml:10: strategy.last: is 9")
-    assert said[2].startswith("topics.yaml:11: strategy.targets: 'nothing' matches no layer")
+    assert said[0].startswith("topics.yaml:11: strategy.last: is 9")
+    assert said[2].startswith("topics.yaml:12: strategy.targets: 'nothing' matches no layer")
     assert said[-1] == "2 problems; nothing was started"
 
 
@@ -333,5 +333,5 @@ def test_in_a_real_process(topics, command, tmp_path):
     replace("epochs: 1", "epochs: one")(topics)
     done = command("run", "topics.yaml")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("topics.yaml:8: train.epochs: is 'one', a text; it must be a number\n")
+    assert done.stderr.startswith("topics.yaml:9: train.epochs: is 'one', a text; it must be a number\n")
     assert not (tmp_path / "runs").exists()
