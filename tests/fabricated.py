@@ -38,7 +38,10 @@ class Fabricator:
         """The files that belong to no run."""
         self.path.mkdir(parents=True)
         variants = {
-            name: {"digest": f"d-{name}", "recipe": {"strategy": {"type": strategy}, "train": {"epochs": 3.0}}}
+            name: {
+                "digest": f"d-{name}",
+                "recipe": {"strategy": {"type": strategy}, "train": {"epochs": 3.0, "learning_rate": 1e-4}},
+            }
             for name, strategy in self.variants.items()
         }
         resolved = {
@@ -112,6 +115,12 @@ class Fabricator:
     def base(self, accuracy: float) -> dict[str, Any]:
         rng = np.random.default_rng(9)
         return self.result(self.path / "base", "base", None, "none", accuracy, rng, "finished", None)
+
+    def cheap(self, name: str, accuracy: float) -> dict[str, Any]:
+        """A cheap baseline, which no seed has made."""
+        rng = np.random.default_rng(11)
+        folder = self.path / "baselines" / name
+        return self.result(folder, name, None, "none", accuracy, rng, "finished", None)
 
     def result(self, folder, variant, seed, strategy, accuracy, rng, status, reason) -> dict[str, Any]:
         scores: dict[str, float] = {}

@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 import pytest
 
 import finetune
+from finetune import cli
 from finetune.core.errors import ListenerFailed
 from finetune.core.events import Evaluated, RunFinished, RunStarted, Step, StudyFinished, StudyOpened
 from finetune.report import study_report
@@ -119,6 +120,14 @@ def test_tables_are_frames(ran):
     ] == pytest.approx(accuracy[accuracy.seed == 0].score.item())
     with pytest.raises(finetune.InputError, match="no evaluation set called 'tset'"):
         study.predictions("tset")
+
+
+def test_the_command_that_an_undecided_report_names_runs(ran, capsys):
+    """The study is its own pilot."""
+    study, _ = ran
+    assert cli.main(["plan", str(study.folder), "--detect", "0.4"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "to see 0.4 points of accuracy on test" in said and "linear - full" in said
 
 
 def test_figures_and_pages_show_in_a_notebook(ran, tmp_path):

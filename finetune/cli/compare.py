@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from finetune.results.compare import ComparedStudy, StudyComparison
     from finetune.results.schema import PairResult
 
-DISPENSABLE = ("SD ratio", "seeds", "P(left wins)", "detectable", "p (Holm)", "95 % interval")
+DISPENSABLE = ("SD ratio", "seeds", "P(left wins)", "could see", "p", "95 % interval")
 """Columns in the order in which a narrow terminal loses them."""
 
 
@@ -74,10 +74,10 @@ def _cells(row: PairResult) -> dict[str, str]:
         "left minus right": f"{row.left} {MINUS} {row.right}",
         "difference": metric.number(row.difference, signed=True),
         "95 % interval": metric.interval(row.ci, signed=True),
-        "p (Holm)": p_value(row.p_value_adjusted),
+        "p": p_value(row.p_value_adjusted),
         "P(left wins)": NONE if improvement is None else f"{improvement:.2f}",
         "SD ratio": NONE if row.sd_ratio is None else f"{row.sd_ratio:.2f}",
-        "detectable": metric.number(row.detectable),
+        "could see": metric.number(row.could_see),
         "seeds": str(row.n),
         "verdict": row.verdict,
     }
@@ -101,7 +101,7 @@ def _sentence(row: PairResult, left: str, right: str) -> str:
     p = p_value(row.p_value_adjusted)
     gap = f"{gap} {metric.interval(row.ci, signed=True)} {where}, p {p if p.startswith('<') else f'= {p}'}"
     if row.verdict == "undecided":
-        seen = metric.gap(row.detectable).lstrip("+")
+        seen = metric.gap(row.could_see).lstrip("+")
         said = f"Undecided between {one} and {other}: {gap}. A true difference of {seen} would be seen 4 times in 5."
     else:
         said = f"{one} is {row.verdict} than {other}: {gap}."

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finetune.cli.arguments import add_recipe
+from finetune.cli.arguments import add_overrides
 from finetune.cli.collecting import uncollected
 from finetune.cli.output import fitted, shown_aside, wrapped
 from finetune.core.errors import InputError, bad_input
@@ -25,7 +25,10 @@ DISPENSABLE = ("SD of models", "if the SD is off", "these examples", "examples f
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    add_recipe(parser)
+    parser.add_argument(
+        "recipe", type=Path, metavar="RECIPE", help="recipe file (YAML), or the folder of a study, its own pilot"
+    )
+    add_overrides(parser, "have the last word over the recipe and its variants, as in train.epochs=1")
     parser.add_argument(
         "--detect", type=float, metavar="D", help="difference to see, in points or the metric's own unit; default: 1"
     )
@@ -42,11 +45,17 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Say how many seeds and held-out examples it takes to see a difference, and what the study would cost."""
     with uncollected(), shown_aside("planning"):
+        from finetune.core.run_dir import StudyDir
         from finetune.metrics import find, unit
         from finetune.plan.planning import plan
-        from finetune.recipe import load
+        from finetune.recipe import load, read_resolved
 
-        recipe = load(args.recipe, args.overrides)
+        if args.recipe.is_dir():
+            recipe = read_resolved(StudyDir(args.recipe).require().resolved, args.overrides)
+            if args.sd is None:
+                args.pilot = args.pilot or args.recipe
+        else:
+            recipe = load(args.recipe, args.overrides)
         headline = recipe.variants[0].recipe.task.metrics[0]
         metric = unit(headline)
         found = find(headline)

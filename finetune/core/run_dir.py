@@ -35,6 +35,9 @@ from finetune.core.errors import bad_input
 FORMAT = 1
 """Version of every JSON file written here."""
 
+RESULTS_FORMAT = 2
+"""Version of `report/results.json`."""
+
 FAILED = ("degenerate", "diverged", "error")
 """Statuses of a run that count as failures."""
 

@@ -23,7 +23,7 @@ class ChrF(Metric):
     """
 
     name = "chrf"
-    unit = Unit("chrF", decimals=1, point=1.0)
+    unit = Unit("chrF", decimals=1, point=1.0, bounds=(0.0, 100.0))
 
     def value(self, columns: Columns) -> float:
         """Compute the corpus score, by sacrebleu."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import numpy as np
 
 from finetune.core.registry import METRICS
@@ -14,7 +16,7 @@ class Loss(Metric):
     """Negative log-likelihood of the answers, a mean over tokens of all examples together, in nats."""
 
     name = "loss"
-    unit = Unit("loss")
+    unit = Unit("loss", bounds=(0.0, inf))
     higher_is_better = False
     columns = ("loss", "weight")
 

@@ -19,7 +19,7 @@ class MCC(Metric):
     """
 
     name = "mcc"
-    unit = Unit("MCC", point=0.01)
+    unit = Unit("MCC", point=0.01, bounds=(-1.0, 1.0))
     hub: ClassVar = {"type": "matthews_correlation"}
     by_equality = True
 

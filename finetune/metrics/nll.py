@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import numpy as np
 
 from finetune.core.registry import METRICS
@@ -14,7 +16,7 @@ class NLL(MeanMetric):
     """Negative log-likelihood of the reference, a mean over examples, in nats."""
 
     name = "nll"
-    unit = Unit("NLL")
+    unit = Unit("NLL", bounds=(0.0, inf))
     higher_is_better = False
     columns = ("loss",)
 

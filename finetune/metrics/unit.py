@@ -20,6 +20,8 @@ class Unit:
     """Suffix of a difference of two values."""
     point: float | None = None
     """One point, in the metric's own unit; None where "one point" has no meaning."""
+    bounds: tuple[float, float] | None = None
+    """The lowest and the highest value there can be, in the metric's own unit; None where that is not known."""
 
     @property
     def is_share(self) -> bool:
@@ -57,4 +59,4 @@ class Unit:
 
 def percent(label: str) -> Unit:
     """The unit of a share between 0 and 1, which is shown in percent and compared in points."""
-    return Unit(label, scale=100, decimals=1, suffix="%", difference="points", point=0.01)
+    return Unit(label, scale=100, decimals=1, suffix="%", difference="points", point=0.01, bounds=(0.0, 1.0))

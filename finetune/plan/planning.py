@@ -73,7 +73,8 @@ class Plan:
     metric: str
     detect: float
     comparisons: int
-    """Headline comparisons that the report will make, over which Holm's correction runs."""
+    """Headline comparisons that the report will judge together; each gets its share of the error, which is a little
+    stricter than the report."""
     recipe_seeds: tuple[int, int]
     """Fewest and most that the recipe asks for."""
     source: Literal["pilot", "sd", "nothing"]
@@ -169,12 +170,11 @@ def _same_metric(study: Study, metric: str) -> None:
 
 
 def comparisons_of(recipe: ResolvedRecipe) -> int:
-    """Count the report's headline comparisons: all pairs, or all with the baseline; and those with the base model."""
+    """Count the headline comparisons that are judged together: all pairs, or those with the baseline, or the base."""
     first, variants = recipe.variants[0].recipe, len(recipe.variants)
-    tasks = bool(first.data.test is not None or first.data.split.test) + len(first.evaluate)
     base = first.scoring.base and not TASKS.get(first.task.type).new_head
     pairs = math.comb(variants, 2) if first.scoring.baseline is None else variants - 1
-    return max(1, tasks * (pairs + variants * base))
+    return max(1, pairs, variants * base)
 
 
 def _examples_of(recipe: ResolvedRecipe) -> int | None:

@@ -48,16 +48,17 @@ class Precision(Options):
     """The width of an interval that is narrow enough."""
 
     ci_width: float = Field(gt=0)
-    """Full width, from end to end, of the 95 % interval of the mean over seeds: of the first held-out task's first
-    metric. In points: 1 is one percentage point, or 0.01 of a coefficient, or one point of a score up to 100; of a
-    metric without points, such as a loss, in its own unit."""
+    """Full width, from end to end, of the 95 % interval of the mean over seeds, on the held-out examples as they are:
+    of the first held-out task's first metric. In points: 1 is one percentage point, or 0.01 of a coefficient, or one
+    point of a score up to 100; of a metric without points, such as a loss, in its own unit."""
 
 
 class SeedsUntil(Options):
     """Adds seeds until every variant's mean is known well enough. The interval is a confidence sequence, which holds
     although the scores decide how many seeds there are, and is wider than that of a number fixed before. All variants
     have the same seeds, 0, 1, 2, ..., so that they can be compared in pairs; as many are added at once as are trained
-    side by side. No run is left out: failed runs that were scored count in every mean."""
+    side by side. A confidence sequence is for scores without collapses: it is of the runs that work, and as soon as
+    one fails seeds are added up to `at_most`, because how often that happens is then what is not known."""
 
     until: Precision
     """When to stop."""

@@ -41,3 +41,11 @@ def build(study_dir: Path, baseline: str | None = None) -> Results:
         write_text(folder / "model-card.md", card.render(study, results, best))
     write_json(folder / "results.json", results.to_json())
     return results
+
+
+def read(study_dir: Path) -> Results:
+    """Read what the `results.json` of the study in ``study_dir`` holds, which :func:`build` has written."""
+    from finetune.core.run_dir import StudyDir, read_json
+    from finetune.results.schema import from_json
+
+    return from_json(read_json(StudyDir(Path(study_dir)).report / "results.json"))

@@ -75,6 +75,8 @@ class Table:
     notes: list[str] = field(default_factory=list)
     caption: str = ""
     """What a screen reader calls it; the heading above and the first column's, where this is empty."""
+    below: list[list[Cell]] = field(default_factory=list)
+    """Rows that stand below a rule, whatever the others are sorted by."""
 
 
 @dataclass(frozen=True)

@@ -28,14 +28,15 @@ OLDER_TAGS = {"classification": "text-classification"}
 OLDER_LIBRARIES = {"adapter": "peft", "adaptive": "transformers", "full": "transformers"}
 """For studies whose `data.json` does not say it yet: what a task's models do (above), and what opens them."""
 
-SURE = ("ci", "level", "method", "sd", "sd_ci", "sd_floor", "sd_corrected", "sd_corrected_ci")
+SURE = ("ci", "ci_seeds", "prediction", "level", "method", "sd", "sd_ci", "sd_floor", "sd_corrected", "sd_corrected_ci")
 """What of an estimate stands in the metadata."""
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*(?:/[\w.-]+)?(?:@[\w./-]+)?")
 
 INTRO = (
-    "Each mean is over seeds of the same recipe, with its 95 % interval: this is what training again would give. "
-    "A published checkpoint is one of the seeds, and its own scores stand below."
+    "Each mean is over the seeds of the same recipe that work, with its 95 % interval over new seeds and new examples. "
+    "Training once more would give a score in “one more run”, on these examples, where it works. A published "
+    "checkpoint is one of the seeds, and its own scores stand below."
 )
 
 
@@ -159,7 +160,13 @@ def _metrics(variant: VariantResult, task: EvaluationSet) -> list[dict[str, Any]
 
 
 def _score_table(results: Results, variant: VariantResult) -> Table:
-    columns = [Column("task", numeric=False), Column("metric", numeric=False), Column("mean"), Column("95 % interval")]
+    columns = [
+        Column("task", numeric=False),
+        Column("metric", numeric=False),
+        Column("mean"),
+        Column("95 % interval"),
+        Column("one more run"),
+    ]
     columns += [Column("SD"), Column("seeds"), Column("untuned base")]
     base = next((other for other in results.variants if other.is_base), None)
     rows = []
@@ -167,7 +174,8 @@ def _score_table(results: Results, variant: VariantResult) -> Table:
         for metric in task.metrics:
             key, shown = task.key_of(metric.name), unit(metric.name)
             found = variant.estimates[key]
-            cells = [shown.number(found.mean), shown.interval(found.ci), shown.number(found.sd, more=1)]
+            cells = [shown.number(found.mean), shown.interval(found.ci), shown.interval(found.prediction)]
+            cells += [shown.number(found.sd, more=1)]
             cells += [count(found.n), shown.number(base.estimates[key].mean if base else None)]
             heading = f"{shown.heading}, {'higher' if metric.higher_is_better else 'lower'} is better"
             rows.append([Cell(task.name), Cell(heading), *map(Cell, cells)])
@@ -195,10 +203,11 @@ def _training(study: Study, variant: VariantResult) -> Bullets:
     times = [run.seconds for run in runs if run.seconds]
     peaks = [run.peak_memory_bytes for run in runs if run.peak_memory_bytes]
     failures = variant.failures
+    limit = "" if failures.limit is None else f" (up to {share(failures.limit, 1)} could)"
     items = [
         ("Parameters trained", trained),
         ("What varied between seeds", ", ".join(study.vary) or "nothing"),
-        ("Failed runs", f"{failures.count} of {failures.n}"),
+        ("Failed runs", f"{failures.count} of {failures.n}{limit}"),
         ("Stability", f"{variant.stability}: {variant.stability_reason}"),
         ("Time of a run", seconds(sum(times) / len(times)) if times else NONE),
         ("Peak memory", memory(max(peaks, default=None))),

@@ -76,7 +76,7 @@ def _rest(what: str, more: int) -> str:
 def _table(table: Table) -> str:
     heading = [escape(column.title) or " " for column in table.columns]
     rule = ["---:" if column.numeric else "---" for column in table.columns]
-    rows = [[_cell(cell) for cell in row] for row in table.rows[:MOST_ROWS]]
+    rows = [[_cell(cell) for cell in row] for row in [*table.rows[:MOST_ROWS], *table.below]]
     lines = [f"| {' | '.join(row)} |" for row in (heading, rule, *rows)]
     return (
         "\n".join(lines)

@@ -14,7 +14,7 @@ from finetune.core.numbers import NONE, THIN, seconds, short_count
 from finetune.metrics import unit
 from finetune.results.schema import Results, VariantResult
 
-DISPENSABLE = ("time", "trained", "SD", "interval", "n", "failed")
+DISPENSABLE = ("time", "trained", "SD", "n", "interval", "failed")
 """Columns in the order in which a narrow terminal loses them."""
 
 
@@ -24,7 +24,7 @@ def table(results: Results) -> RenderableType:
     for task in results.tasks:
         # Not the table's own title, which would wrap where a narrow table ends.
         title = f"{task.name}: {unit(task.metric).heading} ({task.examples:,} examples)"
-        rows = [_row(variant, task.key, task.metric) for variant in results.variants]
+        rows = [_row(variant, task.key, task.metric) for variant in (*results.variants, *results.baselines)]
         parts += [Text(title, style="italic"), FittingTable(rows, DISPENSABLE)]
     return Group(*parts)
 
@@ -57,11 +57,10 @@ class FittingTable:
 
 def _row(variant: VariantResult, key: str, metric: str) -> dict[str, Text]:
     found, failures, shown = variant.estimates[key], variant.failures, unit(metric)
-    half = f" ± {shown.number((found.ci[1] - found.ci[0]) / 2)}" if found.ci else ""
     times = [run.seconds for run in variant.runs if run.seconds is not None]
     cells = {
         "variant": variant.name,
-        "score": shown.number(found.mean) + half,
+        "score": shown.number(found.mean),
         "interval": shown.interval(found.ci),
         "n": str(found.n),
         "SD": shown.number(found.sd, more=1),

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.metrics import unit
+from finetune.results.measure import works
 from finetune.results.reading import Run, Study
 from finetune.results.schema import (
     AcrossPair,
@@ -65,7 +66,7 @@ def across_of(
     """Summarise every variant over all evaluation sets, ``tasks``; None with a single one.
 
     Headline metrics are put together only where they have one scale already: shares between 0 and 1, more is better.
-    Others are in ``left_out``, with the reason. Runs that lack a score on one of the sets are left out of it.
+    Others are in ``left_out``, with the reason. Runs that failed or lack a score on one of the sets are left out of it.
     """
     if len(tasks) < 2:
         return None
@@ -109,8 +110,9 @@ def _thresholds(seen: Matrix) -> Matrix:
 
 
 def _by_seed(runs: Sequence[Run], keys: Sequence[str]) -> dict[int | None, list[float]]:
-    """Collect the scores of a variant's runs on every set, by seed; failed runs with scores are among them."""
-    return {run.seed: [run.scores[key] for key in keys] for run in runs if all(key in run.scores for key in keys)}
+    """Collect the scores on every set of a variant's runs that work, by seed."""
+    scored = [run for run in works(runs) if all(key in run.scores for key in keys)]
+    return {run.seed: [run.scores[key] for key in keys] for run in scored}
 
 
 def _variant(

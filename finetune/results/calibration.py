@@ -4,33 +4,49 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from math import inf
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from finetune import stats
 from finetune.results.reading import Run
 from finetune.results.schema import CalibrationResult, ReliabilityBin
-from finetune.stats.calibration import BINS, Bins, by_width, calibration
+from finetune.stats.calibration import BINS, Bins, by_example, by_width, calibration
 
 FEWEST = 10
 """Examples that a seed's bin must have to be drawn: with fewer its accuracy is mostly noise."""
+
+BOUNDS = {
+    "nll": (0.0, inf),
+    "nll_scaled": (0.0, inf),
+    "brier": (0.0, 2.0),
+    "ece": (0.0, 1.0),
+    "ece_equal_mass": (0.0, 1.0),
+}
+"""The lowest and the highest value there can be."""
 
 MEASURES = ("nll", "brier", "ece", "ece_noise", "ece_equal_mass", "ece_equal_mass_noise", "temperature", "nll_scaled")
 
 
 def calibration_of(
-    runs: Sequence[Run], task: str, generator: np.random.Generator, level: float = 0.95
+    runs: Sequence[Run],
+    task: str,
+    generator: np.random.Generator,
+    level: float = 0.95,
+    clusters: ArrayLike | None = None,
+    same_rows: bool = True,
 ) -> CalibrationResult | None:
     """Compute one variant's calibration on an evaluation set; None where no run has stored probabilities.
 
+    Intervals cover new examples, or new ``clusters`` of them, where all runs have the ``same_rows``.
     ``generator`` draws the halves for temperature scaling, the same for every run. Runs whose probabilities are not
     finite are left out, and counted.
     """
     halves = int(generator.integers(2**63))
-    found, bins, left_out = [], [], 0
+    found, bins, examples, left_out = [], [], [], 0
     for run in runs:
         stored = _stored(run, task)
         if stored is None:
@@ -39,12 +55,16 @@ def calibration_of(
         if not (np.isfinite(probabilities).all() and np.isfinite(loss).all()):
             left_out += 1
             continue
+        examples.append(by_example(probabilities, right, loss))
         found.append(calibration(probabilities, right, np.random.default_rng(halves), loss))
         bins.append(by_width(probabilities.max(axis=1), probabilities.argmax(axis=1) == right))
     if not found:
         return None
     values = {name: [value for each in found if (value := getattr(each, name)) is not None] for name in MEASURES}
-    measures = {name: stats.estimate(of_seeds, level) for name, of_seeds in values.items()}
+    measures = {}
+    for name, of_seeds in values.items():
+        matrix = np.stack([each[name] for each in examples]) if same_rows and name in examples[0] else None
+        measures[name] = stats.estimate(of_seeds, level, matrix, clusters, BOUNDS.get(name))
     return CalibrationResult(BINS, left_out, **measures, reliability=_reliability(bins))
 
 

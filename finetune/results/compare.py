@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,11 @@ import numpy as np
 
 from finetune import stats
 from finetune.core.errors import InputError, Problem, bad_input, did_you_mean
-from finetune.core.run_dir import FORMAT, StudyDir
-from finetune.results.measure import decide
+from finetune.core.run_dir import RESULTS_FORMAT, StudyDir
+from finetune.results.compute import evaluation_set
+from finetune.results.measure import Ground, judged, side_of
 from finetune.results.reading import Study, read_study
 from finetune.results.schema import Direction, PairResult, to_json
-from finetune.results.variant_scores import variant_scores
 
 LEVEL = 0.95
 
@@ -91,12 +91,12 @@ def compare_studies(
     rng = np.random.default_rng(list(f"{ours.study.digest} {theirs.study.digest}".encode()))
     pairs = [pair for both in tasks for pair in _pairs(ours, theirs, both, _metric(both, metric), rng)]
     return StudyComparison(
-        format=FORMAT,
+        format=RESULTS_FORMAT,
         level=LEVEL,
         left=ours.about(),
         right=theirs.about(),
         tasks=[ComparedSet(facts["name"], facts["examples"], facts["fingerprint"]) for facts, _ in tasks],
-        comparisons=decide(pairs),
+        comparisons=pairs,
     )
 
 
@@ -178,20 +178,12 @@ def _pairs(
     ours: Chosen, theirs: Chosen, both: tuple[Facts, Facts], metric: Direction, rng: np.random.Generator
 ) -> list[PairResult]:
     """Compare every pair on one evaluation set."""
-    task, name, higher = both[0]["name"], metric.name, metric.higher_is_better
+    task = evaluation_set(both[0])
+    sequential = ours.study.until is not None or theirs.study.until is not None
+    ground = Ground(task, metric, ours.study.clusters(task.name), 0.0, sequential, LEVEL, rng)
     lefts, rights = (
-        {variant: variant_scores(chosen.study.variants[variant], task, name) for variant in chosen.variants}
+        {name: side_of(chosen.study, name, chosen.study.variants[name], ground) for name in chosen.variants}
         for chosen in (ours, theirs)
     )
-    clusters = ours.study.clusters(task)
-    return [
-        PairResult(
-            **asdict(stats.compare(lefts[left], rights[right], rng, clusters, higher, LEVEL)),
-            task=task,
-            metric=name,
-            left=left,
-            right=right,
-            higher_is_better=higher,
-        )
-        for left, right in product(lefts, rights)
-    ]
+    pairs = list(product(lefts, rights))
+    return list(judged(pairs, lefts, rights, stats.family_of(len(pairs), None, sequential), ground))

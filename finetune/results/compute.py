@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 
 from finetune import stats
-from finetune.core.run_dir import BASE, FAILED, FORMAT
-from finetune.metrics import unit
+from finetune.core.run_dir import BASE, RESULTS_FORMAT
 from finetune.results.across import across_of
 from finetune.results.combined import combined_of
-from finetune.results.measure import BASE_REASON, SOLVED_REASON, Measured, decide, measure
+from finetune.results.measure import BASE_REASON, CHEAP_REASON, SOLVED_REASON, Measured, failures_of, measure
 from finetune.results.reading import Run, Study
 from finetune.results.schema import (
     Direction,
@@ -22,6 +21,7 @@ from finetune.results.schema import (
     Results,
     RunResult,
     ScoreEstimate,
+    TrainingData,
     VariantResult,
 )
 
@@ -31,27 +31,40 @@ LEVEL = 0.95
 
 def results_of(study: Study) -> Results:
     """Compute every run's scores, what each variant's runs amount to, and every pair held together."""
-    tasks = [evaluation_set(task) for task in study.data.get("tasks", [])]
+    splits = study.data.get("splits", {})
+    cut = {name: split.get("facts", {}).get("cut") for name, split in splits.items()}
+    tasks = [evaluation_set(task, cut.get(task["name"])) for task in study.data.get("tasks", [])]
     measured = {task.name: measure(study, task, LEVEL) for task in tasks}
+    variants = [_variant(study, name, runs, tasks, measured) for name, runs in study.everything.items()]
     return Results(
-        format=FORMAT,
+        format=RESULTS_FORMAT,
         study=study.name,
         digest=study.digest,
         level=LEVEL,
         seeds=study.seeds,
         until=study.until,
+        vary=study.vary,
+        training=_training(study),
         crossed="crossed" in study.resolved,
         baseline=study.baseline,
         environment=study.environment,
         tasks=tasks,
-        variants=[_variant(study, name, runs, tasks, measured) for name, runs in study.everything.items()],
-        comparisons=decide([pair for found in measured.values() for pair in found.comparisons]),
+        variants=[variant for variant in variants if variant.name not in study.baselines],
+        baselines=[variant for variant in variants if variant.name in study.baselines],
+        comparisons=[pair for found in measured.values() for pair in found.comparisons],
         across=across_of(study, tasks, np.random.default_rng(list(study.digest.encode())), LEVEL),
     )
 
 
-def evaluation_set(facts: Mapping[str, Any]) -> EvaluationSet:
-    """The evaluation set that an entry of `data.json` describes."""
+def _training(study: Study) -> TrainingData | None:
+    split = study.data.get("splits", {}).get("train")
+    if split is None:
+        return None
+    return TrainingData(split["examples"], split.get("facts", {}).get("cut"), "split" in study.vary)
+
+
+def evaluation_set(facts: Mapping[str, Any], cut: int | None = None) -> EvaluationSet:
+    """The evaluation set that an entry of `data.json` describes, ``cut`` of whose texts were cut."""
     metrics = [Direction(metric["name"], metric["higher_is_better"]) for metric in facts["metrics"]]
     return EvaluationSet(
         name=facts["name"],
@@ -61,21 +74,25 @@ def evaluation_set(facts: Mapping[str, Any]) -> EvaluationSet:
         examples=facts["examples"],
         metrics=metrics,
         majority=facts.get("majority"),
+        role="in-domain" if facts["split"] == "test" else "shifted",
+        cut=cut,
     )
 
 
 def _variant(
     study: Study, name: str, runs: list[Run], tasks: list[EvaluationSet], measured: Mapping[str, Measured]
 ) -> VariantResult:
-    ended = [run.result["status"] for run in runs if run.result["status"] != "interrupted"]
-    failures = stats.failure_rate(sum(status in FAILED for status in ended), len(ended), LEVEL)
+    failures = failures_of(runs, LEVEL)
     estimates = {key: found for task in measured.values() for key, found in task.estimates[name].items()}
     stability = _stability(name, failures, estimates, tasks)
+    recipe = study.resolved["variants"][name]["recipe"] if name in study.variants else {}
+    train = recipe.get("train", {})
+    solved = "solved" in (_first(runs, "training") or {"solved": True})
     comparable = [] if "split" in study.vary else tasks
     parameters, pooling = _first(runs, "parameters"), _first(runs, "pooling")
     return VariantResult(
         name=name,
-        strategy="none" if name == BASE else study.resolved["variants"][name]["recipe"]["strategy"]["type"],
+        strategy=recipe["strategy"]["type"] if recipe else "none",
         parameters=None if parameters is None else Parameters(parameters["total"], parameters["trainable"]),
         new=_first(runs, "new") or [],
         pooling=None if pooling is None else PoolingResult(**pooling),
@@ -87,6 +104,8 @@ def _variant(
         failures=failures,
         stability=stability.verdict,
         stability_reason=stability.reason,
+        learning_rate=None if solved else train.get("learning_rate"),
+        chosen_by=train.get("chosen_by"),
     )
 
 
@@ -109,13 +128,8 @@ def _run(run: Run) -> RunResult:
 def _stability(
     name: str, failures: stats.FailureRate, estimates: Mapping[str, ScoreEstimate], tasks: Sequence[EvaluationSet]
 ) -> stats.Stability:
-    """Judge stability on the first set's headline metric, by its corrected SD, or its plain SD where there is none."""
     if name == BASE:
         return stats.Stability("undecided", BASE_REASON)
-    if not tasks:
-        return stats.stability(failures.count, failures.n, None, None)
-    found = estimates[tasks[0].key]
-    if found.reason == SOLVED_REASON:
-        return stats.Stability("undecided", SOLVED_REASON)
-    point = unit(tasks[0].metric).point
-    return stats.stability(failures.count, failures.n, found.sd_corrected_ci or found.sd_ci, point)
+    if tasks and estimates[tasks[0].key].reason in (SOLVED_REASON, CHEAP_REASON):
+        return stats.Stability("undecided", str(estimates[tasks[0].key].reason))
+    return stats.stability(failures)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from finetune import stats
+from finetune.core.run_dir import FAILED
 from finetune.results.schema import EvaluationSet, Results, VariantResult
 
 IN_DOMAIN = "test"
@@ -22,7 +23,7 @@ class Shift:
     shifted: str
     """Name of the set."""
     drop: stats.Estimate
-    """Over the seeds that have both scores, in the headline metric's unit, positive for a loss."""
+    """Over the seeds that work and have both scores, in the headline metric's unit, positive for a loss."""
 
 
 def shifts_of(results: Results) -> list[Shift]:
@@ -44,6 +45,6 @@ def domains_of(results: Results) -> tuple[EvaluationSet | None, list[EvaluationS
 
 def _shift(variant: VariantResult, inside: EvaluationSet, task: EvaluationSet, level: float) -> Shift:
     home, away = inside.key, task.key_of(inside.metric)
-    scores = [run.scores for run in variant.runs]
+    scores = [run.scores for run in variant.runs if run.status not in FAILED]
     drops = [inside.sign * (score[home] - score[away]) for score in scores if home in score and away in score]
     return Shift(variant.name, task.name, stats.estimate(drops, level))

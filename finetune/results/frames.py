@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import pyarrow as pa
 
 from finetune.results.reading import Study
-from finetune.results.schema import PairResult, Results
+from finetune.results.schema import PairResult, Results, ScoreEstimate
 
 
 def scores_table(results: Results) -> pa.Table:
@@ -26,7 +26,7 @@ def estimates_table(results: Results) -> pa.Table:
     """List every variant's mean over seeds with its uncertainty: `variant`, `set`, `metric`, and the fields of
     :class:`~finetune.results.schema.ScoreEstimate`."""
     return _table(
-        {"variant": variant.name, **_of_key(key), **_flat(found)}
+        {"variant": variant.name, **_of_key(key), **_flat(found), **_in_all(found)}
         for variant in results.variants
         for key, found in variant.estimates.items()
     )
@@ -60,16 +60,27 @@ def _of_key(key: str) -> dict[str, str]:
     return {"set": task, "metric": metric}
 
 
+INTERVALS = ("Interval | None", "tuple[float, float] | None")
+"""Types of fields that are intervals."""
+
+
 def _flat(value: Any) -> dict[str, Any]:
     """The fields that are one number or word each; an interval is two."""
     flat: dict[str, Any] = {}
     for each in dataclasses.fields(value):
         entry = getattr(value, each.name)
-        if each.name == "ci" or each.name.endswith("_ci"):
+        if each.type in INTERVALS:
             flat[f"{each.name}_low"], flat[f"{each.name}_high"] = (None, None) if entry is None else entry
-        elif not isinstance(entry, Sequence | Mapping) or isinstance(entry, str):
+        elif isinstance(entry, str | float | int | None):
             flat[each.name] = entry
-    return flat
+    return {name: entry for name, entry in flat.items() if name != "expected"}
+
+
+def _in_all(found: ScoreEstimate) -> dict[str, Any]:
+    """The score over all runs, those that fail among them."""
+    mean, ci = (None, None) if found.expected is None else (found.expected.mean, found.expected.ci)
+    low, high = ci or (None, None)
+    return {"expected_mean": mean, "expected_ci_low": low, "expected_ci_high": high}
 
 
 def _table(rows: Iterable[dict[str, Any]]) -> pa.Table:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 
@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune import stats
-from finetune.core.run_dir import BASE
+from finetune.core.run_dir import BASE, FAILED
+from finetune.metrics import unit
 from finetune.results.agreement import agreement_of
 from finetune.results.calibration import calibration_of
-from finetune.results.reading import Study
+from finetune.results.reading import Run, Study
 from finetune.results.schema import (
     AgreementResult,
     CalibrationResult,
@@ -28,11 +29,18 @@ Clusters = NDArray[np.int64] | None
 
 BASE_REASON = "the untuned base model has no seed: one fixed score"
 
+CHEAP_REASON = "made without training the model: one fixed score"
+
 SOLVED_METHOD = "one fit for all seeds"
 
 SOLVED_REASON = (
     "solved, not trained in steps: a seed changes nothing, so the spread is zero by construction, not tested"
 )
+
+NO_RUN_WORKS = "every run that has ended failed"
+
+COMMONEST = "commonest-label"
+"""The cheap baseline that a run which has learnt nothing is held against."""
 
 
 @dataclass(frozen=True)
@@ -45,34 +53,87 @@ class Measured:
     """By variant; those without it are not in it."""
     calibration: dict[str, CalibrationResult]
     comparisons: list[PairResult]
-    """Without what only all comparisons together can decide."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """A variant on one evaluation set and metric: the runs that work, and what is known of those that failed."""
+
+    name: str
+    scores: stats.VariantScores
+    """Of the runs that work."""
+    failed: list[float | None]
+    """Scores of the runs that failed; None for one that has none."""
+    failures: stats.FailureRate
+    floor: float | None
+    """What needs no training scores; None where that is not known."""
+
+    @property
+    def fixed(self) -> bool:
+        """Tell whether it is one model that no seed changes, and that cannot fail."""
+        return self.scores.seeds is None
+
+    @property
+    def crashed(self) -> int:
+        """Count the failed runs that have no score."""
+        return sum(score is None for score in self.failed)
+
+    def with_crashed(self) -> stats.VariantScores | None:
+        """The scores, with those of crashed runs at what needs no training; None where that is not known."""
+        if self.floor is None or self.scores.seeds is None:
+            return None
+        free = max(self.scores.seeds, default=0) + 1
+        added = {free + number: self.floor for number in range(self.crashed)}
+        own = dict(zip(self.scores.seeds, self.scores.scores.tolist(), strict=True))
+        matrix = self.scores.contributions
+        if matrix is not None:
+            matrix = np.vstack([matrix, np.full((self.crashed, matrix.shape[1]), self.floor)])
+        return stats.VariantScores.of(own | added, matrix)
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What all comparisons on one evaluation set and metric share."""
+
+    task: EvaluationSet
+    metric: Direction
+    clusters: Clusters
+    overlap: float
+    sequential: bool
+    level: float
+    rng: np.random.Generator
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """The lowest and the highest score there can be."""
+        return unit(self.metric.name).bounds
+
+    @property
+    def sign(self) -> int:
+        """1 where a higher score is better, -1 where a lower one is."""
+        return 1 if self.metric.higher_is_better else -1
 
 
 def measure(study: Study, task: EvaluationSet, level: float) -> Measured:
     """Compute everything on one evaluation set, whose predictions are read once and then let go."""
     # One model, stored for each seed, is one: agreeing with itself says nothing.
     every = {name: distinct(runs) for name, runs in study.everything.items()}
-    # Where each seed has its own split, row i is another example in each run.
-    same_rows = "split" not in study.vary
+    same_rows = not study.own_rows(task.name)
     clusters = study.clusters(task.name) if same_rows else None
     rng = np.random.default_rng(list(f"{study.digest} {task.name}".encode()))
-    scores = {
-        (name, metric.name): variant_scores(runs, task.name, metric.name, same_rows)
-        for metric in task.metrics
-        for name, runs in every.items()
+    estimates: dict[str, dict[str, ScoreEstimate]] = {name: {} for name in every}
+    pairs: list[PairResult] = []
+    for metric in task.metrics:
+        overlap, key = study.overlap(task.name), task.key_of(metric.name)
+        ground = Ground(task, metric, clusters, overlap, study.until is not None, level, rng)
+        sides = {name: side_of(study, name, runs, ground, same_rows) for name, runs in every.items()}
+        for name, side in sides.items():
+            estimates[name][key] = _estimate(side, ground, study)
+        pairs += _compare_all(study, sides, ground)
+    alike = {name: agreement_of(works(runs), task, level, clusters) for name, runs in every.items() if same_rows}
+    sure = {
+        name: calibration_of(works(runs), task.name, rng, level, clusters, same_rows) for name, runs in every.items()
     }
-    estimates = {
-        name: {
-            task.key_of(metric.name): _estimate(study, name, scores[name, metric.name], metric, clusters, level)
-            for metric in task.metrics
-        }
-        for name in every
-    }
-    alike = {name: agreement_of(runs, task, level, clusters) for name, runs in every.items() if same_rows}
-    sure = {name: calibration_of(runs, task.name, rng, level) for name, runs in every.items()}
-    pairs = [
-        _compare(task, metric, pair, scores, rng, clusters, level) for metric in task.metrics for pair in _pairs(study)
-    ]
     return Measured(
         estimates,
         {name: found for name, found in alike.items() if found is not None},
@@ -81,84 +142,186 @@ def measure(study: Study, task: EvaluationSet, level: float) -> Measured:
     )
 
 
-def _pairs(study: Study) -> Iterator[tuple[str, str]]:
-    """List all pairs of variants, or the others with the baseline; and each with the untuned base model."""
-    if study.baseline is None:
-        yield from combinations(study.variants, 2)
-    else:
-        yield from ((name, study.baseline) for name in study.variants if name != study.baseline)
-    if study.base is not None:
-        yield from ((name, BASE) for name in study.variants)
+def side_of(study: Study, name: str, runs: Sequence[Run], ground: Ground, same_rows: bool = True) -> Side:
+    """Collect what a variant's runs come to on one evaluation set and metric."""
+    key = ground.task.key_of(ground.metric.name)
+    failed = [run for run in runs if run.result["status"] in FAILED]
+    return Side(
+        name,
+        variant_scores(works(runs), ground.task.name, ground.metric.name, same_rows),
+        [run.scores.get(key) for run in failed],
+        failures_of(study.everything[name]),
+        _floor(study, ground, key),
+    )
 
 
-def _estimate(
-    study: Study, variant: str, scores: stats.VariantScores, metric: Direction, clusters: Clusters, level: float
-) -> ScoreEstimate:
-    """Estimate a score over seeds: by the confidence sequence where the scores decided how many seeds there are."""
-    if study.until is not None and scores.seeds is not None:
-        found = stats.sequential_estimate(scores.scores, level)
-    else:
-        found = stats.estimate(scores.scores, level)
-    if variant == BASE and found.n:
-        found = replace(found, reason=BASE_REASON, method="one score, no seeds")
-    elif scores.seeds is None and found.n:
-        found = replace(found, reason=SOLVED_REASON, method=SOLVED_METHOD)
-    spread = None if scores.contributions is None else stats.spread(scores.contributions, clusters, level)
+def works(runs: Sequence[Run]) -> list[Run]:
+    """The runs that did not fail."""
+    return [run for run in runs if run.result["status"] not in FAILED]
+
+
+def failures_of(runs: Sequence[Run], level: float = 0.95) -> stats.FailureRate:
+    """Count the runs that have ended, and those of them that failed."""
+    ended = [run.result["status"] for run in runs if run.result["status"] != "interrupted"]
+    return stats.failure_rate(sum(status in FAILED for status in ended), len(ended), level)
+
+
+def _floor(study: Study, ground: Ground, key: str) -> float | None:
+    """What needs no training scores: the commonest label, or else the untuned model."""
+    commonest = study.baselines.get(COMMONEST)
+    if commonest is not None and key in commonest.scores:
+        return commonest.scores[key]
+    if ground.metric.name == "accuracy" and ground.task.majority is not None:
+        return ground.task.majority
+    return None if study.base is None else study.base.scores.get(key)
+
+
+def _estimate(side: Side, ground: Ground, study: Study) -> ScoreEstimate:
+    """Estimate a score over the seeds that work, and what the variant gives in all."""
+    scores, level = side.scores, ground.level
+    found = stats.estimate(
+        scores.scores, level, scores.contributions, ground.clusters, ground.bounds, ground.overlap, ground.sequential
+    )
+    if side.fixed and found.n:
+        own = scores.contributions
+        ci = None if own is None else stats.interval_of_mean(own, level, ground.clusters, ground.bounds)
+        reason = BASE_REASON if side.name == BASE else CHEAP_REASON if side.name in study.baselines else SOLVED_REASON
+        method = SOLVED_METHOD if reason == SOLVED_REASON else "one score, no seeds"
+        found = replace(found, reason=reason, method=method, ci=ci)
+    elif not found.n and side.failed:
+        found = replace(found, reason=NO_RUN_WORKS)
+    spread = None if scores.contributions is None else stats.spread(scores.contributions, ground.clusters, level)
+    in_all = stats.expected(
+        scores.scores,
+        side.failed,
+        side.floor,
+        scores.contributions,
+        ground.clusters,
+        ground.bounds,
+        level,
+        ground.overlap,
+        ground.sequential,
+    )
+    bounds, higher = ground.bounds, ground.metric.higher_is_better
+    bounded = bounds is not None and np.isfinite(bounds).all() and len(scores) > 1
+    bands = stats.expected_best_intervals(scores.scores, bounds, higher, level) if bounds and bounded else []
     return ScoreEstimate(
         **asdict(found),
+        expected=None if side.fixed else in_all,
         sd_floor=spread.sd_floor if spread else None,
         sd_corrected=spread.sd_corrected if spread else None,
         sd_corrected_ci=spread.sd_corrected_ci if spread else None,
         sd_corrected_clipped=spread.clipped if spread else False,
-        expected_best=stats.expected_best(scores.scores, metric.higher_is_better).tolist(),
+        expected_best=stats.expected_best(scores.scores, higher).tolist(),
+        expected_best_ci=bands,
     )
 
 
-def _compare(
-    task: EvaluationSet,
-    metric: Direction,
-    pair: tuple[str, str],
-    scores: Mapping[tuple[str, str], stats.VariantScores],
-    rng: np.random.Generator,
-    clusters: Clusters,
-    level: float,
-) -> PairResult:
-    left, right = pair
-    other = scores[right, metric.name]
-    if right == BASE and not len(other):
-        found = stats.Comparison(0, level, "none", reason="the base model has no such score")
-    else:
-        found = stats.compare(scores[left, metric.name], other, rng, clusters, metric.higher_is_better, level)
-    return PairResult(
-        **asdict(found),
-        task=task.name,
-        metric=metric.name,
-        left=left,
-        right=right,
-        higher_is_better=metric.higher_is_better,
-        family="headline" if metric.name == task.metric else "other",
-    )
+def _compare_all(study: Study, sides: Mapping[str, Side], ground: Ground) -> list[PairResult]:
+    """Compare all pairs of variants, or the others with the baseline; and each with what needs no tuning.
 
-
-def decide(pairs: Sequence[PairResult]) -> list[PairResult]:
-    """Adjust the p-values of all comparisons together, and read the verdicts.
-
-    Holm's correction runs over two families: all pairs and sets on headline metrics, from which the verdict is
-    read, and all others, so that reporting more metrics does not blunt the headline. The tests of spread are two
-    more.
+    The variants' pairs are one family, and those with the untuned model and the cheap baselines another.
     """
-    decided = list(pairs)
-    for family in ("headline", "other"):
-        places = [place for place, pair in enumerate(pairs) if pair.family == family]
-        adjusted = stats.holm([pairs[place].p_value for place in places])
-        spreads = stats.holm([pairs[place].p_spread for place in places])
-        for place, p_adjusted, p_spread in zip(places, adjusted, spreads, strict=True):
-            pair = pairs[place]
-            decided[place] = replace(
-                pair,
-                p_value_adjusted=p_adjusted,
-                verdict=stats.verdict(pair, p_adjusted, pair.higher_is_better),
-                p_spread_adjusted=p_spread,
-                spread_verdict=stats.spread_verdict(pair.sd_ratio_ci, p_spread, pair.level),
+    if study.baseline is None:
+        rivals = list(combinations(study.variants, 2))
+    else:
+        rivals = [(name, study.baseline) for name in study.variants if name != study.baseline]
+    fixed = [name for name in sides if name not in study.variants]
+    all_of = len(study.variants) if study.baseline is None else None
+    families = [
+        (rivals, stats.family_of(len(rivals), all_of, ground.sequential)),
+        ([(name, other) for other in fixed for name in study.variants], None),
+    ]
+    found = []
+    for pairs, family in families:
+        family = family or stats.family_of(len(pairs), None, ground.sequential)
+        found += [paired for paired in judged(pairs, sides, sides, family, ground)]
+    return found
+
+
+def judged(
+    pairs: Sequence[tuple[str, str]],
+    lefts: Mapping[str, Side],
+    rights: Mapping[str, Side],
+    family: stats.Family,
+    ground: Ground,
+) -> Iterator[PairResult]:
+    """Compare pairs of sides on one evaluation set and metric, and judge them together."""
+    metric, clusters = ground.metric, ground.clusters
+
+    def difference(left: stats.VariantScores, right: stats.VariantScores) -> stats.Compared:
+        return stats.difference_of(
+            left, right, ground.rng, clusters, metric.higher_is_better, ground.level, ground.overlap
+        )
+
+    compared = [difference(lefts[left].scores, rights[right].scores) for left, right in pairs]
+    means = {name: float(side.scores.scores.mean()) for name, side in {**lefts, **rights}.items() if len(side.scores)}
+    named = {name for pair in pairs for name in pair}
+    means = {name: mean for name, mean in means.items() if name in named}
+    found = stats.judge(compared, family, pairs, means, metric.higher_is_better)
+    spreads = stats.holm([pair.p_spread for pair in found])
+    for (left, right), one, p_spread in zip(pairs, found, spreads, strict=True):
+        yield _verdict(one, lefts[left], rights[right], p_spread, ground, family, difference)
+
+
+def _verdict(
+    found: stats.Comparison,
+    left: Side,
+    right: Side,
+    p_spread: float | None,
+    ground: Ground,
+    family: stats.Family,
+    difference: Callable[[stats.VariantScores, stats.VariantScores], stats.Compared],
+) -> PairResult:
+    """Say what a difference allows to say: of runs that work, and of all."""
+    word = stats.verdict(found, ground.metric.higher_is_better)
+    reason = found.reason
+    if word != "undecided" and (winner := left if word == "better" else right).crashed:
+        with_crashed = winner.with_crashed()
+        sides = (with_crashed, right.scores) if winner is left else (left.scores, with_crashed)
+        again = None
+        if with_crashed is not None:
+            again = stats.judge([difference(*sides)], family)[0]
+        if again is None or stats.verdict(again, ground.metric.higher_is_better) != word:
+            counted = "what needs no training scores" if with_crashed is None else f"the {_floor_name(ground)}'s score"
+            reason = (
+                f"{winner.crashed} of {winner.failures.n} runs of {winner.name} have no score; counted at {counted}, "
+                "the difference does not hold"
             )
-    return decided
+            word = "undecided"
+    return PairResult(
+        **(asdict(found) | {"reason": reason}),
+        task=ground.task.name,
+        metric=ground.metric.name,
+        left=left.name,
+        right=right.name,
+        higher_is_better=ground.metric.higher_is_better,
+        family="headline" if ground.metric.name == ground.task.metric else "other",
+        verdict=word,
+        verdict_overall=_overall(found, word, left, right, ground),
+        p_failures=stats.told_apart(left.failures, right.failures),
+        p_spread_adjusted=p_spread,
+        spread_verdict=stats.spread_verdict(found.sd_ratio_ci, p_spread, found.level),
+    )
+
+
+def _floor_name(ground: Ground) -> str:
+    return "commonest label" if ground.task.majority is not None else "untuned model"
+
+
+def _overall(found: stats.Comparison, word: stats.Verdict, left: Side, right: Side, ground: Ground) -> stats.Verdict:
+    """Tell whether a variant that is better when it works is better in all, however often it may fail.
+
+    It is where the most that its failures could cost, their rate's limit times what a failed run loses, is less than
+    it is ahead at least.
+    """
+    if word == "undecided" or found.ci is None:
+        return "undecided"
+    winner = left if word == "better" else right
+    if winner.fixed:
+        return word
+    mean = float(winner.scores.scores.mean())
+    holds = stats.holds_in_all(
+        found.ci, mean, winner.failed, winner.floor, winner.failures, ground.metric.higher_is_better
+    )
+    return word if holds else "undecided"

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from finetune import stats
 from finetune.results.reading import TEXTS, Run, Study
 from finetune.results.schema import EvaluationSet, Results
 
@@ -25,6 +26,10 @@ class Confusion:
     labels: tuple[str, ...]
     counts: NDArray[np.float64]
     """(k, k) examples: rows are the true labels, columns the predicted ones."""
+    true: NDArray[np.int64] | None
+    """(examples,) places of the true labels; None where runs were scored on different examples."""
+    said: NDArray[np.int64] | None
+    """(runs, examples) places of the predicted ones."""
 
     @property
     def support(self) -> NDArray[np.float64]:
@@ -36,6 +41,13 @@ class Confusion:
         """Compute the share of each label's examples that is given each label, (k, k); 0 where a label has none."""
         return self.counts / np.maximum(self.support, 1e-12)[:, None]
 
+    def interval(self, true: int, said: int, level: float = 0.95) -> tuple[float, float] | None:
+        """Compute the interval of one of the shares, over new seeds and new examples; None where it is not known."""
+        if self.true is None or self.said is None or not (self.true == true).any():
+            return None
+        given = (self.said[:, self.true == true] == said).astype(float)
+        return stats.interval_of_mean(given, level, bounds=stats.SHARE)
+
 
 def confusion(
     variant: str, labels: tuple[str, ...], runs: Sequence[tuple[pa.DictionaryArray, pa.DictionaryArray]]
@@ -43,11 +55,14 @@ def confusion(
     """Count, as the mean over ``runs``, each the true and the predicted label of every example."""
     index, size = {label: place for place, label in enumerate(labels)}, len(labels)
     total = np.zeros(size * size)
-    for pair in runs:
-        true, said = (_codes(column, index) for column in pair)
+    coded = [(_codes(true, index), _codes(said, index)) for true, said in runs]
+    for true, said in coded:
         known = (true >= 0) & (said >= 0)
         total += np.bincount(true[known] * size + said[known], minlength=size * size)
-    return Confusion(variant, labels, total.reshape(size, size) / max(len(runs), 1))
+    counts = total.reshape(size, size) / max(len(runs), 1)
+    if not coded or any(len(true) != len(coded[0][0]) or (true != coded[0][0]).any() for true, _ in coded):
+        return Confusion(variant, labels, counts, None, None)
+    return Confusion(variant, labels, counts, coded[0][0], np.stack([said for _, said in coded]))
 
 
 def _codes(column: pa.DictionaryArray, index: dict[str, int]) -> NDArray[np.int64]:

@@ -22,6 +22,9 @@ from finetune.core.run_dir import BASE, RunDir, StudyDir, read_json
 TEXTS = ("prediction", "reference")
 """Columns of the prediction store that hold texts."""
 
+TEST = "test"
+"""The evaluation set that comes from the study's own data."""
+
 UNFINISHED = "it has no result yet; the same command again resumes it"
 
 
@@ -97,8 +100,9 @@ class Study:
 
     @property
     def everything(self) -> dict[str, list[Run]]:
-        """Runs by variant, and the untuned base model's one under its own name, where it was scored."""
-        return self.variants | ({BASE: [self.base]} if self.base is not None else {})
+        """Runs by variant, then the untuned base model's one and those of cheap baselines, where they were scored."""
+        base = {BASE: [self.base]} if self.base is not None else {}
+        return self.variants | base | {name: [run] for name, run in self.baselines.items()}
 
     @property
     def computed_on(self) -> str:
@@ -109,6 +113,34 @@ class Study:
     def runs(self) -> list[Run]:
         """All tuned runs."""
         return [run for runs in self.variants.values() for run in runs]
+
+    def own_rows(self, task: str) -> bool:
+        """Tell whether each seed was scored on examples of its own, because it split the data itself."""
+        return "split" in self.vary and task == TEST and self._data_options.get("test") is None
+
+    def overlap(self, task: str) -> float:
+        """How much less than new data the data of another seed are: what is added to 1 / runs; 0 where all runs have
+        the same.
+
+        Where each seed splits the data itself, the examples of the test part by those of the training part (Nadeau and
+        Bengio 2003). Where the test file is fixed and only the training examples are drawn anew, those that a draw
+        takes by those that it leaves. Nadeau and Bengio's factor is r / (1 - r) for runs whose scores correlate by r,
+        and where a score is a sum over its training examples, r is the share that a draw takes. Real learners need
+        less; the share itself would not be enough (scripts/simulate).
+        """
+        if "split" not in self.vary:
+            return 0.0
+        sizes = {name: facts["examples"] for name, facts in self.data.get("splits", {}).items()}
+        train, left = sizes.get("train", 0), sizes.get(TEST if self.own_rows(task) else "validation", 0)
+        if not train or not left:
+            return 0.0
+        return float(left / train if self.own_rows(task) else train / left)
+
+    @property
+    def _data_options(self) -> dict[str, Any]:
+        first = next(iter(self.resolved["variants"].values()))
+        options: dict[str, Any] = first["recipe"].get("data", {})
+        return options
 
     def facts(self, task: str) -> dict[str, Any]:
         """Read what `data.json` says of an evaluation set; empty where it does not know it."""

@@ -1,19 +1,28 @@
-"""The study's answer in a sentence, and what one must know beside it."""
+"""The study's answer in a sentence, and what one must know beside it.
+
+There is one mechanism: all of it is read from `comparisons` and `estimates`, as the tables of the page are, so that no
+sentence can say what a table does not.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from finetune import stats
-from finetune.core.numbers import count, listing, p_value
+from finetune.core.numbers import count, listing, p_value, share
 from finetune.core.run_dir import BASE
 from finetune.metrics import unit
 from finetune.results.measure import SOLVED_METHOD
 from finetune.results.ranking import headline_key, ranked
-from finetune.results.schema import PairResult, Results
+from finetune.results.schema import PairResult, Results, VariantResult
 
 NBSP = "\N{NO-BREAK SPACE}"
+
+WHEN_IT_WORKS = "when it works"
+
+MIRRORED: dict[stats.Verdict, stats.Verdict] = {"better": "worse", "worse": "better", "undecided": "undecided"}
 
 
 @dataclass(frozen=True)
@@ -26,64 +35,137 @@ class Verdict:
     remarks: list[str]
 
 
+@dataclass(frozen=True)
+class Gap:
+    """A pair of variants seen from one side: how far it is ahead of the other, and what that allows to say."""
+
+    other: str
+    told: str
+    """The difference, with its interval and p-value."""
+    verdict: stats.Verdict
+    """Between runs that work."""
+    overall: stats.Verdict
+    """Over all runs."""
+    row: PairResult
+
+    @property
+    def open(self) -> bool:
+        """Tell whether the other may be as good."""
+        return self.verdict != "better"
+
+
 def verdict_of(results: Results) -> Verdict:
-    """Tell which variant is best on the first evaluation set's headline metric, and whether the seeds decide it."""
-    remarks = [*_base_remarks(results), *_failure_remarks(results), *_seed_remarks(results)]
+    """Tell which variant is best on the first evaluation set's headline metric, and whether the runs decide it."""
+    remarks = [
+        *_cheap_remarks(results),
+        *_base_remarks(results),
+        *_failure_remarks(results),
+        *_ground_remarks(results),
+        *_seed_remarks(results),
+    ]
     scored = ranked(results)
     if not scored:
-        return Verdict("undecided", "No answer yet", "No run has been scored.", remarks)
-    best, task = scored[0], results.tasks[0]
-    metric = unit(task.metric)
-    found = best.estimates[headline_key(results)]
+        word = "No run works" if any(variant.failures.count for variant in results.tuned) else "No answer yet"
+        sentence = "Every run that has ended failed." if word == "No run works" else "No run has been scored."
+        return Verdict("undecided", word, sentence, remarks)
+    best = scored[0]
+    reached = _reached(results, best)
+    others = [other.name for other in scored[1:] if results.baseline in (None, best.name, other.name)]
+    gaps = [gap_of(results, best.name, other) for other in others]
+    if not gaps:
+        return _alone(results, best, reached, remarks)
+    told = listing([f"{gap.told} against {gap.other}" for gap in gaps[:2]])
+    failing = _failures_of(results, best.name, [gap.other for gap in gaps])
+    still = [gap for gap in gaps if gap.open]
+    if still:
+        end = "highest" if results.tasks[0].higher_is_better else "lowest"
+        why = [gap.row.reason for gap in still if gap.row.reason and gap.row.ci is not None]
+        said = f"{best.name} has the {end} score{_if_it_fails(best)}, {reached}: {told}."
+        untold = f"{_untold(results, still)}{''.join(f' {reason}.' for reason in dict.fromkeys(why))}"
+        sentence = f"{said} {untold}{failing}{_deciding(results, still)}"
+        return Verdict("undecided", "Undecided", sentence, remarks)
+    overall = all(gap.overall == "better" for gap in gaps)
+    when = "" if overall else f" {WHEN_IT_WORKS}"
+    word, cheap = f"{best.name} is best{when}", _cheaper(results, best.name)
+    sentence = f"{best.name} reaches {reached}{when}: {told}.{failing}"
+    if cheap:
+        names = listing([gap.other for gap in cheap])
+        told = listing([f"{gap.told} against {gap.other}" for gap in cheap])
+        return Verdict("decided", f"{word}, and not better than {names}", f"{sentence} But {told}.", remarks)
+    return Verdict("decided", word, sentence, remarks)
+
+
+def _cheaper(results: Results, best: str) -> list[Gap]:
+    """The cheap baselines that the leader is not better than."""
+    rows = [gap_of(results, best, cheap.name) for cheap in results.baselines if _row(results, best, cheap.name)]
+    return [gap for gap in rows if gap.open and gap.row.difference is not None]
+
+
+def _reached(results: Results, best: VariantResult) -> str:
+    metric, found = unit(results.tasks[0].metric), best.estimates[headline_key(results)]
     seeds = "one seed alone" if found.n == 1 else f"mean of {found.n} seeds"
     seeds = "one fit for all seeds" if found.method == SOLVED_METHOD else seeds
     interval = f" {metric.interval(found.ci)}" if found.ci else ""
-    reached = f"{metric.value(found.mean)}{interval} {metric.label} on {task.name}, {seeds}"
-    if len(scored) == 1:
-        return _alone(results, best.name, reached, remarks)
-    rivals = [other.name for other in scored[1:] if results.baseline in (None, best.name, other.name)]
-    if not rivals:
-        return _alone(results, best.name, reached, remarks)
-    open_to = [other for other in rivals if _gap(results, best.name, other)[1] != "better"]
-    gaps = listing([_gap(results, best.name, other)[0] for other in rivals[:2]])
-    if not open_to:
-        return Verdict("decided", f"{best.name} is best", f"{best.name} reaches {reached}: {gaps}.", remarks)
-    end = "highest" if task.higher_is_better else "lowest"
-    most = max(variant.estimates[headline_key(results)].n for variant in scored)
-    sentence = f"{best.name} has the {end} score, {reached}: {gaps}. {_untold(most, listing(open_to))}"
-    return Verdict("undecided", "Undecided", sentence, remarks)
+    return f"{metric.value(found.mean)}{interval} {metric.label} on {results.tasks[0].name}, {seeds}"
 
 
-def _alone(results: Results, name: str, reached: str, remarks: list[str]) -> Verdict:
-    row = _row(results, name, BASE)
+def _if_it_fails(best: VariantResult) -> str:
+    return f" {WHEN_IT_WORKS}" if best.failures.count else ""
+
+
+def _alone(results: Results, best: VariantResult, reached: str, remarks: list[str]) -> Verdict:
+    row = _row(results, best.name, BASE)
     if row is None or row.difference is None:
-        sentence = f"{name} reaches {reached}. Nothing else has been scored to compare it with."
+        sentence = (
+            f"{best.name} reaches {reached}{_if_it_fails(best)}. Nothing else has been scored to compare it with."
+        )
         return Verdict("undecided", "One variant", sentence, remarks)
-    sentence = f"{name} reaches {reached}: {_written(row, 1)} against the untuned base model."
-    if row.verdict == "undecided":
-        sentence = f"{sentence} {_untold(row.n, 'the base')}"
+    gap = gap_of(results, best.name, BASE)
+    failing = _failures_of(results, best.name, [])
+    sentence = f"{best.name} reaches {reached}: {gap.told} against the untuned base model."
+    if gap.verdict == "undecided":
+        sentence = f"{sentence} {_untold(results, [gap])}{failing}{_deciding(results, [gap])}"
         return Verdict("undecided", "Undecided", sentence, remarks)
-    return Verdict("decided", f"{name} is {row.verdict} than the base", sentence, remarks)
+    when = "" if gap.overall == gap.verdict else f" {WHEN_IT_WORKS}"
+    return Verdict("decided", f"{best.name} is {gap.verdict} than the base{when}", f"{sentence}{failing}", remarks)
 
 
-def _untold(seeds: int, others: str) -> str:
-    return f"{'One seed does' if seeds == 1 else 'These seeds do'} not tell it apart from {others}."
+def _untold(results: Results, gaps: Sequence[Gap]) -> str:
+    most = max((variant.estimates[headline_key(results)].n for variant in results.tuned), default=0)
+    others = listing(["the base" if gap.other == BASE else gap.other for gap in gaps])
+    return f"{'One seed does' if most == 1 else 'These seeds do'} not tell it apart from {others}."
 
 
-def _gap(results: Results, left: str, right: str) -> tuple[str, str]:
-    """Say how far ``left`` is ahead of ``right``, and the verdict from its side, whichever way it is stored."""
+def _failures_of(results: Results, best: str, others: Sequence[str]) -> str:
+    """Say how often the leader fails, how often it could, and whether its rivals differ in that."""
+    failures = results.variant(best).failures
+    if failures.limit is None or results.variant(best).estimates[headline_key(results)].method == SOLVED_METHOD:
+        return ""
+    told = f" Failures: {failures.count} of {failures.n} (up to {share(failures.limit, 1)} could)"
+    rivals = [results.variant(name).failures for name in others]
+    rivals = [each for each in rivals if each.n]
+    if not rivals:
+        return f"{told}."
+    counts = listing(list(dict.fromkeys(f"{each.count} of {each.n}" for each in rivals)))
+    p_values = [stats.told_apart(failures, each) for each in rivals]
+    apart = any(p is not None and p < 1 - results.level for p in p_values)
+    return f"{told} against {counts}: {'told apart' if apart else 'not told apart'}."
+
+
+def gap_of(results: Results, left: str, right: str) -> Gap:
+    """Look at a pair from the side of ``left``, whichever way it is stored. Raises KeyError where there is none."""
     row = _row(results, left, right)
     if row is not None:
-        return f"{_written(row, 1)} against {right}", row.verdict
+        return Gap(right, _written(row, 1), row.verdict, row.verdict_overall, row)
     row = _row(results, right, left)
-    assert row is not None, "every pair is compared"
-    mirrored = {"better": "worse", "worse": "better", "undecided": "undecided"}[row.verdict]
-    return f"{_written(row, -1)} against {right}", mirrored
+    if row is None:
+        raise KeyError((left, right))
+    return Gap(right, _written(row, -1), MIRRORED[row.verdict], MIRRORED[row.verdict_overall], row)
 
 
 def _written(row: PairResult, sign: int) -> str:
     if row.difference is None:
-        return "no seed in common"
+        return "nothing to compare"
     metric = unit(row.metric)
     interval = ""
     if row.ci:
@@ -99,6 +181,20 @@ def _row(results: Results, left: str, right: str) -> PairResult | None:
     wanted = (task.name, task.metric, left, right)
     rows = results.comparisons
     return next((row for row in rows if (row.task, row.metric, row.left, row.right) == wanted), None)
+
+
+def _cheap_remarks(results: Results) -> list[str]:
+    """Name the cheap baselines that a tuned variant is not better than."""
+    remarks = []
+    for cheap in results.baselines:
+        rows = [row for variant in results.tuned if (row := _row(results, variant.name, cheap.name))]
+        rows = [row for row in rows if row.difference is not None]
+        for word, said in (("worse", "is worse than"), ("undecided", "is not told apart from")):
+            names = [row.left for row in rows if row.verdict == word]
+            if names:
+                verb = said if len(names) == 1 else said.replace("is ", "are ", 1)
+                remarks.append(f"{listing(names)} {verb} {cheap.name}, which trains no model.")
+    return remarks
 
 
 def _base_remarks(results: Results) -> list[str]:
@@ -124,8 +220,8 @@ def _failure_remarks(results: Results) -> list[str]:
         ended = sum(variant.failures.n for variant in tuned)
         by_variant = listing([f"{number} of {name}" for name, number in failed.items()])
         remarks.append(
-            f"{sum(failed.values())} of {ended} runs failed ({by_variant}). "
-            "A failed run that was scored counts in every mean; one without a score cannot."
+            f"{sum(failed.values())} of {ended} runs failed ({by_variant}). Means are of the runs that work; “in all” "
+            "counts the others too."
         )
     expected = len(tuned) * len(results.seeds)
     missing = expected - sum(variant.failures.n for variant in tuned)
@@ -134,8 +230,43 @@ def _failure_remarks(results: Results) -> list[str]:
     return remarks
 
 
+def _ground_remarks(results: Results) -> list[str]:
+    """Say what the answer rests on: what was the same in every run, what was cut, and how settings were chosen."""
+    remarks = []
+    training = results.training
+    if training is not None and not training.varies and len(results.seeds) > 1:
+        remarks.append(
+            f"Every run learnt from the same {count(training.examples)} training examples: what others would give is "
+            "not covered."
+        )
+    cut = [("training texts", training.cut, training.examples)] if training is not None else []
+    cut += [(f"texts of {task.name}", task.cut, task.examples) for task in results.tasks]
+    told = [f"{count(number)} of {count(of)} {what}" for what, number, of in cut if number]
+    if told:
+        remarks.append(f"Longer than max_length and cut: {listing(told)}.")
+    stepped = [variant for variant in results.tuned if variant.learning_rate is not None]
+    ways: dict[str, list[str]] = {}
+    for variant in stepped:
+        ways.setdefault(variant.chosen_by or "", []).append(variant.name)
+    for way, names in ways.items():
+        whose = "The settings" if len(names) == len(stepped) else f"Those of {listing(names)}"
+        said = f"were chosen by: {way}" if way else "are given, and nobody says how they were chosen (train.chosen_by)"
+        remarks.append(f"{whose} {said}.")
+    return remarks
+
+
+def _deciding(results: Results, gaps: Sequence[Gap]) -> str:
+    """The command that says how many seeds and examples would decide it, where the runs give it something to go by."""
+    row = gaps[0].row
+    if row.se is None or not row.difference:
+        return ""
+    point = unit(row.metric).point or 1.0
+    detect = f"{max(abs(row.difference) / point, 0.1):.2g}"
+    return f" What would decide it: finetune plan runs/{results.study} --detect {detect}"
+
+
 def _seed_remarks(results: Results) -> list[str]:
-    """Say what so few seeds can and cannot show (SCIENCE.md, section 3)."""
+    """Say what so few seeds can and cannot show."""
     if results.crossed:
         return ["These runs are a crossed design and no independent seeds, so the intervals below are too narrow."]
     n = len(results.seeds)

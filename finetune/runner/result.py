@@ -5,11 +5,13 @@ from __future__ import annotations
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from finetune.core.errors import FinetuneError
 from finetune.core.run_dir import FAILED
-from finetune.results.schema import CombinedResult, Results, RunResult, to_json
+
+if TYPE_CHECKING:  # results bring statistics, which take a third of a second to import
+    from finetune.results.schema import CombinedResult, Results, RunResult
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,8 @@ class StudyOutcome:
     def failed(self) -> list[dict[str, Any]]:
         """List the runs that failed, each with its variant, seed, status and reason; combinations have a kind for a
         seed."""
+        from finetune.results.schema import to_json
+
         made: list[tuple[str, RunResult | CombinedResult]] = []
         for variant in self.results.variants:
             made += [(variant.name, each) for each in variant.runs]

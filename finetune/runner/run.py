@@ -143,11 +143,14 @@ def judge(
     `finished`."""
     if trained.diverged:
         return "diverged", trained.diverged
+    from finetune.stats import at_chance  # takes a third of a second to import, which `check` need not wait for
+
     task = next(iter(data.held_out))
     majority = data.majority[task]
-    if majority is not None and means[task] <= majority:
+    if majority is not None and at_chance(means[task], majority, len(data.held_out[task].examples)):
         found = f"{data.task.example_score} {means[task]:.3f} on '{task}'"
-        return "degenerate", f"{found}; always giving the commonest label gets {majority:.3f}"
+        shown = "" if means[task] <= majority else ", which so few examples do not tell from it"
+        return "degenerate", f"{found}; always giving the commonest label gets {majority:.3f}{shown}"
     headline = recipe.task.metrics[0]
     if untuned and (key := f"{task}/{headline}") in untuned and key in scores:
         gain = scores[key] - untuned[key]

@@ -1,44 +1,60 @@
 """Estimates, spread, stability and comparisons over seeds: pure functions on NumPy arrays, no files, no torch."""
 
-from finetune.stats.comparisons import Comparison, VariantScores, compare, holm, verdict
+from finetune.stats.comparisons import Compared, Comparison, VariantScores, Verdict, difference_of
 from finetune.stats.dispersion import spread_verdict
 from finetune.stats.estimates import (
+    SHARE,
     Estimate,
-    FailureRate,
     Gain,
     estimate,
     expected_best,
-    failure_rate,
+    expected_best_intervals,
     gain,
+    interval_of_mean,
     sd_factors,
     sd_interval,
     t_interval,
 )
-from finetune.stats.sequence import sequential_estimate
+from finetune.stats.failures import Expected, FailureRate, at_chance, expected, failure_rate, holds_in_all, told_apart
+from finetune.stats.families import Family
+from finetune.stats.judging import compare, family_of, holm, judge, verdict
 from finetune.stats.spread import Spread, spread
 from finetune.stats.stability import STABILITY_RULE, Stability, stability
 
 __all__ = [
+    "SHARE",
     "STABILITY_RULE",
+    "Compared",
     "Comparison",
     "Estimate",
+    "Expected",
     "FailureRate",
+    "Family",
     "Gain",
     "Spread",
     "Stability",
     "VariantScores",
+    "Verdict",
+    "at_chance",
     "compare",
+    "difference_of",
     "estimate",
+    "expected",
     "expected_best",
+    "expected_best_intervals",
     "failure_rate",
+    "family_of",
     "gain",
+    "holds_in_all",
     "holm",
+    "interval_of_mean",
+    "judge",
     "sd_factors",
     "sd_interval",
-    "sequential_estimate",
     "spread",
     "spread_verdict",
     "stability",
     "t_interval",
+    "told_apart",
     "verdict",
 ]

@@ -1,4 +1,8 @@
-"""Two variants against each other over new seeds and new examples, and a verdict that survives many comparisons."""
+"""Two variants, or a variant and one fixed model: how far their means lie apart, and how well that is known.
+
+A difference is that of the means that stand in the table; its variance is :mod:`finetune.stats.multibootstrap`'s. What
+it allows to say, beside all others, is judged in :mod:`finetune.stats.judging`.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +16,15 @@ from numpy.typing import ArrayLike, NDArray
 from finetune.stats.dispersion import Dispersion, dispersion
 from finetune.stats.estimates import Interval
 from finetune.stats.improvement import improvement_interval, probability_of_improvement, share_interval
-from finetune.stats.multibootstrap import Uncertainty, by_cluster, uncertainty
+from finetune.stats.multibootstrap import (
+    Uncertainty,
+    by_cluster,
+    uncertainty_of_difference,
+    uncertainty_of_mean,
+)
 from finetune.stats.permutation import Permutation, mcnemar, relabellings, sign_flips
 
 Verdict = Literal["better", "worse", "undecided"]
-
-POWER = 0.8
-"""Chance of seeing a difference from which the smallest detectable one is told."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,13 +77,13 @@ class Comparison:
     """``left`` minus ``right``, in the score's unit. What the seeds do not allow is None, and ``reason`` says why."""
 
     n: int
-    """Seeds that the difference rests on: pairs, or those of the side that has fewer."""
+    """Seeds that the difference rests on, of the side that has fewer."""
     level: float
     """Of the intervals."""
     method: str
-    """What is paired, and what is drawn anew."""
+    """What is paired, what is drawn anew, and which family it is judged in."""
     pairs: int = 0
-    """Seeds that both sides have and are paired by; 0 where they are not paired."""
+    """Seeds that both sides have, by which they are paired; 0 where they are not."""
     examples: int | None = None
     """Held-out examples drawn anew, which both sides were scored on; None where only seeds are."""
     groups: int | None = None
@@ -87,11 +93,13 @@ class Comparison:
     se: float | None = None
     """Standard error of the difference."""
     ci: Interval | None = None
-    """Of the difference, over new seeds and new examples."""
+    """Of the difference, over new seeds and new examples; simultaneous for all that are judged together."""
     p_value: float | None = None
-    """Two-sided, of no difference."""
-    detectable: float | None = None
-    """The smallest true difference that this comparison, on its own, would have seen with a chance of 80 %."""
+    """Two-sided, of no difference, on its own."""
+    p_value_adjusted: float | None = None
+    """The same for all that are judged together: below 1 - level exactly where `ci` leaves zero out."""
+    could_see: float | None = None
+    """The smallest true difference for which `ci` leaves zero out with a chance of 80 %."""
     p_permutation: float | None = None
     """Exact test of the signs of paired differences, on these examples."""
     p_permutation_smallest: float | None = None
@@ -112,36 +120,51 @@ class Comparison:
     """Why something is None."""
 
 
-def compare(
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """A pair whose difference and its variance are known, and that no family has judged yet."""
+
+    found: Comparison
+    noise: Uncertainty | None = None
+    """None where it cannot be known; ``found.reason`` says why."""
+    runs: float = 0.0
+    """Harmonic mean of both sides' runs; 0 unless both have seeds."""
+    share: float = 0.0
+    """What the variance of one pair of runs is multiplied with: 1 / ``runs``, and the overlap of the runs' data."""
+
+
+def difference_of(
     left: VariantScores,
     right: VariantScores,
     rng: np.random.Generator,
     clusters: ArrayLike | None = None,
     higher_is_better: bool = True,
     level: float = 0.95,
-) -> Comparison:
-    """Compare two variants, or a variant with one fixed model.
+    overlap: float = 0.0,
+) -> Compared:
+    """Compute how far two variants lie apart, or a variant and one fixed model, and how well that is known.
 
-    The difference, its interval and ``p_value`` speak of new seeds and new examples, as the multi-bootstrap does (see
-    :mod:`finetune.stats.multibootstrap`); ``clusters`` (examples,) holds an integer for each example where some belong
-    together, and then whole clusters are what is new. Where a side has no contributions they speak of new seeds on
-    these examples: Student's t. Seeds are paired by number where at least half of each side's are common, because a
-    seed fixes the same data order and initialisation on both sides; the others are then left out.
+    The difference is that of the means of all runs. It, its interval and ``p_value`` speak of new seeds and new
+    examples, as the multi-bootstrap does (see :mod:`finetune.stats.multibootstrap`); ``clusters`` (examples,) holds an
+    integer for each example where some belong together, and then whole clusters are what is new. Where a side has no
+    contributions they speak of new seeds on these examples: Student's t. Seeds that both sides have are pairs, because
+    a seed fixes the same data order and initialisation on both sides. ``overlap`` is that of the runs' data where each
+    has its own split (:func:`~finetune.stats.multibootstrap.uncertainty_of_mean`).
 
-    ``p_permutation`` stands beside it: it assumes neither normality nor a variance, but speaks of these examples only,
-    and with five pairs cannot be below 0.0625, so it could never decide a small study, let alone a family of
-    comparisons. ``rng`` draws its relabellings where there are too many to try all.
+    ``p_permutation`` stands beside it: it assumes no shape of the scores' distribution, but that differences are as
+    often above their centre as below it by as much, which runs that collapse break; it speaks of these examples only,
+    and with five pairs cannot be below 0.0625. ``rng`` draws its relabellings where there are too many to try all.
     """
     if left.seeds is None and right.seeds is not None:
-        return _turned(compare(right, left, rng, clusters, higher_is_better, level))
-    one, other, pairs = _paired(left, right)
-    examples, clustered = _examples(one, other, clusters)
+        return _turned(difference_of(right, left, rng, clusters, higher_is_better, level, overlap))
+    shared = _shared(left, right)
+    examples, clustered = _examples(left, right, clusters)
     improvement, scatter = _improvement(left, right, higher_is_better, level), _scatter(left, right, level)
     found = Comparison(
-        n=len(one) if other.seeds is None else min(len(one), len(other)),
+        n=len(left) if right.seeds is None else min(len(left), len(right)),
         level=level,
-        method=_method(right, pairs, examples, clustered),
-        pairs=pairs,
+        method=_method(left, right, len(shared[0]), examples, clustered),
+        pairs=len(shared[0]),
         examples=examples,
         groups=len(np.unique(np.asarray(clusters))) if clustered else None,
         probability_of_improvement=improvement[0],
@@ -150,71 +173,71 @@ def compare(
         sd_ratio_ci=scatter.ci,
         p_spread=scatter.p_value,
     )
-    if not len(one) or not len(other):
-        return replace(found, reason="a side has no run with this score")
-    difference = float(one.scores.mean() - other.scores.mean())
-    found = replace(found, difference=difference, p_mcnemar=_single_models(one, other))
-    free = [side for side in (one, other) if side.seeds is not None]
+    if not len(left) or not len(right):
+        return Compared(replace(found, reason="a side has no run with this score"))
+    difference = float(left.scores.mean() - right.scores.mean())
+    found = replace(found, difference=difference, p_mcnemar=_single_models(left, right))
+    free = [side for side in (left, right) if side.seeds is not None]
+    groups = clusters if clustered else None
     if not free:
-        return _of_examples(found, one, other, clusters if clustered else None)
+        return _of_examples(found, left, right, groups)
     if min(map(len, free)) < 2:
-        return replace(found, reason="one seed says nothing about the spread of the difference; run at least two")
-    permuted = _permute(one, other, pairs, rng)
+        reason = "one seed says nothing about the spread of the difference; run at least two"
+        return Compared(replace(found, reason=reason))
+    permuted = _permute(left, right, shared, rng)
     found = replace(found, p_permutation=permuted.p_value, p_permutation_smallest=permuted.smallest)
-    noise = uncertainty(_sides(one, other, pairs, clusters if clustered else None, examples is not None))
-    scale = float(max(np.abs(one.scores).max(), np.abs(other.scores).max()))
+    noise = _noise(left, right, shared, groups, examples is not None, overlap)
+    return _known(found, noise, left, right, overlap)
+
+
+def _known(
+    found: Comparison, noise: Uncertainty, left: VariantScores, right: VariantScores, overlap: float
+) -> Compared:
+    """The pair with its noise, unless there is none."""
+    scale = float(max(np.abs(left.scores).max(), np.abs(right.scores).max()))
     # Equal differences, up to rounding, would give p = 0, from two seeds as from twenty: coarse scores tie by chance.
-    if noise.se <= 1e-12 * scale:
-        what = f"all {len(one)} differences are equal" if pairs or other.seeds is None else "no score differs"
-        return replace(found, reason=f"{what}, so they say nothing about the spread, and no test can be made")
-    return _decided(found, noise)
+    if noise.se <= 1e-7 * scale:
+        what = f"all {len(left)} differences are equal" if found.pairs or right.seeds is None else "no score differs"
+        reason = f"{what}, so they say nothing about the spread, and no test can be made"
+        return Compared(replace(found, reason=reason))
+    if left.seeds is None or right.seeds is None:
+        return Compared(found, noise)
+    share = (1 / len(left) + 1 / len(right)) / 2
+    return Compared(found, noise, 1 / share, share + overlap)
 
 
-def _turned(found: Comparison) -> Comparison:
+def _turned(pair: Compared) -> Compared:
     """Turn a comparison round, one side of which is a fixed model."""
+    found = pair.found
     better, share = found.probability_of_improvement, found.probability_of_improvement_ci
-    return replace(
+    turned = replace(
         found,
         difference=None if found.difference is None else -found.difference,
-        ci=found.ci and (-found.ci[1], -found.ci[0]),
         probability_of_improvement=None if better is None else 1 - better,
         probability_of_improvement_ci=share and (1 - share[1], 1 - share[0]),
     )
+    return replace(pair, found=turned)
 
 
-def _of_examples(found: Comparison, one: VariantScores, other: VariantScores, clusters: ArrayLike | None) -> Comparison:
+def _of_examples(found: Comparison, one: VariantScores, other: VariantScores, clusters: ArrayLike | None) -> Compared:
     """Compare two fixed models over new examples: Student's t of the examples' differences."""
     if found.examples is None:
-        return replace(found, reason="two models that no seed changes, and no scores of single examples to compare")
-    [matrix] = _sides(one, other, 0, clusters, True)
+        reason = "two models that no seed changes, and no scores of single examples to compare"
+        return Compared(replace(found, reason=reason))
+    matrix = _grouped(one.rows(True) - other.rows(True), clusters)
     count = matrix.shape[1]
     noise = Uncertainty(0.0, float(matrix.var(ddof=1)) / count, df_examples=count - 1)
     if noise.se == 0:
-        return replace(found, reason="no example's score differs, so no test can be made")
-    return replace(_decided(found, noise), method="Student's t over examples, of two models that no seed changes")
+        return Compared(replace(found, reason="no example's score differs, so no test can be made"))
+    return Compared(replace(found, method="Student's t over examples, of two models that no seed changes"), noise)
 
 
-def _decided(found: Comparison, noise: Uncertainty) -> Comparison:
-    assert found.difference is not None
-    half = noise.half_width(found.level)
-    return replace(
-        found,
-        se=noise.se,
-        ci=(found.difference - half, found.difference + half),
-        p_value=noise.p_value(found.difference),
-        detectable=noise.detectable(found.level, POWER),
-    )
-
-
-def _paired(left: VariantScores, right: VariantScores) -> tuple[VariantScores, VariantScores, int]:
-    """Pair both sides by common seeds in one order, and count them; or leave both as they are, with 0."""
-    if right.seeds is None:
-        return left, right, 0
-    assert left.seeds is not None, "a fixed model stands on the right"
+def _shared(left: VariantScores, right: VariantScores) -> tuple[list[int], list[int]]:
+    """The places of the runs of common seeds, in the left and in the right."""
+    if left.seeds is None or right.seeds is None:
+        return [], []
     common = sorted(set(left.seeds) & set(right.seeds))
-    if not common or 2 * len(common) < max(len(left), len(right)):
-        return left, right, 0
-    return left.pick(common), right.pick(common), len(common)
+    return [left.seeds.index(seed) for seed in common], [right.seeds.index(seed) for seed in common]
 
 
 def _examples(one: VariantScores, other: VariantScores, clusters: ArrayLike | None) -> tuple[int | None, bool]:
@@ -228,20 +251,31 @@ def _examples(one: VariantScores, other: VariantScores, clusters: ArrayLike | No
     return (examples, clusters is not None) if examples > 1 else (None, False)
 
 
-def _sides(
-    one: VariantScores, other: VariantScores, pairs: int, clusters: ArrayLike | None, examples: bool
-) -> list[NDArray[np.float64]]:
-    """Give what :func:`uncertainty` takes: the differences, or each side for itself where seeds are not paired."""
+def _noise(
+    one: VariantScores,
+    other: VariantScores,
+    shared: tuple[list[int], list[int]],
+    clusters: ArrayLike | None,
+    examples: bool,
+    overlap: float,
+) -> Uncertainty:
     lefts, rights = one.rows(examples), other.rows(examples)
-    matrices = [lefts - rights] if pairs or other.seeds is None else [lefts, -rights]
-    return matrices if clusters is None else [by_cluster(matrix, clusters) for matrix in matrices]
+    if other.seeds is None:
+        return uncertainty_of_mean(_grouped(lefts - rights, clusters), overlap)
+    return uncertainty_of_difference(_grouped(lefts, clusters), _grouped(rights, clusters), shared, overlap)
 
 
-def _method(right: VariantScores, pairs: int, examples: int | None, clustered: bool) -> str:
+def _grouped(matrix: NDArray[np.float64], clusters: ArrayLike | None) -> NDArray[np.float64]:
+    return matrix if clusters is None else by_cluster(matrix, clusters)
+
+
+def _method(left: VariantScores, right: VariantScores, pairs: int, examples: int | None, clustered: bool) -> str:
     if right.seeds is None:
         how = "seeds against one fixed model"
+    elif pairs > 1 and pairs == len(left) == len(right):
+        how = "paired over common seeds"
     else:
-        how = "paired over common seeds" if pairs else "unpaired: too few seeds in common"
+        how = f"{pairs} seeds in common are paired, the others count as well" if pairs > 1 else "unpaired"
     if examples is None:
         return f"Student's t over seeds, {how}; the choice of the examples is not covered"
     what = "groups of examples" if clustered else "examples"
@@ -269,28 +303,11 @@ def _single_models(one: VariantScores, other: VariantScores) -> float | None:
     return mcnemar(one.contributions[0], other.contributions[0])
 
 
-def _permute(one: VariantScores, other: VariantScores, pairs: int, rng: np.random.Generator) -> Permutation:
-    if pairs or other.seeds is None:
+def _permute(
+    one: VariantScores, other: VariantScores, shared: tuple[list[int], list[int]], rng: np.random.Generator
+) -> Permutation:
+    if other.seeds is None:
         return sign_flips(one.scores - other.scores, rng)
+    if len(shared[0]) == len(one) == len(other):
+        return sign_flips(one.scores[shared[0]] - other.scores[shared[1]], rng)
     return relabellings(one.scores, other.scores, rng)
-
-
-def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Adjust the p-values of one family by Holm's step-down (1979), in their order. None stays None, uncounted."""
-    tested = [index for index, p in enumerate(p_values) if p is not None]
-    adjusted: list[float | None] = [None] * len(p_values)
-    largest = 0.0
-    for rank, index in enumerate(sorted(tested, key=lambda index: p_values[index] or 0.0)):
-        largest = max(largest, min(1.0, (len(tested) - rank) * (p_values[index] or 0.0)))
-        adjusted[index] = largest
-    return adjusted
-
-
-def verdict(comparison: Comparison, p_adjusted: float | None, higher_is_better: bool = True) -> Verdict:
-    """Decide whether ``left`` is better or worse than ``right``: only if adjusted p-value and interval agree on it."""
-    if p_adjusted is None or comparison.ci is None or p_adjusted >= 1 - comparison.level:
-        return "undecided"
-    low, high = comparison.ci
-    if low <= 0 <= high:
-        return "undecided"
-    return "better" if (low > 0) == higher_is_better else "worse"

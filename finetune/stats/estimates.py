@@ -1,4 +1,4 @@
-"""One number over seeds: its mean, its spread, and the interval that few seeds honestly allow."""
+"""One number over seeds: its mean, its spread, and the intervals that few seeds honestly allow."""
 
 from __future__ import annotations
 
@@ -9,16 +9,22 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from finetune.stats.bootstrap import bca_interval
+from finetune.stats.families import Family, Sequential, Several
+from finetune.stats.multibootstrap import Uncertainty, by_cluster, uncertainty_of_mean
 
 Interval = tuple[float, float]
 
 ENOUGH = 10
-"""Seeds from which on intervals follow the scores' own distribution, which fewer cannot show, and not the normal."""
+"""Seeds from which on the interval of an SD follows the scores' own kurtosis, which fewer cannot show."""
+
+SHARE = (0.0, 1.0)
+"""The bounds of a share."""
 
 TOO_FEW = "one seed says nothing about the spread; run at least two"
 NO_SCORE = "no run has this score"
-NO_SPREAD = "every seed has the same score, so the interval has no width; that is not certainty"
+NO_SPREAD = "every seed has the same score, so its spread is not known; that is not certainty"
+ENDLESS = "so few seeds give no interval with an end"
+EQUAL = "every seed has the same score, which says nothing about the spread: no interval, however many seeds"
 
 
 @dataclass(frozen=True)
@@ -38,29 +44,19 @@ class Estimate:
     max: float | None
     """The highest."""
     ci: Interval | None
-    """Of the mean."""
+    """Of the mean, over new seeds and new examples; over new seeds alone where examples have no scores of their own."""
     level: float
     """Of the intervals."""
     method: str
     """How `ci` was computed."""
+    ci_seeds: Interval | None = None
+    """Of the mean, over new seeds on these examples."""
+    prediction: Interval | None = None
+    """Of the score of one more run on these examples."""
     sd_ci: Interval | None = None
     """Of `sd`."""
     reason: str | None = None
     """Why something is None, or what has to be known of it."""
-
-
-@dataclass(frozen=True)
-class FailureRate:
-    """The failures among ``n`` ended runs. ``rate`` and ``ci`` are None when no run has ended."""
-
-    count: int
-    """How many failed."""
-    n: int
-    """How many have ended."""
-    rate: float | None
-    """Their ratio."""
-    ci: Interval | None
-    """Of the rate (Wilson)."""
 
 
 @dataclass(frozen=True)
@@ -77,37 +73,121 @@ class Gain:
     """Why there is no interval."""
 
 
-def estimate(scores: ArrayLike, level: float = 0.95, rng: np.random.Generator | None = None) -> Estimate:
+def estimate(
+    scores: ArrayLike,
+    level: float = 0.95,
+    contributions: ArrayLike | None = None,
+    clusters: ArrayLike | None = None,
+    bounds: Interval | None = None,
+    overlap: float = 0.0,
+    sequential: bool = False,
+) -> Estimate:
     """Estimate mean and SD of one score per seed, with their intervals.
 
-    ``scores`` has shape (n,) and any unit. The mean's interval is Student's t below ten seeds, and from ten on an
-    expanded BCa bootstrap (:func:`finetune.stats.bootstrap.bca_interval`), which draws from ``rng``; without one, the
-    same draws every time. A percentile bootstrap's 95 % interval would cover only 76 % at n = 3 and 85 % at n = 5,
-    and plain BCa 90 % at n = 10. With scripts/simulate, these cover at n = 3, 5, 10 and 20: of normal scores 95 % at
-    each; of skewed ones (gamma of shape 4) 93.5, 93.3, 93.5 and 94.8 %; of very skewed ones (exponential) 88.3, 88.2,
-    92.5 and 93.3 %, where t would cover 90 and 92 % of the last two.
+    ``scores`` has shape (n,) and any unit; ``contributions`` (n, examples) are what each example adds, so that a row's
+    mean is the seed's score, and ``clusters`` (examples,) an integer for each example where some belong together. With
+    them the mean's interval covers new seeds and new examples, as a difference's does
+    (:mod:`finetune.stats.multibootstrap`); without, new seeds on these examples: Student's t. Both are of that one kind
+    whatever n is. A percentile bootstrap's 95 % interval would cover only 76 % at n = 3 and 85 % at n = 5.
+
+    ``bounds`` are the lowest and the highest score there can be: no interval goes beyond. Where they are a share's, and
+    every example's score lies between them as well, two more examples at either bound are counted in for the interval
+    (Agresti and Coull, "Approximate is better than exact for interval estimation of binomial proportions", The American
+    Statistician 1998), without which a model that makes no mistake on these examples would seem certain to make none.
+    ``overlap``: see :func:`~finetune.stats.multibootstrap.uncertainty_of_mean`. ``sequential``: seeds were added until
+    something was known, so that intervals are those of a confidence sequence (:mod:`finetune.stats.sequence`).
 
     With n < 2 the SD and the intervals are None, with a reason.
     """
     values = _finite(scores)
     n = len(values)
-    kind = "Student t" if n < ENOUGH else "BCa bootstrap (expanded)"
-    method = f"mean over seeds, {kind} interval at {level:.0%}, SD with n - 1"
+    family: Family = Sequential() if sequential else Several()
+    matrix = None if contributions is None else np.asarray(contributions, dtype=float)
+    method = _method(level, sequential, matrix is not None, clusters is not None, overlap)
     if n == 0:
         return Estimate(0, None, None, None, None, None, None, level, method, reason=NO_SCORE)
     mean, low, high = float(values.mean()), float(values.min()), float(values.max())
     median = float(np.median(values))
     if n == 1:
         return Estimate(1, mean, None, median, low, high, None, level, method, reason=TOO_FEW)
-    if low == high:  # rounding would give equal numbers an SD of 1e-17
-        return Estimate(n, mean, 0.0, median, low, high, (mean, mean), level, method, (0.0, 0.0), NO_SPREAD)
-    sd = float(values.std(ddof=1))
-    if n < ENOUGH:
-        bottom, top = t_interval(mean, sd, n, level)
+    equal = low == high  # rounding would give equal numbers an SD of 1e-17
+    sd = 0.0 if equal else float(values.std(ddof=1))
+    of_seeds = Uncertainty(sd**2 * (1 / n + overlap), df_seeds=n - 1)
+    seeds = None if equal else _interval(mean, of_seeds, level, family, bounds)
+    ci = seeds
+    if matrix is not None and matrix.shape[1] > 1:
+        ci = interval_of_mean(matrix, level, clusters, bounds, overlap, family)
+    if equal and sequential:
+        return Estimate(n, mean, 0.0, median, low, high, None, level, method, sd_ci=(0.0, 0.0), reason=EQUAL)
+    reason = NO_SPREAD if equal else None if ci else ENDLESS
+    once_more = None
+    if not equal and not sequential:
+        once_more = _prediction(mean, sd * np.sqrt(1 + 1 / n + overlap), n, level, bounds)
+    return Estimate(
+        *(n, mean, sd, median, low, high, (mean, mean) if equal and matrix is None else ci, level, method),
+        ci_seeds=(mean, mean) if equal else seeds,
+        prediction=once_more,
+        sd_ci=(0.0, 0.0) if equal else sd_interval(values, level),
+        reason=reason,
+    )
+
+
+def _prediction(mean: float, sd: float, n: int, level: float, bounds: Interval | None) -> Interval:
+    """The interval of one more run, which strays from the mean of ``n`` by ``sd``."""
+    half = float(stats.t.ppf((1 + level) / 2, n - 1)) * sd
+    return _within((mean - half, mean + half), bounds)
+
+
+def interval_of_mean(
+    contributions: ArrayLike,
+    level: float = 0.95,
+    clusters: ArrayLike | None = None,
+    bounds: Interval | None = None,
+    overlap: float = 0.0,
+    family: Family | None = None,
+) -> Interval | None:
+    """Compute the interval of the mean of ``contributions`` (runs, examples), over new seeds and new examples.
+
+    One run is one fixed model, and only the examples are new. The other arguments are :func:`estimate`'s. None where
+    it has no end.
+    """
+    matrix = np.atleast_2d(np.asarray(contributions, dtype=float))
+    grouped = matrix if clusters is None else by_cluster(matrix, clusters)
+    if bounds == SHARE and matrix.min() >= 0 and matrix.max() <= 1:
+        ends = np.repeat([[0.0, 1.0, 0.0, 1.0]], len(matrix), axis=0)
+        grouped = np.hstack([grouped, ends])
+    if grouped.shape[1] < 2:
+        return None
+    mean = float(grouped.mean())
+    if len(grouped) > 1:
+        noise = uncertainty_of_mean(grouped, overlap)
     else:
-        bottom, top = bca_interval(values, rng or np.random.default_rng(0), level)
-    ci = float(bottom), float(top)
-    return Estimate(n, mean, sd, median, low, high, ci, level, method, sd_interval(values, level))
+        count = grouped.shape[1]
+        noise = Uncertainty(0.0, float(grouped.var(ddof=1)) / count, df_examples=count - 1)
+    return _interval(mean, noise, level, family or Several(), bounds)
+
+
+def _interval(
+    mean: float, noise: Uncertainty, level: float, family: Family, bounds: Interval | None
+) -> Interval | None:
+    if noise.se == 0:
+        return mean, mean
+    half = noise.half_width(level, family)
+    return _within((mean - half, mean + half), bounds) if np.isfinite(half) else None
+
+
+def _within(interval: Interval, bounds: Interval | None) -> Interval:
+    if bounds is None:
+        return float(interval[0]), float(interval[1])
+    return float(np.clip(interval[0], *bounds)), float(np.clip(interval[1], *bounds))
+
+
+def _method(level: float, sequential: bool, examples: bool, clustered: bool, overlap: float) -> str:
+    kind = "confidence sequence (t-mixture), which holds although the scores decided the number of seeds"
+    kind = kind if sequential else "Student t interval"
+    over = " and new groups of examples" if clustered else " and new examples"
+    told = f"mean over seeds, {level:.0%} {kind} over new seeds{over if examples else ''}, SD with n - 1"
+    return f"{told}; corrected for overlapping splits (Nadeau and Bengio 2003)" if overlap else told
 
 
 def sd_interval(values: ArrayLike, level: float = 0.95) -> Interval:
@@ -149,6 +229,30 @@ def expected_best(scores: ArrayLike, higher_is_better: bool = True) -> NDArray[n
     return sign * (np.diff(at_most, axis=1) @ ordered)
 
 
+def expected_best_intervals(
+    scores: ArrayLike, bounds: Interval, higher_is_better: bool = True, level: float = 0.95
+) -> list[Interval]:
+    """Compute the intervals of :func:`expected_best`, for 1, 2, ... n seeds at once, over new seeds on these examples.
+
+    ``scores`` (n,) lie within ``bounds``, in their unit. The distribution of scores lies within the Kolmogorov-Smirnov
+    band of the n seen with a chance of ``level``, and the expected best of k draws at the ends of the band bounds it
+    (Lourie, Cho and He, "Show your work with confidence: confidence bands for tuning curves", NAACL 2024). It assumes
+    no shape, and is wide: the best of new seeds may be one that few seeds have not shown.
+    """
+    values = _finite(scores)
+    if not higher_is_better:
+        turned = expected_best_intervals(-values, (-bounds[1], -bounds[0]), True, level)
+        return [(-high, -low) for low, high in turned]
+    n = len(values)
+    places = np.concatenate([[bounds[0]], np.sort(values), [bounds[1]]])
+    widths, seen = np.diff(places), np.arange(n + 1) / max(n, 1)
+    reach = float(stats.kstwo.ppf(level, n)) if n else 1.0
+    most, least = np.clip(seen + reach, 0, 1), np.clip(seen - reach, 0, 1)
+    draws = np.arange(1, n + 1)[:, None]
+    ends = [bounds[1] - widths @ (below**draws).T for below in (most, least)]
+    return [(float(low), float(high)) for low, high in zip(*ends, strict=True)]
+
+
 def t_interval(mean: Any, sd: Any, n: int, level: float = 0.95) -> tuple[Any, Any]:
     """Compute Student's t interval of a mean of ``n`` >= 2; ``mean`` and ``sd`` (ddof 1): numbers or equal shapes."""
     half = stats.t.ppf((1 + level) / 2, n - 1) * sd / np.sqrt(n)
@@ -177,14 +281,6 @@ def gain(own: ArrayLike, seeds: ArrayLike, level: float = 0.95) -> Gain:
     sd = float(differences.std(ddof=1)) if np.ptp(differences) > 0 else 0.0
     low, high = t_interval(mean, sd, len(scores), level)
     return Gain(mean, (float(low), float(high)), level)
-
-
-def failure_rate(failed: int, n: int, level: float = 0.95) -> FailureRate:
-    """Compute the share of ``n`` ended runs that failed, with the Wilson score interval, which holds at 0 of 5 too."""
-    if n == 0:
-        return FailureRate(0, 0, None, None)
-    interval = stats.binomtest(failed, n).proportion_ci(level, method="wilson")
-    return FailureRate(failed, n, failed / n, (float(interval.low), float(interval.high)))
 
 
 def _finite(scores: ArrayLike) -> NDArray[np.float64]:

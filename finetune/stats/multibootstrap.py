@@ -13,7 +13,10 @@ the averages a and b hold already, counts three times (Owen, "The pigeonhole boo
     V = A + B - C,   A = sum a^2 / (R (R - 1)),   B = sum b^2 / (n (n - 1)),   C = sum c^2 / (R (R - 1) n (n - 1)),
 
 unbiased for the variance of the mean over new seeds and new examples (Searle, Casella & McCulloch, Variance
-Components, 1992), where B - C is never taken to be below zero.
+Components, 1992), where B - C is never taken to be below zero. A stands as it is, though C is a part of what it
+expects: with three seeds it may be near zero by chance, which the t distribution of so few reckons with, and no less
+than C for it would cover 99.7 % in place of 95.5 (300 examples, three seeds, SD 2 points). Where all runs have equal
+scores, as coarse ones may, C stands for it; and with two seeds, which are near each other all too often, it is no less.
 
 What to compare m / sqrt(V) with: were all noise the seeds', Student's t with R - 1 degrees of freedom; were all the
 examples', that with n - 1. Between the two we take the mixture of both, weighted by their shares of V. Simulated over
@@ -25,15 +28,28 @@ choice, cover 92.8 % at worst and have 1.9 %: nearly four times too many; plain 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 from scipy.optimize import brentq
 
+from finetune.stats.families import Family, Several
+
 Matrix = NDArray[np.float64]
+
+ALONE = Several()
+"""The family of a number that is judged on its own."""
+
+ENDLESS = 1e6
+"""A bound above this is given as endless."""
+
+
+TIED = 1e-9
+"""A variance over seeds below this part of C is that of equal scores, up to rounding."""
 
 
 @dataclass(frozen=True)
@@ -52,67 +68,152 @@ class Uncertainty:
         """Give the standard error of the mean."""
         return float(np.sqrt(self.seeds + self.examples))
 
-    def p_value(self, mean: float) -> float:
-        """Compute the two-sided p-value of "it is zero"."""
-        return self._tails(abs(mean) / self.se)
+    def p_value(self, mean: float, family: Family = ALONE) -> float:
+        """Compute the two-sided p-value of "it is zero", corrected for its ``family``."""
+        return min(1.0, self._tails(abs(mean) / self.se, family))
 
-    def half_width(self, level: float) -> float:
-        """Compute half the width of the interval at ``level``, without zero where the p-value is below 1 - level."""
-        return self.se * self._bound(level)
+    def half_width(self, level: float, family: Family = ALONE) -> float:
+        """Compute half the width of the interval, which is without zero exactly where the p-value is below 1 - level.
 
-    def detectable(self, level: float, power: float) -> float:
+        Endless where no width holds at this level.
+        """
+        return self.se * self._bound(level, family)
+
+    def detectable(self, level: float, power: float, family: Family = ALONE) -> float:
         """The smallest true mean whose interval at ``level`` excludes zero with a chance of ``power``.
 
         The noncentral t's of both sources, each at the bound that the mixture sets, weighted as in the mixture: exact
         where one source makes all the noise.
         """
-        bound = self._bound(level)
-        return self.se * sum(share * float(special.nctdtrinc(df, 1 - power, bound)) for share, df in self._shares())
+        bound = self._bound(level, family)
+        if not np.isfinite(bound):
+            return float("inf")
+        return self.se * sum(share * float(special.nctdtrinc(df, 1 - power, bound)) for share, df, _ in self._shares())
 
-    def _shares(self) -> list[tuple[float, float]]:
-        """Give the share of the variance, and degrees of freedom, of each source that has a share."""
-        parts = [(self.seeds, self.df_seeds), (self.examples, self.df_examples)]
-        return [(part / (self.seeds + self.examples), df) for part, df in parts if part > 0]
+    def _shares(self) -> Iterator[tuple[float, float, bool]]:
+        """Give the share of the variance, degrees of freedom, and whether it is the seeds', of each source with one."""
+        for part, df, of_seeds in ((self.seeds, self.df_seeds, True), (self.examples, self.df_examples, False)):
+            if part > 0:
+                yield part / (self.seeds + self.examples), df, of_seeds
 
-    def _tails(self, t: float) -> float:
-        return sum(share * 2 * float(special.stdtr(df, -t)) for share, df in self._shares())
+    def _tails(self, t: float, family: Family) -> float:
+        return sum(share * family.tail(t, df, of_seeds) for share, df, of_seeds in self._shares())
 
-    def _bound(self, level: float) -> float:
-        tail = 1 - level
-        bounds = [float(special.stdtrit(df, 1 - tail / 2)) for _, df in self._shares()]
-        low, high = (1 - 1e-9) * min(bounds), (1 + 1e-9) * max(bounds)  # the mixture's lies between, but for rounding
-        return float(brentq(lambda t: self._tails(t) - tail, low, high, xtol=1e-12, rtol=1e-12))
+    def _bound(self, level: float, family: Family) -> float:
+        sources = list(self._shares())
+        if len(sources) == 1:
+            _, df, of_seeds = sources[0]
+            return _bound_of_one(level, family, df, of_seeds)
+        return _bound(lambda t: self._tails(t, family), 1 - level)
 
 
-def uncertainty(sides: Sequence[ArrayLike]) -> Uncertainty:
-    """Compute how well the sum of the means of ``sides`` is known, over new seeds and new examples.
+@lru_cache(maxsize=1024)
+def _bound_of_one(level: float, family: Family, df: float, of_seeds: bool) -> float:
+    """The bound where one source makes all the noise, which many comparisons have in common."""
+    return _bound(lambda t: family.tail(t, df, of_seeds), 1 - level)
 
-    Each side has shape (runs, examples), with at least two runs, its own seeds and the examples that all sides share.
-    One side of paired differences, or two: one variant, and the other with its sign changed, whose seeds have nothing
-    to do with each other; the degrees of freedom of both are then joined as Welch's. One column, the runs' scores,
-    leaves the examples out: Student's t for one side, Welch's for two.
+
+def _bound(tails: Callable[[float], float], tail: float) -> float:
+    """Find where ``tails`` comes down to ``tail``; endless where it is far away."""
+    high = 4.0
+    while tails(high) > tail:
+        high *= 4
+        if high > ENDLESS:
+            return float("inf")
+    return float(brentq(lambda t: tails(t) - tail, 0.0, high, xtol=1e-10, rtol=1e-12))
+
+
+def uncertainty_of_mean(matrix: ArrayLike, overlap: float = 0.0) -> Uncertainty:
+    """Compute how well the mean of ``matrix`` (runs, examples) is known, over new seeds and new examples.
+
+    It needs two runs. One column, the runs' scores, leaves the examples out: Student's t. ``overlap`` is added to
+    1 / runs where the runs' data overlap (Nadeau and Bengio, "Inference for the generalization error", Machine
+    Learning 2003, section 3: the examples of a run's test set divided by those of its training set).
     """
-    matrices = [np.asarray(side, dtype=float) for side in sides]
-    assert all(matrix.ndim == 2 and len(matrix) > 1 for matrix in matrices), "expected (runs, examples), two runs"
-    by_seed = [matrix.mean(axis=1).var(ddof=1) / len(matrix) for matrix in matrices]
-    seeds = float(sum(by_seed))
-    squares = sum(part**2 / (len(matrix) - 1) for part, matrix in zip(by_seed, matrices, strict=True))
-    df_seeds = seeds**2 / float(squares) if seeds else 1.0
-    n = matrices[0].shape[1]
+    values = _runs(matrix)
+    runs, n = values.shape
+    seeds = float(values.mean(axis=1).var(ddof=1)) * (1 / runs + overlap)
     if n == 1:
-        return Uncertainty(seeds, df_seeds=df_seeds)
-    by_example = sum(matrix.mean(axis=0) for matrix in matrices)
-    examples = float(np.var(by_example, ddof=1)) / n
-    both = sum(_interaction(matrix) for matrix in matrices)
-    return Uncertainty(seeds, max(0.0, examples - both), df_seeds, n - 1)
+        return Uncertainty(seeds, df_seeds=runs - 1)
+    left = _residuals(values)
+    both = float(np.vdot(left, left)) / (runs * (runs - 1) * n * (n - 1))
+    examples = float(values.mean(axis=0).var(ddof=1)) / n
+    return Uncertainty(_unless_tied(seeds, both, runs), max(0.0, examples - both), runs - 1, n - 1)
 
 
-def _interaction(matrix: Matrix) -> float:
-    """Compute C: what neither the seed nor the example explains, as variance of the mean."""
-    runs, n = matrix.shape
+def uncertainty_of_difference(
+    left: ArrayLike, right: ArrayLike, pairs: tuple[list[int], list[int]] | None = None, overlap: float = 0.0
+) -> Uncertainty:
+    """Compute how well the mean of ``left`` less that of ``right`` is known; (runs, examples), the same examples.
+
+    ``pairs`` are the places of the runs that share a seed, in the left and in the right: such runs go up and down
+    together, so that the difference is known better, and the others count as well. Where all are pairs it is the
+    paired t test, where fewer than two are Welch's. Between the two, the correlation of the pairs stands for that of
+    all, and the degrees of freedom are Derrick et al.'s ("Test statistics for the comparison of means for two samples
+    that include both paired and independent observations", Journal of Modern Applied Statistical Methods 2017).
+    """
+    one, other = _runs(left), _runs(right)
+    runs, others, n = len(one), len(other), one.shape[1]
+    places, theirs = pairs if pairs is not None and len(pairs[0]) > 1 else ([], [])
+    common = len(places)
+    if common == runs == others:
+        return uncertainty_of_mean(one[places] - other[theirs], overlap)
+    lefts, rights = one.mean(axis=1), other.mean(axis=1)
+    parts = float(lefts.var(ddof=1)) / runs, float(rights.var(ddof=1)) / others
+    weight = common / (runs * others)
+    together = 0.0
+    if common and min(parts) > 0:
+        spreads = lefts[places].std() * rights[theirs].std()
+        moved = float(np.mean((lefts[places] - lefts[places].mean()) * (rights[theirs] - rights[theirs].mean())))
+        alike = moved / spreads if spreads > 0 else 0.0
+        together = alike * float(lefts.std(ddof=1) * rights.std(ddof=1))
+    variance = sum(parts) - 2 * weight * together
+    if overlap:
+        variance += overlap * (parts[0] * runs + parts[1] * others - 2 * together)
+    free = _degrees(parts, (runs, others), common)
+    if n == 1:
+        return Uncertainty(max(0.0, variance), df_seeds=free)
+    examples = float(np.var(one.mean(axis=0) - other.mean(axis=0), ddof=1)) / n
+    ours, others_left = _residuals(one), _residuals(other)
+    both = float(np.vdot(ours, ours)) / (runs * (runs - 1)) + float(np.vdot(others_left, others_left)) / (
+        others * (others - 1)
+    )
+    if common:
+        shared = float(np.vdot(_residuals(one[places]), _residuals(other[theirs])))
+        both -= 2 * weight * shared / (common - 1)
+    both /= n * (n - 1)
+    return Uncertainty(_unless_tied(variance, both, min(runs, others)), max(0.0, examples - both), free, n - 1)
+
+
+def _unless_tied(seeds: float, both: float, runs: int) -> float:
+    """Give A, or C where all runs have equal scores: coarse scores tie by chance, which is not certainty. Two runs tie
+    nearly so often that it is C at least."""
+    if runs < 3:
+        return max(seeds, both)
+    return max(0.0, seeds if seeds > TIED * both else both)
+
+
+def _degrees(parts: tuple[float, float], runs: tuple[int, int], common: int) -> float:
+    """Count the degrees of freedom of a difference: paired, Welch's, or between the two."""
+    squares = sum(part**2 / (count - 1) for part, count in zip(parts, runs, strict=True))
+    welch = sum(parts) ** 2 / squares if squares else float(sum(runs) - 2)
+    if not common:
+        return welch
+    alone = sum(runs) - 2 * common
+    return (common - 1) + (welch - common + 1) / (alone + 2 * common) * alone
+
+
+def _runs(matrix: ArrayLike) -> Matrix:
+    values = np.asarray(matrix, dtype=float)
+    assert values.ndim == 2 and len(values) > 1, "expected (runs, examples), two runs"
+    return values
+
+
+def _residuals(matrix: Matrix) -> Matrix:
+    """What neither the run nor the example explains."""
     left = matrix - matrix.mean(axis=1, keepdims=True)
     left -= left.mean(axis=0)
-    return float(np.vdot(left, left)) / (runs * (runs - 1) * n * (n - 1))
+    return left
 
 
 def by_cluster(matrix: ArrayLike, clusters: ArrayLike) -> Matrix:

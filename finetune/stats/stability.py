@@ -1,18 +1,20 @@
-"""Does a variant train reliably? A simple rule that admits when the seeds are too few to say."""
+"""Does a variant train reliably? One definition, which admits when the seeds are too few to say."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from finetune.stats.estimates import Interval
+from finetune.core.numbers import share
+from finetune.stats.failures import FailureRate
 
-ENOUGH_SEEDS = 10
+MOST = 0.15
+"""The failure rate above which training is not called stable."""
 
 STABILITY_RULE = (
-    "Unstable: a run failed, or at least ten seeds show an SD (corrected for test-set noise where possible) whose 95 % "
-    "interval lies above one point. Stable: at least ten seeds, none failed, and that interval lies below one point. "
-    "Undecided otherwise: five seeds are a smoke test, ten a report, twenty a claim about stability."
+    "Stable: the runs speak against more than 15 % failing (the one-sided 95 % limit, which 0 of 20 reach). Unstable: "
+    "they speak against fewer than 15 %. Undecided otherwise: five seeds are a smoke test, ten a report, twenty a "
+    "claim about stability."
 )
 
 
@@ -24,21 +26,13 @@ class Stability:
     reason: str
 
 
-def stability(failed: int, n: int, sd_interval: Interval | None, point: float | None = 0.01) -> Stability:
-    """Apply :data:`STABILITY_RULE` to ``n`` ended runs of which ``failed`` failed.
-
-    ``sd_interval`` is the 95 % interval of the score's SD over seeds, and ``point`` one point, both in the score's
-    unit. ``point`` is None for a score without a natural point, such as a loss: then only failures can decide.
-    """
-    if failed:
-        return Stability("unstable", f"{failed} of {n} runs failed")
-    if n < ENOUGH_SEEDS:
-        return Stability("undecided", f"{n} of the {ENOUGH_SEEDS} seeds that this claim needs have ended")
-    if point is None or sd_interval is None:
-        return Stability("undecided", "the headline metric has no SD that could be held against one point")
-    low, high = sd_interval
-    if low > point:
-        return Stability("unstable", "the SD's 95 % interval lies above one point")
-    if high < point:
-        return Stability("stable", "no run failed, and the SD's 95 % interval lies below one point")
-    return Stability("undecided", "the SD's 95 % interval contains one point")
+def stability(failures: FailureRate) -> Stability:
+    """Apply :data:`STABILITY_RULE` to the failures among the ended runs."""
+    if failures.limit is None or failures.least is None:
+        return Stability("undecided", "no run has ended")
+    told = f"{failures.count} of {failures.n} runs failed"
+    if failures.limit <= MOST:
+        return Stability("stable", f"{told}; up to {share(failures.limit, 1)} could")
+    if failures.least > MOST:
+        return Stability("unstable", f"{told}; at least {share(failures.least, 1)} do")
+    return Stability("undecided", f"{told}; up to {share(failures.limit, 1)} could, and 15 % is what may be")

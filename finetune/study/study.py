@@ -15,7 +15,6 @@ from finetune.core.run_dir import StudyDir, read_json, write_json
 from finetune.core.runtime import Runtime, make_deterministic, open_runtime
 from finetune.core.signals import StopRequest, stop_on_signals
 from finetune.replicas.group import Replica
-from finetune.results.schema import from_json
 from finetune.runner.autotune import Speed, choose_speed
 from finetune.runner.resources import Resources
 from finetune.runner.result import StudyOutcome, failure, summary
@@ -319,12 +318,12 @@ class Study:
         """Write the report, in one process; the others wait for it."""
         from finetune import report
 
-        accelerator = self.runtime.accelerator
+        accelerator, results = self.runtime.accelerator, None
         if accelerator.is_main_process:
             with phase("writing the report"):
-                report.build(self.folder.path)
+                results = report.build(self.folder.path)
         accelerator.wait_for_everyone()
-        results = from_json(read_json(self.folder.report / "results.json"))
+        results = results or report.read(self.folder.path)
         outcome = StudyOutcome(self.folder.path, results, speaks=accelerator.is_main_process)
         self.runtime.progress.tell(StudyFinished(self.folder.path, len(outcome.failed)))
         return outcome

@@ -77,6 +77,9 @@ class TrainOptions(Options):
     learning_rate: float = Field(5.0e-5, gt=0)
     """Peak learning rate. Full tuning wants about 1e-5 to 5e-5, LoRA 1e-4 to 1e-3, a probe 1e-3 to 1e-2; Schedule-Free
     1 to 10 times as much. With Prodigy a scale of the rate that it finds; default then 1."""
+    chosen_by: str | None = Field(None, min_length=1, json_schema_extra=OPERATIONAL)
+    """How the learning rate and the other settings were chosen, in words, such as "12 rates on the validation part": it
+    stands beside the report's verdict, which otherwise says that nobody told."""
     schedule: Literal["linear", "cosine", "constant", "plateau"] = "linear"
     """How the rate decays after the warmup: to zero along a line or a half cosine, not at all, or each time that the
     validation score no longer improves. Default with Schedule-Free: constant."""

@@ -155,3 +155,8 @@ def test_what_a_check_found_is_repeated(topics, capsys, monkeypatch, tmp_path):
     assert cli.main(["plan", str(topics), "--sd", "1"]) == 0
     said = capsys.readouterr().out
     assert "test: 30 examples" in said and "parameters learn" in said
+
+
+def test_a_folder_that_is_no_study_is_no_recipe(tmp_path, capsys):
+    assert cli.main(["plan", str(tmp_path)]) == 2
+    assert "is not a study" in " ".join(capsys.readouterr().err.split())

@@ -275,6 +275,7 @@ CASES: dict[str, Case] = {
     "TrainOptions.keep": Case({"train": STEADY}),
     "TrainOptions.early_stopping": Case({"train": STEADY}, value={"patience": 1}),
     "TrainOptions.checkpoint_seconds": Case(value=0.0),
+    "TrainOptions.chosen_by": Case(value="twelve rates", reported=True),
     "EarlyStopping.min_delta": Case({"train": {"learning_rate": 0.001}}, value=50.0),
     "TrainOptions.warmup": Case(value=0.5),
     "ReinitOptions.layers": Case(value=1),

@@ -23,7 +23,7 @@ TRAINING = ("steps", "epochs", "examples", "tokens", "padding", "replicas", "par
 RESULT = ("status", "reason", "parameters", "scores", "new", "pooling")
 SPEED = ("replicas", "compiled", "part_tokens")
 REPORT = ("comparisons", "across")
-VARIANT = ("estimates", "agreement", "calibration", "combined")
+VARIANT = ("chosen_by", "estimates", "agreement", "calibration", "combined")
 
 
 class Heard(Progress):

@@ -90,7 +90,24 @@ class Bench:
         return effects(before, after)
 
 
-NOTHING = Results(1, "", "", 0.95, [], None, False, None, {}, [], [], [], None)
+NOTHING = Results(
+    format=2,
+    study="",
+    digest="",
+    level=0.95,
+    seeds=[],
+    until=None,
+    vary=[],
+    training=None,
+    crossed=False,
+    baseline=None,
+    environment={},
+    tasks=[],
+    variants=[],
+    baselines=[],
+    comparisons=[],
+    across=None,
+)
 
 
 def write_no_report(folder):

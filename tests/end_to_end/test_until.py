@@ -10,7 +10,7 @@ from tests.end_to_end.reading import predictions, scores
 from tests.end_to_end.test_killed import DIE, RENAME
 
 RULE = "seeds={until: {ci_width: 0.01}, at_least: 4, at_most: 6}"
-RUN = ("run", "topics.yaml", RULE, "train.min_steps=4", "train.checkpoint_seconds=0")
+RUN = ("run", "topics.yaml", RULE, "train.min_steps=24", "train.checkpoint_seconds=0")
 
 
 @pytest.mark.parametrize(

@@ -197,3 +197,12 @@ def test_the_same_bytes_twice(study):
     build(study.path)
     assert written(study) == first
     json.dumps(card.metadata(read_study(study.path), build(study.path), best_variant(build(study.path))))
+
+
+def test_training_again_is_told_by_a_prediction_interval(study):
+    results, _ = built(study)
+    found = best_variant(results).estimates["test/accuracy"]
+    low, high = found.prediction
+    assert low < found.ci_seeds[0] and high > found.ci_seeds[1], "one run strays further than a mean"
+    shown = unit("accuracy").interval(found.prediction)
+    assert shown in written(study) and "one more run" in written(study)

@@ -84,3 +84,13 @@ def test_one_seed_has_no_interval(fabricator):
     made.run("full", 1, 0.8)
     believe(made.path / "full/seed-1", "test", 0.8, 0.8)
     assert of(made, "full").nll.ci is None
+
+
+def test_its_intervals_cover_new_examples_too(sure):
+    """The seeds of `sure` are drawn anew, so that seeds and examples are one: wider than over seeds alone."""
+    full = of(sure, "full")
+    for name in ("nll", "brier", "ece", "ece_equal_mass"):
+        found = getattr(full, name)
+        assert "new examples" in found.method and found.ci[1] - found.ci[0] > 0 and found.ci_seeds is not None
+        assert found.ci[0] >= 0
+    assert "new examples" not in full.temperature.method

@@ -191,7 +191,7 @@ def test_a_mitigation_whose_changes_would_stay_frozen_is_refused(bench, strategy
 
 
 def judged(scores, *, mean=1.0, majority=None, untuned=None, metrics=("accuracy",), diverged=None):
-    data = SimpleNamespace(held_out={"test": None}, majority={"test": majority})
+    data = SimpleNamespace(held_out={"test": SimpleNamespace(examples=range(300))}, majority={"test": majority})
     data.task = SimpleNamespace(example_score="accuracy")
     made = SimpleNamespace(task=SimpleNamespace(metrics=list(metrics)))
     return judge(Trained(diverged, {}), scores, {"test": mean}, data, made, untuned)
@@ -200,7 +200,13 @@ def judged(scores, *, mean=1.0, majority=None, untuned=None, metrics=("accuracy"
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
-        ({"scores": {"test/accuracy": 0.34}, "mean": 0.34, "majority": 1 / 3}, "finished", None),
+        ({"scores": {"test/accuracy": 0.4}, "mean": 0.4, "majority": 1 / 3}, "finished", None),
+        # 110 of 300: chance alone is so good one time in eight.
+        (
+            {"scores": {"test/accuracy": 11 / 30}, "mean": 11 / 30, "majority": 1 / 3},
+            "degenerate",
+            "accuracy 0.367 on 'test'; always giving the commonest label gets 0.333, which so few examples do not tell",
+        ),
         ({"scores": {}, "mean": 1 / 3, "majority": 1 / 3}, "degenerate", "accuracy 0.333 on 'test'; always"),
         ({"scores": {"test/mcc": 0.0}, "metrics": ["mcc"], "mean": 0.2, "majority": 0.3}, "degenerate", "accuracy 0.2"),
         (

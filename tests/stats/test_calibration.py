@@ -141,3 +141,11 @@ def test_ranges(n, labels, seed):
     found = measures.calibration(*drawn(n, labels, seed=seed), rng(seed))
     assert 0 <= found.brier <= 2 and 0 <= found.ece <= 1 and 0 <= found.ece_equal_mass <= 1 and found.nll >= 0
     assert 1 / measures.HOTTEST <= found.temperature <= measures.HOTTEST
+
+
+def test_what_examples_add_has_every_measure_for_its_mean():
+    probabilities, right = drawn(400, temperature=2.0)
+    found, parts = measures.calibration(probabilities, right, rng()), measures.by_example(probabilities, right)
+    assert set(parts) == {"nll", "brier", "ece", "ece_equal_mass"}
+    for name, part in parts.items():
+        assert part.shape == (400,) and part.mean() == pytest.approx(getattr(found, name)), name

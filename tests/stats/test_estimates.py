@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from finetune.stats import estimate, expected_best, failure_rate, sd_factors, sd_interval, t_interval
-from finetune.stats.bootstrap import bca_interval
+from finetune.stats import SHARE, estimate, expected_best, interval_of_mean, sd_factors, sd_interval, t_interval
+from finetune.stats.multibootstrap import uncertainty_of_mean
 
 scores = st.lists(st.integers(-1000, 1000).map(lambda k: k / 1000), min_size=2, max_size=12)
 TWENTY = np.random.default_rng(7).gamma(2, size=20)
@@ -44,23 +44,80 @@ def test_no_seed_has_nothing():
 @pytest.mark.parametrize("n", [3, 30])
 def test_equal_scores_have_exactly_no_spread(n):
     found = estimate([0.1] * n)
-    assert (found.sd, found.sd_ci) == (0.0, (0.0, 0.0)) and "no width" in found.reason
-    assert found.ci == (found.mean, found.mean)
+    assert (found.sd, found.sd_ci) == (0.0, (0.0, 0.0)) and "not certainty" in found.reason
+    assert found.ci == (found.mean, found.mean) and found.prediction is None
 
 
-def test_ten_seeds_are_resampled():
-    found = estimate(TWENTY[:10])
-    assert "BCa" in found.method and "Student t" in estimate(TWENTY[:9]).method
-    assert found.ci == bca_interval(TWENTY[:10], np.random.default_rng(0))
-    found = estimate(TWENTY)
-    low, high = t_interval(found.mean, found.sd, 20)
-    assert found.ci[0] > low and found.ci[1] > high  # it leans where the scores do
+def test_the_interval_is_of_one_kind_whatever_the_number_of_seeds():
+    for n in (9, 10, 20):
+        assert estimate(TWENTY[:n]).ci == pytest.approx(t_interval(TWENTY[:n].mean(), TWENTY[:n].std(ddof=1), n))
+        assert "Student t" in estimate(TWENTY[:n]).method
 
 
-def test_the_same_seeds_have_the_same_interval_and_a_generator_another():
-    assert estimate(TWENTY) == estimate(TWENTY)
-    drawn = [estimate(TWENTY, rng=np.random.default_rng(seed)).ci for seed in (1, 1, 2)]
-    assert drawn[0] == drawn[1] != drawn[2] and drawn[0] == pytest.approx(drawn[2], abs=0.05)
+@pytest.mark.parametrize("level", [0.8, 0.95])
+def test_the_next_run_is_predicted_as_by_statsmodels(level):
+    """OLS on a constant, get_prediction().conf_int(obs=True) of [1, 2, 3, 5]: -3.3264 and 8.8264 at 95 %."""
+    values = [1.0, 2.0, 3.0, 5.0]
+    half = stats.t.ppf((1 + level) / 2, 3) * np.std(values, ddof=1) * (1 + 1 / 4) ** 0.5
+    assert estimate(values, level).prediction == pytest.approx((2.75 - half, 2.75 + half))
+    assert estimate(values).prediction == pytest.approx((-3.3263, 8.8263), abs=1e-3)
+
+
+def test_four_in_five_predictions_at_80_per_cent_hold():
+    draws = np.random.default_rng(4).normal(size=(4000, 6))
+    held = [low <= new <= high for *seen, new in draws for low, high in [estimate(seen, 0.8).prediction]]
+    assert np.mean(held) == pytest.approx(0.8, abs=0.02)
+
+
+def right(runs, examples, chance, seed=0):
+    return (np.random.default_rng(seed).random((runs, examples)) < chance).astype(float)
+
+
+def test_with_examples_it_covers_new_examples_too():
+    correct = right(5, 80, 0.8)
+    found, noise = estimate(correct.mean(axis=1), contributions=correct), uncertainty_of_mean(correct)
+    half = noise.half_width(0.95)
+    assert found.ci == pytest.approx((found.mean - half, found.mean + half))
+    assert found.ci_seeds == estimate(correct.mean(axis=1)).ci and "new examples" in found.method
+    told = np.repeat(np.arange(40), 2)
+    grouped = estimate(correct.mean(axis=1), contributions=correct, clusters=told)
+    assert grouped.ci != found.ci and "groups of examples" in grouped.method
+
+
+def test_seeds_that_agree_leave_the_examples_noise():
+    correct = np.tile(right(1, 80, 0.8), (5, 1))
+    found = estimate(correct.mean(axis=1), contributions=correct)
+    assert found.ci == pytest.approx(stats.t.interval(0.95, 79, correct[0].mean(), stats.sem(correct[0])))
+    assert found.ci_seeds == (found.mean, found.mean) and "not certainty" in found.reason
+    assert found.ci == interval_of_mean(correct[0])
+
+
+def test_a_share_has_four_more_examples_and_stays_a_share():
+    """One model: Agresti and Coull's two at either end, then Student's t over examples."""
+    correct = right(1, 80, 0.8)[0]
+    more = np.concatenate([correct, [0, 1, 0, 1]])
+    wanted = stats.t.interval(0.95, 83, more.mean(), stats.sem(more))
+    assert interval_of_mean(correct, bounds=SHARE) == pytest.approx(wanted)
+    perfect = interval_of_mean(np.ones(80), bounds=SHARE)
+    assert perfect[0] == pytest.approx(80 / 84, abs=0.05) and perfect[0] < 0.96 and perfect[1] == 1
+    assert estimate([1.0, 1.0, 1.0], contributions=np.ones((3, 80)), bounds=SHARE).ci[0] < 0.97
+
+
+@pytest.mark.parametrize("scores", [[0.99, 0.9, 0.7], [0.01, 0.3, 0.1]])
+def test_no_interval_leaves_what_can_be(scores):
+    found = estimate(scores, bounds=SHARE)
+    for low, high in (found.ci, found.ci_seeds, found.prediction):
+        assert 0 <= low < high <= 1
+    free = estimate(scores)
+    assert free.ci[0] < 0 or free.ci[1] > 1
+
+
+def test_overlapping_splits_widen_it_by_nadeau_and_bengios_factor():
+    values = [0.8, 0.82, 0.85, 0.81]
+    plain, wide = estimate(values), estimate(values, overlap=0.5)
+    assert np.diff(wide.ci) == pytest.approx(np.diff(plain.ci) * ((1 / 4 + 0.5) / (1 / 4)) ** 0.5)
+    assert wide.sd == plain.sd and "overlapping" in wide.method
+    assert np.diff(wide.prediction) > np.diff(plain.prediction)
 
 
 def test_the_interval_of_an_sd_survives_skew():
@@ -138,11 +195,3 @@ def test_interval_covers_the_truth_as_often_as_it_says(n):
 def test_sd_factors_are_the_published_ones():
     assert sd_factors(5) == pytest.approx((0.60, 2.87), abs=0.005)
     assert sd_factors(20) == pytest.approx((0.76, 1.46), abs=0.005)
-
-
-def test_wilson_interval_by_hand():
-    found = failure_rate(0, 5)
-    z2 = 1.959964**2
-    assert found.rate == 0 and found.ci == pytest.approx((0, z2 / (5 + z2)), abs=1e-6)
-    assert failure_rate(2, 5).rate == 0.4
-    assert failure_rate(0, 0).ci is None

@@ -154,7 +154,8 @@ def test_a_spread_of_zero_by_construction_is_told_and_not_tested(topics, tmp_pat
     results = run_study(recipes.load(topics, ["seeds=3"]), tmp_path / "runs").results
     probe = results.variant("linear")
     found = probe.estimates["test/accuracy"]
-    assert (found.sd, found.ci, found.sd_ci, found.sd_corrected) == (None, None, None, None)
+    assert (found.sd, found.ci_seeds, found.sd_ci, found.sd_corrected) == (None, None, None, None)
+    assert found.ci[0] < found.mean < found.ci[1], "of the examples, which are what is left to be new"
     assert "zero by construction" in found.reason and probe.stability == "undecided"
     assert len(probe.runs) == 3
     rows = {(row.left, row.right): row for row in results.comparisons if row.metric == "accuracy"}

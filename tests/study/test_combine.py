@@ -29,7 +29,7 @@ from tests import tiny
 
 ALL = "mitigations=[{type: soup, method: both}, {type: ensemble}]"
 KINDS = ["ensemble", "soup-greedy", "soup-uniform"]
-QUICK = ["train.replicas=3", "train.compile=false", "train.min_steps=16"]
+QUICK = ["train.replicas=3", "train.compile=false", "train.min_steps=24"]
 STUDY = ["seeds=3", "vary=[order, dropout]", *QUICK, ALL]
 
 

@@ -49,13 +49,17 @@ def test_it_ends_at_most_where_it_should():
     assert str(found).endswith("; at most 1 is wanted, and these are all seeds that may be")
 
 
-def test_failed_runs_count():
-    """One degenerate run of six makes the interval wide; without it, it would be narrow."""
-    failed = [*SCORES[:5], 0.33]
-    made = results(full=failed)
-    made["full", 5]["status"] = "degenerate"
-    assert not look(rule(), range(6), made, ACCURACY).enough
-    assert look(rule(), range(5), made, ACCURACY).widths["full"] < look(rule(), range(6), made, ACCURACY).widths["full"]
+def test_a_failed_run_asks_for_all_seeds_and_is_not_in_the_mean():
+    """A confidence sequence is for scores without collapses; how often they come, so few seeds do not say."""
+    made = results(full=[*SCORES, 0.33])
+    made["full", 6]["status"] = "degenerate"
+    found = look(rule(), range(7), made, ACCURACY)
+    low, high = confidence_sequence(SCORES)
+    assert found.widths == {"full": pytest.approx(100 * (high - low))} and found.wide == []
+    assert found.failed == ["full"] and not found.enough
+    assert "runs of full failed, and how often they do wants all seeds, so seeds are added" in str(found)
+    assert look(rule(at_most=7), range(7), made, ACCURACY).enough
+    assert look(rule(), range(6), made, ACCURACY).enough, "it had not failed yet"
 
 
 def test_a_variant_without_any_score_is_not_waited_for():

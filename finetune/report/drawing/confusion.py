@@ -79,13 +79,16 @@ def label_table(found: Sequence[Confusion]) -> Table:
     recall = np.where(support > 0, np.mean([np.diag(each.shares) for each in found], axis=0), np.inf)
     columns = [Column("label", numeric=False), Column("examples")]
     columns += [
-        Column(each.variant, "Share that is right, and what the label is most often taken for") for each in found
+        Column(each.variant, "Share that is right with its 95 % interval, and what the label is most taken for")
+        for each in found
     ]
     rows = []
     for place in np.argsort(recall, kind="stable")[:MOST_ROWS]:
         others = [taken_for(each, place) for each in found]
-        right = [share(each.shares[place, place], 1) for each in found]
-        cells = [Cell(part, f"as {other}" if other else "") for part, other in zip(right, others, strict=True)]
+        cells = [
+            Cell(f"{share(each.shares[place, place], 1)}{_sure(each, place, place)}", f"as {other}" if other else "")
+            for each, other in zip(found, others, strict=True)
+        ]
         rows.append(
             [
                 Cell(labels[place]),
@@ -103,12 +106,19 @@ def pair_table(found: Sequence[Confusion]) -> Table:
     mean = np.mean([each.counts for each in found], axis=0)
     np.fill_diagonal(mean, 0.0)
     columns = [Column("label", numeric=False), Column("taken for", numeric=False)]
-    columns += [Column(each.variant, "Share of the label's examples, mean over seeds") for each in found]
+    columns += [
+        Column(each.variant, "Share of the label's examples with its 95 % interval, mean over seeds") for each in found
+    ]
     rows = []
     for place in np.argsort(-mean, axis=None, kind="stable")[:MOST_PAIRS]:
         true, said = divmod(int(place), len(labels))
         if mean[true, said]:
-            rows.append(
-                [Cell(labels[true]), Cell(labels[said]), *(Cell(share(each.shares[true, said], 1)) for each in found)]
-            )
+            shares = [Cell(f"{share(each.shares[true, said], 1)}{_sure(each, true, said)}") for each in found]
+            rows.append([Cell(labels[true]), Cell(labels[said]), *shares])
     return Table(columns, rows)
+
+
+def _sure(found: Confusion, true: int, said: int) -> str:
+    """The interval of a share, in percent."""
+    ends = found.interval(true, said)
+    return "" if ends is None else f" [{100 * ends[0]:.0f}, {100 * ends[1]:.0f}]"

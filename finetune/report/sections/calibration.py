@@ -84,7 +84,8 @@ def _blocks(task: str, variants: dict[int, VariantResult]) -> list[Block]:
     ]
     caption = (
         "Accuracy by confidence: mean over seeds, and their range as a band; dashed: perfectly calibrated; columns: "
-        f"share of the examples. A seed counts in a bin where it has {FEWEST} examples or more."
+        f"share of the examples. A seed counts in a bin where it has {FEWEST} examples or more; a hollow dot is of "
+        "fewer seeds than others."
     )
     panels = [_panel(variant, index, task) for index, variant in variants.items()]
     return [Table(columns, rows, notes), Panels(panels, caption)]
@@ -116,7 +117,8 @@ def _panel(variant: VariantResult, index: int, task: str) -> Markup:
         parts.append(band([place for _, (place, _), _ in drawn], lows, highs))
     if drawn:
         parts.append(polyline([point for _, point, _ in drawn], "curve median"))
-    parts += [_bin(row, point) for row, point, _ in drawn]
+    most = max((row.seeds for row in every), default=0)
+    parts += [_bin(row, point, row.seeds < most) for row, point, _ in drawn]
     label = f"Reliability of {variant.name} on {task}: accuracy by confidence"
     colour = "" if variant.is_base else f"c{index % COLOURS}"
     return frame(variant.name, label, x, y, parts, colour)
@@ -129,11 +131,11 @@ def _column(row: ReliabilityBin, x: Axis, y: Axis) -> Markup:
     return tag("rect", x=left + 1, y=y(0) - height, width=right - left - 2, height=height, class_="band")
 
 
-def _bin(row: ReliabilityBin, at: tuple[float, float]) -> Markup:
+def _bin(row: ReliabilityBin, at: tuple[float, float], few: bool) -> Markup:
     assert row.confidence is not None and row.accuracy is not None and row.range is not None, "bins with seeds only"
     low, high = row.range
     text = (
         f"{share(row.confidence, 1)} sure, right in {share(row.accuracy, 1)} "
         f"({share(low, 1)} to {share(high, 1)} over {row.seeds} seeds); {share(row.share, 1)} of the examples"
     )
-    return tag("circle", tag("title", text), cx=at[0], cy=at[1], r=3, class_="dot")
+    return tag("circle", tag("title", text), cx=at[0], cy=at[1], r=3, class_="dot few" if few else "dot")

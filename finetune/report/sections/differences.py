@@ -10,14 +10,16 @@ from finetune.report.blocks import Block, Cell, Column, Fold, Section, Table, Te
 from finetune.results.ranking import best_variant
 from finetune.results.reading import Study
 from finetune.results.schema import PairResult, Results
+from finetune.results.verdict import WHEN_IT_WORKS
 
 INTRO = (
-    "Left minus right, over new seeds and new examples. A difference counts as decided when its interval excludes zero "
-    "and its p-value, corrected for all comparisons of the table, is below 0.05."
+    "Left minus right, of the seeds that work, over new seeds and new examples. Intervals hold for all pairs at once: "
+    "a difference is decided when its interval leaves zero out, which is when its p-value is below 0.05. “When it "
+    "works” stands where more failures than were seen could turn it round."
 )
 SPREAD_INTRO = (
     "Whose seeds scatter more: the left's SD over seeds divided by the right's. It counts as decided when its interval "
-    "excludes 1 and Brown and Forsythe's test, corrected for all comparisons of the table, is below 0.05."
+    "excludes 1 and Brown and Forsythe's test, corrected for all pairs that are judged together, is below 0.05."
 )
 MANY = 20
 """Rows above which a table of differences is divided."""
@@ -58,37 +60,41 @@ def _open(results: Results, rows: Sequence[PairResult]) -> list[Block]:
 def _means(rows: Sequence[PairResult]) -> Table:
     columns = [
         Column("left against right", numeric=False),
-        Column("metric", numeric=False),
-        Column("difference", "Left minus right, mean over seeds"),
-        Column("95 % interval", "Of the mean difference, over new seeds and new examples"),
-        Column("p (Holm)", "Two-sided, corrected by Holm for all comparisons of this table"),
+        Column("verdict", numeric=False),
+        Column(
+            "difference",
+            "Left minus right, of the means of the seeds that work; under it the 95 % interval over new seeds and new "
+            "examples, for all pairs that are judged together",
+        ),
+        Column("p", "Two-sided, for all pairs that are judged together"),
+        Column("pairs", "Seeds that work on both sides, and under it the seeds of either where they are not the same"),
         Column("p (signs)", "Exact permutation test of the seeds on these examples, uncorrected; under it its lowest"),
         Column("P(left wins)", "Chance that a random seed of the left beats a random seed of the right; ties half"),
-        Column("could see", "Smallest true difference that would have been seen with a chance of 80 %, uncorrected"),
-        Column("verdict", numeric=False),
+        Column("could see", "Smallest true difference for which this interval leaves zero out with a chance of 80 %"),
+        Column("metric", numeric=False),
     ]
     notes: dict[str, list[str]] = {}
     for row in rows:
         if row.reason:
             notes.setdefault(row.reason, []).append(_pair(row))
-    said = [f"{', '.join(dict.fromkeys(names))}: {reason}." for reason, names in notes.items()]
-    return Table(columns, [_mean_row(row) for row in rows], said)
+    told = [f"{', '.join(dict.fromkeys(names))}: {reason}." for reason, names in notes.items()]
+    return Table(columns, [_mean_row(row) for row in rows], told)
 
 
 def _mean_row(row: PairResult) -> list[Cell]:
     metric, wins = unit(row.metric), row.probability_of_improvement
     lowest, bounds = row.p_permutation_smallest, row.probability_of_improvement_ci
-    seen = metric.gap(row.detectable).removeprefix("+")
+    seen = metric.gap(row.could_see).removeprefix("+")
     return [
         Cell(_pair(row), about=(row.left, row.right)),
-        Cell(f"{metric.label} on {row.task}"),
-        Cell(metric.gap(row.difference)),
-        Cell(metric.interval(row.ci, signed=True)),
+        _verdict(row, word_of(row)),
+        Cell(metric.gap(row.difference), metric.interval(row.ci, signed=True) if row.ci else ""),
         Cell(p_value(row.p_value_adjusted)),
+        Cell(str(row.pairs) if row.pairs else NONE, f"of {row.n}" if row.pairs and row.pairs != row.n else ""),
         Cell(p_value(row.p_permutation), "" if lowest is None else f"lowest {p_value(lowest)}"),
         Cell(NONE if wins is None else f"{wins:.2f}", "" if bounds is None else f"[{bounds[0]:.2f}, {bounds[1]:.2f}]"),
         Cell(seen),
-        _verdict(row, row.verdict),
+        Cell(f"{metric.label} on {row.task}"),
     ]
 
 
@@ -98,7 +104,7 @@ def _spreads(rows: Sequence[PairResult]) -> Table:
         Column("metric", numeric=False),
         Column("SD, left to right", "The left's SD over seeds divided by the right's"),
         Column("95 % interval"),
-        Column("p (Holm)", "Brown and Forsythe's test, corrected by Holm for all comparisons of this table"),
+        Column("p (Holm)", "Brown and Forsythe's test, corrected by Holm for all pairs that are judged together"),
         Column("seeds"),
         Column("verdict", numeric=False),
     ]
@@ -124,4 +130,11 @@ def _pair(row: PairResult) -> str:
 
 
 def _verdict(row: PairResult, word: str) -> Cell:
-    return Cell(word if word == "undecided" else f"{row.left} is {word}", tone=TONES[word])
+    return Cell(
+        word if word == "undecided" else f"{row.left} is {word}", tone=TONES[word.removesuffix(f" {WHEN_IT_WORKS}")]
+    )
+
+
+def word_of(row: PairResult) -> str:
+    """Say the verdict of a pair in a word, and whether it is one of the runs that work only."""
+    return row.verdict if row.verdict == row.verdict_overall else f"{row.verdict} {WHEN_IT_WORKS}"

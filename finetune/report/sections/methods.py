@@ -10,43 +10,60 @@ from finetune.results.reading import Study
 from finetune.results.schema import Results
 
 INTERVAL = (
-    "Interval of the mean over seeds, 95 %: Student's t below ten seeds, an expanded BCa bootstrap from ten on. It "
-    "says where the mean of endless seeds would lie on these held-out examples; it does not cover the choice of the "
-    "examples, which differences do."
+    "Of the mean of the seeds that work, 95 %: where it would lie with endless seeds and endless examples like these, "
+    "with the same variance as differences (Student's t of both sources). Where examples have no scores of their own, "
+    "and in the line under it, it is over new seeds on these examples. Two right and two wrong examples are counted in "
+    "for the interval of a share (Agresti and Coull 1998), so that no mistake seen is not no mistake made."
 )
 INTERVAL_UNTIL = (
-    "Confidence sequence of the mean over seeds, 95 % (t-mixture; Lai 1976, Wang and Ramdas 2025). Seeds were added "
-    "until it was narrow enough, and it holds all the same; differences are computed as if their number had been "
-    "fixed, at the price of up to 6 % false positives instead of 5 %."
+    "Seeds were added until the mean was known well enough, so intervals are confidence sequences, which hold all the "
+    "same (t-mixture; Lai 1976, Wang and Ramdas 2025), and p-values are one over e-values. They are for scores without "
+    "collapses: they speak of the runs that work."
 )
 INTERVAL_OVER_SPLITS = (
-    " Each seed has its own split, so it covers the choice of the examples too, as far as splits of one data set can: "
-    "they overlap, so it is somewhat too narrow."
+    " Each seed has its own split of the same data, so the seeds are less new than new data: the variance over seeds "
+    "is enlarged for it (Nadeau and Bengio 2003)."
+)
+IN_ALL = (
+    "Share of the runs that work times their mean, and share of those that fail times theirs; a run without a score "
+    "counts with what needs no training scores. Its interval joins that of the mean and that of the failure rate, each "
+    "at half the error. “Up to” beside the failures is the one-sided 95 % limit (Clopper and Pearson 1934)."
+)
+OVERALL = (
+    "A variant is better “when it works” where the runs that work say so. It is better without that word where even "
+    "the most failures that its runs allow, times what a failed run loses, cost less than the lower end of the "
+    "difference. A run without a score has to be counted at what needs no training scores, or nothing is decided."
 )
 SD = (
     f"Standard deviation over seeds, with n {MINUS} 1. “Test-set noise” is the part that a test set of this size "
     "causes alone; “SD without it” is what would remain on endless examples (Jordan, ICLR 2024, Theorem 2). A metric "
-    "that is no mean over examples is taken apart by leaving out each in turn (jackknife). In brackets: 95 % intervals."
+    "that is no mean over examples is taken apart by its influence values (Efron 1982). In brackets: 95 % intervals."
 )
 DIFFERENCE = (
-    "Mean difference over common seeds, or over all where few are common. Its interval and p-value speak of new seeds "
+    "Difference of the means in the tables; seeds in common are pairs. Its interval and p-value speak of new seeds "
     "and new examples, drawn as in the multi-bootstrap (Sellam et al., ICLR 2022), whose variance is computed here and "
     "not drawn; examples that belong together are drawn together. Metrics that examples do not add up to: new seeds "
     "only. The base model has no seed and is the same each time."
 )
-HOLM = (
-    "Two-sided, corrected by Holm's procedure over all pairs and tasks on headline metrics. The other metrics are a "
-    "family of their own, and exploratory."
+TOGETHER = (
+    "All pairs of variants on one evaluation set and metric are judged together: intervals and p-values are those of "
+    "the studentized range (Tukey 1953), with the variance over seeds pooled over the variants, and larger for pairs "
+    "that scatter more. A leader that beats every other one, each tested by itself, is best (Berger 1982; Stefansson, "
+    "Kim and Hsu 1988); the two tests share the error. Few seeds do not show that a leader scatters more than all "
+    "others, and then up to one verdict in six on who leads may be wrong. Comparisons with what needs no tuning are a "
+    "family of their own (Šidák 1967). Metrics other than the headline are exploratory."
 )
 SIGNS = (
-    "Exact permutation test: signs of paired differences are flipped in every way. It assumes next to nothing, speaks "
-    "of these examples only, and cannot go below the p-value written under it, 0.0625 with five seeds."
+    "Exact permutation test: signs of paired differences are flipped in every way. It assumes that a difference is as "
+    "often too high as too low by as much, speaks of these examples only, and cannot go below the p-value written "
+    "under it, 0.0625 with five seeds."
 )
 IMPROVEMENT = "Share of all pairs of seeds in which the left is better; ties count half (Agarwal, NeurIPS 2021)."
 SCATTER = "Ratio of SDs over seeds, and Brown and Forsythe's test around the medians, with Holm's correction."
 FAILED = (
-    "Degenerate (at or below the most frequent label, or the untuned base model), diverged, or stopped by an error. "
-    "Failed runs that were scored count in every mean. results.json has the rate with its Wilson interval."
+    "Degenerate (not shown to be better than always giving the most frequent label, by a binomial test at 5 %, or not "
+    "better than the untuned base model), diverged, or stopped by an error. Means are of the runs that work; “in all” "
+    "counts the others."
 )
 
 
@@ -59,7 +76,9 @@ def sections(study: Study, results: Results) -> list[Section]:
         ("Interval", interval + (INTERVAL_OVER_SPLITS if "split" in study.vary else "")),
         ("SD", SD),
         ("Difference", DIFFERENCE),
-        ("p (Holm)", HOLM),
+        ("In all", IN_ALL),
+        ("Better", OVERALL),
+        ("Judged together", TOGETHER),
         ("p (signs)", SIGNS),
         ("P(left wins)", IMPROVEMENT),
         ("Scatter", SCATTER),

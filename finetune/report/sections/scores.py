@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from finetune.core.numbers import NONE, count, seconds
-from finetune.core.run_dir import BASE, FAILED
+from finetune.core.numbers import NONE, count, seconds, share
+from finetune.core.run_dir import BASE
 from finetune.metrics import unit
 from finetune.metrics.unit import Unit
 from finetune.report.blocks import Block, Cell, Column, Figure, Fold, Section, Table, Text
 from finetune.report.drawing import plots
 from finetune.report.sections.cells import plain, seed_cell, status_cell, variant_cell
-from finetune.results.measure import BASE_REASON
+from finetune.results.measure import BASE_REASON, SOLVED_METHOD
 from finetune.results.reading import Study
 from finetune.results.schema import EvaluationSet, Results, VariantResult
 
@@ -41,36 +41,49 @@ def _section(results: Results, task: EvaluationSet) -> Section:
 
 def _score_table(results: Results, task: EvaluationSet) -> Table:
     metric, key = unit(task.metric), task.key
+    over = "new seeds and new examples" if _covers_examples(results, key) else "new seeds"
     columns = [
         Column("variant", numeric=False),
-        Column(metric.heading, "Mean over seeds"),
-        Column("95 % interval", "Of the mean over seeds"),
+        Column(metric.heading, "Mean over the seeds that work"),
+        Column("95 % interval", f"Of the mean, over {over}; under it over new seeds on these examples alone"),
+        Column("failed", "Degenerate, diverged and crashed runs, of those that ended, and how many could (95 %)"),
+        Column("in all", "Over all runs, those that fail among them, with a 95 % interval"),
         Column("SD", "Standard deviation over seeds, n - 1"),
         Column("test-set noise", "The SD that a test set of this size causes alone, were all seeds equally good"),
         Column("SD without it", "What would remain on an endless test set: how much the models really differ"),
-        Column("every seed", "Scores in the order of the seeds", numeric=False),
-        Column("failed", "Degenerate, diverged and crashed runs, of those that ended"),
         Column("stability", "See “How each number was computed”", numeric=False),
+        Column("every seed", "Scores in the order of the seeds", numeric=False),
     ]
     rows = [_score_row(variant, key, index) for index, variant in enumerate(results.variants)]
-    return Table(columns, rows, _notes(results, key))
+    cheap = [_score_row(variant, key, None) for variant in results.baselines]
+    return Table(columns, rows, _notes(results, key), below=cheap)
 
 
-def _score_row(variant: VariantResult, key: str, index: int) -> list[Cell]:
+def _covers_examples(results: Results, key: str) -> bool:
+    return any("new examples" in variant.estimates[key].method for variant in results.tuned)
+
+
+def _score_row(variant: VariantResult, key: str, index: int | None) -> list[Cell]:
     metric, found, failures = unit(key.rpartition("/")[2]), variant.estimates[key], variant.failures
-    is_base = variant.name == BASE
+    fixed = index is None or variant.name == BASE or found.method == SOLVED_METHOD
     every = "  ".join(metric.number(run.scores.get(key)) for run in variant.runs)
     tones: dict[str, Any] = {"stable": "good", "unstable": "bad"}
+    in_all = found.expected
+    seeds = f"seeds {metric.interval(found.ci_seeds)}" if found.ci_seeds and found.ci_seeds != found.ci else ""
+    limit = "" if failures.limit is None or fixed else f"up to {share(failures.limit, 1)}"
     return [
-        variant_cell(variant, index),
+        Cell(variant.name) if index is None else variant_cell(variant, index),
         Cell(metric.number(found.mean)),
-        Cell(metric.interval(found.ci)),
+        Cell(metric.interval(found.ci), seeds),
+        Cell(NONE if fixed else f"{failures.count} of {failures.n}", limit, tone="bad" if failures.count else ""),
+        Cell(
+            metric.number(in_all.mean if in_all else None), metric.interval(in_all.ci) if in_all and in_all.ci else ""
+        ),
         Cell(metric.number(found.sd, more=1), _ends(metric, found.sd_ci)),
         Cell(metric.number(found.sd_floor, more=1)),
         Cell(metric.number(found.sd_corrected, more=1), _ends(metric, found.sd_corrected_ci)),
-        Cell(NONE if is_base else every, tone="muted"),
-        Cell(f"{failures.count} of {failures.n}", tone="bad" if failures.count else ""),
-        Cell(NONE if is_base else variant.stability, tone=tones.get(variant.stability, "muted")),
+        Cell(NONE if fixed else variant.stability, tone=tones.get(variant.stability, "muted")),
+        Cell(NONE if fixed else every, tone="muted"),
     ]
 
 
@@ -92,10 +105,8 @@ def _notes(results: Results, key: str) -> list[str]:
         if found.sd_corrected_clipped:
             clipped = "the estimate of the SD without noise fell below zero by chance and is shown as zero"
             reasons.setdefault(clipped, []).append(variant.name)
-        missing = sum(run.status in FAILED and key not in run.scores for run in variant.runs)
-        if missing:
-            flattered = "failed runs without a score are not in the mean, which flatters it"
-            reasons.setdefault(flattered, []).append(variant.name)
+        if found.expected is not None and found.expected.reason and variant.failures.count:
+            reasons.setdefault(f"“in all” is not known: {found.expected.reason}", []).append(variant.name)
     return [f"{', '.join(names)}: {reason}." for reason, names in reasons.items()]
 
 
@@ -136,11 +147,18 @@ def _best_table(results: Results, task: EvaluationSet) -> Table:
     for index, variant in enumerate(results.variants):
         found = variant.estimates[task.key].expected_best
         if len(found) > 1:
-            cells = [Cell(metric.number(found[number - 1]) if number <= len(found) else NONE) for number in numbers]
+            ends = variant.estimates[task.key].expected_best_ci
+            cells = [
+                Cell(metric.number(found[number - 1]), metric.interval(ends[number - 1]) if ends else "")
+                if number <= len(found)
+                else Cell(NONE)
+                for number in numbers
+            ]
             rows.append([plain(variant_cell(variant, index)), *cells])
     note = (
         f"{metric.heading}, expected over draws from the seeds at hand, with replacement (Dodge et al., EMNLP 2019). "
-        "The best by the test score itself flatters: it says what choosing by luck would seem to gain."
+        "The best by the test score itself flatters: it says what choosing by luck would seem to gain. In brackets: "
+        "95 % intervals over new seeds, of any distribution (Lourie et al., NAACL 2024)."
     )
     return Table(columns, rows, [note])
 

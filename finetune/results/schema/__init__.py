@@ -7,7 +7,7 @@ Intervals are `[low, high]`; what there is too little to say of is null, and a `
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any, Literal
 
@@ -33,7 +33,15 @@ from finetune.results.schema.estimates import (
     ReliabilityBin,
     ScoreEstimate,
 )
-from finetune.results.schema.runs import Direction, EvaluationSet, Parameters, PoolingResult, RunResult
+from finetune.results.schema.runs import (
+    Direction,
+    EvaluationSet,
+    ExportResult,
+    Parameters,
+    PoolingResult,
+    RunResult,
+    TrainingData,
+)
 from finetune.stats import FailureRate
 
 __all__ = [
@@ -46,6 +54,7 @@ __all__ = [
     "Direction",
     "Divided",
     "EvaluationSet",
+    "ExportResult",
     "GainResult",
     "LeftOut",
     "Orders",
@@ -58,6 +67,7 @@ __all__ = [
     "RunResult",
     "ScoreEstimate",
     "SetMetric",
+    "TrainingData",
     "VariantResult",
     "from_json",
     "to_json",
@@ -94,6 +104,12 @@ class VariantResult:
     """Whether it trains the same way each time."""
     stability_reason: str
     """Why, in words."""
+    learning_rate: float | None = None
+    """Of its training; null where it is solved, or has no run yet."""
+    chosen_by: str | None = None
+    """How its settings were chosen, as the recipe says it; null: nobody says."""
+    exports: list[ExportResult] = field(default_factory=list)
+    """Models of it that were taken out of the study."""
 
     @property
     def is_base(self) -> bool:
@@ -117,6 +133,10 @@ class Results:
     """Those that were asked for, or added by the rule in `until`."""
     until: dict[str, Any] | None
     """The rule by which seeds were added, as the recipe has it; null where their number was fixed before."""
+    vary: list[str]
+    """Streams of randomness that change with the seed."""
+    training: TrainingData | None
+    """Null where the study does not say it."""
     crossed: bool
     """Whether the runs are a crossed design of `finetune diagnose` and no independent seeds."""
     baseline: str | None
@@ -126,7 +146,9 @@ class Results:
     tasks: list[EvaluationSet]
     """The evaluation sets."""
     variants: list[VariantResult]
-    """In the order of the recipe; the untuned base model last, where it was scored."""
+    """In the order of the recipe; then the untuned base model, where it was scored."""
+    baselines: list[VariantResult]
+    """What needs no tuning, held against the variants where the recipe has it."""
     comparisons: list[PairResult]
     """Every pair of variants on every evaluation set and metric."""
     across: AcrossResult | None
@@ -137,12 +159,12 @@ class Results:
         return to_json(self)
 
     def variant(self, name: str) -> VariantResult:
-        """The variant called ``name``. Raises KeyError when there is none."""
+        """The variant or cheap baseline called ``name``. Raises KeyError when there is none."""
         return self._by_name[name]
 
     @cached_property
     def _by_name(self) -> dict[str, VariantResult]:
-        return {variant.name: variant for variant in self.variants}
+        return {variant.name: variant for variant in (*self.variants, *self.baselines)}
 
     @property
     def tuned(self) -> list[VariantResult]:
@@ -160,8 +182,22 @@ def to_json(value: Any) -> Any:
 
 
 def from_json(content: dict[str, Any]) -> Results:
-    """Read results from the content of `results.json`. Raises ValueError where it is not what this version writes."""
-    return _adapter().validate_python(content)
+    """Read results from the content of `results.json`, of this format or the one before.
+
+    Raises ValueError where it is neither. What format 1 did not say is null, and its intervals keep the meaning that
+    `method` gives them: those of means were over seeds alone.
+    """
+    former = isinstance(content, dict) and content.get("format") == 1
+    return _adapter().validate_python(_of_format_1(content) if former else content)
+
+
+def _of_format_1(content: dict[str, Any]) -> dict[str, Any]:
+    """The content of a format 1 file under the keys of format 2."""
+    renamed = {"detectable": "could_see"}
+    pairs = [{renamed.get(key, key): value for key, value in pair.items()} for pair in content.get("comparisons", [])]
+    roles = {"test": "in-domain"}
+    tasks = [{**task, "role": roles.get(task.get("split"), "shifted")} for task in content.get("tasks", [])]
+    return {**content, "tasks": tasks, "comparisons": pairs, "baselines": [], "vary": [], "training": None}
 
 
 @cache

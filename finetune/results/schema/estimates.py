@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from finetune.stats import Comparison, Estimate, Gain
+from finetune.stats import Comparison, Estimate, Expected, Gain
 from finetune.stats.agreement import Agreement
 from finetune.stats.comparisons import Verdict
 from finetune.stats.dispersion import SpreadVerdict
@@ -13,8 +13,10 @@ from finetune.stats.dispersion import SpreadVerdict
 
 @dataclass(frozen=True)
 class ScoreEstimate(Estimate):
-    """A score over a variant's seeds, with what its spread is made of."""
+    """A score over those seeds of a variant that work, with what its spread is made of, and what it gives in all."""
 
+    expected: Expected | None = None
+    """Over all runs, those that fail among them; null where no seed changes the model."""
     sd_floor: float | None = None
     """SD that an evaluation set of this size causes alone, were all seeds equally good (Jordan, ICLR 2024)."""
     sd_corrected: float | None = None
@@ -23,8 +25,12 @@ class ScoreEstimate(Estimate):
     """Of `sd_corrected`."""
     sd_corrected_clipped: bool = False
     """Whether its estimate fell below zero by chance and is given as zero."""
+    without_leaks: float | None = None
+    """The mean on those examples that were not learnt from; null where none were, or it is not known which."""
     expected_best: list[float] = field(default_factory=list)
     """Expected best of 1, 2, … seeds (Dodge et al., EMNLP 2019)."""
+    expected_best_ci: list[tuple[float, float]] = field(default_factory=list)
+    """Of each of those, over new seeds; empty where the score has no bounds."""
 
 
 @dataclass(frozen=True)
@@ -134,16 +140,18 @@ class PairResult(Comparison):
     left: str = ""
     """Name of a variant."""
     right: str = ""
-    """Name of a variant, or `base`."""
+    """Name of a variant, of a cheap baseline, or `base`."""
     higher_is_better: bool = True
     """Of the metric."""
     family: Literal["headline", "other"] = "headline"
-    """Which comparisons p-values are corrected with (Holm)."""
-    p_value_adjusted: float | None = None
-    """`p_value` after Holm's correction over its family."""
+    """Whether the metric is the set's headline; the others are exploratory."""
     verdict: Verdict = "undecided"
-    """Of the left."""
+    """Of the left, between runs that work."""
+    verdict_overall: Verdict = "undecided"
+    """Of the left, over all runs: the same where even as many failures as these runs allow could not turn it round."""
+    p_failures: float | None = None
+    """Two-sided, of "both fail equally often" (Boschloo)."""
     p_spread_adjusted: float | None = None
-    """`p_spread` after Holm's correction over its family."""
+    """`p_spread` after Holm's correction over all that are judged together."""
     spread_verdict: SpreadVerdict = "undecided"
     """Of the left: whose seeds scatter more."""

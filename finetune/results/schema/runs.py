@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,12 @@ class EvaluationSet:
     """All that were computed, the headline first."""
     majority: float | None = None
     """Share of examples with the most frequent label; null where there are no labels."""
+    role: Literal["in-domain", "shifted", "forgetting"] = "in-domain"
+    """What it is asked for: the study's own data, other data, or what the base model could do before."""
+    cut: int | None = None
+    """Examples whose text is longer than the limit and was cut; null where that is not known."""
+    leaked: int | None = None
+    """Examples that were learnt from as well; null where that is not known."""
 
     @property
     def key(self) -> str:
@@ -46,6 +53,30 @@ class EvaluationSet:
     def sign(self) -> int:
         """1 where a higher headline is better, -1 where a lower one is."""
         return 1 if self.higher_is_better else -1
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What the runs learnt from."""
+
+    examples: int
+    """How many."""
+    cut: int | None
+    """Those whose text is longer than the limit and was cut."""
+    varies: bool
+    """Whether each seed learnt from other examples of the data."""
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """A model that was taken out of the study, with its certificate."""
+
+    kind: str
+    """What it was written as."""
+    seed: int | None
+    """Of the run that it is."""
+    certificate: str
+    """Digest of the certificate that lies beside it."""
 
 
 @dataclass(frozen=True)

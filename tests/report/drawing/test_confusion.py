@@ -24,8 +24,8 @@ def test_what_a_label_is_most_often_taken_for():
 def test_a_label_without_examples_stands_last():
     found = counted([("cat", "cat"), ("dog", "cat")])
     assert cells(table := label_table([found])) == [
-        ["dog", "1", "0\u202f%"],
-        ["cat", "1", "100\u202f%"],
+        ["dog", "1", "0\u202f% [0, 100]"],
+        ["cat", "1", "100\u202f% [0, 100]"],
         ["fish", "0", "–"],
     ]
     assert [row[2].small for row in table.rows] == ["as cat 100\u202f%", "", ""]
@@ -44,7 +44,9 @@ def test_many_labels_are_cut_to_the_hardest():
 
 def test_pairs_are_listed_by_how_many_examples_they_cost():
     found = counted([("cat", "dog")] * 3 + [("fish", "cat")] + [("cat", "cat")] * 3)
-    assert cells(pair_table([found])) == [["cat", "dog", "50\u202f%"], ["fish", "cat", "100\u202f%"]]
+    # The intervals are those of three examples of six, and of one.
+    rows = [["cat", "dog", "50\u202f% [12, 88]"], ["fish", "cat", "100\u202f% [0, 100]"]]
+    assert cells(pair_table([found])) == rows
 
 
 def test_the_matrix_shows_percentages_by_row_and_says_them():
@@ -59,7 +61,7 @@ def test_the_matrix_shows_percentages_by_row_and_says_them():
 @pytest.mark.parametrize("size", [2, 4, 5, 12])
 def test_a_matrix_stays_inside_its_frame(size):
     labels = tuple(f"a rather long label {number}" for number in range(size))
-    drawn = str(matrix(Confusion("full", labels, np.ones((size, size))), "full on test", 1))
+    drawn = str(matrix(Confusion("full", labels, np.ones((size, size)), None, None), "full on test", 1))
     rects = [
         [float(value) for value in found]
         for found in re.findall(r'<rect x="([\d.]+)" y="([\d.]+)" width="([\d.]+)"', drawn)
