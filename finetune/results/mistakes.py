@@ -30,6 +30,8 @@ class Confusion:
     """(examples,) places of the true labels; None where runs were scored on different examples."""
     said: NDArray[np.int64] | None
     """(runs, examples) places of the predicted ones."""
+    clusters: NDArray[np.int64] | None = None
+    """(examples,) numbers of the clusters of examples that belong together; None where each stands for itself."""
 
     @property
     def support(self) -> NDArray[np.float64]:
@@ -45,12 +47,16 @@ class Confusion:
         """Compute the interval of one of the shares, over new seeds and new examples; None where it is not known."""
         if self.true is None or self.said is None or not (self.true == true).any():
             return None
-        given = (self.said[:, self.true == true] == said).astype(float)
-        return stats.interval_of_mean(given, level, bounds=stats.SHARE)
+        own = self.true == true
+        clusters = None if self.clusters is None else self.clusters[own]
+        return stats.interval_of_mean((self.said[:, own] == said).astype(float), level, clusters, stats.SHARE)
 
 
 def confusion(
-    variant: str, labels: tuple[str, ...], runs: Sequence[tuple[pa.DictionaryArray, pa.DictionaryArray]]
+    variant: str,
+    labels: tuple[str, ...],
+    runs: Sequence[tuple[pa.DictionaryArray, pa.DictionaryArray]],
+    clusters: NDArray[np.int64] | None = None,
 ) -> Confusion:
     """Count, as the mean over ``runs``, each the true and the predicted label of every example."""
     index, size = {label: place for place, label in enumerate(labels)}, len(labels)
@@ -62,7 +68,7 @@ def confusion(
     counts = total.reshape(size, size) / max(len(runs), 1)
     if not coded or any(len(true) != len(coded[0][0]) or (true != coded[0][0]).any() for true, _ in coded):
         return Confusion(variant, labels, counts, None, None)
-    return Confusion(variant, labels, counts, coded[0][0], np.stack([said for _, said in coded]))
+    return Confusion(variant, labels, counts, coded[0][0], np.stack([said for _, said in coded]), clusters)
 
 
 def _codes(column: pa.DictionaryArray, index: dict[str, int]) -> NDArray[np.int64]:
@@ -82,6 +88,8 @@ class Answers:
     """What the task answers; older studies do not say, and there it is `label` or `text`."""
     labels: tuple[str, ...]
     """The classes that answers are of; empty where they are not one of several."""
+    clusters: NDArray[np.int64] | None = None
+    """(examples,) which of them belong together; None where each stands for itself."""
 
     @property
     def score(self) -> NDArray[np.float64]:
@@ -92,7 +100,7 @@ class Answers:
     def confusion(self) -> Confusion:
         """Count which labels are taken for which, in a classification."""
         pairs = [tuple(table[name].combine_chunks() for name in TEXTS) for table in self.stored]
-        return confusion(self.variant, self.labels, [(true, said) for said, true in pairs])
+        return confusion(self.variant, self.labels, [(true, said) for said, true in pairs], self.clusters)
 
     def said(self, row: int) -> list[str]:
         """List what each run answered to the example in ``row``."""
@@ -107,6 +115,7 @@ def answers_of(study: Study, results: Results, task: EvaluationSet) -> list[Answ
     """
     means = {each.name: each.estimates[task.key].mean for each in results.variants}
     found: list[Answers] = []
+    clusters = None if study.own_rows(task.name) else study.clusters(task.name)
     for name, runs in study.variants.items():
         stored = [table for run in runs if (table := _stored(run, task.name)) is not None]
         if stored and "split" not in study.vary:
@@ -115,7 +124,7 @@ def answers_of(study: Study, results: Results, task: EvaluationSet) -> list[Answ
         if stored:
             labels = json.loads((stored[0].schema.metadata or {}).get(b"labels", b"[]"))
             answer = study.facts(task.name).get("answer", "label" if labels else "text")
-            found.append(Answers(name, stored, answer, tuple(labels) if answer == "label" else ()))
+            found.append(Answers(name, stored, answer, tuple(labels) if answer == "label" else (), clusters))
 
     def rank(each: Answers) -> float:
         mean = means[each.variant]

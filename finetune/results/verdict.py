@@ -22,6 +22,9 @@ NBSP = "\N{NO-BREAK SPACE}"
 
 WHEN_IT_WORKS = "when it works"
 
+LEAST = 0.5
+"""The least difference, in points, that it is worth to ask a plan about: of equals, no number of seeds is enough."""
+
 MIRRORED: dict[stats.Verdict, stats.Verdict] = {"better": "worse", "worse": "better", "undecided": "undecided"}
 
 
@@ -91,7 +94,8 @@ def verdict_of(results: Results) -> Verdict:
     if cheap:
         names = listing([gap.other for gap in cheap])
         told = listing([f"{gap.told} against {gap.other}" for gap in cheap])
-        return Verdict("decided", f"{word}, and not better than {names}", f"{sentence} But {told}.", remarks)
+        # Not in the colour of an answer: among the contestants is one that needs no training and is as good.
+        return Verdict("undecided", f"{word}, and not better than {names}", f"{sentence} But {told}.", remarks)
     return Verdict("decided", word, sentence, remarks)
 
 
@@ -116,10 +120,7 @@ def _if_it_fails(best: VariantResult) -> str:
 def _alone(results: Results, best: VariantResult, reached: str, remarks: list[str]) -> Verdict:
     row = _row(results, best.name, BASE)
     if row is None or row.difference is None:
-        sentence = (
-            f"{best.name} reaches {reached}{_if_it_fails(best)}. Nothing else has been scored to compare it with."
-        )
-        return Verdict("undecided", "One variant", sentence, remarks)
+        return _against_cheap(results, best, reached, remarks)
     gap = gap_of(results, best.name, BASE)
     failing = _failures_of(results, best.name, [])
     sentence = f"{best.name} reaches {reached}: {gap.told} against the untuned base model."
@@ -128,6 +129,25 @@ def _alone(results: Results, best: VariantResult, reached: str, remarks: list[st
         return Verdict("undecided", "Undecided", sentence, remarks)
     when = "" if gap.overall == gap.verdict else f" {WHEN_IT_WORKS}"
     return Verdict("decided", f"{best.name} is {gap.verdict} than the base{when}", f"{sentence}{failing}", remarks)
+
+
+def _against_cheap(results: Results, best: VariantResult, reached: str, remarks: list[str]) -> Verdict:
+    """Hold the only variant against what needs no tuning, where that was scored."""
+    said, failing = f"{best.name} reaches {reached}{_if_it_fails(best)}", _failures_of(results, best.name, [])
+    gaps = [
+        gap_of(results, best.name, cheap.name) for cheap in results.baselines if _row(results, best.name, cheap.name)
+    ]
+    gaps = [gap for gap in gaps if gap.row.difference is not None]
+    if not gaps:
+        sentence = f"{said}. Nothing else has been scored to compare it with."
+        return Verdict("undecided", "One variant", sentence, remarks)
+    still = [gap for gap in gaps if gap.open]
+    told = listing([f"{gap.told} against {gap.other}" for gap in still or gaps])
+    if still:
+        names = listing([gap.other for gap in still])
+        return Verdict("undecided", f"{best.name} is not better than {names}", f"{said}: {told}.{failing}", remarks)
+    when = "" if all(gap.overall == "better" for gap in gaps) else f" {WHEN_IT_WORKS}"
+    return Verdict("decided", f"{best.name} is better than no tuning{when}", f"{said}: {told}.{failing}", remarks)
 
 
 def _untold(results: Results, gaps: Sequence[Gap]) -> str:
@@ -261,7 +281,7 @@ def _deciding(results: Results, gaps: Sequence[Gap]) -> str:
     if row.se is None or not row.difference:
         return ""
     point = unit(row.metric).point or 1.0
-    detect = f"{max(abs(row.difference) / point, 0.1):.2g}"
+    detect = f"{max(abs(row.difference) / point, LEAST):.2g}"
     return f" What would decide it: finetune plan runs/{results.study} --detect {detect}"
 
 

@@ -13,9 +13,9 @@ def column(texts):
     return pa.array(texts).dictionary_encode()
 
 
-def counted(*runs, labels=PETS):
+def counted(*runs, labels=PETS, clusters=None):
     """The confusion of runs, each a list of (true, predicted)."""
-    return confusion("full", labels, [tuple(map(column, zip(*run, strict=True))) for run in runs])
+    return confusion("full", labels, [tuple(map(column, zip(*run, strict=True))) for run in runs], clusters)
 
 
 def answers(made):
@@ -81,3 +81,11 @@ def test_nothing_stored_is_nothing_answered(fabricator):
     made = fabricator([1], {"full": "full"})
     made.run("full", 1, None, "error", "out of memory")
     assert answers(made) == []
+
+
+def test_examples_that_belong_together_count_once_in_a_share():
+    """Ten texts of four questions each, all four right or all four wrong: as sure as ten answers, and not as forty."""
+    answers = [("cat", "cat")] * 20 + [("cat", "dog")] * 20
+    alone, together = counted(answers), counted(answers, clusters=np.repeat(np.arange(10), 4))
+    widths = [high - low for low, high in (found.interval(0, 0) for found in (alone, together))]
+    assert widths[1] > 1.5 * widths[0]

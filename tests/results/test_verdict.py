@@ -1,6 +1,7 @@
 """The answer in a sentence says what the tables say, and no more than the runs allow."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -149,6 +150,7 @@ def test_a_cheap_baseline_that_is_as_good_stands_in_the_answer(fabricator):
     results = read(made)[1]
     said = verdict_of(results)
     assert said.word.startswith("full is best") and said.word.endswith(", and not better than tfidf-logistic")
+    assert said.state == "undecided", "else it would stand there in green"
     assert "against tfidf-logistic." in said.sentence
     assert any(remark.startswith("linear is worse than tfidf-logistic") for remark in said.remarks)
     assert any(remark.startswith("full is not told apart from tfidf-logistic") for remark in said.remarks)
@@ -174,3 +176,34 @@ def test_cheap_baselines_stand_below_a_rule(fabricator):
     below = page.partition('<tbody class="below">')[2].partition("</tbody>")[0]
     assert "tfidf-logistic" in below and "linear" not in below
     assert "| tfidf-logistic | " in (made.path / "report" / "report.md").read_text(encoding="utf-8")
+
+
+def test_the_only_variant_is_held_against_what_needs_no_tuning(fabricator):
+    made = of(fabricator, ("full", [0.9, 0.91, 0.9, 0.92, 0.9]))
+    assert verdict(made).word == "One variant" and "Nothing else has been scored" in verdict(made).sentence
+    made.cheap("commonest-label", 0.23)
+    said = verdict(made)
+    assert said.word == "full is better than no tuning" and "against commonest-label" in said.sentence
+    made.cheap("tfidf-logistic", 0.9)
+    said = verdict(made)
+    assert (said.word, said.state) == ("full is not better than tfidf-logistic", "undecided")
+    assert "Nothing else" not in said.sentence and "commonest-label" not in said.sentence
+
+
+def test_a_cheap_baseline_that_failed_is_told(fabricator):
+    made = of(fabricator, ("full", [0.9, 0.91]), ("linear", [0.6, 0.61]), seeds=2)
+    result = made.cheap("tfidf-logistic", 0.7)
+    failed = {**result, "status": "error", "reason": "MemoryError: too many words", "scores": {}}
+    made.json("baselines/tfidf-logistic/result.json", failed)
+    report.build(made.path)
+    text = (made.path / "report" / "report.md").read_text(encoding="utf-8")
+    assert "tfidf-logistic: failed, MemoryError: too many words." in text
+
+
+@pytest.mark.parametrize(("difference", "asked"), [(0.001, "0.5"), (0.012, "1.2")])
+def test_a_plan_is_not_asked_about_less_than_half_a_point(fabricator, difference, asked):
+    """Of equals no number of seeds is enough."""
+    results = read(of(fabricator, ("ab", [0.9, 0.91, 0.92]), ("ba", [0.92, 0.91, 0.92]), seeds=3))[1]
+    rows = [replace(row, difference=difference, ci=(-0.02, 0.03)) for row in results.comparisons]
+    rows = [replace(row, verdict="undecided", verdict_overall="undecided") for row in rows]
+    assert verdict_of(replace(results, comparisons=rows)).sentence.endswith(f"--detect {asked}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from finetune.core.numbers import NONE, count, seconds, share
-from finetune.core.run_dir import BASE
+from finetune.core.run_dir import BASE, FAILED
 from finetune.metrics import unit
 from finetune.metrics.unit import Unit
 from finetune.report.blocks import Block, Cell, Column, Figure, Fold, Section, Table, Text
@@ -107,6 +107,10 @@ def _notes(results: Results, key: str) -> list[str]:
             reasons.setdefault(clipped, []).append(variant.name)
         if found.expected is not None and found.expected.reason and variant.failures.count:
             reasons.setdefault(f"“in all” is not known: {found.expected.reason}", []).append(variant.name)
+    for cheap in results.baselines:
+        for run in cheap.runs:
+            if run.status in FAILED:
+                reasons.setdefault(f"failed, {str(run.reason).splitlines()[0]}", []).append(cheap.name)
     return [f"{', '.join(names)}: {reason}." for reason, names in reasons.items()]
 
 
