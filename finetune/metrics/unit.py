@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from finetune.core.numbers import NONE, THIN, fixed
+from finetune.core.numbers import MINUS, NONE, THIN, fixed
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,14 @@ class Unit:
         """Write two bare numbers in brackets."""
         if bounds is None:
             return NONE
-        low, high = bounds
-        return f"[{self.number(low, signed=signed)}, {self.number(high, signed=signed)}]"
+        low, high = (self._end(bound, signed) for bound in bounds)
+        return f"[{low}, {high}]"
+
+    def _end(self, bound: float, signed: bool) -> str:
+        """One end; of a difference with its own sign where it is rounded to zero, or a reader would think that zero
+        lies outside."""
+        text = self.number(bound, signed=signed)
+        return text.replace("+", MINUS) if signed and bound < 0 else text
 
     @staticmethod
     def _with(number: str, suffix: str) -> str:

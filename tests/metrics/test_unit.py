@@ -4,7 +4,7 @@ import pytest
 
 from finetune.core.numbers import THIN
 from finetune.metrics import unit
-from finetune.metrics.unit import Unit
+from finetune.metrics.unit import Unit, percent
 
 
 @pytest.mark.parametrize(
@@ -25,3 +25,11 @@ def test_differences_and_intervals():
     assert share.gap(0.012).replace(THIN, " ") == "+1.2 points" and share.gap(None) == "\u2013"
     assert share.interval((0.5, 0.75)) == "[50.0, 75.0]" and share.interval(None) == "\u2013"
     assert share.heading == "accuracy, %" and unit("nll").heading == "NLL"
+
+
+def test_an_end_that_is_rounded_to_zero_stays_on_its_side():
+    """Else a difference whose interval holds zero reads "[+0.0, +5.4]" beside a p-value above 0.05."""
+    accuracy = percent("accuracy")
+    assert accuracy.interval((-0.0003, 0.054), signed=True) == "[\N{MINUS SIGN}0.0, +5.4]"
+    assert accuracy.interval((0.0003, 0.054), signed=True) == "[+0.0, +5.4]"
+    assert accuracy.interval((0.0, 0.054), signed=True) == "[+0.0, +5.4]"
