@@ -76,6 +76,16 @@ def bad_input(path: str | None, found: str, advice: str = "") -> InputError:
     return InputError(Problem(found=found, advice=advice, path=path))
 
 
+def message_of(error: BaseException) -> str:
+    """What an exception says; of one that says nothing, its type."""
+    return str(error).strip() or type(error).__name__
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an exception says, never empty."""
+    return message_of(error).splitlines()[0]
+
+
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """Advise ``did you mean 'rank'?``, followed by all choices, or the choices alone when nothing is near."""
     known = sorted(choices)

@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar, get_args
 
-from finetune.core.errors import bad_input, did_you_mean
+from finetune.core.errors import bad_input, did_you_mean, first_line
 
 T = TypeVar("T", bound=Any)
 
@@ -112,7 +112,7 @@ class Registry(Generic[T]):
                 raise TypeError(f"{plugin!r:.80} is no class with a name")
             self._check(self.register(plugin))
         except (Exception, SystemExit) as error:  # foreign code: anything can come out of it
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = first_line(error)
             self._left_out.append(LeftOut(entry.name, package, f"{type(error).__name__}: {reason}"))
             # What it has registered by itself before it failed goes with it.
             self._found = {name: each for name, each in self._found.items() if name in before or self._ours(each)}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from finetune.core.errors import bad_input
+from finetune.core.errors import bad_input, first_line
 from finetune.core.paths import resolve_path
 from finetune.core.progress import phase
 from finetune.core.signals import stop_here
@@ -125,7 +125,7 @@ def read_hub(source: Source, at: str) -> pa.Table:
     try:
         found = datasets.load_dataset(name, source.subset, split=source.split or "train", revision=revision or None)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         advice = "check the name, `subset`, `split`, the network and, for a gated dataset, that you are logged in"
         raise bad_input(f"{at}.path", f"the hub dataset '{name}' cannot be loaded: {reason}", advice) from error
     table = as_table(found)

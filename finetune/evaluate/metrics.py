@@ -11,7 +11,7 @@ from functools import cache
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from finetune.core.errors import FinetuneError, InputError, bad_input, did_you_mean
+from finetune.core.errors import FinetuneError, InputError, bad_input, did_you_mean, first_line
 from finetune.core.registry import METRICS
 from finetune.metrics import find
 from finetune.metrics.base import Columns, Metric
@@ -118,7 +118,7 @@ def _from_hub(name: str) -> HubMetric:
     try:
         module = evaluate.load(source, keep_in_memory=True, cache_dir=folder.name)
     except Exception as error:  # network, hub, missing packages, or a mistake inside a foreign script
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         advice = f"check the name and the network, or use one that needs none: {', '.join(METRICS.all())}"
         raise bad_input(None, f"{name} cannot be loaded: {reason}", advice) from error
     unknown = sorted(set(_features(module)) - {"predictions", "references"})

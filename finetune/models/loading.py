@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.core.errors import bad_input
+from finetune.core.errors import bad_input, first_line
 from finetune.models.base import BaseModel, head_parameters
 from finetune.models.configuration import check_class, lay_over
 from finetune.models.fit import fit_of
@@ -190,7 +190,7 @@ class _Listener(logging.Handler):
         message = record.getMessage()
         if "LOAD REPORT" in message or "absent from the checkpoint" in message:
             self.tables.append(message)
-        elif (first := message.strip().splitlines()[0]) not in self.warnings:
+        elif (first := message.strip().partition("\n")[0]) not in self.warnings:
             self.warnings.append(first)
 
 
@@ -215,7 +215,7 @@ def _loading(place: Location, at: str) -> Iterator[list[str]]:
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         # Of weights that could not be converted, the table alone says which.
         reasons = [line for line in "\n".join(heard.tables).splitlines() if line.startswith("Error")]
-        first = (*reasons, *str(error).strip().splitlines(), type(error).__name__)[0]
+        first = (*reasons, first_line(error))[0]
         where, advice = ("", "check the model's files")
         if not place.local:
             where, advice = " on the hub", "check the name, the revision and the network; a folder is written ./name"

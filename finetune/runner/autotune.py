@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from finetune import models
-from finetune.core.errors import FinetuneError, Interrupted, StudyEnded
+from finetune.core.errors import FinetuneError, Interrupted, StudyEnded, first_line
 from finetune.core.memory import out_of_memory
 from finetune.core.randomness import Streams
 from finetune.core.run_dir import RunDir
@@ -159,7 +159,7 @@ def choose_compiled(session: Session, runs: Sequence[Streams], size: int) -> tup
         raise
     except Exception as error:  # a machine without a compiler, or a model that it cannot take
         runtime.accelerator.free_memory()
-        return False, f"torch.compile does not work here: {str(error).strip().splitlines()[0]}"
+        return False, f"torch.compile does not work here: {first_line(error)}"
     spent = time.perf_counter() - begun
     said = f"a step takes {compiled * 1000:.0f} ms compiled, {plain * 1000:.0f} ms plain; compiling took {spent:.0f} s"
     return (plain - compiled) * steps > spent, said

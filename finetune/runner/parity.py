@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from finetune import models
-from finetune.core.errors import bad_input
+from finetune.core.errors import bad_input, message_of
 from finetune.core.examples import Batch, Example, Outputs
 from finetune.core.memory import out_of_memory
 from finetune.core.progress import phase
@@ -212,7 +212,7 @@ def _losses_differ(
     except Exception as error:  # the next level may do; where none does, the last reason refuses the model
         if out_of_memory(error):
             raise
-        return f"it fails in {_with(task.batching)} ({str(error).strip() or type(error).__name__})"
+        return f"it fails in {_with(task.batching)} ({message_of(error)})"
     return None
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.core.errors import FinetuneError
+from finetune.core.errors import FinetuneError, message_of
 from finetune.core.run_dir import FAILED
 
 if TYPE_CHECKING:  # results bring statistics, which take a third of a second to import
@@ -48,7 +48,8 @@ def summary(title: str, result: dict[str, Any], headline: str) -> str:
 
 def failure(opening: dict[str, Any], error: Exception) -> dict[str, Any]:
     """Make the result of what ended in an exception, which is written like any other; ``opening``: its first keys."""
-    reason = f"{type(error).__name__}: {error}" if not isinstance(error, FinetuneError) else str(error)
+    named = isinstance(error, FinetuneError) or not str(error).strip()  # by its own words, or by its type alone
+    reason = message_of(error) if named else f"{type(error).__name__}: {error}"
     return {
         **opening,
         "status": "error",

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import torch
 
+from finetune.core.errors import first_line
 from finetune.core.examples import Example, Outputs
 from finetune.core.memory import out_of_memory
 from finetune.core.runtime import Runtime
@@ -40,7 +41,7 @@ def check_group(group: ReplicaGroup, task: Task, examples: Sequence[Example], ru
         except Exception as error:  # whatever it may be: run by run, the model has been tried already
             if out_of_memory(error):
                 raise
-            why = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            why = first_line(error)
             raise CannotStack(f"side by side the model fails ({why})") from error
         for number in range(group.count):
             with group.alone(number):

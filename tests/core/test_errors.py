@@ -12,6 +12,8 @@ from finetune.core.errors import (
     StudyEnded,
     bad_input,
     did_you_mean,
+    first_line,
+    message_of,
 )
 
 
@@ -57,3 +59,17 @@ def test_suggestions():
 def test_what_ends_a_study_and_what_ends_a_run_only():
     assert all(issubclass(kind, StudyEnded) for kind in (InputError, DiskFull, Interrupted))
     assert not issubclass(SameRun, StudyEnded) and issubclass(StudyEnded, FinetuneError)
+
+
+@pytest.mark.parametrize(
+    "error, message, line",
+    [
+        (ValueError("no\nyes"), "no\nyes", "no"),
+        (ValueError("\n  late \n"), "late", "late"),
+        (ValueError(), "ValueError", "ValueError"),
+        (ValueError("\n \n"), "ValueError", "ValueError"),
+        (InputError([]), "InputError", "InputError"),
+    ],
+)
+def test_what_an_exception_says_is_never_empty(error, message, line):
+    assert message_of(error) == message and first_line(error) == line

@@ -230,7 +230,7 @@ def interrupt(*_):
     [
         (FinetuneError("nothing to learn from"), "nothing to learn from"),
         (RuntimeError("a cosmic ray"), "RuntimeError: a cosmic ray"),
-        (InputError([]), ""),
+        (InputError([]), "InputError"),
     ],
     ids=["ours", "any", "input"],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from finetune.core.errors import bad_input
+from finetune.core.errors import bad_input, first_line
 from finetune.data.encodings import Written
 from finetune.data.formats.base import FORMATS, Format
 
@@ -31,6 +31,6 @@ class Parquet(Format):
         try:
             table = pyarrow.parquet.ParquetFile(path).read()
         except (pa.ArrowException, OSError) as error:
-            reason = str(error).partition("\n")[0]
+            reason = first_line(error)
             raise bad_input(f"{at}.path", f"'{path}' is not a readable parquet file: {reason}") from error
         return plain(table)

@@ -110,7 +110,8 @@ def _notes(results: Results, key: str) -> list[str]:
     for cheap in results.baselines:
         for run in cheap.runs:
             if run.status in FAILED:
-                reasons.setdefault(f"failed, {str(run.reason).splitlines()[0]}", []).append(cheap.name)
+                said = next(iter((run.reason or "").splitlines()), run.status)
+                reasons.setdefault(f"failed, {said}", []).append(cheap.name)
     return [f"{', '.join(names)}: {reason}." for reason, names in reasons.items()]
 
 

@@ -10,7 +10,7 @@ import peft
 import torch
 from transformers import PreTrainedModel
 
-from finetune.core.errors import bad_input
+from finetune.core.errors import bad_input, first_line
 from finetune.strategies.adapters.methods import Method, named_option
 from finetune.strategies.adapters.places import places_of
 from finetune.strategies.adapters.prompted import Prompted
@@ -48,7 +48,7 @@ def wrapped(
             return model
         if not isinstance(error, OBJECTIONS):
             raise
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        said = first_line(error)
         at = named_option(said, given) or ("strategy.targets" if "target_modules" in said else "strategy.method")
         if at == "strategy.targets":
             fitting = sorted(
