@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from finetune import stats
 from finetune.results.reading import Run
 from finetune.results.schema import CalibrationResult, ReliabilityBin
-from finetune.stats.calibration import BINS, Bins, by_example, by_width, calibration
+from finetune.stats.calibration import BINS, Bins, calibration
 
 FEWEST = 10
 """Examples that a seed's bin must have to be drawn: with fewer its accuracy is mostly noise."""
@@ -46,7 +46,7 @@ def calibration_of(
     finite are left out, and counted.
     """
     halves = int(generator.integers(2**63))
-    found, bins, examples, left_out = [], [], [], 0
+    found, left_out = [], 0
     for run in runs:
         stored = _stored(run, task)
         if stored is None:
@@ -55,17 +55,17 @@ def calibration_of(
         if not (np.isfinite(probabilities).all() and np.isfinite(loss).all()):
             left_out += 1
             continue
-        examples.append(by_example(probabilities, right, loss))
         found.append(calibration(probabilities, right, np.random.default_rng(halves), loss))
-        bins.append(by_width(probabilities.max(axis=1), probabilities.argmax(axis=1) == right))
     if not found:
         return None
     values = {name: [value for each in found if (value := getattr(each, name)) is not None] for name in MEASURES}
     measures = {}
     for name, of_seeds in values.items():
-        matrix = np.stack([each[name] for each in examples]) if same_rows and name in examples[0] else None
+        matrix = (
+            np.stack([each.by_example[name] for each in found]) if same_rows and name in found[0].by_example else None
+        )
         measures[name] = stats.estimate(of_seeds, level, matrix, clusters, BOUNDS.get(name))
-    return CalibrationResult(BINS, left_out, **measures, reliability=_reliability(bins))
+    return CalibrationResult(BINS, left_out, **measures, reliability=_reliability([each.bins for each in found]))
 
 
 def _stored(run: Run, task: str) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]] | None:

@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Bins:
-    """Examples grouped by confidence, the probability of the predicted label; arrays of shape (bins,)."""
+    """Examples grouped by confidence, the probability of the predicted label; of shape (bins,) where not said."""
 
     count: NDArray[np.int64]
     confidence: Floats
@@ -28,6 +28,8 @@ class Bins:
     """Share of them that is right."""
     doubt: Floats
     """Mean of confidence * (1 - confidence): the variance of being right, were the confidence true."""
+    gaps: Floats
+    """(examples,) what each adds to :attr:`error`, whose mean it is: its own gap, with the sign of its bin's."""
 
     @property
     def error(self) -> float:
@@ -54,7 +56,7 @@ class Calibration:
     nll: float
     """Mean negative log-likelihood of the right label."""
     brier: float
-    """Mean squared distance of the probabilities from the right label's corner, in [0, 2]."""
+    """Mean squared distance of the probabilities from the right label's corner, in [0, 2] (Brier 1950)."""
     ece: float
     """Expected calibration error over :data:`BINS` bins of equal width."""
     ece_noise: float
@@ -67,6 +69,11 @@ class Calibration:
     """Above one: overconfident. None where there is one example only, as is the next."""
     nll_scaled: float | None
     """`nll` after temperature scaling."""
+    bins: Bins
+    """Those of `ece`."""
+    by_example: dict[str, Floats]
+    """What each example adds to `nll`, `brier`, `ece` and `ece_equal_mass`: (examples,), whose mean it is. For the two
+    errors, where bins end and which sign a bin's gap has is taken as known."""
 
 
 def calibration(
@@ -81,51 +88,22 @@ def calibration(
     assert matrix.ndim == 2 and len(matrix) and target.shape == (len(matrix),), "expected (examples, labels) and rows"
     chosen = matrix[np.arange(len(matrix)), target]
     losses = -np.log(_positive(chosen)) if loss is None else np.asarray(loss, dtype=float)
+    squares = (matrix**2).sum(axis=1) - 2 * chosen + 1
     confidence, correct = matrix.max(axis=1), matrix.argmax(axis=1) == target
     width, mass = by_width(confidence, correct), by_mass(confidence, correct)
     temperature, nll_scaled = scaled(margins(matrix, target, losses), generator) if len(matrix) > 1 else (None, None)
     return Calibration(
         nll=float(losses.mean()),
-        brier=brier(matrix, target),
+        brier=float(squares.mean()),
         ece=width.error,
         ece_noise=width.noise,
         ece_equal_mass=mass.error,
         ece_equal_mass_noise=mass.noise,
         temperature=temperature,
         nll_scaled=nll_scaled,
+        bins=width,
+        by_example={"nll": losses, "brier": squares, "ece": width.gaps, "ece_equal_mass": mass.gaps},
     )
-
-
-def by_example(probabilities: ArrayLike, right: ArrayLike, loss: ArrayLike | None = None) -> dict[str, Floats]:
-    """Compute what each example adds to `nll`, `brier`, `ece` and `ece_equal_mass`: (examples,), whose mean it is.
-
-    The calibration errors are sums of the bins' gaps, so an example adds its own gap, with the sign of its bin's; which
-    sign that is, and where bins end, is taken as known. Arguments as of :func:`calibration`.
-    """
-    matrix, target = np.asarray(probabilities, dtype=float), np.asarray(right)
-    chosen = matrix[np.arange(len(matrix)), target]
-    sure, hit = matrix.max(axis=1), (matrix.argmax(axis=1) == target).astype(float)
-    quantiles = np.arange(1, BINS) / BINS
-    return {
-        "nll": -np.log(_positive(chosen)) if loss is None else np.asarray(loss, dtype=float),
-        "brier": (matrix**2).sum(axis=1) - 2 * chosen + 1,
-        "ece": _gaps(sure, hit, quantiles),
-        "ece_equal_mass": _gaps(sure, hit, np.quantile(sure, quantiles)),
-    }
-
-
-def _gaps(confidence: Floats, correct: Floats, edges: Floats) -> Floats:
-    at = np.searchsorted(edges, confidence, side="left")
-    gaps = confidence - correct
-    signs = np.where(np.bincount(at, gaps, minlength=len(edges) + 1) < 0, -1.0, 1.0)
-    return signs[at] * gaps
-
-
-def brier(probabilities: ArrayLike, right: ArrayLike) -> float:
-    """Compute Brier's score (1950) of ``probabilities`` (examples, labels): squared errors over labels, 0 to 2."""
-    matrix, target = np.asarray(probabilities, dtype=float), np.asarray(right)
-    chosen = matrix[np.arange(len(matrix)), target]
-    return float(np.mean((matrix**2).sum(axis=1) - 2 * chosen + 1))
 
 
 def by_width(confidence: ArrayLike, correct: ArrayLike, bins: int = BINS) -> Bins:
@@ -143,12 +121,13 @@ def binned(confidence: ArrayLike, correct: ArrayLike, edges: ArrayLike) -> Bins:
     (examples,) is 1 or 0."""
     sure, hit = np.asarray(confidence, dtype=float), np.asarray(correct, dtype=float)
     at, size = np.searchsorted(np.asarray(edges, dtype=float), sure, side="left"), np.size(edges) + 1
-    count = np.bincount(at, minlength=size)
+    count, gaps = np.bincount(at, minlength=size), sure - hit
+    signs = np.where(np.bincount(at, gaps, minlength=size) < 0, -1.0, 1.0)
 
     def mean(values: Floats) -> Floats:
         return np.bincount(at, values, minlength=size) / np.maximum(count, 1)
 
-    return Bins(count, mean(sure), mean(hit), mean(sure * (1 - sure)))
+    return Bins(count, mean(sure), mean(hit), mean(sure * (1 - sure)), signs[at] * gaps)
 
 
 def margins(probabilities: ArrayLike, right: ArrayLike, loss: ArrayLike) -> Floats:

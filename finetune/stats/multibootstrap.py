@@ -136,7 +136,7 @@ def uncertainty_of_mean(matrix: ArrayLike, overlap: float = 0.0) -> Uncertainty:
     if n == 1:
         return Uncertainty(seeds, df_seeds=runs - 1)
     left = _residuals(values)
-    both = float(np.vdot(left, left)) / (runs * (runs - 1) * n * (n - 1))
+    both = _products(left, left) / (runs * (runs - 1) * n * (n - 1))
     examples = float(values.mean(axis=0).var(ddof=1)) / n
     return Uncertainty(_unless_tied(seeds, both, runs), max(0.0, examples - both), runs - 1, n - 1)
 
@@ -175,11 +175,9 @@ def uncertainty_of_difference(
         return Uncertainty(max(0.0, variance), df_seeds=free)
     examples = float(np.var(one.mean(axis=0) - other.mean(axis=0), ddof=1)) / n
     ours, others_left = _residuals(one), _residuals(other)
-    both = float(np.vdot(ours, ours)) / (runs * (runs - 1)) + float(np.vdot(others_left, others_left)) / (
-        others * (others - 1)
-    )
+    both = _products(ours, ours) / (runs * (runs - 1)) + _products(others_left, others_left) / (others * (others - 1))
     if common:
-        shared = float(np.vdot(_residuals(one[places]), _residuals(other[theirs])))
+        shared = _products(_residuals(one[places]), _residuals(other[theirs]))
         both -= 2 * weight * shared / (common - 1)
     both /= n * (n - 1)
     return Uncertainty(_unless_tied(variance, both, min(runs, others)), max(0.0, examples - both), free, n - 1)
@@ -214,6 +212,11 @@ def _residuals(matrix: Matrix) -> Matrix:
     left = matrix - matrix.mean(axis=1, keepdims=True)
     left -= left.mean(axis=0)
     return left
+
+
+def _products(left: Matrix, right: Matrix) -> float:
+    """Sum the products of two matrices' elements. Not BLAS, whose threads take longer to wake than the sum does."""
+    return float(np.einsum("ij,ij->", left, right))
 
 
 def by_cluster(matrix: ArrayLike, clusters: ArrayLike) -> Matrix:
