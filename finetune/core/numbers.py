@@ -14,10 +14,11 @@ def fixed(value: float, decimals: int, signed: bool = False) -> str:
 
 
 def p_value(p: float | None) -> str:
-    """A p-value with three decimals."""
+    """A p-value with three decimals, of which rounding leaves none that is below 0.05 at 0.050."""
     if p is None:
         return NONE
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+    rounded = f"{p:.3f}"
+    return "< 0.001" if p < 0.001 else "< 0.050" if p < 0.05 and rounded == "0.050" else rounded
 
 
 def seconds(value: float | None) -> str:
@@ -77,6 +78,6 @@ def share(part: float, whole: float) -> str:
     return f"{percent:.0f}{THIN}%" if percent >= 10 else f"{percent:.2g}{THIN}%"
 
 
-def listing(words: list[str]) -> str:
+def listing(words: list[str], last: str = "and") -> str:
     """Join words: a, b and c."""
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {last} {words[-1]}"

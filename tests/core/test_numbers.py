@@ -18,6 +18,7 @@ from finetune.core.numbers import (
 def test_written_numbers():
     assert fixed(-0.0001, 1) == "0.0" and fixed(-1.25, 1, signed=True).startswith("\u2212")
     assert (p_value(0.0004), p_value(0.0421)) == ("< 0.001", "0.042")
+    assert (p_value(0.0498), p_value(0.0502)) == ("< 0.050", "0.050"), "one decides, the other does not"
     assert [seconds(s) for s in (8.44, 75, 720, 12240)] == ["8.4 s", "75 s", "12 min", "3.4 h"]
     assert [short_count(n) for n in (1925, 93189, 22713216, 7e9)] == ["1,925", "93.2 k", "22.7 M", "7.0 B"]
     assert memory(912e6) == "912 MB" and memory(2.5e9) == "2.5 GB"
