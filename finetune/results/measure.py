@@ -33,9 +33,7 @@ CHEAP_REASON = "made without training the model: one fixed score"
 
 SOLVED_METHOD = "one fit for all seeds"
 
-SOLVED_REASON = (
-    "solved, not trained in steps: a seed changes nothing, so the spread is zero by construction, not tested"
-)
+SOLVED_REASON = "solved exactly and not trained in steps, so a seed changes nothing and there is no SD to estimate"
 
 NO_RUN_WORKS = "every run that has ended failed"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from finetune.results.schema import Results, VariantResult
+from finetune.results.schema import PairResult, Results, VariantResult
 
 
 def headline_key(results: Results) -> str:
@@ -23,3 +23,11 @@ def ranked(results: Results) -> list[VariantResult]:
 def best_variant(results: Results) -> VariantResult | None:
     """The first of those; None when nothing has been scored."""
     return next(iter(ranked(results)), None)
+
+
+def headline_row(results: Results, left: str, right: str) -> PairResult | None:
+    """Find the comparison of two variants by the first evaluation set's headline metric, as it is stored."""
+    task = results.tasks[0]
+    wanted = (task.name, task.metric, left, right)
+    rows = results.comparisons
+    return next((row for row in rows if (row.task, row.metric, row.left, row.right) == wanted), None)
