@@ -34,9 +34,10 @@ SURE = ("ci", "ci_seeds", "prediction", "level", "method", "sd", "sd_ci", "sd_fl
 _HUB_ID = re.compile(r"[\w-][\w.-]*(?:/[\w.-]+)?(?:@[\w./-]+)?")
 
 INTRO = (
-    "Each mean is over the seeds of the same recipe that work, with its 95 % interval over new seeds and new examples. "
-    "Training once more would give a score in “one more run”, on these examples, where it works. A published "
-    "checkpoint is one of the seeds, and its own scores stand below."
+    "Each mean is over those seeds of the same recipe whose run did not fail. Its 95 % interval says where it would "
+    "lie with endless seeds and examples like these. “One more run” is where the score of one new run on these same "
+    "examples would lie, if it does not fail. A published checkpoint is one of the seeds: its own scores stand "
+    "under “Each seed”."
 )
 
 
@@ -176,7 +177,11 @@ def _score_table(results: Results, variant: VariantResult) -> Table:
             found = variant.estimates[key]
             cells = [shown.number(found.mean), shown.interval(found.ci), shown.interval(found.prediction)]
             cells += [shown.number(found.sd, more=1)]
-            cells += [count(found.n), shown.number(base.estimates[key].mean if base else None)]
+            alike = found.method == SOLVED_METHOD
+            cells += [
+                f"{len(variant.runs)}, all alike" if alike else count(found.n),
+                shown.number(base.estimates[key].mean if base else None),
+            ]
             heading = f"{shown.heading}, {'higher' if metric.higher_is_better else 'lower'} is better"
             rows.append([Cell(task.name), Cell(heading), *map(Cell, cells)])
     return Table(columns, rows)
@@ -203,7 +208,8 @@ def _training(study: Study, variant: VariantResult) -> Bullets:
     times = [run.seconds for run in runs if run.seconds]
     peaks = [run.peak_memory_bytes for run in runs if run.peak_memory_bytes]
     failures = variant.failures
-    limit = "" if failures.limit is None else f" (up to {share(failures.limit, 1)} could)"
+    solved = any(found.method == SOLVED_METHOD for found in variant.estimates.values())
+    limit = "" if failures.limit is None or solved else f" (of new ones up to {share(failures.limit, 1)} could fail)"
     items = [
         ("Parameters trained", trained),
         ("What varied between seeds", ", ".join(study.vary) or "nothing"),

@@ -1,4 +1,4 @@
-"""Tables in the terminal, with as many columns as it has room for; the one that ends `finetune run`."""
+"""Tables in the terminal, with as many columns as it has room for; what ends `finetune run`."""
 
 from __future__ import annotations
 
@@ -10,23 +10,36 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from finetune.core.numbers import NONE, THIN, seconds, short_count
+from finetune.core.numbers import NONE, THIN, listing, seconds, short_count
 from finetune.metrics import unit
+from finetune.results.measure import SOLVED_METHOD
 from finetune.results.schema import Results, VariantResult
+from finetune.results.verdict import NBSP, verdict_of
 
-DISPENSABLE = ("time", "trained", "SD", "n", "interval", "failed")
+DISPENSABLE = ("time", "trained", "SD", "seeds", "95 % interval", "failed")
 """Columns in the order in which a narrow terminal loses them."""
 
 
 def table(results: Results) -> RenderableType:
-    """The headline scores, one table per evaluation set."""
+    """The headline scores, one table per evaluation set; then the verdict, as the page has it."""
     parts: list[RenderableType] = []
     for task in results.tasks:
         # Not the table's own title, which would wrap where a narrow table ends.
         title = f"{task.name}: {unit(task.metric).heading} ({task.examples:,} examples)"
-        rows = [_row(variant, task.key, task.metric) for variant in (*results.variants, *results.baselines)]
+        rows = [_row(variant, task.key, task.metric, variant.is_base) for variant in results.variants]
+        rows += [_row(cheap, task.key, task.metric, True) for cheap in results.baselines]
         parts += [Text(title, style="italic"), FittingTable(rows, DISPENSABLE)]
+    if results.baselines:
+        names = listing([cheap.name for cheap in results.baselines])
+        parts.append(Text(f"No fine-tuning: {names}.", style="italic"))
+    verdict = verdict_of(results)
+    parts.append(Text.assemble((f"{verdict.word}. ", "bold"), _plain(verdict.sentence)))
     return Group(*parts)
+
+
+def _plain(text: str) -> str:
+    """Plain spaces: not every terminal font has the thin one."""
+    return text.replace(THIN, " ").replace(NBSP, " ")
 
 
 class FittingTable:
@@ -55,21 +68,21 @@ class FittingTable:
         return drawn
 
 
-def _row(variant: VariantResult, key: str, metric: str) -> dict[str, Text]:
+def _row(variant: VariantResult, key: str, metric: str, untuned: bool) -> dict[str, Text]:
     found, failures, shown = variant.estimates[key], variant.failures, unit(metric)
     times = [run.seconds for run in variant.runs if run.seconds is not None]
+    fixed = untuned or found.method == SOLVED_METHOD
     cells = {
         "variant": variant.name,
         "score": shown.number(found.mean),
-        "interval": shown.interval(found.ci),
-        "n": str(found.n),
+        "95 % interval": shown.interval(found.ci),
+        "seeds": NONE if fixed else str(found.n),
         "SD": shown.number(found.sd, more=1),
-        "failed": f"{failures.count}/{failures.n}",
+        "failed": f"{failures.count}/{failures.n}" if not untuned else NONE,
         "trained": short_count(None if variant.parameters is None else variant.parameters.trainable),
         "time": seconds(fmean(times)) if times else NONE,
     }
-    # Plain spaces: not every terminal font has the thin one.
-    texts = {name: Text(cell.replace(THIN, " ")) for name, cell in cells.items()}
-    if failures.count:
+    texts = {name: Text(_plain(cell)) for name, cell in cells.items()}
+    if failures.count and not untuned:
         texts["failed"].stylize("bold red")
     return texts

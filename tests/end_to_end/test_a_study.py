@@ -42,9 +42,10 @@ def test_a_study_from_recipe_to_report(topics, command, tmp_path):
         "run 4 of 4: full, seed 1",
     ]
     assert lines[4].startswith("test: accuracy, % (30 examples)")
-    assert lines[5].split() == ["variant", "score", "interval", "n", "SD", "failed", "trained", "time"]
+    assert lines[5].split() == ["variant", "score", "95", "%", "interval", "seeds", "SD", "failed", "trained", "time"]
     assert [line.split()[0] for line in lines[6:8]] == ["linear", "full"]
-    assert lines[8:] == ["report: runs/topics/report/index.html"]
+    assert "Undecided. " in lines[8] or " is best" in lines[8], "the verdict, as the page has it"
+    assert lines[-1] == "report: runs/topics/report/index.html"
 
     study = tmp_path / "runs" / "topics"
     trained = {"linear": {"model/trained.safetensors"}, "full": {"model/model.safetensors", "model/config.json"}}

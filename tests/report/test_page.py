@@ -182,7 +182,7 @@ def test_close_variants_are_undecided(fabricator):
         made.run("a", seed, 0.9)
         made.run("b", seed, 0.9)
     build(made.path)
-    assert "Undecided" in text(made.path) and "do not tell it apart" in text(made.path)
+    assert "Undecided" in text(made.path) and "do not show that it is better than" in text(made.path)
 
 
 def test_lower_is_better_picks_the_lowest(fabricator):
@@ -277,7 +277,7 @@ def test_one_scored_variant_among_two_is_not_compared(fabricator):
     assert "Nothing else has been scored" in text(made.path)
     made.base(0.9)
     build(made.path)
-    assert "These seeds do not tell it apart from the base" in text(made.path)
+    assert "These runs do not show that it is better than the untuned base model" in text(made.path)
 
 
 SORTED = ["< 0.001", "0.001", "8.4 s", "75 s", "12 min", "3.4 h", "1.5 d"]

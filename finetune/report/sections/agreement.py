@@ -18,12 +18,13 @@ from finetune.results.schema import AgreementResult, EvaluationSet, Results, Var
 SHARE = Unit("share", scale=100, decimals=1, suffix="%")
 
 INTRO = (
-    "Two seeds can score the same and still answer differently. Disagreement is the chance that two seeds of a variant "
-    "predict differently on an example. Fleiss' kappa is their agreement beyond that by chance: 1 is complete, 0 what "
-    "chance alone gives. A generated text counts as a whole, so one different word is disagreement. Intervals are over "
-    "examples, for the seeds at hand. Failed runs that have predictions are in it."
+    "Two seeds can score the same and still answer differently: then it is partly luck which of them an example "
+    "gets. Disagreement is the chance that two seeds of a variant give different answers to an example. Kappa is "
+    "their agreement beyond chance: 1 is complete, 0 is no more than chance. A generated text counts as a whole, so "
+    "one different word is disagreement. Intervals are over examples, for the seeds at hand. Failed runs that have "
+    "predictions are in it."
 )
-CAPTION = "Examples by how many seeds differ from the most common prediction; those on which none does are not drawn."
+CAPTION = "How many examples have 1, 2 or more seeds that differ from the most common prediction."
 
 
 def sections(study: Study, results: Results) -> list[Section]:
@@ -58,7 +59,7 @@ def _table(results: Results, tasks: Sequence[EvaluationSet]) -> Table:
         Column("variant", numeric=False),
         *([Column("task", numeric=False)] if several else []),
         Column("disagreement", "Chance that two seeds predict differently on an example, and its 95 % interval"),
-        Column("Fleiss' kappa", "Agreement of the seeds beyond that by chance, and its 95 % interval"),
+        Column("kappa", "Fleiss' kappa, agreement of the seeds beyond that by chance, and its 95 % interval"),
         Column("examples that flip", "On which not all seeds agree, and the interval of their share"),
         Column("right or wrong by seed", "Examples that some seeds have right and others wrong"),
         Column("seeds"),

@@ -10,6 +10,7 @@ from finetune.report.blocks import Block, Cell, Column, Fold, Panels, Section, T
 from finetune.report.drawing.panels import BOTTOM, LEFT, RIGHT, TOP, Axis, band, frame
 from finetune.report.drawing.plots import COLOURS
 from finetune.report.drawing.svg import Scale, polyline, tag
+from finetune.report.sections.cells import legend
 from finetune.results.calibration import FEWEST
 from finetune.results.reading import Study
 from finetune.results.schema import CalibrationResult, ReliabilityBin, Results, VariantResult
@@ -22,14 +23,23 @@ def _error(label: str) -> Unit:
 
 
 MEASURES = {
-    "nll": (Unit("NLL"), "Mean negative log-likelihood of the right label, nats: a proper score"),
-    "brier": (Unit("Brier"), "Brier score: squared error of the probabilities summed over labels, 0 to 2; proper"),
-    "ece": (_error("ECE"), f"Expected calibration error: gap of confidence and accuracy, {BINS} bins of equal width"),
-    "ece_noise": (_error("by chance"), "Mean ECE on so many examples were every confidence true"),
-    "ece_equal_mass": (_error("ECE, equal mass"), f"ECE over {BINS} bins with equally many examples"),
-    "ece_equal_mass_noise": (_error("by chance"), "Its mean on so many examples were every confidence true"),
-    "temperature": (Unit("temperature", decimals=2), "By which the logits had to be divided; above 1: overconfident"),
-    "nll_scaled": (Unit("NLL, scaled"), "NLL after temperature scaling, each half at the other half's temperature"),
+    "nll": (Unit("NLL"), "Mean negative log-likelihood of the right label (cross-entropy), in nats"),
+    "brier": (Unit("Brier"), "Brier score: squared error of the probabilities, summed over labels; 0 to 2"),
+    "ece": (
+        _error("ECE"),
+        f"Expected calibration error: mean gap between confidence and accuracy, in {BINS} bins of equal width",
+    ),
+    "ece_noise": (_error("by chance"), "The ECE that a perfectly calibrated model would show on so many examples"),
+    "ece_equal_mass": (_error("ECE, equal mass"), f"The same in {BINS} bins with equally many examples"),
+    "ece_equal_mass_noise": (_error("by chance"), "That ECE of a perfectly calibrated model"),
+    "temperature": (
+        Unit("temperature", decimals=2),
+        "What the logits have to be divided by to calibrate the model; above 1 it is too sure, below 1 not sure enough",
+    ),
+    "nll_scaled": (
+        Unit("NLL, scaled"),
+        "The NLL after that, each half of the examples at the temperature of the other half",
+    ),
 }
 """Unit and explanation of each measure, by its name in results.json; proper scores first."""
 
@@ -52,8 +62,9 @@ METHODS = [
 """(term, sentence) pairs for the section on methods."""
 
 INTRO = (
-    "Is a model that is 80 % sure right in 80 % of such cases? Means over seeds with 95 % intervals. Lower is better "
-    "in all columns but the temperature's."
+    "Is a model that is 80 % sure right in 80 % of such cases? If not, its probabilities are no guide to when to "
+    "trust it. Means over seeds with 95 % intervals; lower is better in all columns but the temperature's, where 1 "
+    "is best. An ECE no higher than “by chance” beside it is no sign of bad calibration."
 )
 
 
@@ -83,12 +94,13 @@ def _blocks(task: str, variants: dict[int, VariantResult]) -> list[Block]:
         if (number := variant.calibration[task].left_out)
     ]
     caption = (
-        "Accuracy by confidence: mean over seeds, and their range as a band; dashed: perfectly calibrated; columns: "
-        f"share of the examples. A seed counts in a bin where it has {FEWEST} examples or more; a hollow dot is of "
+        "How often answers are right, by how sure the model is of them. On the dashed line it is as good as it "
+        "believes; below, it is too sure; above, not sure enough. Dots: mean over seeds; band: their range; columns at "
+        f"the bottom: share of the examples. A seed counts where it has {FEWEST} examples or more; a hollow dot is of "
         "fewer seeds than others."
     )
     panels = [_panel(variant, index, task) for index, variant in variants.items()]
-    return [Table(columns, rows, notes), Panels(panels, caption)]
+    return [Table(columns, rows, notes), legend(columns), Panels(panels, caption)]
 
 
 def _row(variant: VariantResult, index: int, found: CalibrationResult) -> list[Cell]:

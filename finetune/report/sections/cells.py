@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from finetune.core.numbers import NONE
 from finetune.core.run_dir import BASE
-from finetune.report.blocks import Cell, Tone
+from finetune.report.blocks import Bullets, Cell, Column, Fold, Tone
 from finetune.report.drawing import plots
 from finetune.results.schema import RunResult, VariantResult
+
+
+def legend(columns: Sequence[Column]) -> Fold:
+    """What hovering over the headings explains, for paper, phones and Markdown, which know no hovering."""
+    items = [(column.title, f"{column.help}.") for column in columns if column.help]
+    return Fold("What the columns mean", [Bullets(items)])
 
 
 def variant_cell(variant: VariantResult, index: int) -> Cell:

@@ -10,9 +10,10 @@ from finetune.results.reading import Study
 from finetune.results.schema import CombinedResult, Results, VariantResult
 
 INTRO = (
-    "Made of a variant's finished seeds, and no part of any mean or spread above. The gain is how much better it is "
-    "than the mean of the seeds it could be made of; a negative one: how much worse. Its interval is over examples, a "
-    "t interval of the paired differences: it does not cover which seeds there were."
+    "A soup is one model from the averaged weights of a variant's finished seeds; an ensemble averages their "
+    "probabilities. None of it is in a mean or an SD above. The gain is how much better it is than the mean of the "
+    "seeds it could be made of; below zero it is worse. The interval of the gain is over examples, for these seeds: "
+    "with other seeds it may be another."
 )
 
 

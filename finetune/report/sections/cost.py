@@ -76,7 +76,7 @@ def _cost_table(named: Named) -> Table:
         Column("variant", numeric=False),
         Column("steps", "Optimizer steps, mean over runs"),
         Column("time a run", "Loading, training and scoring, mean over runs; of seeds side by side, its share"),
-        Column("of it training"),
+        Column("training", "The part of that time in which it learnt"),
         Column("tokens/s", "While training, mean over runs; of seeds side by side, all together"),
         Column("arithmetic", "Floating-point operations of training, padding included, as the first step took them"),
         Column("of peak", "Model FLOPs utilisation: of what this machine's fastest matrix product reaches"),

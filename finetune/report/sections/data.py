@@ -22,7 +22,7 @@ def sections(study: Study, results: Results) -> list[Section]:
         Column("split", numeric=False),
         Column("examples", "And groups, over which errors are computed, where examples belong together"),
         Column("tokens", "Mean and longest"),
-        Column("cut", "Examples longer than the limit, cut at the end"),
+        Column("cut", "Examples longer than max_length, which lost their end"),
         Column("source", numeric=False),
         Column("fingerprint", numeric=False),
     ]

@@ -43,8 +43,8 @@ def sections(study: Study, results: Results) -> list[Section]:
     tasks, metric = [inside, *shifted], unit(inside.metric)
     intro = (
         f"The same task on data that training came from ({inside.name}) and on other data. Seeds that agree on the "
-        "one may part on the other, so look at the spread as well as at the drop. SDs of sets of different sizes "
-        "compare only without test-set noise."
+        "one may part on the other, so look at the spread as well as at the drop. To compare the spread of sets of "
+        "different sizes, use the SD without noise."
     )
     blocks: list[Block] = [Text(intro, "muted"), _table(results, tasks, metric)]
     drawn = [variant for variant in results.variants if not variant.is_base]

@@ -24,7 +24,9 @@ MIXED = (
 
 NAMES = {
     "git": "commit of finetune",
+    "arithmetic": "arithmetic units",
     "dtype": "arithmetic",
+    "dtype_reason": "why this arithmetic",
     "threads": "threads a process",
     "settings": "environment variables",
     "kind": "kind of device",

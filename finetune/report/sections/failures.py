@@ -8,6 +8,12 @@ from finetune.report.sections.cells import plain, seed_cell, status_cell, varian
 from finetune.results.reading import Study
 from finetune.results.schema import Results
 
+INTRO = (
+    "Degenerate: it trained, and learnt nothing that beats always giving the commonest label, or the untuned model. "
+    "Diverged: its loss or gradient was not finite, or its loss exploded. Error: an exception stopped it. Interrupted: "
+    "running the recipe again resumes it. All but the last are counted as failed; none is in a mean."
+)
+
 
 def sections(study: Study, results: Results) -> list[Section]:
     """The section on them, also where there are none."""
@@ -22,4 +28,4 @@ def sections(study: Study, results: Results) -> list[Section]:
         return [Section("failures", title, [Text("None failed.")])]
     columns = [Column("variant", numeric=False), Column("seed")]
     columns += [Column("status", numeric=False), Column("why", numeric=False)]
-    return [Section("failures", title, [Table(columns, rows)])]
+    return [Section("failures", title, [Text(INTRO, "muted"), Table(columns, rows)])]

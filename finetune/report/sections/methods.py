@@ -5,7 +5,7 @@ from __future__ import annotations
 from finetune import stats
 from finetune.core.numbers import MINUS
 from finetune.report.blocks import Bullets, Section
-from finetune.report.sections import calibration, domains, overfitting
+from finetune.report.sections import calibration, domains, overfitting, scores
 from finetune.results.reading import Study
 from finetune.results.schema import Results
 
@@ -24,7 +24,7 @@ INTERVAL_OVER_SPLITS = (
     " Each seed has its own split of the same data, so the seeds are less new than new data: the variance over seeds "
     "is enlarged for it (Nadeau and Bengio 2003)."
 )
-IN_ALL = (
+WITH_FAILURES = (
     "Share of the runs that work times their mean, and share of those that fail times theirs; a run without a score "
     "counts with what needs no training scores. Its interval joins that of the mean and that of the failure rate, each "
     "at half the error. “Up to” beside the failures is the one-sided 95 % limit (Clopper and Pearson 1934)."
@@ -36,8 +36,9 @@ OVERALL = (
 )
 SD = (
     f"Standard deviation over seeds, with n {MINUS} 1. “Test-set noise” is the part that a test set of this size "
-    "causes alone; “SD without it” is what would remain on endless examples (Jordan, ICLR 2024, Theorem 2). A metric "
-    "that is no mean over examples is taken apart by its influence values (Efron 1982). In brackets: 95 % intervals."
+    "causes alone; “SD without noise” is what would remain on endless examples (Jordan, ICLR 2024, Theorem 2). A "
+    "metric that is no mean over examples is taken apart by its influence values (Efron 1982). In brackets: 95 % "
+    "intervals."
 )
 DIFFERENCE = (
     "Difference of the means in the tables; seeds in common are pairs. Its interval and p-value speak of new seeds "
@@ -59,11 +60,12 @@ SIGNS = (
     "under it, 0.0625 with five seeds."
 )
 IMPROVEMENT = "Share of all pairs of seeds in which the left is better; ties count half (Agarwal, NeurIPS 2021)."
+COULD_SEE = "The true difference at which this interval leaves zero out with a chance of 80 %."
 SCATTER = "Ratio of SDs over seeds, and Brown and Forsythe's test around the medians, with Holm's correction."
 FAILED = (
     "Degenerate (not shown to be better than always giving the most frequent label, by a binomial test at 5 %, or not "
-    "better than the untuned base model), diverged, or stopped by an error. Means are of the runs that work; “in all” "
-    "counts the others."
+    "better than the untuned base model), diverged, or stopped by an error. Means are of the runs that work; “with "
+    "failures” counts the others."
 )
 
 
@@ -76,14 +78,16 @@ def sections(study: Study, results: Results) -> list[Section]:
         ("Interval", interval + (INTERVAL_OVER_SPLITS if "split" in study.vary else "")),
         ("SD", SD),
         ("Difference", DIFFERENCE),
-        ("In all", IN_ALL),
+        ("With failures", WITH_FAILURES),
         ("Better", OVERALL),
         ("Judged together", TOGETHER),
+        ("Could see", COULD_SEE),
         ("p (signs)", SIGNS),
         ("P(left wins)", IMPROVEMENT),
         ("Scatter", SCATTER),
         ("Failed", FAILED),
         ("Stability", stats.STABILITY_RULE),
+        *scores.METHODS,
         *calibration.METHODS,
         *domains.METHODS,
         *overfitting.METHODS,

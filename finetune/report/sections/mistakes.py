@@ -57,7 +57,7 @@ def _confusions(found: list[Answers], task: str, colours: Mapping[str, int]) -> 
     room = max(1, MOST_CELLS // len(labels) ** 2)
     caption = (
         f"Of 100 examples of {task} with the label at the left, how many are given the label above: mean over seeds; "
-        "a dot is less than half a one. Under each label, its examples."
+        "a dot is more than none and less than half an example. In brackets: how many examples have the label."
     )
     if len(every) > room:
         caption += f" Of {len(every)} variants only those with the best scores are drawn."

@@ -6,6 +6,7 @@ from finetune.core.numbers import count
 from finetune.metrics import unit
 from finetune.report.blocks import Cell, Column, Section, Table
 from finetune.report.drawing.plots import COLOURS
+from finetune.report.sections.cells import legend
 from finetune.results.overfitting import Overfitting, overfitting_of
 from finetune.results.reading import Study
 from finetune.results.schema import Results
@@ -26,7 +27,11 @@ METHODS = [
 def sections(study: Study, results: Results) -> list[Section]:
     """The gap, where there is validation."""
     found = {name: overfitting_of(runs, results.level) for name, runs in study.variants.items() if runs}
-    return [Section("overfitting", "Overfitting", [_table(found)])] if any(found.values()) else []
+    return (
+        [Section("overfitting", "Overfitting", [table := _table(found), legend(table.columns)])]
+        if any(found.values())
+        else []
+    )
 
 
 def _table(found: dict[str, Overfitting | None]) -> Table:
@@ -34,7 +39,10 @@ def _table(found: dict[str, Overfitting | None]) -> Table:
         Column("variant", numeric=False),
         Column("training loss", "Mean over the last epoch, mean over seeds"),
         Column("validation loss", "At the end of training, mean over seeds"),
-        Column("gap", "Validation less training loss at the end, with its 95 % interval over seeds"),
+        Column(
+            "gap",
+            "Validation less training loss at the end, with its 95 % interval; the larger, the more it overfits",
+        ),
         Column("gap of the weights kept", "The same where the weights that were scored were taken from"),
         Column("rise", "How far the validation loss at the end is above its lowest: mean and largest over seeds"),
         Column("kept from step", "Median over seeds; under it the last step"),

@@ -10,7 +10,7 @@ from finetune.metrics import unit
 from finetune.metrics.unit import Unit
 from finetune.report.blocks import Block, Cell, Column, Figure, Fold, Section, Table, Text
 from finetune.report.drawing import plots
-from finetune.report.sections.cells import plain, seed_cell, status_cell, variant_cell
+from finetune.report.sections.cells import legend, plain, seed_cell, status_cell, variant_cell
 from finetune.results.measure import BASE_REASON, SOLVED_METHOD
 from finetune.results.reading import Study
 from finetune.results.schema import EvaluationSet, Results, VariantResult
@@ -18,45 +18,90 @@ from finetune.results.schema import EvaluationSet, Results, VariantResult
 TRIES = (1, 2, 3, 5, 10, 15, 20, 30)
 """Numbers of seeds for which the expected best is written."""
 
+BEST = (
+    "The test score to expect for those who train so many seeds and keep the one that scores best on the test set. "
+    "Such a best flatters, as part of it is luck that new data would not repeat. So compare variants by their "
+    "means, and hold a best score that somebody reports against the column with as many seeds."
+)
+
+METHODS = [
+    (
+        "Best of several",
+        "Mean of the best over draws from the seeds at hand, with replacement (Dodge et al., EMNLP 2019). Its interval "
+        "is over new seeds, whatever their distribution (Lourie et al., NAACL 2024).",
+    )
+]
+"""(term, sentence) pairs for the section on methods."""
+
 
 def sections(study: Study, results: Results) -> list[Section]:
     """A section for each evaluation set."""
-    return [_section(results, task) for task in results.tasks]
+    return [_section(study, results, task) for task in results.tasks]
 
 
-def _section(results: Results, task: EvaluationSet) -> Section:
+def _section(study: Study, results: Results, task: EvaluationSet) -> Section:
     metric = unit(task.metric)
     direction = "higher" if task.higher_is_better else "lower"
-    intro = f"{count(task.examples)} held-out examples. Headline metric: {metric.label}, {direction} is better."
+    intro = f"{count(task.examples)} held-out examples. Variants are judged by {metric.label}: {direction} is better."
     if task.majority is not None:
         intro += f" Always giving the most frequent label is right in {unit('accuracy').value(task.majority)}."
-    blocks: list[Block] = [Text(intro, "muted"), _score_table(results, task), _seed_figure(results, task)]
+    table = _score_table(study, results, task)
+    blocks: list[Block] = [Text(intro, "muted"), table, legend(table.columns), _seed_figure(results, task)]
     if len(task.metrics) > 1:
         blocks.append(_metric_table(results, task))
     if any(len(variant.estimates[task.key].expected_best) > 1 for variant in results.variants):
-        blocks.append(Fold(f"Expected best of several seeds on {task.name}", [_best_table(results, task)]))
+        best: list[Block] = [Text(BEST, "muted"), _best_table(results, task)]
+        blocks.append(Fold(f"Keeping the best of several seeds on {task.name}", best))
     blocks.append(Fold(f"Every run on {task.name}", [_run_table(results, task)]))
     return Section(f"task-{task.name}", f"Scores on {task.name}", blocks)
 
 
-def _score_table(results: Results, task: EvaluationSet) -> Table:
+def _score_table(study: Study, results: Results, task: EvaluationSet) -> Table:
     metric, key = unit(task.metric), task.key
-    over = "new seeds and new examples" if _covers_examples(results, key) else "new seeds"
+    interval = "Where the mean would lie with endless {}, as far as these runs can tell"
+    if _covers_examples(results, key):
+        interval = f"{interval.format('seeds and examples')}; after “seeds”, with endless seeds on these same examples"
     columns = [
         Column("variant", numeric=False),
-        Column(metric.heading, "Mean over the seeds that work"),
-        Column("95 % interval", f"Of the mean, over {over}; under it over new seeds on these examples alone"),
-        Column("failed", "Degenerate, diverged and crashed runs, of those that ended, and how many could (95 %)"),
-        Column("in all", "Over all runs, those that fail among them, with a 95 % interval"),
-        Column("SD", "Standard deviation over seeds, n - 1"),
-        Column("test-set noise", "The SD that a test set of this size causes alone, were all seeds equally good"),
-        Column("SD without it", "What would remain on an endless test set: how much the models really differ"),
-        Column("stability", "See “How each number was computed”", numeric=False),
-        Column("every seed", "Scores in the order of the seeds", numeric=False),
+        Column(metric.heading, "Mean over the seeds whose run did not fail"),
+        Column("95 % interval", interval.format("seeds on these same examples")),
+        Column(
+            "failed",
+            "Runs that crashed, diverged or learnt nothing, of those that ended; “up to” is the highest failure rate "
+            "that these runs do not rule out",
+        ),
+        Column(
+            "with failures",
+            "The mean score to expect of a new run, which may fail too; its 95 % interval is wide after few seeds, "
+            "because they do not rule out a high failure rate",
+        ),
+        Column("SD", "How far the seeds' scores lie apart: their standard deviation, and its 95 % interval"),
+        Column(
+            "test-set noise",
+            "The SD that seeds would have on a test set of this size by the luck of its examples alone, were all "
+            "their models equally good",
+        ),
+        Column(
+            "SD without noise",
+            "What remains of the SD without test-set noise: how far the models themselves differ; 0 means that no "
+            "difference is seen, and the interval how large it may be",
+        ),
+        Column(
+            "stability",
+            "Stable: these runs rule out that more than 15 % fail. Unstable: they rule out that 15 % or fewer do. "
+            "Undecided: they are too few to say; twenty runs without a failure are enough",
+            numeric=False,
+        ),
     ]
     rows = [_score_row(variant, key, index) for index, variant in enumerate(results.variants)]
     cheap = [_score_row(variant, key, None) for variant in results.baselines]
-    return Table(columns, rows, _notes(results, key), below=cheap)
+    return Table(columns, rows, [*_notes(results, key), *_about(study, results)], below=cheap)
+
+
+def _about(study: Study, results: Results) -> list[str]:
+    """Say what the rows below the rule are."""
+    said = [(cheap.name, study.baselines[cheap.name].result.get("about", "")) for cheap in results.baselines]
+    return [f"{name}, without fine-tuning: {text[:1].lower()}{text[1:]}" for name, text in said if text]
 
 
 def _covers_examples(results: Results, key: str) -> bool:
@@ -66,7 +111,6 @@ def _covers_examples(results: Results, key: str) -> bool:
 def _score_row(variant: VariantResult, key: str, index: int | None) -> list[Cell]:
     metric, found, failures = unit(key.rpartition("/")[2]), variant.estimates[key], variant.failures
     fixed = index is None or variant.name == BASE or found.method == SOLVED_METHOD
-    every = "  ".join(metric.number(run.scores.get(key)) for run in variant.runs)
     tones: dict[str, Any] = {"stable": "good", "unstable": "bad"}
     in_all = found.expected
     seeds = f"seeds {metric.interval(found.ci_seeds)}" if found.ci_seeds and found.ci_seeds != found.ci else ""
@@ -83,7 +127,6 @@ def _score_row(variant: VariantResult, key: str, index: int | None) -> list[Cell
         Cell(metric.number(found.sd_floor, more=1)),
         Cell(metric.number(found.sd_corrected, more=1), _ends(metric, found.sd_corrected_ci)),
         Cell(NONE if fixed else variant.stability, tone=tones.get(variant.stability, "muted")),
-        Cell(NONE if fixed else every, tone="muted"),
     ]
 
 
@@ -103,10 +146,13 @@ def _notes(results: Results, key: str) -> list[str]:
             how = f"{pooling.mode}{', normalised' if pooling.normalise else ''}"
             reasons.setdefault(f"pools tokens by {how}; {pooling.reason}", []).append(variant.name)
         if found.sd_corrected_clipped:
-            clipped = "the estimate of the SD without noise fell below zero by chance and is shown as zero"
+            clipped = (
+                "the seeds lie no further apart than test-set noise would bring, so “SD without noise” is shown as 0"
+            )
             reasons.setdefault(clipped, []).append(variant.name)
         if found.expected is not None and found.expected.reason and variant.failures.count:
-            reasons.setdefault(f"“in all” is not known: {found.expected.reason}", []).append(variant.name)
+            known = "is not known" if found.expected.mean is None else "has no interval"
+            reasons.setdefault(f"“with failures” {known}: {found.expected.reason}", []).append(variant.name)
     for cheap in results.baselines:
         for run in cheap.runs:
             if run.status in FAILED:
@@ -160,12 +206,7 @@ def _best_table(results: Results, task: EvaluationSet) -> Table:
                 for number in numbers
             ]
             rows.append([plain(variant_cell(variant, index)), *cells])
-    note = (
-        f"{metric.heading}, expected over draws from the seeds at hand, with replacement (Dodge et al., EMNLP 2019). "
-        "The best by the test score itself flatters: it says what choosing by luck would seem to gain. In brackets: "
-        "95 % intervals over new seeds, of any distribution (Lourie et al., NAACL 2024)."
-    )
-    return Table(columns, rows, [note])
+    return Table(columns, rows, [f"{metric.heading}. In brackets: 95 % intervals over new seeds."])
 
 
 def _run_table(results: Results, task: EvaluationSet) -> Table:

@@ -58,7 +58,7 @@ def test_other_tasks_are_folded(fabricator):
         for task in made.tasks:
             believe(made.path / f"full/seed-{seed}", task, 0.8, 0.8, seed)
     folds = [block for block in shown(made)[0].blocks if isinstance(block, Fold)]
-    assert [fold.title for fold in folds] == ["Calibration on tweets"]
+    assert [fold.title for fold in folds] == ["What the columns mean", "Calibration on tweets"]
 
 
 def test_one_seed_has_no_interval(fabricator):

@@ -25,3 +25,21 @@ def test_few_differences_stand_together(study):
     build(study.path)
     text = (study.path / "report" / "report.md").read_text(encoding="utf-8")
     assert "differences without" not in text and "lowest 0.062" in text
+
+
+def test_a_verdict_of_the_runs_that_work_says_so_under_it(fabricator):
+    made = fabricator([0, 1, 2, 3, 4], {"lora": "adapter", "full": "full"})
+    for seed in made.seeds:
+        made.run("lora", seed, 0.9 + seed / 1000)
+        made.run("full", seed, 0.6 + seed / 1000)
+    build(made.path)
+    text = (made.path / "report" / "report.md").read_text(encoding="utf-8")
+    assert "| **lora is better** (when it works) | " in text
+    assert "by accuracy on test, of the runs that did not fail" in text and "| p | could see |\n" in text
+
+
+def test_what_the_columns_mean_can_be_read_without_hovering(study):
+    build(study.path)
+    text = (study.path / "report" / "report.md").read_text(encoding="utf-8")
+    assert "- **could see:** How large a true difference has to be" in text
+    assert "- **with failures:** The mean score to expect of a new run" in text
