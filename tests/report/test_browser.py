@@ -81,6 +81,28 @@ def test_it_is_drawn_without_a_complaint_or_a_request(browser, request, study, w
     assert browser.evaluate("document.documentElement.scrollWidth") <= width, "an open fold scrolls the page sideways"
 
 
+def test_an_answer_is_seen_without_scrolling_sideways(browser, page):
+    browser.open(page, 400)
+    for column in (1, 2, 3):  # the pair, its verdict, the difference with its interval
+        heading = f"document.querySelector('#differences > .scroll th:nth-child({column})').getBoundingClientRect()"
+        assert browser.evaluate(f"{heading}.right") <= 400
+    browser.open(page, 1100)
+    sideways = "[...document.querySelectorAll('#task-test > .scroll, #differences > .scroll')]"
+    assert browser.evaluate(f"{sideways}.filter(each => each.scrollWidth > each.clientWidth + 1).length") == 0
+
+
+def test_a_command_does_not_break_within_an_option(browser, fabricator):
+    made = fabricator([1, 2, 3], {"lora": "adapter", "full": "full"}, name="a-long-name-of-a-study")
+    for seed in made.seeds:
+        made.run("lora", seed, 0.9 + seed / 500)
+        made.run("full", seed, 0.91 - seed / 500)
+    report.build(made.path)
+    browser.open(made.path / "report" / "index.html", 400)
+    option = "document.querySelector('.sentence .command span')"
+    assert browser.evaluate(f"{option}.textContent").startswith("--detect ")
+    assert browser.evaluate(f"{option}.getClientRects().length") == 1
+
+
 def test_the_policy_stops_what_is_not_ours(browser, page):
     browser.open(page)
     stopped = browser.evaluate(

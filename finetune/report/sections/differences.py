@@ -13,7 +13,7 @@ from finetune.results.reading import Study
 from finetune.results.schema import PairResult, Results
 from finetune.results.verdict import WHEN_IT_WORKS
 
-INTRO = "The score of the left variant minus that of the right{where}, of the runs that did not fail."
+INTRO = "Left variant minus right{where}; failed runs are left out."
 READING = [
     (
         "better, worse",
@@ -27,7 +27,7 @@ READING = [
     ),
     (
         WHEN_IT_WORKS,
-        "The verdict leaves failed runs out. If as many runs failed as these runs do not rule out, it might not hold.",
+        "The verdict leaves failed runs out. With as many failures as these runs do not rule out, it might not hold.",
     ),
 ]
 """What a verdict says, and what it does not."""
@@ -55,7 +55,7 @@ def sections(study: Study, results: Results) -> list[Section]:
     if not headline:
         return [Section("differences", "Differences", [Text("There is no second variant to compare with.", "muted")])]
     shown = list(dict.fromkeys(_metric(row) for row in headline))
-    where = f" by {shown[0]}" if len(shown) == 1 else ""
+    where = f", in {shown[0]}" if len(shown) == 1 else ""
     blocks: list[Block] = [Text(INTRO.format(where=where), "muted"), Bullets(READING), *_open(results, headline)]
     spreads = [row for row in headline if row.p_spread is not None]
     if spreads:

@@ -13,7 +13,7 @@ INTERVAL = (
     "Of the mean of the seeds that work, 95 %: where it would lie with endless seeds and endless examples like these, "
     "with the same variance as differences (Student's t of both sources). Where examples have no scores of their own, "
     "and in the line under it, it is over new seeds on these examples. Two right and two wrong examples are counted in "
-    "for the interval of a share (Agresti and Coull 1998), so that no mistake seen is not no mistake made."
+    "for the interval of a share (Agresti and Coull 1998), so that a score without a mistake gets one too."
 )
 INTERVAL_UNTIL = (
     "Seeds were added until the mean was known well enough, so intervals are confidence sequences, which hold all the "

@@ -41,7 +41,7 @@ def sections(study: Study, results: Results) -> list[Section]:
         if found:
             parts = [*_confusions(found, task.name, colours), _hardest(study, found, task.name)]
             blocks += parts if not blocks else [Fold(f"Mistakes on {task.name}", parts)]
-    return [Section("mistakes", "What was got wrong", blocks)] if blocks else []
+    return [Section("mistakes", "What the models get wrong", blocks)] if blocks else []
 
 
 def _confusions(found: list[Answers], task: str, colours: Mapping[str, int]) -> list[Block]:

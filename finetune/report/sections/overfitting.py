@@ -43,7 +43,7 @@ def _table(found: dict[str, Overfitting | None]) -> Table:
             "gap",
             "Validation less training loss at the end, with its 95 % interval; the larger, the more it overfits",
         ),
-        Column("gap of the weights kept", "The same where the weights that were scored were taken from"),
+        Column("gap, weights kept", "The same where the weights that were scored were taken from"),
         Column("rise", "How far the validation loss at the end is above its lowest: mean and largest over seeds"),
         Column("kept from step", "Median over seeds; under it the last step"),
         Column("stopped early", "Runs whose validation score no longer improved, of those that got to an end"),

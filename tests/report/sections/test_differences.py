@@ -35,7 +35,7 @@ def test_a_verdict_of_the_runs_that_work_says_so_under_it(fabricator):
     build(made.path)
     text = (made.path / "report" / "report.md").read_text(encoding="utf-8")
     assert "| **lora is better** (when it works) | " in text
-    assert "by accuracy on test, of the runs that did not fail" in text and "| p | could see |\n" in text
+    assert "Left variant minus right, in accuracy on test; failed" in text and "| p | could see |\n" in text
 
 
 def test_what_the_columns_mean_can_be_read_without_hovering(study):
