@@ -33,7 +33,9 @@ def table(results: Results) -> RenderableType:
         names = listing([cheap.name for cheap in results.baselines])
         parts.append(Text(f"No fine-tuning: {names}.", style="italic"))
     verdict = verdict_of(results)
-    parts.append(Text.assemble((f"{verdict.word}. ", "bold"), _plain(verdict.sentence)))
+    # A command stands on a line of its own, to be copied.
+    sentence = _plain(verdict.sentence).replace(": finetune ", ":\n  finetune ")
+    parts.append(Text.assemble((f"{verdict.word}. ", "bold"), sentence))
     return Group(*parts)
 
 

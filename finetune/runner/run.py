@@ -149,7 +149,7 @@ def judge(
     majority = data.majority[task]
     if majority is not None and at_chance(means[task], majority, len(data.held_out[task].examples)):
         found = f"{data.task.example_score} {means[task]:.3f} on '{task}'"
-        shown = "" if means[task] <= majority else ", which so few examples do not tell from it"
+        shown = "" if means[task] <= majority else ", and so few examples do not show that it is more"
         return "degenerate", f"{found}; always giving the commonest label gets {majority:.3f}{shown}"
     headline = recipe.task.metrics[0]
     if untuned and (key := f"{task}/{headline}") in untuned and key in scores:

@@ -205,7 +205,7 @@ def judged(scores, *, mean=1.0, majority=None, untuned=None, metrics=("accuracy"
         (
             {"scores": {"test/accuracy": 11 / 30}, "mean": 11 / 30, "majority": 1 / 3},
             "degenerate",
-            "accuracy 0.367 on 'test'; always giving the commonest label gets 0.333, which so few examples do not tell",
+            "accuracy 0.367 on 'test'; always giving the commonest label gets 0.333, and so few examples do not show",
         ),
         ({"scores": {}, "mean": 1 / 3, "majority": 1 / 3}, "degenerate", "accuracy 0.333 on 'test'; always"),
         ({"scores": {"test/mcc": 0.0}, "metrics": ["mcc"], "mean": 0.2, "majority": 0.3}, "degenerate", "accuracy 0.2"),

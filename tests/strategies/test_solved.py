@@ -156,11 +156,11 @@ def test_a_spread_of_zero_by_construction_is_told_and_not_tested(topics, tmp_pat
     found = probe.estimates["test/accuracy"]
     assert (found.sd, found.ci_seeds, found.sd_ci, found.sd_corrected) == (None, None, None, None)
     assert found.ci[0] < found.mean < found.ci[1], "of the examples, which are what is left to be new"
-    assert "zero by construction" in found.reason and probe.stability == "undecided"
+    assert "a seed changes nothing" in found.reason and probe.stability == "undecided"
     assert len(probe.runs) == 3
     rows = {(row.left, row.right): row for row in results.comparisons if row.metric == "accuracy"}
     tuned, solved = rows["linear", "full"], rows["linear", "max"]
     assert tuned.ci[0] < tuned.difference < tuned.ci[1] and tuned.p_spread is None
     assert "over examples" in solved.method or "no example" in solved.reason
     page = (tmp_path / "runs" / "topics" / "report" / "report.md").read_text(encoding="utf-8")
-    assert "zero by construction" in page and "pools tokens by max; the recipe says so" in page
+    assert "a seed changes nothing" in page and "pools tokens by max; the recipe says so" in page

@@ -22,19 +22,22 @@ from finetune.stats.across import ORDER_TAU, Order, Value
 SCORE = Unit("score", scale=100, decimals=1, suffix="%", difference="points")
 
 INTRO = (
-    "The headline metrics of these tasks are shares between 0 and 1, of which more is better, and are taken together "
-    "as they are: {tasks}. The interquartile mean is that of the middle half of all runs and tasks (Agarwal et al., "
-    "NeurIPS 2021). Intervals are over runs, each with its scores on all tasks, and say nothing of other tasks."
+    "All tasks in one number: their headline metrics are shares between 0 and 1, of which more is better, and are "
+    "taken together as they are: {tasks}. The interquartile mean is that of the middle half of all runs and "
+    "tasks, so that a few very good or very bad runs do not move it (Agarwal et al., NeurIPS 2021). Intervals are "
+    "over runs, each with its scores on all tasks: they say nothing of other tasks."
 )
 PROFILE = (
-    "Share of all runs and tasks with a higher score than the one below; further right is better. Bands: 95 % "
-    "intervals, point by point; they have no width where all runs have the same share, which is not certainty."
+    "Share of all runs and tasks that score higher than the number below: the further right a line, the better. "
+    "Bands: 95 % intervals, point by point; they have no width where all runs have the same share, which is not "
+    "certainty."
 )
 ORDER = (
-    f"Almost dominates: on so many tasks epsilon_min is below {ORDER_TAU}. It bounds the part of the squared distance "
-    "of the two variants' quantiles on which the other is ahead, at 95 % over all pairs, both ways, and tasks (Dror "
-    "et al., ACL 2019). It is made for many runs: of equal variants with five, 6 % look ordered. So no verdict is "
-    "read from it."
+    "“Almost dominates” asks more than whose mean is higher: whether a variant is ahead from its worst runs to "
+    "its best. Where it is behind makes up a part of the (squared) distance between the two; epsilon_min is the "
+    "most that this part may be, at 95 % over all pairs, both ways, and tasks (Dror et al., ACL 2019). Below "
+    f"{ORDER_TAU} it counts. This is made for many runs: of equal variants with five, 6 % look ordered. So no "
+    "verdict is read from it."
 )
 
 

@@ -9,7 +9,7 @@ from finetune.results.reading import Study
 from finetune.results.schema import Results
 
 INTRO = (
-    "Degenerate: it trained, and learnt nothing that beats always giving the commonest label, or the untuned model. "
+    "Degenerate: it trained, and is not shown to beat always giving the commonest label, or the untuned model. "
     "Diverged: its loss or gradient was not finite, or its loss exploded. Error: an exception stopped it. Interrupted: "
     "running the recipe again resumes it. All but the last are counted as failed; none is in a mean."
 )
