@@ -88,7 +88,9 @@ def _variant(
     recipe = study.resolved["variants"][name]["recipe"] if name in study.variants else {}
     train = recipe.get("train", {})
     solved = "solved" in (_first(runs, "training") or {"solved": True})
-    comparable = [] if "split" in study.vary else tasks
+    made = study.combined.get(name, [])
+    comparable = tasks if made and "split" not in study.vary else []
+    clusters = {task.name: study.clusters(task.name) for task in comparable}
     parameters, pooling = _first(runs, "parameters"), _first(runs, "pooling")
     return VariantResult(
         name=name,
@@ -97,7 +99,7 @@ def _variant(
         new=_first(runs, "new") or [],
         pooling=None if pooling is None else PoolingResult(**pooling),
         runs=[_run(run) for run in runs],
-        combined=[combined_of(made, runs, comparable, LEVEL) for made in study.combined.get(name, [])],
+        combined=[combined_of(each, runs, comparable, clusters, LEVEL) for each in made],
         estimates=estimates,
         agreement={task: found.agreement[name] for task, found in measured.items() if name in found.agreement},
         calibration={task: found.calibration[name] for task, found in measured.items() if name in found.calibration},

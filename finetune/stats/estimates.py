@@ -66,7 +66,7 @@ class Gain:
     mean: float
     """Of the differences."""
     ci: Interval | None
-    """Over examples: of which seeds it is made, it does not cover."""
+    """Over examples, or whole groups of them: of which seeds it is made, it does not cover."""
     level: float
     """Of the interval."""
     reason: str | None = None
@@ -266,11 +266,13 @@ def sd_factors(n: int, level: float = 0.95) -> Interval:
     return float(low), float(high)
 
 
-def gain(own: ArrayLike, seeds: ArrayLike, level: float = 0.95) -> Gain:
+def gain(own: ArrayLike, seeds: ArrayLike, level: float = 0.95, clusters: ArrayLike | None = None) -> Gain:
     """Compute how far one model is ahead of the mean of some others, over the examples they were all scored on.
 
     ``own`` (examples,) and ``seeds`` (runs, examples) are per-example scores in any unit. The interval is Student's t
-    over the paired differences of the examples. With fewer than two examples it is None, with a reason.
+    over the paired differences of the examples; of whole clusters, where ``clusters`` (examples,) holds an integer for
+    each example (:func:`~finetune.stats.multibootstrap.by_cluster`). With fewer than two of them it is None, with a
+    reason.
     """
     scores, others = np.asarray(own, dtype=float), np.asarray(seeds, dtype=float)
     assert others.shape == (len(others), len(scores)) and len(others), "expected (examples,) and (runs, examples)"
@@ -278,8 +280,11 @@ def gain(own: ArrayLike, seeds: ArrayLike, level: float = 0.95) -> Gain:
     mean = float(differences.mean())
     if len(scores) < 2:
         return Gain(mean, None, level, "one example says nothing about others")
-    sd = float(differences.std(ddof=1)) if np.ptp(differences) > 0 else 0.0
-    low, high = t_interval(mean, sd, len(scores), level)
+    apart = differences if clusters is None else by_cluster(differences[None, :], clusters)[0]
+    if len(apart) < 2:
+        return Gain(mean, None, level, "one group of examples says nothing about others")
+    sd = float(apart.std(ddof=1)) if np.ptp(differences) > 0 else 0.0
+    low, high = t_interval(mean, sd, len(apart), level)
     return Gain(mean, (float(low), float(high)), level)
 
 

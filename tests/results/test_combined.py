@@ -9,6 +9,8 @@ import pytest
 
 from finetune import stats
 from finetune.report import build
+from finetune.results.reading import read_study
+from tests.results.stores import keep
 
 
 def test_nothing_is_said_where_nothing_was_combined(study):
@@ -47,6 +49,17 @@ def test_its_interval_is_that_of_the_paired_examples(study, combine):
     ]
     own, *seeds = [table["score"].to_numpy() for table in tables]
     assert gain.ci == pytest.approx(stats.gain(own, np.stack(seeds)).ci)
+
+
+def test_its_interval_counts_groups_of_examples(study, combine):
+    combine("lora", "ensemble", 0.97)
+    plain = build(study.path).variant("lora").combined[0].gain["test/accuracy"]
+    keep(study, ["a"] * study.examples, clusters=[f"text {number // 10}" for number in range(study.examples)])
+    made = read_study(study.path)
+    rows = [run.example_scores("test") for run in (*made.combined["lora"], *made.variants["lora"])]
+    found = build(study.path).variant("lora").combined[0].gain["test/accuracy"]
+    wanted = stats.gain(rows[0], np.stack(rows[1:]), clusters=np.arange(study.examples) // 10)
+    assert found.ci == pytest.approx(wanted.ci) and found.ci != pytest.approx(plain.ci) and found.mean == plain.mean
 
 
 def test_a_seed_that_is_gone_leaves_no_gain(study, combine):
