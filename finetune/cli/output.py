@@ -92,13 +92,15 @@ def print_results(study: Path, results: Results) -> None:
 
 
 def finish(outcome: StudyOutcome) -> int:
-    """Show what a study came to, each failed run with its reason; 1 when there is one, else 0.
+    """Show what a study came to, each failed run and baseline with its reason; 1 when there is one, else 0.
 
     To a launcher a process that has written its results is done, whatever they are: it would show a traceback.
     """
     if outcome.speaks:
         print_results(outcome.folder, outcome.results)
-    for run in outcome.failed if outcome.speaks else ():
-        which = f"seed {run['seed']}" if "seed" in run else run["kind"]
-        print(wrapped(f"{run['variant']}, {which}: {run['status']}: {run['reason']}", hanging="  "))
-    return 1 if outcome.failed and not launched() else 0
+        for run in outcome.failed:
+            which = f"seed {run['seed']}" if "seed" in run else run["kind"]
+            print(wrapped(f"{run['variant']}, {which}: {run['status']}: {run['reason']}", hanging="  "))
+        for each in outcome.failed_baselines:
+            print(wrapped(f"baseline {each['name']}: {each['status']}: {each['reason']}", hanging="  "))
+    return 1 if (outcome.failed or outcome.failed_baselines) and not launched() else 0

@@ -35,6 +35,14 @@ class StudyOutcome:
             made += [(variant.name, each) for each in variant.combined]
         return [{"variant": name, **to_json(each)} for name, each in made if each.status in FAILED]
 
+    @property
+    def failed_baselines(self) -> list[dict[str, Any]]:
+        """List the cheap baselines that failed, each with its name, status and reason."""
+        each = [(made.name, run) for made in self.results.baselines for run in made.runs]
+        return [
+            {"name": name, "status": run.status, "reason": run.reason} for name, run in each if run.status in FAILED
+        ]
+
 
 def summary(title: str, result: dict[str, Any], headline: str) -> str:
     """Write one line on a run that has ended."""

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from finetune import cli
+from finetune.cli.output import finish
 from finetune.core.errors import FinetuneError, InputError, Interrupted, Problem
+from finetune.report import build
+from finetune.runner.result import StudyOutcome
+from tests import fabricated
 
 
 def raising(error: BaseException):
@@ -38,3 +44,25 @@ def test_each_error_has_its_code(monkeypatch, capsys, error, code, said):
 def test_success_is_zero(capsys):
     assert cli.main(["list"]) == 0
     assert "strategies" in capsys.readouterr().out
+
+
+@pytest.fixture
+def outcome(tmp_path):
+    """outcome(**changes to a cheap baseline's result) -> a study of which every run works."""
+    made = fabricated.topics(tmp_path / "topics")
+    path = made.path / "baselines/tfidf-logistic/result.json"
+    result = made.cheap("tfidf-logistic", 0.5)
+
+    def end(**changes):
+        path.write_text(json.dumps({**result, **changes}))
+        return StudyOutcome(made.path, build(made.path))
+
+    return end
+
+
+def test_a_baseline_that_failed_is_told_and_makes_it_1(outcome, capsys):
+    assert finish(outcome()) == 0 and "baseline tfidf" not in capsys.readouterr().out
+    failed = outcome(status="error", reason="RuntimeError: a cosmic ray", scores={})
+    assert failed.failed == [], "it is no run"
+    assert finish(failed) == 1
+    assert "baseline tfidf-logistic: error: RuntimeError: a cosmic ray" in capsys.readouterr().out

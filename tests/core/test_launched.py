@@ -66,7 +66,8 @@ def test_an_interruption_is_told_by_the_first(monkeypatch, capsys, slept):
 
 @pytest.mark.parametrize("variable", launched.STARTED)
 def test_a_failed_run_whose_results_are_written_is_no_crash(monkeypatch, variable):
-    outcome = SimpleNamespace(speaks=False, failed=[{"variant": "full", "seed": 0, "status": "degenerate"}])
+    failed = [{"variant": "full", "seed": 0, "status": "degenerate"}]
+    outcome = SimpleNamespace(speaks=False, failed=failed, failed_baselines=[])
     assert finish(outcome) == 1
     monkeypatch.setenv(variable, "0")
     assert finish(outcome) == 0

@@ -18,6 +18,7 @@ from sklearn.pipeline import make_pipeline
 from transformers import AutoModel, AutoTokenizer
 
 from finetune import recipe as recipes
+from finetune import report
 from finetune.core.errors import FinetuneError, InputError, Interrupted
 from finetune.core.progress import Progress
 from finetune.core.run_dir import BASELINES, StudyDir
@@ -25,6 +26,7 @@ from finetune.data.folds import stratified_folds
 from finetune.evaluate import store
 from finetune.results.reading import read_study
 from finetune.runner.resources import Resources
+from finetune.runner.result import StudyOutcome
 from finetune.study.rescoring import rescore
 from finetune.study.study import run_study
 from finetune.tasks.baselines.labels import FOLDS, STRENGTHS, Centroid, CommonestLabel, TfidfLogistic
@@ -240,6 +242,8 @@ def test_one_that_fails_ends_nothing_and_is_tried_again(full, start, monkeypatch
 
     monkeypatch.setattr(TfidfLogistic, "fit", fail)
     study, heard = start(full)
+    told = StudyOutcome(study.folder.path, report.read(study.folder.path)).failed_baselines
+    assert [(each["name"], each["status"], each["reason"]) for each in told] == [("tfidf-logistic", "error", reason)]
     assert {name: run.result["status"] for name, run in study.baselines.items()} == {
         name: "error" if name == "tfidf-logistic" else "finished" for name in LABEL_BASELINES
     }
