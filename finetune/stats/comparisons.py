@@ -99,7 +99,8 @@ class Comparison:
     p_value_adjusted: float | None = None
     """The same for all that are judged together: below 1 - level exactly where `ci` leaves zero out."""
     could_see: float | None = None
-    """The smallest true difference for which `ci` leaves zero out with a chance of 80 %."""
+    """The smallest true difference for which `ci` leaves zero out with a chance of 80 %; for the leader, by which it is
+    ahead of all others."""
     p_permutation: float | None = None
     """Exact test of the signs of paired differences, on these examples."""
     p_permutation_smallest: float | None = None

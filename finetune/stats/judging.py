@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from finetune.stats.comparisons import Compared, Comparison, VariantScores, Verdict, difference_of
 from finetune.stats.families import AllPairs, Family, Part, Sequential, Several
+from finetune.stats.leading import Lead, Leader
 from finetune.stats.multibootstrap import Uncertainty
 
 POWER = 0.8
@@ -27,9 +28,6 @@ GUARD_OF_PAIRS, GUARD_OF_LEADER = -0.75, 20.0
 
 LEADER_FROM = 5
 """Seeds from which on the leader has a guard of its own: fewer show too little of how variants scatter."""
-
-LEADER_SHARE = 0.9
-"""Share of the error that the test of the leader may use; see :func:`family_share`."""
 
 REMAINING = 1.7
 """How much the family's share falls with the part of its pairs that may err beside the leader's; by simulation."""
@@ -75,10 +73,12 @@ def judge(
       others are not better, which is true of equals as well.
 
     Two of many may share the lead while others are equal below, and then both tests may err: so each has only a share
-    of the error (:func:`family_share`, :data:`LEADER_SHARE`). With these shares and guards, at most 6 % of all worlds
-    of equals that were simulated have a false verdict (3 to 15 variants, 3 to 20 seeds; all equal with SDs alike or
-    1 : 3, or two ahead of the others with SDs alike). Where two share the lead and one of them scatters three times as
-    much as the others it is more, up to 17 % with five seeds and fifteen variants: so few do not show it.
+    of the error (:func:`family_share`, :mod:`~finetune.stats.leading`). With these shares and guards, at most 6 % of
+    all worlds of equals that were simulated have a false verdict (3 to 15 variants, 3 to 20 seeds; all equal with SDs
+    alike or 1 : 3, or two ahead of the others with SDs alike). Where two share the lead and one of them scatters three
+    times as much as the others it is more, up to 17 % with five seeds and fifteen variants: so few do not show it.
+
+    What a pair could see is the power of the test that decides it; for the leader's pairs, that of their two tests.
     """
     level = pairs[0].found.level if pairs else 0.95
     if not isinstance(family, AllPairs) or family.variants < 3 or names is None or not means:
@@ -90,17 +90,20 @@ def judge(
     own = [place for place, sides in enumerate(names) if best in sides]
     if len(own) < len(means) - 1:
         return judged
-    alone = Part(Several(), LEADER_SHARE)
-    ends, worst = [], 0.0
+    leads: dict[int, tuple[float, Lead]] = {}
     for place in own:
-        noise, difference = of_leader[place], pairs[place].found.difference
-        if noise is None or difference is None:
+        alone, together, difference = of_leader[place], noises[place], pairs[place].found.difference
+        if alone is None or together is None or difference is None:
             return judged
-        ends.append(abs(difference) - noise.half_width(level, alone))
-        worst = max(worst, noise.p_value(difference, alone))
-    if min(ends) > 0:
+        leads[place] = difference, Lead(alone, Leader(len(own) + 1), together, family, level)
+    for place, (_, lead) in leads.items():
+        seen = lead.detectable(POWER)
+        judged[place] = replace(judged[place], could_see=seen if np.isfinite(seen) else None)
+    least = min(lead.least(difference) for difference, lead in leads.values())
+    if least > 0:
+        worst = max(lead.p_value(difference) for difference, lead in leads.values())
         for place in own:
-            judged[place] = _leads(judged[place], min(ends), worst)
+            judged[place] = _leads(judged[place], least, worst)
     return judged
 
 

@@ -15,7 +15,8 @@ from statsmodels.stats.multicomp import pairwise_tukeyhsd
 
 from finetune.stats import VariantScores, compare, difference_of, estimate, family_of, holm, judge, verdict
 from finetune.stats.families import AllPairs, Sequential, Several
-from finetune.stats.judging import LEADER_SHARE, family_share
+from finetune.stats.judging import family_share
+from finetune.stats.leading import LEADER_SHARE
 from finetune.stats.multibootstrap import uncertainty_of_difference, uncertainty_of_mean
 from scripts import _simulate as simulate
 
@@ -348,6 +349,21 @@ def test_what_a_study_could_see_is_what_its_verdicts_decide():
         left = by_seed(truth + draws.normal(0, 0.02, 5))
         seen += verdict(compare(left, VariantScores.fixed(0.0), draws)) == "better"
     assert seen / 1000 == pytest.approx(0.8, abs=0.04)
+
+
+@pytest.mark.parametrize(("variants", "seeds"), [(3, 10), (6, 5)])
+def test_what_a_leader_could_be_seen_ahead_is_what_its_test_decides(variants, seeds):
+    """Simulated: a leader as far ahead of all others as was told is seen in four of five studies."""
+    draws = np.random.default_rng(18)
+
+    def study(ahead):
+        scores = draws.normal(0.8, 0.02, (variants, seeds))
+        scores[0] += ahead
+        return all_of({f"v{number}": by_seed(row) for number, row in enumerate(scores)})
+
+    told = np.mean([study(0.1)["v0", "v1"].could_see for _ in range(100)])
+    seen = np.mean([verdict(study(told)["v0", "v1"]) == "better" for _ in range(400)])
+    assert seen == pytest.approx(0.8, abs=0.06)
 
 
 def test_own_splits_make_a_difference_less_sure():
