@@ -111,11 +111,11 @@ def _known(args: Namespace, point: float) -> Study | Stated | None:
 
 def _lines(plan: Plan, metric: Unit, recipe: ResolvedRecipe) -> Iterator[str]:
     """Write all lines that are printed."""
-    many = f", for 5 % over all {plan.comparisons} comparisons" if plan.comparisons > 1 else ""
+    many = f", {plan.judged}" if plan.comparisons > 1 else ""
     size = _points(plan.detect, metric)
     yield wrapped(
         f"{plan.study}: to see {size} of {metric.label} on {plan.task} with a chance of {plan.power:.0%}, "
-        f"two-sided at {100 * plan.alpha / plan.comparisons:.2g} %{many}"
+        f"two-sided at {100 * plan.alpha:.2g} %{many}"
     )
     yield ""
     rows = [_row(each, plan, metric) for each in plan.pairs]
@@ -142,7 +142,7 @@ def _row(each: Needed, plan: Plan, metric: Unit) -> dict[str, str]:
         "if the SD is off": f"{_count(low)} to {_count(high)}" if each.seeds_range else NOTHING,
         "these examples": _count(each.seeds_on_these_examples),
         "examples from": NOTHING if each.examples_needed is None else f"{each.examples_needed:,}",
-        f"{plan.recipe_seeds[0]} seeds see": _number(each.detectable, metric),
+        f"{plan.recipe_seeds[0]} seeds see": NOTHING if each.detectable is None else _number(each.detectable, metric),
     }
 
 
@@ -174,6 +174,9 @@ def _answer(plan: Plan, metric: Unit) -> Iterator[str]:
     if plan.seeds:
         most_of = f", which {max(plan.pairs, key=lambda pair: pair.seeds or 0).pair} needs," if plan.pairs[1:] else ""
         yield f"{plan.seeds:,} seeds of each variant{most_of} are enough; the recipe asks for {asked}."
+    if plan.seeds_to_lead:
+        ahead = _points(plan.detect, metric)
+        yield f"To see which is best, {plan.seeds_to_lead:,} are enough where it is {ahead} ahead of all others."
     small = [pair for pair in plan.pairs if pair.too_small]
     if small and plan.enlarged:
         fewest, here = (

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from finetune import stats
 from finetune.core.errors import bad_input
-from finetune.core.registry import TASKS
 from finetune.core.run_dir import FORMAT
 from finetune.plan import pilot
 from finetune.plan.pilot import Cost, Pair
-from finetune.stats.power import ALPHA, POWER, Noise, alpha_of, detectable, examples_needed, seeds_needed
+from finetune.stats.families import AllPairs, Family
+from finetune.stats.leading import Leader
+from finetune.stats.power import ALPHA, POWER, Noise, detectable, examples_needed, seeds_needed
 
 if TYPE_CHECKING:
     from finetune.recipe import Recipe, ResolvedRecipe
@@ -55,8 +56,11 @@ class Needed:
     """To see it on exactly these held-out examples, without saying anything of others."""
     examples_needed: int | None
     """The fewest on which any number of seeds is enough; None: not known, or no limit was seen."""
-    detectable: float
-    """What the recipe's own number of seeds would see."""
+    detectable: float | None
+    """What the recipe's own number of seeds would see; None: nothing, however large."""
+    seeds_to_lead: int | None = None
+    """To see that one of them is the best, where it is so far ahead of all others; None: no number is enough, or what
+    is the best is not asked."""
 
     @property
     def too_small(self) -> bool:
@@ -73,8 +77,9 @@ class Plan:
     metric: str
     detect: float
     comparisons: int
-    """Headline comparisons that the report will judge together; each gets its share of the error, which is a little
-    stricter than the report."""
+    """Headline comparisons of variants that the report will judge together."""
+    judged: str
+    """How: alone, or what they share the error with."""
     recipe_seeds: tuple[int, int]
     """Fewest and most that the recipe asks for."""
     source: Literal["pilot", "sd", "nothing"]
@@ -91,12 +96,20 @@ class Plan:
     @property
     def seeds(self) -> int | None:
         """Give the seeds that are enough for every pair; None where no number is known to be."""
-        each = [pair.seeds for pair in self.pairs if pair.seeds is not None]
-        return max(each) if self.source != "nothing" and len(each) == len(self.pairs) else None
+        return self._for_all([pair.seeds for pair in self.pairs])
+
+    @property
+    def seeds_to_lead(self) -> int | None:
+        """Give the seeds that are enough to see the best where it is so far ahead of all others; None as above."""
+        return self._for_all([pair.seeds_to_lead for pair in self.pairs])
+
+    def _for_all(self, seeds: Sequence[int | None]) -> int | None:
+        each = [some for some in seeds if some is not None]
+        return max(each) if self.source != "nothing" and len(each) == len(seeds) else None
 
     def content(self) -> dict[str, Any]:
         """Give every number for a JSON file, in the metric's unit."""
-        return {"format": FORMAT, **asdict(self), "seeds": self.seeds}
+        return {"format": FORMAT, **asdict(self), "seeds": self.seeds, "seeds_to_lead": self.seeds_to_lead}
 
 
 def plan(
@@ -114,7 +127,7 @@ def plan(
     """
     first = recipe.variants[0].recipe
     metric, task = first.task.metrics[0], _first_task(first)
-    comparisons, seeds = comparisons_of(recipe), (recipe.until.at_least if recipe.until else len(recipe.seeds))
+    (comparisons, family), seeds = judged_in(recipe), (recipe.until.at_least if recipe.until else len(recipe.seeds))
     examples_here = examples or _examples_of(recipe)
     source: Literal["pilot", "sd", "nothing"] = "pilot"
     costs: list[Cost] = []
@@ -135,24 +148,45 @@ def plan(
         metric=metric,
         detect=detect,
         comparisons=comparisons,
+        judged=str(family),
         recipe_seeds=(seeds, len(recipe.seeds)),
         source=source,
-        pairs=[needed(pair, detect, alpha_of(comparisons), seeds) for pair in pairs],
+        pairs=[
+            needed(pair, detect, family, seeds, held) for pair, held in zip(pairs, _pooled(pairs, family), strict=True)
+        ],
         costs=costs,
     )
     wanted = {*made.recipe_seeds, *([made.seeds] if made.seeds else [])}
     return replace(
         made,
         totals=[total(costs, some) for some in sorted(wanted)] if costs else [],
-        enlarged=_enlarged(made, pairs) if any(each.too_small for each in made.pairs) else None,
+        enlarged=_enlarged(made, pairs, family) if any(each.too_small for each in made.pairs) else None,
     )
 
 
-def _enlarged(plan: Plan, pairs: Sequence[Pair]) -> dict[str, int | None]:
+def _pooled(pairs: Sequence[Pair], family: Family) -> list[Noise]:
+    """The noise that each pair will be judged with: where variants are pooled, no less than the mean of a pilot's."""
+    known = len(pairs) > 2 and all(pair.runs is not None for pair in pairs)
+    if not known or not isinstance(family, AllPairs) or family.variants < 3:
+        return [pair.noise for pair in pairs]
+    seeds, both = (
+        math.sqrt(sum(getattr(pair.noise, part) ** 2 for pair in pairs) / len(pairs)) for part in ("seeds", "both")
+    )
+    mean = Noise(seeds, 0.0, both)
+    sizes = [pair.examples or math.inf for pair in pairs]
+    return [
+        replace(pair.noise, seeds=seeds, both=both) if mean.seed_part(1, n) > pair.noise.seed_part(1, n) else pair.noise
+        for pair, n in zip(pairs, sizes, strict=True)
+    ]
+
+
+def _enlarged(plan: Plan, pairs: Sequence[Pair], family: Family) -> dict[str, int | None]:
     """A test set of twice the least size at which endless seeds would do, and the seeds that all pairs need on it."""
     examples = 2 * max(each.examples_needed or 0 for each in plan.pairs)
-    alpha = alpha_of(plan.comparisons)
-    seeds = [seeds_needed(plan.detect, pair.noise, examples / pair.size, alpha=alpha) for pair in pairs]
+    seeds = [
+        seeds_needed(plan.detect, noise, examples / pair.size, family=family)
+        for pair, noise in zip(pairs, _pooled(pairs, family), strict=True)
+    ]
     return {"examples": examples, "seeds": None if None in seeds else max(some for some in seeds if some is not None)}
 
 
@@ -169,12 +203,15 @@ def _same_metric(study: Study, metric: str) -> None:
         raise bad_input("task.metrics", f"begins with '{metric}', and that of the pilot with '{found}'", advice)
 
 
-def comparisons_of(recipe: ResolvedRecipe) -> int:
-    """Count the headline comparisons that are judged together: all pairs, or those with the baseline, or the base."""
-    first, variants = recipe.variants[0].recipe, len(recipe.variants)
-    base = first.scoring.base and not TASKS.get(first.task.type).new_head
-    pairs = math.comb(variants, 2) if first.scoring.baseline is None else variants - 1
-    return max(1, pairs, variants * base)
+def judged_in(recipe: ResolvedRecipe) -> tuple[int, Family]:
+    """Count the headline comparisons of variants that are judged together, all pairs or those with the baseline, and
+    give their family.
+
+    What needs no tuning is judged apart from them. A single variant is held against one like it, alone.
+    """
+    variants, baseline = len(recipe.variants), recipe.variants[0].recipe.scoring.baseline
+    count = max(1, math.comb(variants, 2) if baseline is None else variants - 1)
+    return count, stats.family_of(count, variants if baseline is None else None, recipe.until is not None)
 
 
 def _examples_of(recipe: ResolvedRecipe) -> int | None:
@@ -192,31 +229,37 @@ def alike(sd: float, examples: int | None = None, churn: float | None = None) ->
     return Pair("two variants alike", Noise.of_sd(sd, math.sqrt(churn or 0.0)), examples, churn is not None)
 
 
-def needed(pair: Pair, detect: float, alpha: float, seeds: int) -> Needed:
-    """Compute seeds and examples for one pair, at 80 % power in a paired two-sided test; what ``seeds`` would see."""
-    n, noise = pair.examples or math.inf, pair.noise
+def needed(pair: Pair, detect: float, family: Family, seeds: int, judged_with: Noise | None = None) -> Needed:
+    """Compute seeds and examples for one pair, at 80 % power in a paired two-sided test; what ``seeds`` would see.
+
+    ``family`` is what it will be judged together with, and ``judged_with`` the noise, where that is not its own.
+    """
+    n, noise = pair.examples or math.inf, judged_with or pair.noise
     ends = None
     if pair.runs is not None:
         # Of the seeds' SD alone: that of examples comes from many of them.
         raw = noise.seed_part(1, n)
         low, high = (max(0.0, raw * factor**2 - noise.both**2 / n) for factor in stats.sd_factors(pair.runs))
         ends = (
-            seeds_needed(detect, replace(noise, seeds=math.sqrt(low)), n, alpha=alpha),
-            seeds_needed(detect, replace(noise, seeds=math.sqrt(high)), n, alpha=alpha),
+            seeds_needed(detect, replace(noise, seeds=math.sqrt(low)), n, family=family),
+            seeds_needed(detect, replace(noise, seeds=math.sqrt(high)), n, family=family),
         )
-    least = examples_needed(detect, noise, alpha=alpha) if pair.choice and noise.examples else None
+    least = examples_needed(detect, noise, family=family) if pair.choice and noise.examples else None
+    seen = detectable(noise, max(2, seeds), n, family=family)
+    best = Leader(family.variants) if isinstance(family, AllPairs) and family.variants > 2 else None
     return Needed(
         pair=pair.name,
         runs=pair.runs,
-        sd=math.sqrt(noise.seed_part(1, n)),
-        sd_corrected=noise.seeds,
+        sd=math.sqrt(pair.noise.seed_part(1, n)),
+        sd_corrected=pair.noise.seeds,
         example_sd=noise.examples * math.sqrt(pair.size) if pair.choice else None,
         examples=None if pair.examples is None else round(pair.examples * pair.size),
-        seeds=seeds_needed(detect, noise, n, alpha=alpha),
+        seeds=seeds_needed(detect, noise, n, family=family),
         seeds_range=ends,
-        seeds_on_these_examples=seeds_needed(detect, replace(noise, examples=0.0), n, alpha=alpha),
+        seeds_on_these_examples=seeds_needed(detect, replace(noise, examples=0.0), n, family=family),
         examples_needed=None if least is None else math.ceil(least * pair.size),
-        detectable=detectable(noise, max(2, seeds), n, alpha=alpha),
+        detectable=seen if math.isfinite(seen) else None,
+        seeds_to_lead=None if best is None else seeds_needed(detect, noise, n, family=best),
     )
 
 

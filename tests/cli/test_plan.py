@@ -82,6 +82,7 @@ def test_a_pilot(plan, pilot, tmp_path):
     code, said, _ = plan("--pilot", pilot, "--detect", 10, "--json", tmp_path / "plan.json")
     assert code == 0
     assert "linear - lora" in said and "lora - full" in said
+    assert "two-sided at 5 % pair" in said, "the recipe has two variants, which are judged alone"
     assert "From 5 seeds the true SD may be 0.60 to 2.87 times as large" in said
     assert "a run of linear 1 1" in said and "912 MB" in said
     assert "The pilot trained linear, full with other options" in said
@@ -94,6 +95,17 @@ def test_a_pilot_lacks_a_variant(plan, recipe, pilot):
     recipe.write_text(recipe.read_text().replace("full: {}}", "full: {}, half: {}}"))
     _, said, _ = plan("--pilot", pilot, "--detect", 10)
     assert "The pilot has no run of half, so what the study takes in all is not known." in said
+
+
+def test_several_variants_are_judged_as_the_report_does(plan, recipe, tmp_path):
+    recipe.write_text(recipe.read_text().replace("full: {}}", "full: {}, half: {}}"))
+    _, said, _ = plan("--sd", 1, "--json", tmp_path / "plan.json")
+    assert "two-sided at 5 %, judged together with all pairs of 3 variants (Tukey)" in said
+    made = json.loads((tmp_path / "plan.json").read_text())
+    assert f"{made['seeds']} seeds of each variant are enough" in said and made["seeds_to_lead"] < made["seeds"]
+    assert f"To see which is best, {made['seeds_to_lead']} are enough where it is 1 point ahead of all others." in said
+    _, said, _ = plan("--sd", 1, "seeds={until: {ci_width: 1}, at_least: 3, at_most: 30}")
+    assert "judged together with 2 others, by e-values" in said and "3 seeds see" not in said
 
 
 def test_a_loss_has_no_points(plan):

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import combinations
 
+import numpy as np
 import pytest
 
 from finetune import recipe
 from finetune.core.errors import InputError
 from finetune.plan.pilot import Cost, Pair
-from finetune.plan.planning import SUPPOSED, Stated, alike, comparisons_of, needed, plan, total
+from finetune.plan.pilot import pairs as pilot_pairs
+from finetune.plan.planning import SUPPOSED, Stated, alike, judged_in, needed, plan, total
 from finetune.results.reading import read_study
-from finetune.stats.power import Noise, alpha_of, examples_needed, power, seeds_needed
+from finetune.stats import Compared, Comparison, family_of, judge, verdict
+from finetune.stats.families import AllPairs, Sequential, Several
+from finetune.stats.leading import Leader
+from finetune.stats.multibootstrap import uncertainty_of_mean
+from finetune.stats.power import Noise, examples_needed, power, seeds_needed
 from tests.fabricated import topics as fabricated
 from tests.plan.test_pilot import RECIPE
 
 POINT = 0.01
+
+UNTIL = "seeds={until: {ci_width: 2}, at_least: 6, at_most: 20}"
 
 
 @pytest.fixture
@@ -27,33 +36,77 @@ def load(tmp_path):
 
 
 def test_comparisons_are_those_of_the_report(load):
-    assert comparisons_of(load()) == 3
+    assert judged_in(load()) == (3, AllPairs(3))
     # Another evaluation set is another question.
-    assert comparisons_of(load("evaluate=[{name: a, data: {path: a.csv}}]")) == 3
+    assert judged_in(load("evaluate=[{name: a, data: {path: a.csv}}]")) == (3, AllPairs(3))
+    assert judged_in(load(UNTIL)) == (3, Sequential(3))
 
 
 def test_a_baseline_is_what_others_are_compared_with(load, tmp_path):
-    made = plan(load("scoring.baseline=full"), 10 * POINT, POINT, read_study(fabricated(tmp_path / "pilot").path))
-    assert made.comparisons == 2
+    recipe = load("scoring.baseline=full")
+    made = plan(recipe, 10 * POINT, POINT, read_study(fabricated(tmp_path / "pilot").path))
+    assert judged_in(recipe) == (2, Several(2)) and made.comparisons == 2
     assert [pair.pair for pair in made.pairs] == ["linear - full", "lora - full"]
+    assert made.seeds_to_lead is None, "which is best is not asked"
 
 
-def test_the_untuned_base_is_compared_where_it_is_scored(tmp_path):
+def test_what_needs_no_tuning_is_judged_apart(tmp_path):
     text = RECIPE.replace("task: {type: classification}", "task: {type: chat, prompt: p, completion: c}")
     (tmp_path / "chat.yaml").write_text(text.replace("linear: {strategy: {type: linear}}, ", ""))
-    assert comparisons_of(recipe.load(tmp_path / "chat.yaml")) == 2
-    assert comparisons_of(recipe.load(tmp_path / "chat.yaml", ["scoring.base=false"])) == 1
+    assert judged_in(recipe.load(tmp_path / "chat.yaml")) == (1, AllPairs(2))
 
 
 def test_one_variant_alone_is_one_comparison(tmp_path):
     (tmp_path / "one.yaml").write_text(RECIPE.partition("variants")[0])
-    assert comparisons_of(recipe.load(tmp_path / "one.yaml")) == 1
+    assert judged_in(recipe.load(tmp_path / "one.yaml")) == (1, Several(1))
+
+
+def of(variants, tmp_path):
+    """A recipe of so many variants."""
+    names = ", ".join(f"v{number}: {{}}" for number in range(variants))
+    (tmp_path / "some.yaml").write_text(RECIPE.partition("variants")[0] + f"variants: {{{names}}}\n")
+    return recipe.load(tmp_path / "some.yaml")
+
+
+def judged(scores):
+    """All pairs of the rows of (variants, seeds), as a report judges them, in order."""
+    pairs, runs = list(combinations(range(len(scores)), 2)), scores.shape[1]
+    apart = [scores[left] - scores[right] for left, right in pairs]
+    found = [Comparison(runs, 0.95, "", runs, difference=float(rows.mean())) for rows in apart]
+    noises = [uncertainty_of_mean(rows[:, None]) for rows in apart]
+    compared = [Compared(one, noise, runs, 1 / runs) for one, noise in zip(found, noises, strict=True)]
+    means = dict(enumerate(scores.mean(axis=1)))
+    return judge(compared, family_of(len(pairs), len(scores)), pairs, means)
+
+
+@pytest.mark.parametrize("variants", [2, 3, 6])
+def test_a_plans_seeds_have_the_power_that_it_promises(variants, tmp_path):
+    """Simulated: SD 1 point, and the last two a point apart, below a variant that is far ahead; then the last a point
+    ahead of all. The standard error is 2.5 points."""
+    made, draws = plan(of(variants, tmp_path), POINT, POINT, Stated(POINT)), np.random.default_rng(1)
+
+    def seen(seeds, truth):
+        """In what share of 250 studies the last two are told apart."""
+        told = []
+        for _ in range(250):
+            scores = draws.normal(np.array(truth)[:, None] * POINT, POINT, (variants, seeds))
+            told.append(verdict(judged(scores)[-1]) != "undecided")
+        return np.mean(told)
+
+    if variants == 2:
+        assert made.seeds_to_lead is None
+        assert seen(made.seeds, [0.0, 1.0]) == pytest.approx(0.8, abs=0.06)
+    else:
+        assert seen(made.seeds, [30.0, *[0.0] * (variants - 2), 1.0]) == pytest.approx(0.8, abs=0.06)
+        assert made.seeds_to_lead < made.seeds
+        assert seen(made.seeds_to_lead, [*[0.0] * (variants - 1), 1.0]) == pytest.approx(0.8, abs=0.06)
 
 
 def test_a_stated_sd(load):
     made = plan(load(), POINT, POINT, Stated(0.01))
     [pair] = made.pairs
-    assert made.seeds == pair.seeds == seeds_needed(0.01, Noise.of_sd(0.01), alpha=0.05 / 3)
+    assert made.seeds == pair.seeds == seeds_needed(0.01, Noise.of_sd(0.01), family=AllPairs(3))
+    assert made.seeds_to_lead == seeds_needed(0.01, Noise.of_sd(0.01), family=Leader(3))
     assert (pair.sd, pair.example_sd, pair.seeds_range) == (pytest.approx(2**0.5 * 0.01), None, None)
     assert pair.examples == 40 and pair.examples_needed is None
     assert made.costs == made.totals == []
@@ -64,10 +117,10 @@ def test_a_stated_churn_says_how_many_examples_it_takes(load):
     [pair] = made.pairs
     assert pair.too_small and made.seeds is None
     noise = Noise.of_sd(0.01, math.sqrt(0.08))
-    assert pair.examples_needed == examples_needed(0.01, noise, alpha=alpha_of(3))
+    assert pair.examples_needed == examples_needed(0.01, noise, family=AllPairs(3))
     assert made.enlarged["examples"] == 2 * pair.examples_needed
-    assert power(0.01, noise, made.enlarged["seeds"], 2 * pair.examples_needed, alpha=alpha_of(3)) >= 0.8
-    assert pair.seeds_on_these_examples == seeds_needed(0.01, Noise.of_sd(0.01), alpha=alpha_of(3))
+    assert power(0.01, noise, made.enlarged["seeds"], 2 * pair.examples_needed, family=AllPairs(3)) >= 0.8
+    assert pair.seeds_on_these_examples == seeds_needed(0.01, Noise.of_sd(0.01), family=AllPairs(3))
     many = plan(load(), POINT, POINT, Stated(0.01, churn=0.08), examples=2 * pair.examples_needed)
     assert many.seeds == made.enlarged["seeds"] and many.enlarged is None
 
@@ -88,7 +141,7 @@ def test_from_nothing_comes_a_range_and_no_answer(load):
 
 def test_the_range_of_seeds_is_that_of_the_sd(load):
     pair = Pair("a - b", Noise(0.01, both=0.1), 400, False, 5)
-    found = needed(pair, POINT, 0.05, 5)
+    found = needed(pair, POINT, Several(), 5)
     raw = math.sqrt(0.01**2 + 0.1**2 / 400)
     assert found.sd == pytest.approx(raw) and found.sd_corrected == 0.01
     # From five runs an SD may be 0.599 to 2.874 times as large; the test set's part of it is known.
@@ -99,7 +152,7 @@ def test_the_range_of_seeds_is_that_of_the_sd(load):
 
 def test_clusters_are_told_in_examples():
     noise = Noise(0.01, 0.2)
-    found = needed(Pair("a - b", noise, 100, True, 5, size=4.0), POINT, 0.05, 5)
+    found = needed(Pair("a - b", noise, 100, True, 5, size=4.0), POINT, Several(), 5)
     assert found.examples == 400
     assert found.examples_needed == 4 * examples_needed(POINT, noise)
 
@@ -123,10 +176,24 @@ def test_a_larger_test_set_serves_every_pair(load, tmp_path):
 
 
 def test_a_rule_counts_with_its_fewest_and_most_seeds(load):
-    made = plan(load("seeds={until: {ci_width: 2}, at_least: 6, at_most: 20}"), POINT, POINT, Stated(0.01))
+    made = plan(load(UNTIL), POINT, POINT, Stated(0.01))
     assert made.recipe_seeds == (6, 20)
     noise = Noise.of_sd(0.01)
-    assert power(made.pairs[0].detectable, noise, 6, alpha=alpha_of(3)) == pytest.approx(0.8, abs=1e-3)
+    assert power(made.pairs[0].detectable, noise, 6, family=Sequential(3)) == pytest.approx(0.8, abs=1e-3)
+    few = plan(load(UNTIL.replace("6", "3")), POINT, POINT, Stated(0.01))
+    assert few.pairs[0].detectable is None and json.loads(json.dumps(few.content()))["seeds"] == few.seeds
+
+
+def test_a_pilots_pairs_are_judged_with_the_mean_of_their_variances(load, tmp_path):
+    """One variant that scatters makes two pairs of three noisy, and the third is judged with their variance too."""
+    pilot = fabricated(tmp_path / "pilot")
+    for seed in pilot.seeds:
+        pilot.run("linear", seed, 0.3 + 0.12 * seed)
+    made = plan(load(), 10 * POINT, POINT, read_study(pilot.path))
+    noisy, also, calm = made.pairs
+    assert calm.pair == "lora - full" and calm.sd < 0.3 * min(noisy.sd, also.sd)
+    alone = needed(pilot_pairs(read_study(pilot.path))[2], 10 * POINT, AllPairs(3), 5)
+    assert calm.sd == alone.sd and 2 * alone.seeds < calm.seeds <= max(noisy.seeds, also.seeds)
 
 
 def test_a_pilot_of_another_metric_is_refused(load, tmp_path):

@@ -12,15 +12,19 @@ from scipy import stats
 from statsmodels.stats.power import TTestIndPower, TTestPower
 
 from finetune.stats import spread
+from finetune.stats.families import AllPairs, Part, Sequential, Several
+from finetune.stats.leading import Leader
+from finetune.stats.multibootstrap import uncertainty_of_mean
 from finetune.stats.power import (
+    Between,
     Noise,
-    alpha_of,
     best_power,
     detectable,
     examples_needed,
     power,
     seeds_needed,
 )
+from finetune.stats.sequence import anytime_p_value
 
 sds = st.floats(0.1, 10)
 
@@ -55,24 +59,39 @@ def test_power_is_what_a_t_test_reaches():
 
 @pytest.mark.parametrize("runs, examples", [(4, 60), (10, 40), (20, 15)])
 def test_with_noise_of_examples_too(runs, examples):
-    """Against a test on a crossed design that estimates both parts of the variance."""
-    noise, rng, times = Noise(0.5, 2.0, 1.5), np.random.default_rng(1), 4000
-    difference = 1.0
-    values = (
-        difference
-        + rng.normal(0, noise.seeds, (times, runs, 1))
-        + rng.normal(0, noise.examples, (times, 1, examples))
-        + rng.normal(0, noise.both, (times, runs, examples))
-    )
-    rows, columns, mean = values.mean(axis=2), values.mean(axis=1), values.mean(axis=(1, 2))
-    rest = values - rows[:, :, None] - columns[:, None, :] + mean[:, None, None]
-    both = (rest**2).sum(axis=(1, 2)) / ((runs - 1) * (examples - 1))
-    of_seeds = rows.var(axis=1, ddof=1) / runs
-    of_examples = np.maximum(columns.var(axis=1, ddof=1) - both / runs, 0) / examples
-    variance = of_seeds + of_examples
-    free = variance**2 / (of_seeds**2 / (runs - 1) + of_examples**2 / (examples - 1))
-    seen = np.mean(np.abs(mean) / np.sqrt(variance) > stats.t.isf(0.025, free))
-    assert power(difference, noise, runs, examples) == pytest.approx(seen, abs=0.03)
+    """Against the test that decides, on a crossed design."""
+    noise, rng, times = Noise(0.5, 2.0, 1.5), np.random.default_rng(1), 2000
+    seen = []
+    for _ in range(times):
+        values = 1.0 + rng.normal(0, noise.seeds, (runs, 1)) + rng.normal(0, noise.examples, examples)
+        values = values + rng.normal(0, noise.both, (runs, examples))
+        seen.append(uncertainty_of_mean(values).p_value(values.mean()) < 0.05)
+    assert power(1.0, noise, runs, examples) == pytest.approx(np.mean(seen), abs=0.03)
+
+
+def test_judged_with_others_less_is_seen():
+    """By its own test the leader needs less than any two of many, and than by Bonferroni's share of all pairs."""
+    noise = Noise.of_sd(1)
+    alone, leader, pair = (seeds_needed(0.5, noise, family=each) for each in (Several(), Leader(6), AllPairs(6)))
+    assert alone < leader < seeds_needed(0.5, noise, alpha=0.05 / 15) < pair
+    assert power(0.5, noise, 20, family=Several(4)) == pytest.approx(power(0.5, noise, 20, alpha=1 - 0.95**0.25))
+    assert power(0.5, noise, 20, family=AllPairs(2)) == power(0.5, noise, 20)
+
+
+@pytest.mark.parametrize("seeds", [2, 4, 6, 12])
+def test_a_sequence_sees_what_its_e_values_decide(seeds):
+    scores = np.random.default_rng(2).normal(2.0, 1, (2000, seeds))
+    found, seen = power(2.0, Noise(1), seeds, family=Sequential(3)), [anytime_p_value(row) < 0.05 / 3 for row in scores]
+    assert found == pytest.approx(np.mean(seen), abs=0.03) and (found == 0) == (seeds < 5)
+    assert (detectable(Noise(1), seeds, family=Sequential(3)) == math.inf) == (seeds < 5), "so few have no bound"
+
+
+@pytest.mark.parametrize("family", [AllPairs(3), Part(AllPairs(6), 0.6)])
+@pytest.mark.parametrize("df", [7, 29, 5000])
+def test_a_tail_between_two_degrees_is_close(family, df):
+    for t in (1.5, 3.0, 4.5):
+        assert Between(family).tail(t, df) == pytest.approx(family.tail(t, df), rel=0.03)
+    assert Between(family).tail(3.0, 10) == family.tail(3.0, 10)
 
 
 def test_a_test_set_can_be_too_small_for_any_number_of_seeds():
@@ -163,6 +182,5 @@ def test_what_is_out_of_reach_has_no_number():
 
 
 def test_more_comparisons_need_more_seeds():
-    assert alpha_of(10) == pytest.approx(0.005) and alpha_of(0) == alpha_of(1) == 0.05
-    needed = [seeds_needed(1, Noise.of_sd(1), alpha=alpha_of(m)) for m in (1, 3, 10)]
+    needed = [seeds_needed(1, Noise.of_sd(1), family=Several(count)) for count in (1, 3, 10)]
     assert needed == sorted(needed) and needed[0] < needed[-1]
