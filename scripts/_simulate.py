@@ -540,24 +540,24 @@ def _true_accuracy(train: int) -> float:
     return float(np.mean([_accuracy(_learn(features[:, :FEATURES], labels)) for features, labels in draws]))
 
 
-def of_splits(examples: int, part: float, file: int = 0) -> Simulate:
-    """Each seed trains two learners on a ``part`` of its own of the ``examples``, and scores them on the others, or on
-    a ``file`` of so many examples. The two see other features and are equals.
+def of_splits(examples: int, part: float, file: int = 0, unused: float = 0.0) -> Simulate:
+    """Each seed trains two learners on a ``part`` of its own of the ``examples``, and scores them on the others, but
+    for a share ``unused`` of all, or on a ``file`` of so many examples. The two see other features and are equals.
 
     How often the mean's interval and that of the difference cover the truth, and how often they are told apart.
     """
-    train = round(part * examples)
+    train, test = round(part * examples), round((1 - unused) * examples)
 
     def simulate(n: int, studies: int, rng: np.random.Generator) -> list[Found]:
         truth, means, wrong = _true_accuracy(train), [], []
-        overlap = train / (examples - train) if file else (examples - train) / train
+        overlap = train / (examples - train) if file else (test - train) / train
         for _ in range(studies):
             pool, labels = _cases(rng, examples)
             tests = _cases(rng, file) if file else None
             correct: list[list[Floats]] = [[], []]
             for _ in range(n):
                 order = rng.permutation(examples)
-                ours, others = order[:train], order[train:]
+                ours, others = order[:train], order[train:test]
                 at, wanted = tests or (pool[others], labels[others])
                 for number, right in enumerate(correct):
                     seen = slice(number * FEATURES, (number + 1) * FEATURES)
@@ -770,11 +770,21 @@ SIMULATIONS = (
         Simulation(
             f"Own {part:.0%} of 200 examples to train, one file of 2,000 to test",
             SPLIT,
-            (500,) * 3,
+            (500,) * 3 if part >= 0.5 else (2000,) * 3,
             of_splits(200, part, 2000),
             (3, 5, 10),
         )
-        for part in (0.9, 0.7, 0.5)
+        for part in (0.9, 0.7, 0.5, 0.3, 0.1)
+    ),
+    *(
+        Simulation(
+            f"Own {part:.0%} of 200 examples to train, {1 - part - unused:.0%} to test, the others not used",
+            SPLIT,
+            (2000,) * 3,
+            of_splits(200, part, unused=unused),
+            (3, 5, 10),
+        )
+        for part, unused in ((0.6, 0.3), (0.3, 0.5))
     ),
 )
 

@@ -24,7 +24,8 @@ class Splits:
 
     Every dataset has a column ``example``, its row number from 0. ``held_out`` has ``test`` first, when there is one,
     and then the named sets in the recipe's order. ``facts`` is what `data.json` says: ``splits`` (by name: examples,
-    fingerprint, source), ``duplicates_dropped`` and ``leaks`` (``checked``, ``found``, ``action``, ``dropped``, and
+    fingerprint, source), ``duplicates_dropped``, ``pool`` (the examples that those to train on were drawn from, carved
+    parts and what `limit` has left out among them) and ``leaks`` (``checked``, ``found``, ``action``, ``dropped``, and
     how many validation examples are in another held-out set too: ``validation_held_out``; where examples belong to
     clusters, ``groups`` with the ``column``, how many clusters were ``found`` on both sides, and the examples
     ``dropped``).
@@ -71,7 +72,12 @@ def load_splits(
     kept, leaks = checks.without_leaks(train.read, held, inputs, options.leaks)
     if cluster is not None:
         kept, leaks["groups"] = checks.without_shared_clusters(kept, held, cluster, options.leaks)
-    facts = {"duplicates_dropped": repeated, "leaks": leaks}
+    leaking = train.read.num_rows - kept.num_rows  # in no draw of another seed either, where the held-out file is fixed
+    facts = {
+        "duplicates_dropped": repeated,
+        "pool": pool.num_rows + train.left - leaking,
+        "leaks": leaks,
+    }
     stratified = {part.name: options.split.stratify for part in carved}
     return replace(_splits([replace(train, data=kept), *others], inputs, facts), stratified=stratified)
 
@@ -84,6 +90,8 @@ class _Part:
     at: str
     source: Source
     data: Dataset | None = None
+    left: int = 0
+    """Rows that `limit` has left in the source, as far as the last one kept tells."""
 
     @property
     def read(self) -> Dataset:
@@ -121,11 +129,12 @@ def _read_all(
     for part in parts:
         try:
             data = read(part.source, part.at, seed)
+            left = data[data.num_rows - 1]["example"] + 1 - data.num_rows
             data = convert(data, part.at) if convert else data
             check(data, part.at)
             if cluster is not None:
                 require_clusters(data, cluster, part.at, "task.group")
-            filled.append(replace(part, data=data))
+            filled.append(replace(part, data=data, left=left))
         except InputError as error:
             problems += error.problems
     if problems:

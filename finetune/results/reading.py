@@ -123,18 +123,21 @@ class Study:
         the same.
 
         Where each seed splits the data itself, the examples of the test part by those of the training part (Nadeau and
-        Bengio 2003). Where the test file is fixed and only the training examples are drawn anew, those that a draw
-        takes by those that it leaves. Nadeau and Bengio's factor is r / (1 - r) for runs whose scores correlate by r,
-        and where a score is a sum over its training examples, r is the share that a draw takes. Real learners need
-        less; the share itself would not be enough (scripts/simulate).
+        Bengio 2003). Where what is scored is fixed and only the training examples are drawn anew, those that a draw
+        takes by those that it leaves in the pool, whether they are validated on or not used. Nadeau and Bengio's factor
+        is r / (1 - r) for runs whose scores correlate by r, and where a score is a sum over its training examples, r is
+        the share that a draw takes. Real learners need less; the share itself would not be enough (scripts/simulate).
         """
         if "split" not in self.vary:
             return 0.0
         sizes = {name: facts["examples"] for name, facts in self.data.get("splits", {}).items()}
-        train, left = sizes.get("train", 0), sizes.get(TEST if self.own_rows(task) else "validation", 0)
-        if not train or not left:
-            return 0.0
-        return float(left / train if self.own_rows(task) else train / left)
+        train = sizes.get("train", 0)
+        if self.own_rows(task):
+            return float(sizes.get(TEST, 0) / train) if train else 0.0
+        # Earlier versions do not say what was not used.
+        carved = [name for name in ("validation", TEST) if self._data_options.get(name) is None]
+        left = self.data.get("pool", train + sum(sizes.get(name, 0) for name in carved)) - train
+        return float(train / left) if left > 0 else 0.0
 
     @property
     def _data_options(self) -> dict[str, Any]:

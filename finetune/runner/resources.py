@@ -38,7 +38,7 @@ class TaskData:
     majority: dict[str, float | None]
     """For each held-out set, the share that always giving the commonest training answer gets right."""
     facts: dict[str, Any]
-    """`splits`, `duplicates_dropped` and `leaks` of the study's `data.json`."""
+    """`splits`, `duplicates_dropped`, `pool` and `leaks` of the study's `data.json`."""
     learnt: dict[str, Dataset] = field(default_factory=dict)
     """The training examples, and those of the validation split where there is one, as they were read."""
 

@@ -45,7 +45,7 @@ def test_one_file_divided(files):
     assert {part["source"] for part in facts["splits"].values()} == {path}
     assert [part["examples"] for part in facts["splits"].values()] == [12, 10, 20]
     assert len({part["fingerprint"] for part in facts["splits"].values()}) == 3
-    assert facts["duplicates_dropped"] == 2
+    assert facts["duplicates_dropped"] == 2 and facts["pool"] == 60
     leaks = {"checked": 30, "found": 0, "action": "refuse", "dropped": 0, "validation_held_out": 0}
     assert facts["leaks"] == leaks
 
@@ -62,6 +62,21 @@ def test_files_of_their_own_and_named_sets(files):
     assert list(splits.held_out["tweets"]["text"]) == ["b 1", "d 2"]
     assert list(splits.facts["splits"]) == ["train", "validation", "test", "tweets"]
     assert splits.facts["leaks"]["validation_held_out"] == 1
+
+
+def test_the_pool_is_what_training_examples_are_drawn_from(files):
+    """Those that `limit` leaves in the file, as far as is known, and not those that are dropped because they leak."""
+    paths = files(train=numbered("a", 90), test=["a 1", "a 2", *numbered("c", 4)])
+    files_of = {"test": Source(path=paths["test"]), "leaks": "drop"}
+    every = DataOptions(train=Source(path=paths["train"]), split=Split(train=30), **files_of)
+    facts = load_splits(every, {}, ["text"], 0, check).facts
+    assert facts["pool"] == 90 - facts["leaks"]["dropped"]
+    limited = DataOptions(train=Source(path=paths["train"], limit=20), **files_of)
+    facts = [load_splits(limited, {}, ["text"], seed, check).facts for seed in range(5)]
+    assert all(70 <= found["pool"] + found["leaks"]["dropped"] <= 90 for found in facts)
+    whole = DataOptions(train=Source(path=paths["train"]), **files_of)
+    facts = load_splits(whole, {}, ["text"], 0, check).facts
+    assert facts["leaks"]["dropped"] == 2 and facts["pool"] == facts["splits"]["train"]["examples"] == 88
 
 
 def test_without_validation_or_test(files):

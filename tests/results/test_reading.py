@@ -1,5 +1,8 @@
 """What a study's folder says."""
 
+import pytest
+import yaml
+
 from finetune.core.run_dir import read_json, write_json
 from finetune.report import build
 from finetune.results.reading import read_study
@@ -40,3 +43,51 @@ def test_baselines_stand_in_their_tasks_order_but_for_those_left_out(study):
 
 def test_a_study_without_baselines_has_none(study):
     assert read_study(study.path).baselines == {}
+
+
+@pytest.fixture
+def overlap(study):
+    """overlap('tweets', options of `data`, examples by part, pool=…) -> how much the seeds' data overlap."""
+
+    def of(task, options, pool=None, vary=("split", "init"), **sizes):
+        resolved = yaml.safe_load((study.path / "resolved.yaml").read_text()) | {"vary": list(vary)}
+        for variant in resolved["variants"].values():
+            variant["recipe"]["data"] = options
+        (study.path / "resolved.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False))
+        data = {**study.data(), "splits": {name: {"examples": size} for name, size in sizes.items()}}
+        write_json(study.path / "data.json", data if pool is None else {**data, "pool": pool})
+        return read_study(study.path).overlap(task)
+
+    return of
+
+
+FILE = {"path": "other.csv"}
+
+
+def test_data_that_all_seeds_share_do_not_overlap(overlap):
+    assert overlap("test", {}, pool=100, vary=["init"], train=70, test=30) == 0
+
+
+def test_own_test_parts_overlap_by_their_size(overlap):
+    assert overlap("test", {}, pool=100, train=70, test=30) == 3 / 7
+    assert overlap("test", {}, pool=100, train=40, validation=10, test=20) == 0.5
+
+
+def test_what_no_seed_learnt_from_counts_whether_it_is_used_or_not(overlap):
+    """The share r that a draw takes of the pool, as r / (1 - r)."""
+    file = {"test": FILE}
+    assert overlap("test", file, pool=100, train=80, validation=20, test=500) == 4
+    assert overlap("test", file, pool=100, train=20, validation=20, test=500) == 0.25
+    assert overlap("test", file, pool=100, train=20, test=500) == 0.25
+    # A validation file is no part of the pool, and a test part that is carved out of it is.
+    assert overlap("test", {**file, "validation": FILE}, pool=100, train=50, validation=300, test=500) == 1
+    assert overlap("tweets", {}, pool=100, train=60, validation=10, test=30, tweets=500) == 1.5
+
+
+def test_where_every_seed_learns_from_everything_no_draw_differs(overlap):
+    assert overlap("test", {"test": FILE, "validation": FILE}, pool=100, train=100, validation=30, test=500) == 0
+
+
+def test_an_earlier_studys_pool_is_all_that_was_carved_from_it(overlap):
+    assert overlap("test", {"test": FILE}, train=80, validation=20, test=500) == 4
+    assert overlap("tweets", {"validation": FILE}, train=80, validation=50, test=20) == 4
