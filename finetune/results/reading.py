@@ -115,8 +115,12 @@ class Study:
         return [run for runs in self.variants.values() for run in runs]
 
     def own_rows(self, task: str) -> bool:
-        """Tell whether each seed was scored on examples of its own, because it split the data itself."""
-        return "split" in self.vary and task == TEST and self._data_options.get("test") is None
+        """Tell whether each seed was scored on examples of its own: of a part that it split off itself, or of a file of
+        which it drew as many as `limit` says."""
+        if "split" not in self.vary:
+            return False
+        source = self._source(task)
+        return source is None or source.get("limit") is not None
 
     def overlap(self, task: str) -> float:
         """How much less than new data the data of another seed are: what is added to 1 / runs; 0 where all runs have
@@ -132,17 +136,27 @@ class Study:
             return 0.0
         sizes = {name: facts["examples"] for name, facts in self.data.get("splits", {}).items()}
         train = sizes.get("train", 0)
-        if self.own_rows(task):
+        if self._source(task) is None:
             return float(sizes.get(TEST, 0) / train) if train else 0.0
         # Earlier versions do not say what was not used.
         carved = [name for name in ("validation", TEST) if self._data_options.get(name) is None]
         left = self.data.get("pool", train + sum(sizes.get(name, 0) for name in carved)) - train
         return float(train / left) if left > 0 else 0.0
 
+    def _source(self, task: str) -> dict[str, Any] | None:
+        """The data of an evaluation set, as the recipe has them; None: it is a part of the training data."""
+        named = {each["name"]: each["data"] for each in self._recipe.get("evaluate", [])}
+        return named.get(task, self._data_options.get(TEST) if task == TEST else {})
+
+    @property
+    def _recipe(self) -> dict[str, Any]:
+        """The first variant's recipe: data are the same in all."""
+        recipe: dict[str, Any] = next(iter(self.resolved["variants"].values()))["recipe"]
+        return recipe
+
     @property
     def _data_options(self) -> dict[str, Any]:
-        first = next(iter(self.resolved["variants"].values()))
-        options: dict[str, Any] = first["recipe"].get("data", {})
+        options: dict[str, Any] = self._recipe.get("data", {})
         return options
 
     def facts(self, task: str) -> dict[str, Any]:

@@ -84,6 +84,27 @@ def test_what_no_seed_learnt_from_counts_whether_it_is_used_or_not(overlap):
     assert overlap("tweets", {}, pool=100, train=60, validation=10, test=30, tweets=500) == 1.5
 
 
+def test_a_held_out_file_of_which_each_seed_draws_its_own_has_own_rows(overlap, study):
+    """`limit` draws with the split's seed; which training examples there are has nothing to do with it."""
+    resolved = {"test": {**FILE, "limit": 100}}
+    assert overlap("test", resolved, pool=100, train=80, validation=20, test=100) == 4
+    made = read_study(study.path)
+    assert made.own_rows("test") and not made.own_rows("tweets")
+    overlap("test", {"test": {**FILE, "limit": None}}, pool=100, train=80, validation=20, test=500)
+    assert not read_study(study.path).own_rows("test")
+    overlap("tweets", {}, pool=100, train=80, test=20)
+    text = yaml.safe_load((study.path / "resolved.yaml").read_text())
+    for variant in text["variants"].values():
+        variant["recipe"]["evaluate"] = [
+            {"name": "tweets", "data": {**FILE, "limit": 50}},
+            {"name": "mails", "data": FILE},
+        ]
+    (study.path / "resolved.yaml").write_text(yaml.safe_dump(text))
+    made = read_study(study.path)
+    assert [made.own_rows(task) for task in ("test", "tweets", "mails")] == [True, True, False]
+    assert made.overlap("tweets") == made.overlap("mails") == 4 and made.overlap("test") == 0.25
+
+
 def test_where_every_seed_learns_from_everything_no_draw_differs(overlap):
     assert overlap("test", {"test": FILE, "validation": FILE}, pool=100, train=100, validation=30, test=500) == 0
 
