@@ -10,9 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import stat
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,11 +17,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.core import env_vars
 from finetune.core.errors import InputError
 from finetune.core.options import Options
 from finetune.core.paths import cache_folder, resolve_path
 from finetune.core.run_dir import read_json, write_json
+from finetune.core.unchanged import Elsewhere, Files, software
 from finetune.data.options import Source
 from finetune.evaluate.metrics import HUB as HUB_METRIC
 from finetune.models import ModelOptions, locate
@@ -34,11 +31,6 @@ if TYPE_CHECKING:
 
 FORMAT = 2
 """Version of what is written; part of the hash."""
-
-READ = 128 << 20
-"""Bytes of files that count by their content. Files beyond them, and weights, count by size and times."""
-
-WEIGHTS = (".safetensors", ".gguf", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".ot")
 
 BESIDE_GGUF = (".json", ".jinja", ".model", ".txt", ".py")
 """Endings of the files beside a GGUF file that transformers may take a tokenizer's settings from."""
@@ -55,10 +47,6 @@ class Remembered:
     checked: datetime
 
 
-class _Elsewhere(Exception):
-    """Something that a check depends on does not lie in files of this machine."""
-
-
 def folder() -> Path | None:
     """Find the folder where checks are remembered; None when they are not."""
     place = cache_folder()
@@ -70,8 +58,8 @@ def key_of(recipe: ResolvedRecipe) -> str | None:
     if folder() is None:
         return None
     try:
-        facts = [FORMAT, _content(recipe), _software(), *_files_of(recipe)]
-    except (_Elsewhere, InputError, OSError):
+        facts = [FORMAT, _content(recipe), software(), *_files_of(recipe)]
+    except (Elsewhere, InputError, OSError):
         return None
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
@@ -114,30 +102,13 @@ def _content(recipe: ResolvedRecipe) -> list[Any]:
     return [[variant.name, variant.recipe.model_dump(mode="json")] for variant in recipe.variants]
 
 
-def _software() -> list[Any]:
-    """List Python, every installed package, our own source, and what the environment asks for.
-
-    Packages are told by the names of the folders that describe them, which hold their versions, and by when these
-    were written, because a package can be installed again under the same version. This imports nothing.
-    """
-    installed = [
-        [entry.path, entry.stat().st_mtime_ns]
-        for place in dict.fromkeys(sys.path)
-        if os.path.isdir(place)
-        for entry in os.scandir(place)
-        if entry.name.endswith((".dist-info", ".egg-info"))
-    ]
-    source = list(_Files().tree(Path(__file__).parents[1]))
-    return [sys.version, sys.platform, sorted(installed), source, env_vars.recorded()]
-
-
 def _files_of(recipe: ResolvedRecipe) -> Iterator[list[Any]]:
     """The identity of every file that a check of ``recipe`` reads."""
     files, seen = _Files(), set()
     for variant in recipe.variants:
         metrics = [*variant.recipe.task.metrics, variant.recipe.train.select]
         if any(name.startswith(HUB_METRIC) for name in metrics):
-            raise _Elsewhere
+            raise Elsewhere
         for section in _sections(variant.recipe):
             if isinstance(section, Source | ModelOptions) and (known := section.model_dump_json()) not in seen:
                 seen.add(known)
@@ -155,25 +126,21 @@ def _sections(value: Any) -> Iterator[Options]:
             yield from _sections(item)
 
 
-class _Files:
-    """Tells whether files are the same as before: by content, as long as that is not too much to read."""
-
-    def __init__(self) -> None:
-        self.left = READ
+class _Files(Files):
+    """Tells the files that data and models are read from."""
 
     def data(self, source: Source) -> Iterator[list[Any]]:
         if source.kind == "hub":
-            raise _Elsewhere
-        path = resolve_path(source.path, "data").absolute()
-        yield from self.tree(path) if path.is_dir() else [self.file(path)]
+            raise Elsewhere
+        yield from self.at(resolve_path(source.path, "data").absolute())
 
     def model(self, options: ModelOptions) -> Iterator[list[Any]]:
         if options.trust_remote_code or options.device.startswith("cuda"):
-            raise _Elsewhere
+            raise Elsewhere
         for source in filter(None, (options.source, options.tokenizer)):
             place = locate(source)
             if not place.local:
-                raise _Elsewhere
+                raise Elsewhere
             inside = Path(place.name).absolute()
             if place.gguf_file is None:
                 yield from self.tree(inside)
@@ -181,28 +148,3 @@ class _Files:
                 beside = [path for path in inside.iterdir() if path.suffix.lower() in BESIDE_GGUF and path.is_file()]
                 yield from map(self.file, [inside / place.gguf_file, *sorted(beside)])
                 yield from self.tree(inside / "additional_chat_templates")
-
-    def tree(self, top: Path) -> Iterator[list[Any]]:
-        """Every file under ``top``, which may be missing, but for hidden ones and what Python keeps for itself."""
-        for place, folders, names in os.walk(top, onerror=_raise_unless_missing):
-            folders[:] = sorted(name for name in folders if not name.startswith((".", "__pycache__")))
-            if any(os.path.islink(os.path.join(place, name)) for name in folders):
-                raise _Elsewhere  # it may lead anywhere, even back
-            for name in sorted(names):
-                if not name.startswith("."):
-                    yield self.file(Path(place, name))
-
-    def file(self, path: Path) -> list[Any]:
-        """Give path, size, and content or times. Unlike the other times, that of the last change cannot be set back."""
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
-            raise _Elsewhere
-        if path.suffix.lower() in WEIGHTS or found.st_size > self.left:
-            return [str(path), found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
-        self.left -= found.st_size
-        return [str(path), found.st_size, hashlib.sha256(path.read_bytes()).hexdigest()]
-
-
-def _raise_unless_missing(error: OSError) -> None:
-    if not isinstance(error, FileNotFoundError):
-        raise error

@@ -45,6 +45,10 @@ class InputError(StudyEnded):
         self.problems = [problems] if isinstance(problems, Problem) else list(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
+    def __reduce__(self) -> tuple[type[InputError], tuple[list[Problem]]]:
+        """From another process it comes back as it was raised there."""
+        return type(self), (self.problems,)
+
     def located(self, locate: Callable[[str], str | None]) -> InputError:
         """The same error with ``file:line`` filled in by ``locate(dotted path)`` where it was missing."""
         return InputError(

@@ -65,6 +65,8 @@ class Example:
     rejected: int | None = None
     """Of a pair, whose sequences follow each other in inputs and target, the chosen answer's first: where the rejected
     one's begins. None: no pair."""
+    origin: tuple[int, int] | None = field(default=None, compare=False)
+    """The set in which it is kept, and its place there; None: nowhere. What is made of it has none."""
 
     @property
     def length(self) -> int:
@@ -73,19 +75,6 @@ class Example:
     def parts(self, values: np.ndarray) -> list[np.ndarray]:
         """Split ``values`` of the tokens, (tokens,), into those of each sequence: one, or a pair's two."""
         return [values] if self.rejected is None else [values[: self.rejected], values[self.rejected :]]
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """A data set as the model sees it."""
-
-    examples: list[Example]
-    facts: dict[str, Any] = field(default_factory=dict)
-    """Token counts, how many were cut or dropped, label counts: for the report's data section."""
-    rows: list[int] | None = None
-    """The row of the data set that each example is a piece of, where rows are divided into several examples."""
-    notes: list[str] = field(default_factory=list)
-    """What a person has to know about how it was read, a line each."""
 
 
 @dataclass(frozen=True)
@@ -179,6 +168,18 @@ def pad(rows: Sequence[np.ndarray], value: int, left: bool = False) -> torch.Ten
     return torch.from_numpy(stacked)
 
 
-def token_facts(lengths: Sequence[int]) -> dict[str, float]:
+def lengths_of(examples: Sequence[Example]) -> np.ndarray:
+    """(examples,) int64: how many tokens each of them has."""
+    known: np.ndarray | None = getattr(examples, "lengths", None)
+    return np.array([example.length for example in examples], np.int64) if known is None else known
+
+
+def weights_of(examples: Sequence[Example]) -> np.ndarray:
+    """(examples,) float64: the weight of each of them."""
+    known: np.ndarray | None = getattr(examples, "weights", None)
+    return np.array([example.weight for example in examples], np.float64) if known is None else known
+
+
+def token_facts(lengths: Sequence[int] | np.ndarray) -> dict[str, float]:
     """Mean and largest number of tokens."""
-    return {"mean": round(float(np.mean(lengths)), 1), "max": int(np.max(lengths))} if lengths else {}
+    return {"mean": round(float(np.mean(lengths)), 1), "max": int(np.max(lengths))} if len(lengths) else {}

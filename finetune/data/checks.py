@@ -8,17 +8,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pyarrow as pa
 
 from finetune.core.errors import InputError, Problem, bad_input
 from finetune.core.progress import parts
 from finetune.data.nested import plain_values, values_of
 from finetune.data.sources import EXAMPLE, as_dataset, as_table
+from finetune.data.spool import taken
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-Key = bytes
 
 CHUNK = 4096
 """Rows turned into Python objects at once."""
@@ -27,8 +25,9 @@ EXCERPT = 80
 """Characters of an example that an error message shows."""
 
 
-def keys(dataset: Dataset, inputs: Sequence[str]) -> list[Key]:
-    """One digest per row of what its ``inputs`` say: equal for rows that differ in letter case or spacing only."""
+def keys(dataset: Dataset, inputs: Sequence[str]) -> np.ndarray:
+    """One digest per row of what its ``inputs`` say, (rows,) of 16 bytes: equal for rows that differ in letter case or
+    spacing only."""
     table = as_table(dataset.select_columns(list(inputs)))
     found = []
     for rows in parts(table.num_rows, "comparing examples", CHUNK):
@@ -37,7 +36,7 @@ def keys(dataset: Dataset, inputs: Sequence[str]) -> list[Key]:
             # The separator counts as space, so that it is in none of the texts.
             text = "\x1f".join(map(_canonical, row))
             found.append(hashlib.blake2b(text.encode(), digest_size=16).digest())
-    return found
+    return np.frombuffer(b"".join(found), dtype="S16")
 
 
 def _canonical(value: Any) -> str:
@@ -66,19 +65,16 @@ def without_duplicates(
     """
     if action == "keep":
         return dataset, 0
-    first: dict[Key, int] = {}
-    again: list[tuple[int, int]] = []
-    for row, key in enumerate(keys(dataset, inputs)):
-        earlier = first.setdefault(key, row)
-        if earlier != row:
-            again.append((earlier, row))
-    if again and action == "refuse":
-        earlier, row = again[0]
+    _, first, same = np.unique(keys(dataset, inputs), return_index=True, return_inverse=True)
+    again = np.flatnonzero(first[same] != np.arange(len(same)))
+    if len(again) and action == "refuse":
+        row = int(again[0])
+        earlier = int(first[same[row]])
         found = f"{len(again)} of {dataset.num_rows} examples repeat an earlier one; the first is row "
         found += f"{_number(dataset, row)}, which repeats row {_number(dataset, earlier)}: "
         found += _excerpt(dataset, row, inputs)
         raise bad_input(at, found, "take them out of the file, or set `data.duplicates` to drop or keep")
-    return take(dataset, np.array(sorted(first.values()), dtype=np.int64)), len(again)
+    return take(dataset, np.sort(first)), len(again)
 
 
 def without_leaks(
@@ -92,27 +88,31 @@ def without_leaks(
     Raises:
         InputError: at the path of each set that has leaked, when ``action`` is ``refuse``.
     """
-    rows: dict[Key, int] = {}
-    train_keys = keys(train, inputs)
-    for row, key in enumerate(train_keys):
-        rows.setdefault(key, row)
-    leaked: set[Key] = set()
+    known, first, same = np.unique(keys(train, inputs), return_index=True, return_inverse=True)
+    leaked = np.zeros(len(known), dtype=bool)
     found, problems = 0, []
     for at, dataset in held_out.items():
-        pairs = [(row, key) for row, key in enumerate(keys(dataset, inputs)) if key in rows]
-        found += len(pairs)
-        leaked.update(key for _, key in pairs)
-        if pairs:
-            row, key = pairs[0]
-            problems.append(_leak(at, dataset, row, train, rows[key], len(pairs), inputs))
+        places = _places(known, keys(dataset, inputs))
+        shared = np.flatnonzero(places >= 0)
+        found += len(shared)
+        leaked[places[shared]] = True
+        if len(shared):
+            row = int(shared[0])
+            problems.append(_leak(at, dataset, row, train, int(first[places[row]]), len(shared), inputs))
     if problems and action == "refuse":
         raise InputError(problems)
-    dropped = np.array([key in leaked for key in train_keys], dtype=bool) & (action == "drop")
+    dropped = leaked[same] & (action == "drop")
     if dropped.all():
         raise bad_input("data.leaks", "every training example is held out too, and dropping them leaves none")
     checked = sum(dataset.num_rows for dataset in held_out.values())
     facts = {"checked": checked, "found": found, "action": action, "dropped": int(dropped.sum())}
     return take(train, np.flatnonzero(~dropped)) if dropped.any() else train, facts
+
+
+def _places(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Find where each of the ``wanted`` keys stands among those that are ``known``, in order: (rows,), -1: nowhere."""
+    found = np.searchsorted(known, wanted).clip(max=max(len(known) - 1, 0))
+    return np.where(known[found] == wanted, found, -1) if len(known) else np.full(len(wanted), -1)
 
 
 def _leak(
@@ -168,8 +168,9 @@ def cluster_values(dataset: Dataset, column: str) -> list[str]:
 
 def overlap(dataset: Dataset, others: Iterable[Dataset], inputs: Sequence[str]) -> int:
     """Count the examples of ``dataset`` that are in one of the ``others`` too."""
-    known = {key for other in others for key in keys(other, inputs)}
-    return sum(key in known for key in keys(dataset, inputs))
+    found = [keys(other, inputs) for other in others]
+    known = np.unique(np.concatenate(found)) if found else np.empty(0, "S16")
+    return int((_places(known, keys(dataset, inputs)) >= 0).sum())
 
 
 def fingerprint(dataset: Dataset) -> str:
@@ -184,8 +185,8 @@ def fingerprint(dataset: Dataset) -> str:
 
 
 def take(dataset: Dataset, rows: np.ndarray) -> Dataset:
-    """The ``rows`` of ``dataset``, in memory."""
-    return as_dataset(as_table(dataset).take(pa.array(rows)))
+    """The ``rows`` of ``dataset``, ascending."""
+    return as_dataset(taken(as_table(dataset), rows))
 
 
 def _number(dataset: Dataset, row: int) -> int:

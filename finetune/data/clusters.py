@@ -16,6 +16,9 @@ from finetune.data.sources import EXAMPLE, as_table
 if TYPE_CHECKING:
     from datasets import Dataset
 
+ROWS = 200_000
+"""Rows of a set that are looked at: their values are all in memory at once."""
+
 SHARE = 0.05
 """Share of rows from which on it counts that they have their value in common with another row."""
 
@@ -41,8 +44,10 @@ class Repeating:
 def repeating_columns(tables: Mapping[str, Dataset], used: Set[str], label: str | None) -> list[Repeating]:
     """The columns of the training examples, first in ``tables``, whose values repeat, those with most values first.
 
-    Neither those in ``used``, constants, lists, fractions and truth values, nor what says no more than ``label``.
+    Neither those in ``used``, constants, lists, fractions and truth values, nor what says no more than ``label``. Of
+    large sets the first :data:`ROWS` rows are looked at.
     """
+    tables = {at: data.select(range(ROWS)) if data.num_rows > ROWS else data for at, data in tables.items()}
     first = next(iter(tables.values()))
     found = [
         _repeating(name, tables, label)

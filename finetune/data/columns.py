@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +15,9 @@ from finetune.data.sources import EXAMPLE, as_table
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+ROWS = 1 << 16
+"""Rows that are looked at together."""
 
 SHOWN_ROWS = 5
 """How many row numbers an error message lists."""
@@ -46,7 +50,7 @@ def require_text(dataset: Dataset, column: str, at: str, option: str) -> None:
             option, f"column '{column}' of {at} holds {_what(values)}, not text", _as_text(values, column, at)
         )
     _refuse_gaps(table, values, f"column '{column}' of {at} has no text", option)
-    if pc.all(pc.equal(pc.utf8_trim_whitespace(values), "")).as_py():
+    if all(pc.all(pc.equal(pc.utf8_trim_whitespace(chunk), "")).as_py() for chunk in _parts(values)):
         raise bad_input(option, f"every text in column '{column}' of {at} is empty")
 
 
@@ -68,9 +72,12 @@ def require_labels(dataset: Dataset, column: str, at: str, option: str) -> None:
         found, advice = f"column '{column}' of {at} holds {_what(values)}", _as_text(values, column, at)
         raise bad_input(option, found, f"labels are text or whole numbers; {advice}")
     if _is_text(kind):
-        trimmed = pc.utf8_lower(pc.utf8_trim_whitespace(values))
-        _refuse_rows(table, pc.equal(trimmed, ""), f"column '{column}' of {at} has an empty label", option)
-        _refuse_rows(table, pc.equal(trimmed, "nan"), f"column '{column}' of {at} has the label 'nan'", option)
+
+        def is_(text: str) -> Callable[[pa.ChunkedArray], pa.ChunkedArray]:
+            return lambda part: pc.equal(pc.utf8_lower(pc.utf8_trim_whitespace(part)), text)
+
+        _refuse_rows(table, _each(values, is_("")), f"column '{column}' of {at} has an empty label", option)
+        _refuse_rows(table, _each(values, is_("nan")), f"column '{column}' of {at} has the label 'nan'", option)
 
 
 def refuse_missing(dataset: Dataset, column: str, at: str, option: str) -> None:
@@ -87,7 +94,7 @@ def require_clusters(dataset: Dataset, column: str, at: str, option: str) -> Non
     if is_nested(kind):
         raise bad_input(option, f"column '{column}' of {at} holds {kind}", "name a column of plain values")
     if _is_text(kind):
-        empty = pc.equal(pc.utf8_trim_whitespace(table[column]), "")
+        empty = _each(table[column], lambda part: pc.equal(pc.utf8_trim_whitespace(part), ""))
         _refuse_rows(table, empty, f"column '{column}' of {at} has an empty value", option)
 
 
@@ -125,6 +132,18 @@ def _is_bytes(kind: pa.DataType) -> bool:
 
 def _is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _parts(values: pa.ChunkedArray) -> Iterator[pa.ChunkedArray]:
+    """Some thousand values at a time, so that what is made of them is small."""
+    for start in range(0, len(values), ROWS):
+        yield values.slice(start, ROWS)
+
+
+def _each(values: pa.ChunkedArray, test: Callable[[pa.ChunkedArray], pa.ChunkedArray]) -> pa.ChunkedArray:
+    """Which of ``values`` pass the ``test``, of some at a time."""
+    found = [chunk for part in _parts(values) for chunk in test(part).chunks]
+    return pa.chunked_array(found, pa.bool_())
 
 
 def _refuse_gaps(table: pa.Table, values: pa.ChunkedArray, found: str, option: str) -> None:

@@ -85,19 +85,21 @@ class NotText(ValueError):
         self.found, self.position = found, position
 
 
-def decode(content: bytes, source: Written) -> str:
-    """The text of a file without its byte order mark; raises NotText, and LookupError for the encoding."""
+def decode(content: bytes, source: Written, begins: bool = True) -> str:
+    """The text of a file, or of the part with which it ``begins``, without its byte order mark; raises NotText, and
+    LookupError for the encoding."""
     codec = codecs.lookup(source.encoding).name
-    for mark, name in MARKS:
+    for mark, name in MARKS if begins else ():
         if content.startswith(mark):
             if not codec.startswith(name):
                 raise NotText(f"it begins with the byte order mark of {name}, and is read as {source.encoding}")
             break
     try:
-        text = content.decode(source.encoding, source.encoding_errors).removeprefix("\ufeff")
+        text = content.decode(source.encoding, source.encoding_errors)
     except UnicodeDecodeError as error:
         what = f"byte 0x{content[error.start]:02X} at position {error.start}"
         raise NotText(f"{what} is not valid {source.encoding}", error.start) from error
+    text = text.removeprefix("\ufeff") if begins else text
     if text.count("\0") > NULS * len(text):
         raise NotText(f"read as {source.encoding}, it is full of NUL characters")
     if lone := LONE_SURROGATE.search(text):

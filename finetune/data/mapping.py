@@ -16,12 +16,19 @@ Piece = tuple[str, str | None, str]
 
 
 def add_columns(
-    table: pa.Table, columns: Mapping[str, str], at: str, written: pa.Table | None = None, encoding: str = "utf-8"
+    table: pa.Table,
+    columns: Mapping[str, str],
+    at: str,
+    written: pa.Table | None = None,
+    encoding: str = "utf-8",
+    first: int = 0,
 ) -> pa.Table:
     """``table`` with the new columns; each is made from the table's own columns, never from another new one.
 
     ``written`` has the same columns as texts, where those are what the file has: a template shows `2.50` so, and not
     as the number that was recognised in it. Bytes are shown as the text that they are in ``encoding``.
+
+    ``first`` is the number of the table's first row, from 0.
 
     Raises:
         InputError: with every problem, at ``{at}.columns.NAME``.
@@ -29,7 +36,7 @@ def add_columns(
     made, problems = {}, []
     for name, recipe in columns.items():
         try:
-            made[name] = _column(table, recipe, f"{at}.columns.{name}", written, encoding)
+            made[name] = _column(table, recipe, f"{at}.columns.{name}", written, encoding, first)
         except InputError as error:
             problems += error.problems
     if problems:
@@ -52,24 +59,29 @@ def sources_of(recipe: str, known: list[str]) -> set[str]:
         return set()
 
 
-def _column(table: pa.Table, recipe: str, path: str, written: pa.Table | None, encoding: str) -> pa.ChunkedArray:
+def _column(
+    table: pa.Table, recipe: str, path: str, written: pa.Table | None, encoding: str, first: int
+) -> pa.ChunkedArray:
     known = table.column_names
     if recipe in known:
         return table[recipe]
     pieces = _parse(recipe, known, path)
     used = {column for _, column, _ in pieces if column is not None}
-    shown = {column: _shown(table, column, path, written, encoding) for column in used}
+    shown = {column: _shown(table, column, path, written, encoding, first) for column in used}
     return pa.chunked_array([[_fill(pieces, shown, row) for row in range(table.num_rows)]], pa.string())
 
 
-def _shown(table: pa.Table, column: str, path: str, written: pa.Table | None, encoding: str) -> Sequence[str | None]:
+def _shown(
+    table: pa.Table, column: str, path: str, written: pa.Table | None, encoding: str, first: int
+) -> Sequence[str | None]:
     """Turn each value of a column into the text that a template shows; None where there is no value."""
     kind, values = table[column].type, table[column].to_pylist()
     if is_nested(kind):
         raise bad_input(path, f"column '{column}' holds lists or objects, which a template cannot show")
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         return [
-            None if value is None else _decoded(value, column, row, path, encoding) for row, value in enumerate(values)
+            None if value is None else _decoded(value, column, row, path, encoding)
+            for row, value in enumerate(values, first)
         ]
     gaps = [value is None or (isinstance(value, float) and math.isnan(value)) for value in values]
     texts = values if written is None else written[column].to_pylist()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -50,7 +49,7 @@ class Source(Options):
         """Tell the format that the recipe gives, by ``format`` or by name; None: only the file itself can tell."""
         if self.format is None and self.path.startswith(HUB):
             return "hub"
-        found = named_by(PurePosixPath(self.path).suffix)
+        found = named_by(self.path)
         return self.format or (found.name if found else None)
 
     @model_validator(mode="after")

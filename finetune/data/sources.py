@@ -1,7 +1,8 @@
-"""From what a recipe's `path` names to a dataset in memory."""
+"""From what a recipe's `path` names to a dataset, in memory or, where it is large, mapped from a file."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ import pyarrow as pa
 
 from finetune.core.errors import bad_input, first_line
 from finetune.core.paths import resolve_path
-from finetune.core.progress import phase
+from finetune.core.progress import PART, parts, phase
 from finetune.core.signals import stop_here
 from finetune.data.draws import LIMIT, random_keys
 from finetune.data.encodings import HEAD
@@ -19,6 +20,7 @@ from finetune.data.formats.base import FORMATS, Format, named_by, not_text
 from finetune.data.formats.delimited import recognise
 from finetune.data.mapping import add_columns, sources_of
 from finetune.data.options import HUB, Source
+from finetune.data.spool import Mixed, batches, spooled, taken
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -31,7 +33,7 @@ def read(source: Source, at: str, seed: int) -> Dataset:
     """The examples of ``source``, with its new columns and ``example``, the row's number in the source from 0.
 
     ``at`` is the recipe path of the source (``data.train``); ``seed`` draws ``limit``'s sample, which keeps the
-    source's order. Nothing is written, and the network is used for hub datasets only.
+    source's order. The network is used for hub datasets only.
 
     Raises:
         InputError: at a path under ``at``, when it is not there, not readable or empty.
@@ -43,23 +45,45 @@ def read(source: Source, at: str, seed: int) -> Dataset:
         raise bad_input(f"{at}.path", f"'{source.path}' has no examples", "name a file that has some")
     _refuse_own_example(written, source, at)
     table = recognise(written) if delimited else written
-    table = add_columns(table, source.columns, at, written if delimited else None, source.encoding)
+    if source.columns:
+        table = spooled(_with_columns(table, written if delimited else None, source, at))
     table = with_example(table)
     if source.limit is not None and source.limit < table.num_rows:
-        table = table.take(np.sort(np.argsort(random_keys(table.num_rows, seed, LIMIT), kind="stable")[: source.limit]))
+        table = taken(
+            table, np.sort(np.argsort(random_keys(table.num_rows, seed, LIMIT), kind="stable")[: source.limit])
+        )
     return as_dataset(table)
 
 
-def as_dataset(table: pa.Table) -> Dataset:
-    """``table`` as a dataset in memory, which nothing caches on disk."""
-    import datasets
+def _with_columns(table: pa.Table, written: pa.Table | None, source: Source, at: str) -> Iterator[pa.Table]:
+    """Yield some rows of ``table`` at a time, with the new columns."""
+    start = 0
+    for part in batches(table):
+        texts = None if written is None else written.slice(start, part.num_rows)
+        yield add_columns(part, source.columns, at, texts, source.encoding, start)
+        start += part.num_rows
+        stop_here(f"reading {at}")
 
-    return datasets.Dataset(table.replace_schema_metadata(None))
+
+def as_dataset(table: pa.Table) -> Dataset:
+    """``table`` as a dataset, which `datasets` caches nowhere."""
+    import datasets
+    from datasets.fingerprint import generate_random_fingerprint
+
+    # Without a name it would be called after a hash of all that it holds.
+    return datasets.Dataset(table.replace_schema_metadata(None), fingerprint=generate_random_fingerprint())
 
 
 def as_table(dataset: Dataset) -> pa.Table:
     """The rows of ``dataset`` as an Arrow table."""
     return dataset.with_format("arrow")[:]
+
+
+def slices(dataset: Dataset, title: str, size: int = PART) -> Iterator[tuple[int, Dataset]]:
+    """Some rows of ``dataset`` at a time, and the number of the first of them, as a phase that counts them."""
+    table = as_table(dataset)
+    for rows in parts(table.num_rows, title, size):
+        yield rows.start, as_dataset(table.slice(rows.start, len(rows)))
 
 
 def with_example(table: pa.Table) -> pa.Table:
@@ -91,7 +115,11 @@ def _read_local(source: Source, at: str) -> tuple[pa.Table, bool]:
         there, wanted = ("a folder", f"a {found.name} file") if path.is_dir() else ("a file", "a folder")
         raise bad_input(f"{at}.path", f"'{source.path}' is {there}, where {wanted} is expected")
     try:
-        return found.read(path, source, at), found.delimited
+        return spooled(found.blocks(path, source, at)), found.delimited
+    except Mixed as error:
+        kinds = " and ".join(f"{kind} (row {row:,} and after)" for kind, row in error.kinds)
+        wrong = f"column '{error.column}' of '{path}' holds {kinds}"
+        raise bad_input(f"{at}.path", wrong, "the values of a column must be of one kind") from error
     except OSError as error:
         raise bad_input(f"{at}.path", f"'{source.path}' cannot be read: {error.strerror or error}") from error
 
@@ -100,7 +128,7 @@ def _format_of(path: Path) -> type[Format] | None:
     """The format of what lies there, as far as it can be told."""
     if path.is_dir():
         return next(each for each in FORMATS.all().values() if each.folder)
-    return named_by(path.suffix)
+    return named_by(path.name)
 
 
 def _format_advice(path: Path, at: str) -> str:

@@ -40,9 +40,10 @@ class BaselineOptions(Options):
     """Compute them."""
     limit: int = Field(2_000_000, ge=0)
     """Tokens, of training and held-out examples together, up to which those on features are computed: the model reads
-    each example once, which takes about 2 FLOP for each token and parameter. It is no number of seconds, so that what
-    a report shows does not depend on the machine. The default is ours: a third of what an epoch on 30,000 texts of
-    64 tokens takes."""
+    each example once, which takes about 2 FLOP for each token and parameter. Those that learn from words alone, which
+    keep all of them in memory, are computed up to ten times as many. It is no number of seconds, so that what a report
+    shows does not depend on the machine. The default is ours: a third of what an epoch on 30,000 texts of 64 tokens
+    takes."""
     shots: int = Field(0, ge=0)
     """Let the untuned model answer too after so many training examples, the same for all questions, for tasks that
     answer in words. Default: not, as it takes as long as scoring a run, or longer."""

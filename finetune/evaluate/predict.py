@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from finetune.core.examples import Example, Prediction
+from finetune.core.examples import Example, Prediction, lengths_of, weights_of
 from finetune.core.memory import out_of_memory
 from finetune.core.runtime import Runtime
 from finetune.evaluate import metrics
@@ -69,7 +69,7 @@ def predictions_of(
 def batches_of(examples: Sequence[Example], task: Task, size: int) -> list[list[int]]:
     """Find which examples to score at once: their places, at most ``size`` of them a batch."""
     # Alike in length, so that little is padded; the longest first, so that memory runs out at once if it does.
-    lengths = np.array([example.length for example in examples])
+    lengths = lengths_of(examples)
     order = np.argsort(-lengths, kind="stable")
     return [batch.tolist() for batch in cut(order, lengths, size, task.batching)]
 
@@ -107,7 +107,7 @@ def table_of(task: Task, examples: Sequence[Example], predictions: Sequence[Pred
     texts, references = [p.text for p in predictions], [example.reference for example in examples]
     probabilities = [p.probabilities for p in predictions if p.probabilities is not None]
     loss = _column([p.loss for p in predictions if p.loss is not None])
-    weight = np.asarray([example.weight for example in examples])
+    weight = weights_of(examples)
     if task.example_score != "loss":
         score = metrics.scores_of(task.example_score, texts, references)
     elif loss is not None:  # where nothing is answered, an example's own score is its loss

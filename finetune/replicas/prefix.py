@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import accumulate, takewhile
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ import numpy as np
 import torch
 
 from finetune.core.digests import form_digest, text_digest
-from finetune.core.examples import Batch, Example
+from finetune.core.encoded import Examples
+from finetune.core.examples import Batch, Example, lengths_of
 from finetune.core.memory import room_on_disk
 from finetune.core.runtime import Runtime
 from finetune.strategies.blocks import find_blocks, heights
@@ -31,27 +32,38 @@ IN_MEMORY = 1 << 30
 
 @dataclass
 class Remembered:
-    """A set of examples, such as a split, and the prefix's activations for those that it has seen."""
+    """Examples of one set, such as a split, and the prefix's activations for those that it has seen."""
 
-    examples: Sequence[Example]
-    """Kept, because an identity means something only while its object lives."""
-    starts: dict[int, int]
-    """By identity of the example: its first position in the arrays."""
-    numbers: dict[int, int]
-    """By identity of the example: its place in the set."""
+    places: np.ndarray
+    """(examples,) each one's place in the set, ascending."""
+    starts: np.ndarray
+    """(examples,) the first position of each in the arrays."""
     positions: int
-    seen: set[int] = field(default_factory=set)
+    seen: np.ndarray
+    """(examples,) bool."""
     arrays: dict[str, torch.Tensor] = field(default_factory=dict)
     """By name of the output: (positions, ...), or (examples, ...) for an output without positions."""
     by_position: set[str] = field(default_factory=set)
 
     @classmethod
     def of(cls, examples: Sequence[Example]) -> Remembered:
-        lengths = [example.length for example in examples]
-        starts = [sum_before - length for sum_before, length in zip(accumulate(lengths), lengths, strict=True)]
-        identities = [id(example) for example in examples]
-        numbers = {identity: number for number, identity in enumerate(identities)}
-        return cls(examples, dict(zip(identities, starts, strict=True)), numbers, sum(lengths))
+        places, lengths = _places(examples), lengths_of(examples)
+        order = np.argsort(places, kind="stable")
+        ends = np.cumsum(lengths[order])
+        return cls(places[order], ends - lengths[order], int(ends[-1]), np.zeros(len(order), dtype=bool))
+
+    def numbers(self, examples: Sequence[Example]) -> np.ndarray:
+        """Find which of its examples these are: (examples,), -1 where it has not one."""
+        places = _places(examples)
+        found = np.searchsorted(self.places, places).clip(max=len(self.places) - 1)
+        return np.where(self.places[found] == places, found, -1)
+
+
+def _places(examples: Sequence[Example]) -> np.ndarray:
+    """Give each example's place in its set, (examples,); -1: it is in none."""
+    if isinstance(examples, Examples):
+        return np.arange(len(examples))
+    return np.array([-1 if example.origin is None else example.origin[1] for example in examples], dtype=np.int64)
 
 
 class Activations:
@@ -63,25 +75,32 @@ class Activations:
         self.folder = folder
         self.restore: Callable[[dict[str, torch.Tensor]], Any] | None = None
         """Makes the prefix's output of its tensors."""
-        self._sets: list[Remembered] = []
-        self._set_of: dict[int, Remembered] = {}
+        self._sets: dict[int, Remembered] = {}
 
     def announce(self, examples: Sequence[Example]) -> None:
-        """Note that ``examples`` are to be remembered when they pass."""
-        if examples and id(examples[0]) not in self._set_of:
-            self._sets.append(Remembered.of(examples))
-            self._set_of |= {id(example): self._sets[-1] for example in examples}
+        """Note that ``examples``, of one set, are to be remembered when they pass. Of no set, they are not."""
+        origin = examples[0].origin if len(examples) else None
+        if origin is not None and origin[0] not in self._sets:
+            self._sets[origin[0]] = Remembered.of(examples)
 
     def find(self, examples: Sequence[Example]) -> Remembered | None:
         """Find the set in which all these examples were announced, if there is one."""
-        sets = {id(found): found for example in examples if (found := self._set_of.get(id(example)))}
-        known = all(id(example) in self._set_of for example in examples)
-        return next(iter(sets.values())) if known and len(sets) == 1 else None
+        sets = {None if example.origin is None else example.origin[0] for example in examples}
+        own = sets.pop() if len(sets) == 1 else None
+        found = None if own is None else self._sets.get(own)
+        return found if found is not None and (found.numbers(examples) >= 0).all() else None
 
     def has(self, examples: Sequence[Example]) -> bool:
         """Tell whether all these examples, of one set, are remembered."""
         found = self.find(examples)
-        return found is not None and all(id(example) in found.seen for example in examples)
+        return found is not None and bool(found.seen[found.numbers(examples)].all())
+
+    def missing(self, examples: Sequence[Example]) -> list[int]:
+        """List the places, in the sequence, of those examples that were announced and are not remembered."""
+        found = self.find(examples[:1])
+        if found is None:
+            return list(range(len(examples)))
+        return np.flatnonzero(~found.seen[found.numbers(examples)]).tolist()
 
     def write(
         self,
@@ -93,33 +112,37 @@ class Activations:
         """Remember the prefix's activations for ``examples``: (rows, T, ...), or (examples, ...) each. ``restore``
         makes the prefix's output of such tensors."""
         self.restore = restore
-        kept = self._set_of[id(examples[0])]
+        kept = self._announced(examples)
         for name, value in outputs.items():
             by_position = value.ndim > 2
             if by_position:
                 kept.by_position.add(name)
             if name not in kept.arrays:
-                count = kept.positions if by_position else len(kept.examples)
+                count = kept.positions if by_position else len(kept.places)
                 kept.arrays[name] = self._room((count, *value.shape[2 if by_position else 1 :]), value.dtype)
             array = kept.arrays[name]
             if by_position:
                 rows, columns = (layout.example >= 0).nonzero(as_tuple=True)
-                array[self._places(kept, examples, layout)[rows, columns]] = value[rows, columns].to(array.device)
+                array[self._positions(kept, examples, layout)[rows, columns]] = value[rows, columns].to(array.device)
             else:
-                array[torch.tensor([kept.numbers[id(example)] for example in examples])] = value.to(array.device)
-        kept.seen |= {id(example) for example in examples}
+                array[torch.from_numpy(kept.numbers(examples))] = value.to(array.device)
+        kept.seen[kept.numbers(examples)] = True
 
     def read(self, examples: Sequence[Example], layout: Layout) -> dict[str, torch.Tensor]:
         """Read the activations for ``examples``, laid out like the batch; what stands at padding means nothing."""
-        kept = self._set_of[id(examples[0])]
-        places = self._places(kept, examples, layout)
-        numbers = torch.tensor([kept.numbers[id(example)] for example in examples])
+        kept = self._announced(examples)
+        places, numbers = self._positions(kept, examples, layout), torch.from_numpy(kept.numbers(examples))
         return {name: array[places if name in kept.by_position else numbers] for name, array in kept.arrays.items()}
 
+    def _announced(self, examples: Sequence[Example]) -> Remembered:
+        found = self.find(examples)
+        assert found is not None, "examples that were not announced"
+        return found
+
     @staticmethod
-    def _places(kept: Remembered, examples: Sequence[Example], layout: Layout) -> torch.Tensor:
+    def _positions(kept: Remembered, examples: Sequence[Example], layout: Layout) -> torch.Tensor:
         """Find where in the arrays each position of the batch stands: (rows, T); 0 for padding."""
-        starts = torch.tensor([kept.starts[id(example)] for example in examples])
+        starts = torch.from_numpy(kept.starts[kept.numbers(examples)])
         return torch.where(layout.example < 0, 0, starts[layout.example.clamp(min=0)] + layout.position)
 
     def _room(self, size: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
@@ -232,12 +255,10 @@ class Prefix:
     ) -> None:
         """Remember all of ``examples``, ``size`` at once; the model above the prefix does not run."""
         self.store.announce(examples)
-        missing = [example for example in examples if not self.store.has([example])]
-        missing.sort(key=lambda example: -example.length)
-        lengths = np.array([example.length for example in missing])
-        batches = [*cut(np.arange(len(missing)), lengths, size, task.batching)]
+        missing, lengths = np.array(self.store.missing(examples), dtype=np.int64), lengths_of(examples)
+        batches = [*cut(missing[np.argsort(-lengths[missing], kind="stable")], lengths, size, task.batching)]
         for batch in runtime.track(batches, "filling the prefix store"):
-            self._bottom(model, task, [missing[index] for index in batch], runtime)
+            self._bottom(model, task, [examples[index] for index in batch], runtime)
 
     def holds(self, model: torch.nn.Module, task: Task, examples: Sequence[Example], runtime: Runtime) -> bool:
         """Tell whether the prefix computes the same for ``examples`` once more, with the model as it is in training."""

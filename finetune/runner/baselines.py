@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from finetune import models
+from finetune.core.encoded import Examples
 from finetune.core.errors import FinetuneError
 from finetune.core.examples import Example, Prediction
 from finetune.core.progress import phase
@@ -35,6 +36,9 @@ from finetune.train.solving import features_of
 
 if TYPE_CHECKING:
     from finetune.recipe import Recipe, Variant
+
+WORDS = 10
+"""How many times as many tokens those baselines may read that learn from words alone: they take no pass of a model."""
 
 MODE = "mean"
 """How tokens' hidden states become features where sentence-transformers' files beside the model say nothing."""
@@ -65,11 +69,14 @@ def _left_out(baseline: Baseline, recipe: Recipe, data: TaskData) -> str | None:
         return "`vary` has split: each seed has training and held-out examples of its own, and a baseline has no seed"
     if baseline.repeats_inputs and not recipe.scoring.keep_texts:
         return "scoring.keep_texts is false, and its answers are texts of held-out examples"
-    if baseline.uses == "features":
-        sets = [data.train, *data.held_out.values()]
-        tokens = sum(example.length for each in sets for example in each.examples)
-        if tokens > recipe.baselines.limit:
-            return f"features of {tokens:,} tokens are more than baselines.limit, which is {recipe.baselines.limit:,}"
+    if baseline.uses in ("features", "words"):
+        sets, limit = [data.train, *data.held_out.values()], recipe.baselines.limit
+        tokens = sum(int(each.examples.lengths.sum()) for each in sets)
+        if baseline.uses == "features" and tokens > limit:
+            return f"features of {tokens:,} tokens are more than baselines.limit, which is {limit:,}"
+        if baseline.uses == "words" and tokens > WORDS * limit:
+            times = f"{WORDS} times baselines.limit, which is {limit:,}"
+            return f"words of {tokens:,} tokens are more than {times}"
     return None
 
 
@@ -111,7 +118,7 @@ class UntunedModel:
 
     def predict(self, examples: Sequence[Example]) -> list[Prediction]:
         task, size, runtime = self.session.data.task, self.session.recipe.scoring.batch_size, self.session.runtime
-        limit, longest = models.positions_of(self.session.base.model), max(map(task.positions, examples))
+        limit, longest = models.positions_of(self.session.base.model), task.positions(Examples.of(examples)).max()
         if limit is not None and longest > limit:
             needed = f"a question with what is shown before it needs {longest} tokens"
             raise FinetuneError(f"{needed}, and the model has room for {limit}: ask for fewer baselines.shots")

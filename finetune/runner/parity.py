@@ -16,7 +16,7 @@ import torch
 
 from finetune import models
 from finetune.core.errors import bad_input, message_of
-from finetune.core.examples import Batch, Example, Outputs
+from finetune.core.examples import Batch, Example, Outputs, lengths_of
 from finetune.core.memory import out_of_memory
 from finetune.core.progress import phase
 from finetune.core.randomness import Streams
@@ -151,8 +151,8 @@ def _unlike_new(model: torch.nn.Module) -> None:
 
 def choose(task: Task, examples: Sequence[Example]) -> list[Example]:
     """Choose four examples, the longest first, cut so that there is padding and that two are equally long."""
-    order = sorted(examples, key=lambda example: example.length)
-    every = [order[round(share * (len(order) - 1))] for share in np.linspace(1, 0, EXAMPLES)]
+    order = np.argsort(lengths_of(examples), kind="stable")
+    every = [examples[order[round(share * (len(order) - 1))]] for share in np.linspace(1, 0, EXAMPLES)]
     first = min(every[0].length, MOST_TOKENS)
     second = min(every[2].length, max(2 * first // 3, 2))
     lengths = [first, second, second, min(every[3].length, SHORT)]
@@ -175,6 +175,7 @@ def shortened(example: Example, most: int) -> Example:
         target=target,
         prompt=None if example.prompt is None else example.prompt[-max(MOST_PROMPT * most // MOST_TOKENS, 1) :],
         rejected=None if example.rejected is None else len(kept[0]),
+        origin=None,
     )
 
 
@@ -187,8 +188,7 @@ def looks_ahead(model: torch.nn.Module, example: Example) -> bool:
     other = np.unique(ids)[[0, -1]] if len(np.unique(ids)) > 1 else [0, 1]
     changed = np.concatenate([ids[:half], np.where(ids[half:] == other[1], other[0], other[1])])
     before, after = (
-        model(input_ids=torch.from_numpy(text).long()[None].to(device)).logits[0, :half].float()
-        for text in (ids, changed)
+        model(input_ids=torch.tensor(text).long()[None].to(device)).logits[0, :half].float() for text in (ids, changed)
     )
     return farthest(after, before) > OF_SPREAD
 

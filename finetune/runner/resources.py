@@ -9,17 +9,23 @@ from datetime import date
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+import pyarrow as pa
+
 from finetune import models
-from finetune.core.examples import Encoded
+from finetune.core.digests import text_digest
+from finetune.core.encoded import Encoded, Examples
 from finetune.core.progress import phase
 from finetune.core.registry import STRATEGIES, TASKS
-from finetune.data import Splits, load_splits
+from finetune.data import Splits, cache, load_splits
+from finetune.data.sources import as_dataset, as_table
 from finetune.models import Pooling
 from finetune.tasks.base import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
 
+    from finetune.data.options import DataOptions, Source
     from finetune.recipe import Recipe
 
 T = TypeVar("T")
@@ -89,23 +95,33 @@ class Resources:
         held_out = {entry.name: entry.data for entry in recipe.evaluate}
         # The whole task, because it checks its own columns while the data are read.
         wanted = [recipe.data, *recipe.evaluate, recipe.task, split_seed]
+        sources = [*_own_sources(recipe.data), *((f"evaluate.{name}.data", each) for name, each in held_out.items())]
+        key = self.once("key", wanted, lambda: cache.key_of(sources, [*wanted, str(self.today)]))
         splits: Splits = self.once(
             "splits",
             wanted,
-            lambda: load_splits(
-                recipe.data, held_out, task.inputs(), split_seed, task.check, task.group, task.converted
+            lambda: kept_splits(
+                key,
+                lambda: load_splits(
+                    recipe.data, held_out, task.inputs(), split_seed, task.check, task.group, task.converted
+                ),
             ),
         )
         tokenizer = self.once(
             "tokenizer", [recipe.model.source, recipe.model.tokenizer], lambda: models.load_tokenizer(recipe.model)
         )
         task.fit(splits, tokenizer)
+
+        def encode(data: Dataset, at: str, training: bool = False) -> Encoded:
+            shown = key and cache.deeper(key, [at, training, pairs, tokenizer_facts(tokenizer)])
+            return kept_encoded(shown, lambda: task.encode(data, at, training))
+
         encoded = {
-            name: task.encode(data, f"evaluate.{name}.data" if name in held_out else "data.test", training=False)
+            name: encode(data, f"evaluate.{name}.data" if name in held_out else "data.test")
             for name, data in splits.held_out.items()
         }
-        train = task.encode(splits.train, "data.train", training=True)
-        validation = splits.validation and task.encode(splits.validation, "data.validation", training=False)
+        train = encode(splits.train, "data.train", training=True)
+        validation = encode(splits.validation, "data.validation") if splits.validation else None
         every = {"train": train, **({"validation": validation} if validation else {}), **encoded}
         facts = splits.facts | {
             "splits": {name: {**facts, "facts": every[name].facts} for name, facts in splits.facts["splits"].items()}
@@ -120,6 +136,51 @@ class Resources:
         if key not in self._kept:
             self._kept[key] = load()
         return self._kept[key]
+
+
+def _own_sources(options: DataOptions) -> list[tuple[str, Source]]:
+    """List what the `data` section reads, each with its recipe path."""
+    own = {"data.train": options.train, "data.validation": options.validation, "data.test": options.test}
+    return [(at, source) for at, source in own.items() if source is not None]
+
+
+def kept_splits(key: str | None, make: Callable[[], Splits]) -> Splits:
+    """The splits that ``make`` gives, mapped where they are kept under this ``key``."""
+    if key is None:
+        return make()
+
+    def write() -> cache.Kept:
+        made = make()
+        sets = {"train": made.train, **({"validation": made.validation} if made.validation else {}), **made.held_out}
+        tables = {name: as_table(data) for name, data in sets.items()}
+        return tables, {"facts": made.facts, "stratified": made.stratified, "validation": made.validation is not None}
+
+    tables, known = cache.kept(key, write)
+    sets = {name: as_dataset(table) for name, table in tables.items()}
+    train, validation = sets.pop("train"), sets.pop("validation") if known["validation"] else None
+    return Splits(train, validation, sets, known["facts"], known["stratified"])
+
+
+def kept_encoded(key: str | None, make: Callable[[], Encoded]) -> Encoded:
+    """The examples that ``make`` gives, mapped where they are kept under this ``key``."""
+    if key is None:
+        return make()
+
+    def write() -> cache.Kept:
+        made = make()
+        rows = {} if made.rows is None else {"rows": pa.table({"row": made.rows})}
+        return {"examples": made.examples.table} | rows, {"facts": made.facts, "notes": made.notes}
+
+    tables, known = cache.kept(key, write)
+    rows = tables["rows"]["row"].to_numpy() if "rows" in tables else None
+    return Encoded(Examples(tables["examples"]), known["facts"], rows, known["notes"])
+
+
+def tokenizer_facts(tokenizer: PreTrainedTokenizerBase) -> list[Any]:
+    """List what decides which tokens a text is: the tokenizer itself, its limits and its chat template."""
+    inner = getattr(tokenizer, "backend_tokenizer", None)
+    words = inner.to_str() if inner is not None else sorted(tokenizer.get_vocab().items())
+    return [text_digest(str([type(tokenizer).__name__, words, tokenizer.init_kwargs, tokenizer.chat_template]))]
 
 
 def asked_pooling(task: Any, strategy: Any) -> str:

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from finetune.core.digests import form_digest, text_digest, weights_digest
-from finetune.core.examples import Encoded, Example
+from finetune.core.encoded import Encoded
+from finetune.core.examples import Example
 from finetune.core.progress import phase
 from finetune.core.run_dir import RunDir
 from finetune.core.runtime import Runtime

@@ -204,7 +204,7 @@ def _seen(data: TaskData, config: Any) -> torch.Tensor | None:
     before a text. None: any, where words are replaced at random."""
     if data.task.dynamic:
         return None
-    ids = [example.inputs["input_ids"] for example in data.train.examples]
+    ids = [np.unique(tokens) for tokens in data.train.examples.tokens()]
     padding = data.task.tokenizer.pad_token_id
     own = [0 if padding is None else padding]
     if getattr(config, "is_encoder_decoder", False):

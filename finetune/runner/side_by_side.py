@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 
 from finetune.core.errors import first_line
-from finetune.core.examples import Example, Outputs
+from finetune.core.examples import Example, Outputs, lengths_of
 from finetune.core.memory import out_of_memory
 from finetune.core.runtime import Runtime
 from finetune.replicas.group import ReplicaGroup
@@ -73,7 +74,8 @@ def _told_apart(group: ReplicaGroup) -> Iterator[None]:
 def remembers_rightly(group: ReplicaGroup, task: Task, examples: Sequence[Example], runtime: Runtime) -> bool:
     """Tell whether ``group`` gives the same outputs for two of ``examples`` from its prefix's remembered activations as
     from their tokens, without dropout and in the dtype of training."""
-    chosen = _few(task, sorted(examples, key=lambda example: example.length)[:2])
+    order = np.argsort(lengths_of(examples), kind="stable")
+    chosen = _few(task, [examples[place] for place in order[:2]])
     group.model.eval()
     with torch.inference_mode(), runtime.autocast():
         task.loss_path(group.model, group.count)

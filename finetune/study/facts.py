@@ -118,7 +118,7 @@ def examples(data: TaskData, task: str, texts: bool = True) -> pa.Table:
     Without ``texts`` there are no inputs, no references but :data:`NAMED` ones, and numbers for the names of clusters.
     """
     encoded = data.held_out[task]
-    numbers, clusters = [example.number for example in encoded.examples], _clusters(data, task)
+    numbers, clusters = encoded.examples.numbers, _clusters(data, task)
     absent: list[str | None] = [None] * len(numbers)
     inputs = data.task.shown(data.tables[task], encoded) if texts else absent
     references = [example.reference for example in encoded.examples] if texts or data.task.answer in NAMED else absent
@@ -134,7 +134,7 @@ def examples(data: TaskData, task: str, texts: bool = True) -> pa.Table:
 def _clusters(data: TaskData, task: str) -> list[str]:
     """What each held-out example belongs to; empty where each stands alone."""
     encoded, column = data.held_out[task], data.task.group
-    rows = encoded.rows or range(len(encoded.examples))
+    rows = range(len(encoded.examples)) if encoded.rows is None else encoded.rows.tolist()
     if column is not None:
         values = list(data.tables[task][column])
         return [str(values[row]) for row in rows]

@@ -144,7 +144,7 @@ def check_lengths(model: Any, data: TaskData) -> None:
     limit = models.positions_of(model)
     limit = limit and limit - getattr(model, "virtual", 0)  # tokens that a strategy puts before every text
     for name, encoded in data.sets.items():
-        longest = max((data.task.positions(example) for example in encoded.examples), default=0)
+        longest = int(data.task.positions(encoded.examples).max(initial=0))
         if limit is not None and longest > limit:
             raise bad_input(
                 "task.max_length",

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from copy import copy
+from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
 from finetune.core import options
 from finetune.core.answers import HEAD_KINDS, PIPELINE_TAGS, Answer, Column
-from finetune.core.examples import Batch, Encoded, Example, Outputs, Prediction
+from finetune.core.encoded import Encoded
+from finetune.core.examples import Batch, Example, Outputs, Prediction
 from finetune.models import Architecture, OwnHead
 from finetune.tasks.baselines.base import Baseline
 from finetune.tasks.batching import Batching
+from finetune.tasks.encoding import EncodedRows, encode
 from finetune.tasks.messages import readable
 
 if TYPE_CHECKING:
@@ -20,6 +26,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
+    from finetune.core.encoded import Examples
     from finetune.data import Splits
     from finetune.models.pooling import Pooling
 
@@ -153,9 +160,9 @@ class Task:
         """Learn from the training data what encoding needs; refuse splits that do not fit together."""
         self.tokenizer = tokenizer
 
-    def positions(self, example: Example) -> int:
-        """Count the tokens that the model needs room for to learn or to score ``example``."""
-        return example.length
+    def positions(self, examples: Examples) -> np.ndarray:
+        """Count the tokens that the model needs room for to learn or to score each of ``examples``: (examples,)."""
+        return examples.lengths
 
     def check_config(self) -> None:
         """Raise :class:`InputError` when no model of the base's :attr:`config` can learn this task."""
@@ -168,8 +175,17 @@ class Task:
         return {}
 
     def encode(self, data: Dataset, at: str, training: bool) -> Encoded:
-        """Tokenise; only training examples may be dropped."""
+        """Encode ``data``, read at recipe path ``at``, some rows at a time."""
+        return encode(self, data, at, training)
+
+    def encode_rows(self, data: Dataset, at: str, training: bool) -> EncodedRows:
+        """Tokenise some rows; only training examples may be dropped."""
         raise NotImplementedError
+
+    def described(self, encoded: Encoded, counts: Counter[str], data: Dataset, at: str) -> Encoded:
+        """Add to what was ``encoded``, of which its token counts are known, the facts that ``counts`` of all rows give.
+        Raises :class:`InputError` where nothing is left."""
+        return replace(encoded, facts=encoded.facts | counts)
 
     def shown(self, data: Dataset, encoded: Encoded) -> list[str]:
         """List what a person reads of each example of ``data``, in their order: the columns that are its input."""

@@ -12,12 +12,13 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from finetune.core.answers import Answer
+from finetune.core.encoded import Encoded
 from finetune.core.errors import bad_input
-from finetune.core.examples import Batch, Encoded, Example, Outputs, Prediction, token_facts
+from finetune.core.examples import Batch, Example, Outputs, Prediction
 from finetune.core.options import OPERATIONAL, Options
 from finetune.core.registry import TASKS
 from finetune.models import is_masked
-from finetune.tasks.base import Task
+from finetune.tasks.base import EncodedRows, Task
 from finetune.tasks.baselines.answers import CopyFirstSentence, FewShot
 from finetune.tasks.batching import Batching
 from finetune.tasks.chat_columns import ChatColumns, Given, as_tools, in_row
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
+    from finetune.core.encoded import Examples
     from finetune.data import Splits
     from finetune.tasks.baselines.base import Baseline
     from finetune.tasks.causal.loss_paths import LossPath
@@ -145,9 +147,10 @@ class Chat(Task):
         self.shown_by = Template(tokenizer, self.today or date.today()) if self.options.template == "model" else None
         self.marker = self.shown_by.of_others if self.shown_by else Marker(tokenizer, self.special)
 
-    def positions(self, example: Example) -> int:
-        asked = 0 if example.prompt is None else len(example.prompt) + self.options.max_new_tokens
-        return max(asked, *(len(ids) for ids in example.parts(example.inputs["input_ids"])))
+    def positions(self, examples: Examples) -> np.ndarray:
+        prompts, chosen = examples.prompts, examples.rejected
+        asked = np.where(prompts < 0, 0, prompts + self.options.max_new_tokens)
+        return np.maximum(asked, np.where(chosen < 0, examples.lengths, np.maximum(chosen, examples.lengths - chosen)))
 
     def check_config(self) -> None:
         config = self.config()
@@ -168,40 +171,37 @@ class Chat(Task):
     def model_config(self) -> dict[str, Any]:
         return {"pad_token_id": self.tokenizer.pad_token_id}
 
-    def encode(self, data: Dataset, at: str, training: bool) -> Encoded:
-        examples, cut, dropped, refuse = [], 0, 0, self.options.too_long == "refuse"
+    def encode_rows(self, data: Dataset, at: str, training: bool) -> EncodedRows:
+        examples, refuse = [], self.options.too_long == "refuse"
         # Where it is not learnt from, a worse answer is of use in scoring only.
         paired = bool(self.options.rejected) and (self.pairs or not training)
-        counts: Counter[str] = Counter()
+        counts = Counter[str](cut=0, dropped=0)
         answers = [self._tokenised(data, False, at, counts)]
         answers += [self._tokenised(data, True, at, Counter())] if paired else []
-        for row, (number, *given) in enumerate(zip(data["example"], *answers, strict=True), start=1):
+        for number, *given in zip(data["example"], *answers, strict=True):
             tokens = [own for _, own in given]
             if training and max(len(own.ids) for own in tokens) > self.options.max_length:
                 if self.options.too_long == "drop":
-                    dropped += 1
+                    counts["dropped"] += 1
                     continue
-                tokens = [shortened(own, self.options.max_length, refuse, at, row) for own in tokens]
-                cut += 1
+                tokens = [shortened(own, self.options.max_length, refuse, at, number + 1) for own in tokens]
+                counts["cut"] += 1
             if paired and (mistake := mistake_in_pair(*tokens)):
                 advice = "take this row out of the file; where both answers are cut, raise task.max_length"
-                raise bad_input("task.rejected", f"{at}, row {row}: {mistake}", advice)
+                raise bad_input("task.rejected", f"{at}, row {number + 1}: {mistake}", advice)
             examples.append(self._example(number, given[0][0], tokens, training))
-        if not examples:
+        answered = [int((each.target[: each.rejected] != IGNORED).sum()) for each in examples]
+        return EncodedRows(examples, counts, sizes={"answer_tokens": answered})
+
+    def described(self, encoded: Encoded, counts: Counter[str], data: Dataset, at: str) -> Encoded:
+        if not encoded.examples:
             raise bad_input(
                 "task.max_length",
-                f"{at}: all {dropped} examples are longer than {self.options.max_length} tokens",
+                f"{at}: all {counts['dropped']} examples are longer than {self.options.max_length} tokens",
                 "raise task.max_length, or write task.too_long: cut",
             )
         notes = [*self.columns.told(data, at), *told(counts, at)]
-        facts: dict[str, Any] = {
-            "tokens": token_facts([example.length for example in examples]),
-            "cut": cut,
-            "dropped": dropped,
-            "answer_tokens": token_facts([int((e.target[: e.rejected] != IGNORED).sum()) for e in examples]),
-            **counts,
-        } | ({"notes": notes} if notes else {})
-        return Encoded(examples, facts, notes=notes)
+        return replace(encoded, facts=encoded.facts | counts | ({"notes": notes} if notes else {}), notes=notes)
 
     def _tokenised(
         self, data: Dataset, rejected: bool, at: str, counts: Counter[str]

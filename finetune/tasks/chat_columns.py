@@ -48,21 +48,31 @@ class ChatColumns:
 
     def converted(self, data: Dataset, at: str) -> Dataset:
         """Convert the conversations of ``data`` to lists of {role, content}."""
+        from finetune.data.sources import as_dataset, as_table, slices
+        from finetune.data.spool import spooled
+
+        if not self.messages:
+            return data
+        found = (as_table(self._converted(rows, at)) for _, rows in slices(data, f"reading conversations of {at}"))
+        return as_dataset(spooled(found))
+
+    def _converted(self, data: Dataset, at: str) -> Dataset:
         from finetune.data.nested import values_of
 
         if self.found_by_name:
             return recognised(data, at)
-        for option in ("messages", "rejected") if self.messages else ():
+        for option in ("messages", "rejected"):
             column = getattr(self.options, option)
             if column in data.column_names:
                 values = values_of(data, column)
-                found = as_messages(values, at, f"task.{option}")
+                found = as_messages(values, at, f"task.{option}", data["example"])
                 data = data if found == values else with_messages(data, column, found)
         return data
 
     def told(self, data: Dataset, at: str) -> list[str]:
         """Say in one line which columns are read, or are not, though the recipe does not name them."""
         from finetune.data.nested import values_of
+        from finetune.data.sources import slices
 
         if not self.found_by_name:
             named = {self.options.tools, self.options.messages, self.options.prompt, self.options.completion}
@@ -70,7 +80,8 @@ class ChatColumns:
             found = (
                 f"{at}: column '{TOOLS}' is not read; if it has the tools that may be called, write task.tools: {TOOLS}"
             )
-            return [found] if unread and self.messages and any(map(has_value, values_of(data, TOOLS))) else []
+            parts = slices(data, f"reading conversations of {at}") if unread and self.messages else ()
+            return [found] if any(has_value(value) for _, rows in parts for value in values_of(rows, TOOLS)) else []
         known = known_columns(data.column_names)
         columns = next((each for each in known if each != (MESSAGES,)), known[0])
         also = [name for name in ("system", TOOLS) if name in data.column_names]
@@ -80,6 +91,7 @@ class ChatColumns:
         """Refuse columns that are missing, and rows that cannot be learnt from."""
         from finetune.data.columns import require_column, require_text
         from finetune.data.nested import values_of
+        from finetune.data.sources import slices
 
         if self.options.tools:
             require_column(data, self.options.tools, at, "task.tools")
@@ -93,12 +105,17 @@ class ChatColumns:
                 require_column(data, column, at, path)
             else:
                 require_text(data, column, at, path)
-            for row, value in zip(_numbers(data), values_of(data, column), strict=True):
-                if self.messages and (mistake := self._mistake_in(value)):
-                    raise bad_input(path, f"{at}, row {row}: {mistake}", "give [{role: …, content: …}, …]")
-                if option in ("completion", "rejected") and isinstance(value, str) and not value.strip():
-                    found = f"{at}, row {row} has an empty answer"
-                    raise bad_input(path, found, "complete the file, or take this row out of it")
+            for _, rows in slices(data.select_columns([column, "example"]), f"checking {at}"):
+                for row, value in zip(_numbers(rows), values_of(rows, column), strict=True):
+                    self._check_value(value, row, option, at)
+
+    def _check_value(self, value: Any, row: int, option: str, at: str) -> None:
+        path = f"task.{option}"
+        if self.messages and (mistake := self._mistake_in(value)):
+            raise bad_input(path, f"{at}, row {row}: {mistake}", "give [{role: …, content: …}, …]")
+        if option in ("completion", "rejected") and isinstance(value, str) and not value.strip():
+            found = f"{at}, row {row} has an empty answer"
+            raise bad_input(path, found, "complete the file, or take this row out of it")
 
     def _mistake_in(self, messages: Any) -> str | None:
         mistake = mistake_in(messages)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from finetune.core.answers import Answer, Column
+from finetune.core.encoded import Encoded
 from finetune.core.errors import bad_input
-from finetune.core.examples import Batch, Encoded, Example, Outputs, Prediction, token_facts
+from finetune.core.examples import Batch, Example, Outputs, Prediction
 from finetune.core.options import OPERATIONAL, Options
 from finetune.core.registry import TASKS
 from finetune.data.labels import natural, visible
 from finetune.models.pooling import POOLED
-from finetune.tasks.base import Task
+from finetune.tasks.base import EncodedRows, Task
 from finetune.tasks.texts import padded, tokenised
 
 if TYPE_CHECKING:
@@ -92,7 +94,7 @@ class Classification(Task):
     def fit(self, splits: Splits, tokenizer: PreTrainedTokenizerBase) -> None:
         super().fit(splits, tokenizer)
         self.written = {}
-        counts = Counter(self._labels(splits.train))
+        counts = self._counts(splits.train)
         spelt = [label for label in counts if label.lower() in ("true", "false")]
         if len({label.lower() for label in spelt}) == len(spelt):  # else they are classes of their own, and shown
             self.written = {label.lower(): label for label in spelt}
@@ -106,7 +108,7 @@ class Classification(Task):
             )
         held_out = {"validation": splits.validation, **splits.held_out}
         for name, data in held_out.items():
-            unseen = sorted(set(self._labels(data)) - set(self.labels)) if data is not None else []
+            unseen = sorted(set(self._counts(data)) - set(self.labels)) if data is not None else []
             if unseen:
                 raise bad_input(
                     "task.label",
@@ -123,8 +125,19 @@ class Classification(Task):
     def _labels(self, data: Dataset) -> list[str]:
         """Give each example's label as the training data have it: `true` in a csv file is the `True` that JSON and
         parquet files have, wherever training has only one of them."""
-        labels = [str(label) for label in data[self.options.label]]
-        return [self.written.get(label.lower(), label) for label in labels] if self.written else labels
+        return [self._spelt(label) for label in data[self.options.label]]
+
+    def _counts(self, data: Dataset) -> Counter[str]:
+        """Count the examples of each label."""
+        from finetune.data.sources import as_table
+
+        found = Counter[str]()
+        for each in as_table(data)[self.options.label].value_counts().to_pylist():
+            found[self._spelt(each["values"])] += each["counts"]
+        return found
+
+    def _spelt(self, label: Any) -> str:
+        return self.written.get(str(label).lower(), str(label)) if self.written else str(label)
 
     def check_model(self, model: Any) -> None:
         """Refuse an encoder-decoder that could not be pooled."""
@@ -150,9 +163,9 @@ class Classification(Task):
             "problem_type": "single_label_classification",
         }
 
-    def encode(self, data: Dataset, at: str, training: bool) -> Encoded:
+    def encode_rows(self, data: Dataset, at: str, training: bool) -> EncodedRows:
         labels = self._labels(data)
-        inputs, cut = tokenised(data, self.inputs(), self.tokenizer, self.options.max_length, at)
+        inputs, cut = tokenised(data, self.inputs(), self.tokenizer, self.options.max_length)
         numbers = {label: number for number, label in enumerate(self.labels)}
         examples = [
             Example(
@@ -164,12 +177,11 @@ class Classification(Task):
             )
             for number, label, own in zip(data["example"], labels, inputs, strict=True)
         ]
-        facts = {
-            "labels": dict(sorted(Counter(labels).items())),
-            "tokens": token_facts([example.length for example in examples]),
-            "cut": cut,
-        }
-        return Encoded(examples, facts)
+        return EncodedRows(examples, Counter(cut=cut))
+
+    def described(self, encoded: Encoded, counts: Counter[str], data: Dataset, at: str) -> Encoded:
+        labels = {"labels": dict(sorted(self._counts(data).items()))}
+        return replace(encoded, facts=labels | encoded.facts | counts)
 
     def collate(self, examples: Sequence[Example], counts: Sequence[int] | None = None) -> Batch:
         return padded(examples, self.tokenizer)
@@ -185,7 +197,7 @@ class Classification(Task):
         import torch
 
         device = next(model.parameters()).device
-        inputs = {name: torch.from_numpy(value).long()[None].to(device) for name, value in example.inputs.items()}
+        inputs = {name: torch.tensor(value).long()[None].to(device) for name, value in example.inputs.items()}
         target, owner = torch.tensor([[example.target], [0]], device=device)
         return Outputs(model(**inputs).logits.float(), target, owner, 1)
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -10,13 +11,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from finetune.core.encoded import Encoded
 from finetune.core.errors import bad_input
-from finetune.core.examples import Batch, Encoded, Example, Outputs, Prediction, token_facts
+from finetune.core.examples import Batch, Example, Outputs, Prediction
 from finetune.core.options import OPERATIONAL, Options
-from finetune.core.progress import parts
 from finetune.core.registry import TASKS
 from finetune.models import is_masked, rows_said
-from finetune.tasks.base import Task
+from finetune.tasks.base import EncodedRows, Task
 from finetune.tasks.batching import Batching
 from finetune.tasks.conversation import IGNORED
 
@@ -114,32 +115,25 @@ class Language(Task):
     def model_config(self) -> dict[str, Any]:
         return {"pad_token_id": self.tokenizer.pad_token_id}
 
-    def encode(self, data: Dataset, at: str, training: bool) -> Encoded:
+    def encode_rows(self, data: Dataset, at: str, training: bool) -> EncodedRows:
         end = None if self.masked else self.tokenizer.eos_token_id
-        room = self.options.max_length - (end is not None)
-        owners: list[int] = []
-        pieces: list[list[int]] = []
-        for some in parts(len(data), f"tokenising {at}"):
-            texts = list(data[some.start : some.stop][self.options.text])
-            found = self.tokenizer(texts, truncation=True, max_length=room, return_overflowing_tokens=True)
-            owners += [some.start + own for own in found["overflow_to_sample_mapping"]]
-            pieces += found["input_ids"]
+        room, texts = self.options.max_length - (end is not None), list(data[self.options.text])
+        found = self.tokenizer(texts, truncation=True, max_length=room, return_overflowing_tokens=True)
+        owners: list[int] = found["overflow_to_sample_mapping"]
         examples: list[Example] = []
         rows: list[int] = []
-        for number, ids in enumerate(pieces):
+        for number, ids in enumerate(found["input_ids"]):
             last = number + 1 == len(owners) or owners[number + 1] != owners[number]
             whole = np.asarray([*ids, end] if last and end is not None else ids)
             if len(whole) > 1:
-                made = self._example(len(examples), whole)
-                examples.append(made if training else self.resample(made, made.number))
+                examples.append(self._example(len(examples), whole))
                 rows.append(owners[number])
-        if not examples:
+        return EncodedRows(examples, Counter(cut=len(owners) - len(set(owners))), rows)
+
+    def described(self, encoded: Encoded, counts: Counter[str], data: Dataset, at: str) -> Encoded:
+        if not encoded.examples:
             raise bad_input("task.text", f"{at} has no text that could be learnt from", "give longer texts")
-        return Encoded(
-            examples,
-            {"tokens": token_facts([example.length for example in examples]), "cut": len(owners) - len(set(owners))},
-            rows,
-        )
+        return super().described(encoded, counts, data, at)
 
     def shown(self, data: Dataset, encoded: Encoded) -> list[str]:
         """List the pieces, with the words that are to be filled in."""
@@ -172,7 +166,7 @@ class Language(Task):
         seen[hidden[how < MASKED]] = self.tokenizer.mask_token_id
         changed = hidden[(how >= MASKED) & (how < MASKED + RANDOM)]
         seen[changed] = rng.integers(0, self.tokens, len(changed))
-        return replace(example, inputs={"input_ids": seen}, target=target)
+        return replace(example, inputs={"input_ids": seen}, target=target, origin=None)
 
     def collate(self, examples: Sequence[Example], counts: Sequence[int] | None = None) -> Batch:
         from finetune.tasks.causal.packing import lay_out, packed_rows, with_mask

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from finetune.core.errors import bad_input
@@ -56,7 +56,7 @@ def recognised(data: Dataset, at: str) -> Dataset:
         raise bad_input("task", f"{at} has {has}", "give either task.messages, or both task.prompt and task.completion")
     [columns] = found
     conversations = values_of(data, columns[0]) if len(columns) == 1 else _alpaca(data, at)
-    conversations = as_messages(conversations, at, "task")
+    conversations = as_messages(conversations, at, "task", data["example"])
     if "system" in data.column_names:
         systems = values_of(data, "system")
         conversations = [_with_system(each, text) for each, text in zip(conversations, systems, strict=True)]
@@ -79,24 +79,25 @@ def _alpaca(data: Dataset, at: str) -> list[list[Message]]:
         require_text(data, column, at, "task")
     inputs = values_of(data, "input") if "input" in data.column_names else [None] * data.num_rows
     conversations = []
-    rows = zip(values_of(data, "instruction"), inputs, values_of(data, "output"), strict=True)
-    for row, (instruction, given, output) in enumerate(rows, start=1):
+    rows = zip(data["example"], values_of(data, "instruction"), inputs, values_of(data, "output"), strict=True)
+    for number, instruction, given, output in rows:
         if not isinstance(given, str | None):
-            raise bad_input("task", f"{at}, row {row}: input is {given!r:.60}, not text", "name columns in task.prompt")
+            found = f"{at}, row {number + 1}: input is {given!r:.60}, not text"
+            raise bad_input("task", found, "name columns in task.prompt")
         asked = f"{instruction}\n\n{given}" if given and given.strip() else instruction
         conversations.append([{"role": "user", "content": asked}, {"role": "assistant", "content": output}])
     return conversations
 
 
-def as_messages(values: Sequence[Any], at: str, path: str) -> list[Any]:
-    """Read a column's conversations as lists of {role, content}: out of JSON text, and out of ShareGPT's {from,
-    value}."""
+def as_messages(values: Sequence[Any], at: str, path: str, numbers: Iterable[int]) -> list[Any]:
+    """Read a column's conversations, whose rows have ``numbers`` from 0, as lists of {role, content}: out of JSON text,
+    and out of ShareGPT's {from, value}."""
     found = []
-    for row, value in enumerate(values, start=1):
+    for number, value in zip(numbers, values, strict=True):
         try:
             found.append(from_sharegpt(parsed(value)))
         except ValueError as error:
-            raise bad_input(path, f"{at}, row {row}: {error}", "give [{role: …, content: …}, …]") from error
+            raise bad_input(path, f"{at}, row {number + 1}: {error}", "give [{role: …, content: …}, …]") from error
     return found
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from finetune.core.examples import Batch, Example, pad
-from finetune.core.progress import parts
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -16,18 +15,14 @@ if TYPE_CHECKING:
 
 
 def tokenised(
-    data: Dataset, columns: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int, at: str
+    data: Dataset, columns: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int
 ) -> tuple[list[dict[str, np.ndarray]], int]:
     """Model inputs (tokens,) by name of each row's text, or of its pair of texts, and how many of them were cut."""
     limit = min(max_length, tokenizer.model_max_length)
-    inputs: list[dict[str, np.ndarray]] = []
-    cut = 0
-    for rows in parts(len(data), f"tokenising {at}"):
-        texts = [list(data[rows.start : rows.stop][name]) for name in columns]  # and their pairs
-        encoded = tokenizer(*texts, truncation=True, max_length=limit, return_attention_mask=False)
-        inputs += [_inputs({name: encoded[name][row] for name in encoded}, tokenizer) for row in range(len(rows))]
-        cut += sum(bool(encoding.overflowing) for encoding in encoded.encodings)
-    return inputs, cut
+    texts = [list(data[name]) for name in columns]  # and their pairs
+    encoded = tokenizer(*texts, truncation=True, max_length=limit, return_attention_mask=False)
+    inputs = [_inputs({name: encoded[name][row] for name in encoded}, tokenizer) for row in range(len(data))]
+    return inputs, sum(bool(encoding.overflowing) for encoding in encoded.encodings)
 
 
 def _inputs(given: dict[str, list[int]], tokenizer: PreTrainedTokenizerBase) -> dict[str, np.ndarray]:

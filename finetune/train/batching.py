@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from finetune.core.examples import Example
+from finetune.core.examples import Example, lengths_of, weights_of
 from finetune.core.randomness import Streams
 from finetune.tasks.batching import Batching, cut
 from finetune.train.options import TrainOptions
@@ -95,8 +95,7 @@ class BatchPlan:
 
 def plan_batches(examples: Sequence[Example], options: TrainOptions, streams: Streams) -> BatchPlan:
     """Plan the order in which a run sees its examples."""
-    lengths = np.asarray([example.length for example in examples])
-    weights = np.asarray([example.weight for example in examples])
+    lengths, weights = lengths_of(examples), weights_of(examples)
     return BatchPlan(lengths, weights, options.batch_size, options.length_window, streams, options.batch_tokens)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from accelerate.utils import DistributedDataParallelKwargs
 
-from finetune.core.examples import Example
+from finetune.core.examples import Example, lengths_of
 from finetune.core.runtime import Runtime
 from finetune.replicas.group import ReplicaGroup
 from finetune.strategies.base import trained_parameters
@@ -46,7 +46,7 @@ def skips(model: torch.nn.Module) -> bool:
 
 def idle(group: ReplicaGroup, task: Task, examples: Sequence[Example], runtime: Runtime) -> bool:
     """Tell whether a trained parameter gets no gradient from the shortest example. Draws no random number."""
-    every = [min(examples, key=lambda example: example.length)] * group.count
+    every = [examples[int(lengths_of(examples).argmin())]] * group.count
     training = [module for module in group.model.modules() if module.training]
     group.model.eval()
     batch = task.batch_for(group.model, every, runtime.device, [1] * group.count)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from finetune.core.examples import Example
+from finetune.core.examples import Example, lengths_of
 from finetune.core.randomness import Streams
 from finetune.core.runtime import Runtime
 from finetune.models import BaseModel, Pooling
@@ -63,7 +63,7 @@ def solve_head(
         layer.weight.copy_(probe.weights)
         if layer.bias is not None:
             layer.bias.copy_(probe.biases)
-    tokens = sum(example.length for example in examples)
+    tokens = int(lengths_of(examples).sum())
     seconds = time.perf_counter() - begun
     facts = {"steps": probe.facts["steps"], "examples": len(examples), "tokens": tokens, "resumed": 0, "replicas": 1}
     speed = {"tokens_per_second": round(tokens / seconds, 1), "utilisation": None, "flops": None}
@@ -111,7 +111,7 @@ def _modes(
     """List the pooling modes to try, and the reason, where it decides; it is empty where the best of them is taken."""
     if asked.mode != "auto":
         return (asked.mode,), asked.reason
-    longest = max(examples, key=lambda example: example.length)
+    longest = examples[int(lengths_of(examples).argmax())]
     if looks_back_only(model, longest, runtime):
         return ("last",), "the last token alone of a causal model has seen the whole text"
     return MODES, ""

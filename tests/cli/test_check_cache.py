@@ -14,6 +14,7 @@ import pytest
 
 from finetune import recipe
 from finetune.cli import check_cache
+from finetune.core import unchanged
 
 RECIPE = """\
 seeds: 2
@@ -111,7 +112,7 @@ def test_a_file_is_added(place, name):
 
 
 def test_files_that_are_too_many_to_read_count_by_size_and_times(place, monkeypatch):
-    monkeypatch.setattr(check_cache, "READ", len(FILES["news.csv"]) - 1)
+    monkeypatch.setattr(unchanged, "READ", len(FILES["news.csv"]) - 1)
     first = key(place)
     assert key(place) == first
     swapped(place / "news.csv")  # all but the time of the last change is as it was
@@ -183,8 +184,8 @@ def test_python_is_another_one(place, monkeypatch):
 @pytest.mark.parametrize("name", ["study/preflight.py", "tasks/classification.py"])
 def test_our_own_source_is_another_one(place, tmp_path, monkeypatch, name):
     source = tmp_path / "installed"
-    shutil.copytree(Path(check_cache.__file__).parents[1], source, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(check_cache, "__file__", str(source / "cli" / "check_cache.py"))
+    shutil.copytree(Path(unchanged.__file__).parents[1], source, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(unchanged, "__file__", str(source / "core" / "unchanged.py"))
     first = key(place)
     swapped(source / name)
     assert key(place) != first

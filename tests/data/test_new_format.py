@@ -98,4 +98,4 @@ def test_endings_are_told_apart():
 @pytest.mark.parametrize("name", FORMATS.all())
 def test_it_is_documented_and_overrides_what_it_has_to(name):
     found = FORMATS.get(name)
-    assert found.__doc__ and "read" in vars(found) and (found.folder or found.suffixes)
+    assert found.__doc__ and {"read", "blocks"} & vars(found).keys() and (found.folder or found.suffixes)

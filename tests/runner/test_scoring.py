@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -268,8 +269,9 @@ def of_a_buffer(group, data):
 
 
 def of_what_is_shown(group, data):
-    example = data.held_out["test"].examples[0]
-    example.inputs["input_ids"] = example.inputs["input_ids"][::-1].copy()
+    first, *rest = data.held_out["test"].examples
+    turned = replace(first, inputs=first.inputs | {"input_ids": first.inputs["input_ids"][::-1].copy()})
+    data.held_out["test"] = replace(data.held_out["test"], examples=[turned, *rest])
 
 
 def of_the_special_tokens(group, data):

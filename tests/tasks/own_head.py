@@ -3,16 +3,17 @@ would bring it."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from finetune.core.answers import Answer
-from finetune.core.examples import Batch, Encoded, Example, Outputs, Prediction, token_facts
+from finetune.core.examples import Batch, Example, Outputs, Prediction
 from finetune.core.options import Options
 from finetune.models import width_of
-from finetune.tasks.base import Task
+from finetune.tasks.base import EncodedRows, Task
 from finetune.tasks.texts import padded, tokenised
 
 if TYPE_CHECKING:
@@ -81,12 +82,12 @@ class Mood(Task):
     def model_config(self) -> dict[str, Any]:
         return {"pad_token_id": self.tokenizer.pad_token_id}
 
-    def encode(self, data: Dataset, at: str, training: bool) -> Encoded:
-        inputs, cut = tokenised(data, self.inputs(), self.tokenizer, self.options.max_length, at)
+    def encode_rows(self, data: Dataset, at: str, training: bool) -> EncodedRows:
+        inputs, cut = tokenised(data, self.inputs(), self.tokenizer, self.options.max_length)
         targets = list(zip(data["merry"], data["lively"], strict=True))
         rows = zip(data["example"], inputs, targets, strict=True)
         examples = [Example(number, own, two, 1.0, f"{two[0]} {two[1]}") for number, own, two in rows]
-        return Encoded(examples, {"tokens": token_facts([example.length for example in examples]), "cut": cut})
+        return EncodedRows(examples, Counter(cut=cut))
 
     def collate(self, examples: Sequence[Example], counts: Sequence[int] | None = None) -> Batch:
         return padded(examples, self.tokenizer)

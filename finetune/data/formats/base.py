@@ -6,8 +6,9 @@ The modules keep pyarrow inside functions: a recipe is checked without it.
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from finetune.core.errors import InputError, Problem, bad_input
 from finetune.core.registry import Registry
@@ -15,6 +16,13 @@ from finetune.data.encodings import BINARY, NotText, Written, advise, decode
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+BLOCK = 1 << 24
+"""Bytes of a file that are read at once."""
+
+COMPRESSED = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
+"""Last endings of files that are compressed, and pyarrow's names for how."""
 
 
 class Format:
@@ -32,18 +40,26 @@ class Format:
     """True when its values are written as text, and their columns may be named by the recipe instead of a header line:
     what looks like a number everywhere in a column is one then."""
 
+    @classmethod
+    def blocks(cls, path: Path, source: Written, at: str) -> Iterator[pa.Table]:
+        """Yield the rows of what lies at ``path``, which is there, in order and about :data:`BLOCK` bytes of it at a
+        time, whose columns may differ. Raises :class:`InputError` under the recipe path ``at`` for what cannot be read;
+        an OSError is told by the caller."""
+        yield cls.read(path, source, at)
+
     @staticmethod
     def read(path: Path, source: Written, at: str) -> pa.Table:
-        """The rows of what lies at ``path``, which is there. Raises :class:`InputError` under the recipe path ``at``
-        for what cannot be read; an OSError is told by the caller."""
+        """The rows as one table, of a format that is read at once; it raises what :meth:`blocks` does."""
         raise NotImplementedError
 
 
 FORMATS: Registry[type[Format]] = Registry("format", "finetune.data.formats")
 
 
-def named_by(suffix: str) -> type[Format] | None:
-    """The format of files with this ending; None where it says nothing."""
+def named_by(name: str) -> type[Format] | None:
+    """The format of files called so, whether they are compressed or not; None where the name says nothing."""
+    path = PurePosixPath(name)
+    suffix = PurePosixPath(path.stem).suffix if path.suffix.lower() in COMPRESSED else path.suffix
     return next((each for each in FORMATS.all().values() if suffix.lower() in each.suffixes), None)
 
 
@@ -60,17 +76,68 @@ def unknown_encoding(source: Written, at: str) -> InputError:
     return bad_input(f"{at}.encoding", f"there is no text encoding '{source.encoding}'", "for example utf-8 or latin-1")
 
 
+def open_file(path: Path) -> Any:
+    """Open ``path`` for its bytes: those that were compressed, where its last ending says that they are."""
+    codec = COMPRESSED.get(path.suffix.lower())
+    if codec is None:
+        return open(path, "rb")
+    import pyarrow as pa
+
+    return pa.CompressedInputStream(pa.OSFile(str(path)), codec)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of ``path``, without its compression."""
+    with open_file(path) as file:
+        return bytes(file.read())
+
+
 def read_text(path: Path, source: Written, at: str) -> str:
     """The text of ``path``, which must not be empty."""
-    content = path.read_bytes()
+    return "".join(text_blocks(path, source, at, size=None))
+
+
+def text_blocks(path: Path, source: Written, at: str, size: int | None = BLOCK) -> Iterator[str]:
+    """Yield the text of ``path``, which must not be empty, in whole lines of about ``size`` bytes together."""
+    blank, empty, line = "", True, 1
+    with open_file(path) as file:
+        for number, content in enumerate(_whole_lines(file, size if _keeps_line_ends(source, at) else None)):
+            try:
+                text = decode(content, source, number == 0)
+            except NotText as error:
+                line += content.count(b"\n", 0, error.position)
+                advice = not_text(content) or advise([content], source)
+                raise InputError(Problem(error.found, advice, f"{at}.path", f"{path}:{line}")) from error
+            line += content.count(b"\n")
+            empty = empty and not text.strip()
+            if empty:
+                blank += text
+            else:
+                yield blank + text
+                blank = ""
+    if empty:
+        raise bad_input(f"{at}.path", f"'{path}' is empty", "name a file with examples, or write it again")
+
+
+def _keeps_line_ends(source: Written, at: str) -> bool:
+    """Tell whether a line end is the same byte in the source's encoding as in ASCII, and is part of nothing else."""
     try:
-        text = decode(content, source)
-    except NotText as error:
-        line = content.count(b"\n", 0, error.position) + 1
-        advice = not_text(content) or advise([content], source)
-        raise InputError(Problem(error.found, advice, f"{at}.path", f"{path}:{line}")) from error
+        return "\n".encode(source.encoding) == b"\n"
     except LookupError as error:
         raise unknown_encoding(source, at) from error
-    if not text or text.isspace():
-        raise bad_input(f"{at}.path", f"'{path}' is empty", "name a file with examples, or write it again")
-    return text
+
+
+def _whole_lines(file: Any, size: int | None) -> Iterator[bytes]:
+    """Yield what is left of ``file`` in whole lines of about ``size`` bytes together; None: at once."""
+    if size is None:
+        yield bytes(file.read())
+        return
+    rest = b""
+    while block := bytes(file.read(size)):
+        lines, end, left = block.rpartition(b"\n")
+        if not end or len(block) < size:  # in the middle of a line, or at the end of the file
+            rest += block
+        else:
+            yield rest + lines + end
+            rest = left
+    yield rest

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from finetune.core.errors import InputError, Problem, bad_input
 from finetune.data.encodings import Written
-from finetune.data.formats.base import FORMATS, Format, read_text
+from finetune.data.formats.base import FORMATS, Format, text_blocks
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,8 +41,8 @@ class Csv(Format):
     suffixes: ClassVar[tuple[str, ...]] = (".csv",)
     delimited: ClassVar[bool] = True
 
-    @staticmethod
-    def read(path: Path, source: Written, at: str) -> pa.Table:
+    @classmethod
+    def blocks(cls, path: Path, source: Written, at: str) -> Iterator[pa.Table]:
         return _read_delimited(path, source, at, delimiter=",", quotes=True)
 
 
@@ -51,23 +54,23 @@ class Tsv(Format):
     suffixes: ClassVar[tuple[str, ...]] = (".tsv",)
     delimited: ClassVar[bool] = True
 
-    @staticmethod
-    def read(path: Path, source: Written, at: str) -> pa.Table:
+    @classmethod
+    def blocks(cls, path: Path, source: Written, at: str) -> Iterator[pa.Table]:
         return _read_delimited(path, source, at, delimiter="\t", quotes=False)
 
 
-def _read_delimited(path: Path, source: Written, at: str, delimiter: str, quotes: bool) -> pa.Table:
+def _read_delimited(path: Path, source: Written, at: str, delimiter: str, quotes: bool) -> Iterator[pa.Table]:
     import pyarrow as pa
     import pyarrow.csv
 
-    text = read_text(path, source, at)
-    names = source.names or _header(text[:HEADER], delimiter, quotes)
+    text = _AsUtf8(text_blocks(path, source, at))
+    names = source.names or _header(text.begin(HEADER), delimiter, quotes)
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise bad_input(f"{at}.path", f"'{path}' has several columns called {', '.join(map(repr, repeated))}")
     try:
-        table = pyarrow.csv.read_csv(
-            pa.BufferReader(text.encode()),
+        reader = pyarrow.csv.open_csv(
+            pa.PythonFile(text, mode="r"),
             pyarrow.csv.ReadOptions(
                 column_names=names, skip_rows_after_names=0 if source.names else 1, block_size=BLOCK
             ),
@@ -76,33 +79,64 @@ def _read_delimited(path: Path, source: Written, at: str, delimiter: str, quotes
             ),
             pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False),
         )
+        yield reader.schema.empty_table()
+        for rows in reader:
+            yield pa.Table.from_batches([rows])
     except pa.ArrowInvalid as error:
-        broken = _broken_row(text, len(names), delimiter, quotes) or (1, str(error))
+        broken = _broken_row(path, source, at, len(names), delimiter, quotes) or (1, str(error))
         raise _broken(path, at, *broken, quotes) from error
     # The reader takes a quote that is never closed for a value that reaches to the end of the file.
-    if quotes and text.count('"') % 2 and (unclosed := _broken_row(text, len(names), delimiter, quotes)):
+    if quotes and text.quotes % 2 and (unclosed := _broken_row(path, source, at, len(names), delimiter, quotes)):
         raise _broken(path, at, *unclosed, quotes)
-    return table
+
+
+class _AsUtf8(io.RawIOBase):
+    """A file of texts in UTF-8, which counts the double quotes that were read from it."""
+
+    def __init__(self, blocks: Iterator[str]):
+        self._blocks, self._left, self.quotes = blocks, b"", 0
+
+    def begin(self, characters: int) -> str:
+        """Give the first ``characters``, which are read again."""
+        first = next(self._blocks)
+        self._left += first.encode()
+        return first[:characters]
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        while not self._left or size < 0:
+            block = next(self._blocks, None)
+            if block is None:
+                break
+            self._left += block.encode()
+        size = len(self._left) if size < 0 else size
+        given, self._left = self._left[:size], self._left[size:]
+        self.quotes += given.count(b'"')
+        return given
 
 
 def _header(text: str, delimiter: str, quotes: bool) -> list[str]:
     """The names in the first line; a column without one gets `column_N`."""
-    first = next(row for row in _rows(text, delimiter, quotes) if row)
+    first = next(row for row in _rows(io.StringIO(text, newline=""), delimiter, quotes) if row)
     return [name.strip() or f"column_{number}" for number, name in enumerate(first, start=1)]
 
 
-def _rows(text: str, delimiter: str, quotes: bool, strict: bool = False) -> Any:
+def _rows(lines: Iterable[str], delimiter: str, quotes: bool, strict: bool = False) -> Any:
     """Read rows by Python's csv reader: slower than Arrow's, but it knows which line it is on."""
-    lines = io.StringIO(text, newline="")
     if quotes:
         return csv.reader(lines, delimiter=delimiter, strict=strict)
     return csv.reader(lines, delimiter=delimiter, strict=strict, quoting=csv.QUOTE_NONE)
 
 
-def _broken_row(text: str, fields: int, delimiter: str, quotes: bool) -> tuple[int, str] | None:
+def _broken_row(
+    path: Path, source: Written, at: str, fields: int, delimiter: str, quotes: bool
+) -> tuple[int, str] | None:
     """Find line and description of the first row that cannot be read: slow, so only when something is wrong."""
-    rows = _rows(text, delimiter, quotes, strict=True)
-    limit = csv.field_size_limit(max(len(text), 1))
+    lines = chain.from_iterable(io.StringIO(text, newline="") for text in text_blocks(path, source, at))
+    rows = _rows(lines, delimiter, quotes, strict=True)
+    limit = csv.field_size_limit(sys.maxsize)
     try:
         line = 1
         for row in rows:
@@ -136,13 +170,15 @@ def _recognise(column: pa.ChunkedArray) -> pa.ChunkedArray:
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    any_given, whole = False, True
     # A glance at the start saves the scan over columns of prose.
-    for part in (column.slice(0, 100), column):
+    for part in (column.slice(0, 100), *(pa.chunked_array([chunk]) for chunk in column.chunks)):
         given = pc.filter(part, pc.not_equal(part, ""))
         if not pc.all(pc.match_substring_regex(given, f"^(?:{NUMBER})$")).as_py():
             return column
-    if not len(given):
+        any_given = any_given or len(given) > 0
+        whole = whole and bool(pc.all(pc.match_substring_regex(given, f"^{INTEGER}$")).as_py())
+    if not any_given:
         return column
-    whole = pc.all(pc.match_substring_regex(given, f"^{INTEGER}$")).as_py()
     values = pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.string()), column)
     return values.cast(pa.int64() if whole else pa.float64())

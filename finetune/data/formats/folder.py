@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from finetune.core.errors import InputError, Problem, bad_input
 from finetune.data.encodings import NotText, Written, advise, decode
-from finetune.data.formats.base import FORMATS, Format, not_text, unknown_encoding
+from finetune.data.formats.base import FORMATS, Format, not_text, read_bytes, unknown_encoding
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,7 +39,7 @@ class Folder(Format):
         rows: dict[str, list[str]] = {name: [] for name in ("label", "title", "body", "text", "file")}
         broken: list[tuple[str, str]] = []
         for file in files:
-            content = (path / file).read_bytes()
+            content = read_bytes(path / file)
             try:
                 text = decode(content, source).replace("\r\n", "\n")
             except NotText as error:
@@ -55,7 +55,7 @@ class Folder(Format):
             file, what = broken[0]
             found = f"{what}; {len(broken)} of {len(files)} files are not text in {source.encoding}"
             first = dict.fromkeys([*(file for file, _ in broken), *files])  # what is wrong before what is not
-            contents = [(path / file).read_bytes() for file in first]
+            contents = [read_bytes(path / file) for file in first]
             advice = not_text(contents[0]) or advise(contents, source)
             raise InputError(Problem(found, advice, f"{at}.path", str(path / file)))
         return pa.table(rows)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from finetune.core.errors import InputError, Problem, bad_input
 from finetune.data.encodings import LONE_SURROGATE, Written, code_point
-from finetune.data.formats.base import FORMATS, Format, read_text
+from finetune.data.formats.base import FORMATS, Format, read_text, text_blocks
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -23,21 +23,15 @@ class JsonLines(Format):
     name: ClassVar[str] = "jsonl"
     suffixes: ClassVar[tuple[str, ...]] = (".jsonl", ".ndjson")
 
-    @staticmethod
-    def read(path: Path, source: Written, at: str) -> pa.Table:
-        rows, lines, broken = [], [], []
-        for line, text in enumerate(read_text(path, source, at).split("\n"), start=1):
-            if not text.strip():
-                continue
-            try:
-                row = json.loads(text)
-                if isinstance(row, dict):
-                    rows.append(row)
-                    lines.append(line)
-                else:
-                    broken.append((line, f"{_kind(row)}, where an object in {{braces}} is expected"))
-            except json.JSONDecodeError as error:
-                broken.append((line, _invalid(error)))
+    @classmethod
+    def blocks(cls, path: Path, source: Written, at: str) -> Iterator[pa.Table]:
+        broken: list[tuple[int, str]] = []
+        line = 1
+        for text in text_blocks(path, source, at):
+            rows = [*_parsed_lines(text, line, broken)]
+            line += text.count("\n")
+            if not broken:
+                yield _from_rows([row for _, row in rows], [f"line {number}" for number, _ in rows], path, at)
         if broken:
             line, found = broken[0]
             more = f" ({len(broken) - 1} more lines are broken too)" if broken[1:] else ""
@@ -45,7 +39,21 @@ class JsonLines(Format):
             if _is_json(path, source, at):
                 advice = "the file is one JSON value: set `format: json`"
             raise InputError(Problem(found + more, advice, f"{at}.path", f"{path}:{line}"))
-        return _from_rows(rows, [f"line {line}" for line in lines], path, at)
+
+
+def _parsed_lines(text: str, first: int, broken: list[tuple[int, str]]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the objects of lines that are numbered from ``first``, and add what is no object to ``broken``."""
+    for line, written in enumerate(text.split("\n"), start=first):
+        if not written.strip():
+            continue
+        try:
+            row = json.loads(written)
+            if isinstance(row, dict):
+                yield line, row
+            else:
+                broken.append((line, f"{_kind(row)}, where an object in {{braces}} is expected"))
+        except json.JSONDecodeError as error:
+            broken.append((line, _invalid(error)))
 
 
 @FORMATS.register

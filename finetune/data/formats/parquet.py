@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+ROWS = 1 << 16
+"""Rows that are read at once."""
+
+
 @FORMATS.register
 class Parquet(Format):
     """A parquet file; categories, views and other ways to store the same values become plain columns."""
@@ -21,16 +26,19 @@ class Parquet(Format):
     suffixes: ClassVar[tuple[str, ...]] = (".parquet",)
     binary: ClassVar[bytes] = b"PAR1"
 
-    @staticmethod
-    def read(path: Path, source: Written, at: str) -> pa.Table:
+    @classmethod
+    def blocks(cls, path: Path, source: Written, at: str) -> Iterator[pa.Table]:
         import pyarrow as pa
         import pyarrow.parquet
 
         from finetune.data.arrow_types import plain
 
         try:
-            table = pyarrow.parquet.ParquetFile(path).read()
+            with pyarrow.parquet.ParquetFile(path) as file:
+                for rows in file.iter_batches(ROWS):
+                    yield plain(pa.Table.from_batches([rows]))
+                if not file.metadata.num_rows:
+                    yield plain(file.schema_arrow.empty_table())
         except (pa.ArrowException, OSError) as error:
             reason = first_line(error)
             raise bad_input(f"{at}.path", f"'{path}' is not a readable parquet file: {reason}") from error
-        return plain(table)

@@ -85,12 +85,13 @@ class FewShot(Baseline):
         return {"shots": self.shots}
 
     def fit(self, training: ExampleSet, untuned: Untuned) -> None:
-        self.untuned, rows = untuned, list(self.task.columns.rows(training.data, False, Counter()))
-        if len(rows) < self.shots:
-            raise FinetuneError(f"baselines.shots asks for {self.shots} examples, and there are {len(rows)} to show")
-        drawn = np.argsort(random_keys(len(rows), SEED, SHOTS), kind="stable")[: self.shots]
+        self.untuned, count = untuned, training.data.num_rows
+        if count < self.shots:
+            raise FinetuneError(f"baselines.shots asks for {self.shots} examples, and there are {count} to show")
+        drawn = np.argsort(random_keys(count, SEED, SHOTS), kind="stable")[: self.shots]
+        shown = list(self.task.columns.rows(training.data.select(drawn), False, Counter()))
         self.task = copy(self.task)
-        self.task.columns = ColumnsAfterShots(self.task.options, [rows[number] for number in drawn])
+        self.task.columns = ColumnsAfterShots(self.task.options, shown)
 
     def predict(self, held_out: ExampleSet) -> list[Prediction]:
         asked = self.task.encode(held_out.data, held_out.at, training=False)

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.core.examples import Encoded, Example, Prediction
+from finetune.core.encoded import Encoded
+from finetune.core.examples import Example, Prediction
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-Uses = Literal["data", "features", "model"]
-"""What a baseline needs beside its examples. `data`: nothing. `features`: the frozen model's, of all examples, which
-recipes limit by the number of tokens. `model`: answers of the untuned model."""
+Uses = Literal["data", "words", "features", "model"]
+"""What a baseline needs beside its examples. `data`: nothing. `words`: the texts of all of them in memory. `features`:
+the frozen model's, of all examples; recipes limit both by the number of tokens. `model`: answers of the untuned
+model."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class ExampleSet:
     encoded: Encoded
 
     @property
-    def examples(self) -> list[Example]:
+    def examples(self) -> Sequence[Example]:
         """Give the examples in the order in which they are predicted and stored."""
         return self.encoded.examples
 

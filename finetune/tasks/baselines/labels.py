@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.core.examples import Encoded, Example, Prediction
+from finetune.core.encoded import Encoded
+from finetune.core.examples import Example, Prediction
 from finetune.core.progress import track
 from finetune.data.draws import LIMIT, random_keys
 from finetune.data.folds import stratified_folds
@@ -72,6 +73,7 @@ class TfidfLogistic(LabelBaseline):
     """
 
     name: ClassVar[str] = "tfidf-logistic"
+    uses: ClassVar[Uses] = "words"
     model: Any
     """A scikit-learn pipeline."""
 

@@ -81,8 +81,8 @@ def plain_outputs(model: torch.nn.Module, ids: np.ndarray, targets: np.ndarray, 
     """Compute the logits of one example's labels, from a model that is given its tokens ``ids`` (T,) and nothing
     else."""
     device = next(model.parameters()).device
-    logits = model(input_ids=torch.from_numpy(ids).long()[None].to(device)).logits[0].float()
-    wanted = torch.from_numpy(targets).long().to(device)
+    logits = model(input_ids=torch.tensor(ids).long()[None].to(device)).logits[0].float()
+    wanted = torch.tensor(targets).long().to(device)
     wanted = pad(wanted[1:], (0, 1), value=IGNORED) if ahead else wanted
     learnt = wanted != IGNORED
     return Outputs(logits[learnt], wanted[learnt], torch.zeros_like(wanted[learnt]), 1)

@@ -66,7 +66,7 @@ def test_markdown_escape(text, written):
     assert escape(text) == written
 
 
-@pytest.mark.parametrize("width", [40, 60, 100])
+@pytest.mark.parametrize("width", [40, 60, 70, 100])
 def test_terminal_table_fits(study, width):
     console = Console(width=width, record=True, file=io.StringIO())
     console.print(terminal.table(build(study.path)))
@@ -74,7 +74,7 @@ def test_terminal_table_fits(study, width):
     assert max(map(len, lines)) <= width and "…" not in "".join(lines)
     shown = "\n".join(lines)
     assert all(name in shown for name in ("linear", "lora", "full", "base", "score"))
-    assert ("time" in shown) == (width >= 60)
+    assert ("time" in shown) == (width >= 70)
 
 
 def test_terminal_shows_brackets_in_names(fabricator):

@@ -8,7 +8,8 @@ from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from sklearn.neighbors import NearestCentroid
 from sklearn.pipeline import make_pipeline
 
-from finetune.core.examples import Encoded, Example
+from finetune.core.encoded import Encoded
+from finetune.core.examples import Example
 from finetune.data.folds import stratified_folds
 from finetune.tasks.baselines import labels
 from finetune.tasks.baselines.base import ExampleSet

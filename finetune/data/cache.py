@@ -1,0 +1,105 @@
+"""Large data as they were read, cleaned, divided and encoded before: mapped from the cache folder when they are wanted
+again.
+
+An entry is filed under a hash of all that it depends on: the files by name, size and times, the options, Python, every
+package and our own source. Data that are small, or that lie on a hub, are not kept: reading them again is quick, or
+`datasets` keeps them. Processes that start together wait for the first of them, so that the work is done once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from filelock import FileLock
+
+from finetune.core.paths import cache_folder, resolve_path
+from finetune.core.run_dir import read_json, write_json
+from finetune.core.unchanged import Elsewhere, Files, software
+from finetune.data import spool
+from finetune.data.options import Source
+
+ENTRIES = 12
+"""How many are kept: those that were used last."""
+
+FACTS = "facts.json"
+
+Kept = tuple[dict[str, pa.Table], Any]
+"""Tables by name, and what else there is to know, which JSON can hold."""
+
+
+def key_of(sources: Iterable[tuple[str, Source]], wanted: Sequence[Any]) -> str | None:
+    """Hash what is ``wanted`` of the ``sources``, given with their recipe paths, and all that it depends on; None for
+    what is not kept."""
+    if cache_folder() is None:
+        return None
+    known, total = Files(), 0
+    known.left = 0  # so large that contents would take too long
+    try:
+        facts: list[Any] = []
+        for at, source in sources:
+            if source.kind == "hub":
+                return None
+            found = list(known.at(resolve_path(source.path, f"{at}.path").absolute()))
+            total += sum(size for _, size, *_ in found)
+            facts += found
+        if total <= spool.IN_MEMORY:
+            return None
+        return hashlib.sha256(json.dumps([facts, wanted, software()], default=_plain).encode()).hexdigest()[:32]
+    except (Elsewhere, OSError):
+        return None
+
+
+def deeper(key: str, wanted: Sequence[Any]) -> str:
+    """The key of what is ``wanted`` of the entry with this ``key``."""
+    return hashlib.sha256(json.dumps([key, wanted], default=_plain).encode()).hexdigest()[:32]
+
+
+def kept(key: str | None, make: Callable[[], Kept]) -> Kept:
+    """What ``make`` gives, or gave when it was called for this ``key``, mapped from files; None: it is not kept."""
+    place = cache_folder()
+    if key is None or place is None:
+        return make()
+    folder = place / "data" / key
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")):
+        if not (folder / FACTS).exists():
+            _write(folder, *make())
+            _forget(folder.parent)
+        os.utime(folder)
+        facts = read_json(folder / FACTS)
+        names: list[str] = facts["tables"]
+        return {name: spool.mapped(folder / f"{number}.arrow") for number, name in enumerate(names)}, facts["facts"]
+
+
+def _write(folder: Path, tables: Mapping[str, pa.Table], facts: Any) -> None:
+    """Write an entry, which is there at once or not at all."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with spool.told_when_full(), tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new-") as temporary:
+        made = Path(temporary) / "entry"
+        made.mkdir()
+        for number, table in enumerate(tables.values()):
+            with pa.ipc.new_file(str(made / f"{number}.arrow"), table.schema) as file:
+                for part in spool.batches(table):
+                    file.write_table(part)
+        write_json(made / FACTS, {"tables": list(tables), "facts": facts})
+        made.replace(folder)
+
+
+def _forget(place: Path) -> None:
+    """Remove the entries that were used longest ago, when there are too many."""
+    entries = sorted((path for path in place.iterdir() if path.is_dir()), key=lambda path: -path.stat().st_mtime)
+    for path in entries[ENTRIES:]:
+        shutil.rmtree(path, ignore_errors=True)  # mapped tables of it stay as they are
+        path.with_suffix(".lock").unlink(missing_ok=True)
+
+
+def _plain(value: Any) -> Any:
+    return value.model_dump(mode="json")

@@ -1,0 +1,168 @@
+"""Large data are prepared once: mapped when they are wanted again, and prepared anew when anything has changed."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from finetune import recipe as recipes
+from finetune.core import unchanged
+from finetune.data import cache, spool
+from finetune.data.options import Source
+from finetune.runner import resources as module
+from finetune.runner.resources import Resources
+from finetune.tasks.classification import Classification
+from tests import tiny
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A recipe whose data count as large."""
+    monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(spool, "IN_MEMORY", 1000)
+    tiny.save_encoder(tmp_path / "encoder")
+    tiny.write_csv(tmp_path / "rows.csv", tiny.sentences(80, seed=1))
+    (tmp_path / "recipe.yaml").write_text(
+        json.dumps(
+            {
+                "name": "study",
+                "model": {"source": "./encoder", "new": ["cls"]},
+                "data": {"train": {"path": "rows.csv"}, "split": {"test": 20, "validation": 10}},
+                "task": {"type": "classification", "max_length": 16},
+                "strategy": {"type": "full"},
+            }
+        )
+    )
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def load(*overrides):
+    [variant] = recipes.load("recipe.yaml", overrides).variants
+    return Resources().data(variant.recipe, 0)
+
+
+def shown(data):
+    """All that there is in each set."""
+    return {
+        name: [(e.number, e.reference, e.target, e.weight, e.inputs["input_ids"].tolist()) for e in found.examples]
+        for name, found in data.sets.items()
+    }
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """How often the data were read, and how often a set was encoded."""
+    seen = {"read": 0, "encoded": 0}
+    load_splits, encode = module.load_splits, Classification.encode
+
+    def reading(*args):
+        seen["read"] += 1
+        return load_splits(*args)
+
+    def encoding(self, *args):
+        seen["encoded"] += 1
+        return encode(self, *args)
+
+    monkeypatch.setattr(module, "load_splits", reading)
+    monkeypatch.setattr(Classification, "encode", encoding)
+    return seen
+
+
+def test_it_is_prepared_once_and_is_the_same(place, counted, monkeypatch):
+    first = load()
+    assert counted == {"read": 1, "encoded": 3}
+    again = load()
+    assert counted == {"read": 1, "encoded": 3}, "nothing was read or encoded"
+    monkeypatch.setenv("FINETUNE_CACHE", "")
+    assert shown(again) == shown(first) == shown(load()) and counted["read"] == 2
+    assert again.facts == first.facts and again.majority == first.majority
+    assert [found.facts for found in again.sets.values()] == [found.facts for found in first.sets.values()]
+    for name, table in first.tables.items():
+        assert again.tables[name].to_dict() == table.to_dict()
+
+
+def test_small_data_are_not_kept(place, counted, monkeypatch):
+    monkeypatch.setattr(spool, "IN_MEMORY", 1 << 26)
+    load(), load()
+    assert counted["read"] == 2 and not (place / "cache" / "data").exists()
+
+
+def rows(place):
+    tiny.write_csv(place / "rows.csv", tiny.sentences(80, seed=2))
+
+
+def touched(place):
+    os.utime(place / "rows.csv")
+
+
+def template(place):
+    """Other tokens for the same texts."""
+    path = place / "encoder" / "tokenizer.json"
+    content = json.loads(path.read_text())
+    content["normalizer"] = {"type": "Replace", "pattern": {"String": "a"}, "content": "b"}
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    "change, overrides, wanted",
+    [
+        (rows, [], {"read": 2, "encoded": 6}),
+        (touched, [], {"read": 2, "encoded": 6}),
+        (template, [], {"read": 1, "encoded": 6}),
+        (None, ["data.split.test=10"], {"read": 2, "encoded": 6}),
+        (None, ["task.max_length=8"], {"read": 2, "encoded": 6}),
+        (None, ["train.learning_rate=0.5"], {"read": 1, "encoded": 3}),
+        (None, ["seeds=9"], {"read": 1, "encoded": 3}),
+    ],
+    ids=["rows", "times", "tokenizer", "split", "length", "rate", "seeds"],
+)
+def test_what_has_changed_is_prepared_anew(place, counted, change, overrides, wanted):
+    load()
+    if change:
+        change(place)
+    load(*overrides)
+    assert counted == wanted
+
+
+def test_other_software_is_something_else(place, counted, monkeypatch):
+    load()
+    monkeypatch.setattr(sys, "version", "3.99")
+    load()
+    assert counted["read"] == 2 and unchanged.software()
+
+
+def test_the_entries_that_were_used_last_are_kept(place, monkeypatch):
+    monkeypatch.setattr(cache, "ENTRIES", 4)
+    for length in (8, 9, 10, 11):
+        load(f"task.max_length={length}")
+    assert len([path for path in (place / "cache" / "data").iterdir() if path.is_dir()]) == 4
+
+
+def test_an_entry_is_there_as_a_whole_or_not_at_all(place):
+    key = cache.key_of([("data.train", Source(path="rows.csv"))], [])
+    with pytest.raises(ZeroDivisionError):
+        cache.kept(key, lambda: ({}, 1 / 0))
+    assert not [path for path in (place / "cache" / "data").iterdir() if path.is_dir()]
+    assert cache.kept(key, lambda: ({}, {"a": 1})) == ({}, {"a": 1}) == cache.kept(key, lambda: ({}, 1 / 0))
+
+
+TOGETHER = """
+import sys, time
+from finetune.data import cache, spool
+spool.IN_MEMORY = 1000
+from finetune.data.options import Source
+def make():
+    print("made", flush=True)
+    time.sleep(1)
+    return {}, 1
+cache.kept(cache.key_of([("data.train", Source(path="rows.csv"))], []), make)
+"""
+
+
+def test_processes_that_begin_together_do_it_once(place):
+    running = [subprocess.Popen([sys.executable, "-c", TOGETHER], stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    said = [each.communicate(timeout=60)[0] for each in running]
+    assert "".join(said) == "made\n" and all(each.returncode == 0 for each in running)
