@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import signal
 import sys
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from finetune.core.encoded import Encoded, Examples, renumbered, table_of
+from finetune.core.errors import FinetuneError
 from finetune.core.examples import Example, token_facts
 from finetune.core.progress import PART, parts
 
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
 
 PROCESSES = 16
 """The most that encode together; more would wait for the one that collects."""
+AHEAD = 4
+"""Parts by which each of them may be ahead of the one that collects."""
 
 
 @dataclass(frozen=True)
@@ -96,11 +102,23 @@ def _encoded(task: Encoder, table: pa.Table, at: str, training: bool) -> Iterato
             yield some.start, rows_from(some.start)
         return
     # Forked, they have the table's pages and the task as they are; neither could be sent to them as cheaply.
-    with multiprocessing.get_context("fork").Pool(processes, _begin, (rows_from,)) as pool:
-        results = pool.imap(_one, starts)
-        for some in parts(table.num_rows, title, PART):
-            yield some.start, next(results)
+    context = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(processes, context, _begin, (rows_from,)) as pool:
+        try:
+            ahead = deque(pool.submit(_one, start) for start in starts[: AHEAD * processes])
+            for number, some in enumerate(parts(table.num_rows, title, PART), AHEAD * processes):
+                yield some.start, ahead.popleft().result()
+                if number < len(starts):
+                    ahead.append(pool.submit(_one, starts[number]))
+        except BrokenProcessPool as error:
+            found = f"a process that was tokenising {at} was killed, as a system does that has no memory left"
+            raise FinetuneError(f"{found}: give it more, or fewer processors") from error
+        finally:
+            pool.shutdown(cancel_futures=True)
 
+
+DEATH_SIGNAL = 1
+"""Linux's `PR_SET_PDEATHSIG`."""
 
 _rows_from: Callable[[int], EncodedRows]
 """In a process of the pool: what it does."""
@@ -111,6 +129,7 @@ def _begin(rows_from: Callable[[int], EncodedRows]) -> None:
     _rows_from = rows_from
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever began us decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    ctypes.CDLL(None).prctl(DEATH_SIGNAL, signal.SIGKILL)  # and whoever is killed cannot
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # there are as many of us as processors
 
 

@@ -1,10 +1,15 @@
 """Large data are encoded by several processes, to the same examples and facts, in their order."""
 
 import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
-from finetune.core.errors import InputError, bad_input
+from finetune.core.errors import FinetuneError, InputError, bad_input
 from finetune.data import spool
 from finetune.tasks import encoding
 from tests import tiny
@@ -89,3 +94,51 @@ def test_what_one_of_them_refuses_is_refused(several, encoder_folder, decoder_fo
         task.encode(data, "data", True)
     [problem] = error.value.problems
     assert (problem.path, problem.found, problem.advice) == ("task.text", "row 31 is wrong", "mend it")
+
+
+def test_one_that_is_killed_is_told_and_not_waited_for(several, encoder_folder, decoder_folder, monkeypatch):
+    task, data = classified(encoder_folder, decoder_folder, True)
+    monkeypatch.setattr(task, "encode_rows", lambda rows, at, training: os.kill(os.getpid(), signal.SIGKILL))
+    several()
+    with pytest.raises(FinetuneError, match="was killed"):
+        task.encode(data, "data", True)
+
+
+PARENT = """
+import os, sys, time
+from pathlib import Path
+from finetune.data import spool
+from finetune.tasks import encoding
+from tests import tiny
+
+class Slow:
+    dynamic = False
+    def encode_rows(self, rows, at, training):
+        Path(sys.argv[1], str(os.getpid())).touch()
+        time.sleep(60)
+
+encoding.PART, spool.IN_MEMORY, os.sched_getaffinity = 1, 1, lambda _: {0, 1}
+encoding.encode(Slow(), tiny.dataset(text=["a", "b", "c"]), "data", True)
+"""
+
+
+def alive(process):
+    try:
+        return "State:\tZ" not in (process / "status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_none_is_left_when_the_one_that_began_them_is_killed(tmp_path, number):
+    running = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)])
+    while len(list(tmp_path.iterdir())) < 2 and running.poll() is None:
+        time.sleep(0.05)
+    running.send_signal(number)
+    running.wait(timeout=30)
+    until = time.monotonic() + 30
+    workers = [Path("/proc", each.name) for each in tmp_path.iterdir()]
+    assert len(workers) == 2
+    while any(map(alive, workers)):
+        assert time.monotonic() < until, "they are still there"
+        time.sleep(0.05)
