@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.core.errors import InputError
 from finetune.core.options import Options
-from finetune.core.paths import cache_folder, resolve_path
+from finetune.core.paths import cache_folder, resolve_paths
 from finetune.core.run_dir import read_json, write_json
 from finetune.core.unchanged import Elsewhere, Files, software
 from finetune.data.options import Source
@@ -132,7 +132,8 @@ class _Files(Files):
     def data(self, source: Source) -> Iterator[list[Any]]:
         if source.kind == "hub":
             raise Elsewhere
-        yield from self.at(resolve_path(source.path, "data").absolute())
+        for path in resolve_paths(source.place.file, "data"):
+            yield from self.at(path.absolute())
 
     def model(self, options: ModelOptions) -> Iterator[list[Any]]:
         if options.trust_remote_code or options.device.startswith("cuda"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import glob
 import importlib.util
 import os
 from collections.abc import Iterable
@@ -49,6 +50,23 @@ def resolve_path(text: str, at: str) -> Path:
     if not path.exists():
         raise bad_input(at, f"there is no '{text}'", _nearest(path))
     return path
+
+
+def resolve_paths(text: str, at: str) -> list[Path]:
+    """The existing file or folder that ``text`` names, as :func:`resolve_path` finds it; or, of a local pattern with
+    ``*``, ``?``, ``[...]`` or ``**``, the files that match it, in the order of their names.
+
+    Raises:
+        InputError: at recipe path ``at``, when there is nothing there.
+    """
+    path = base = Path(text).expanduser()
+    if text.startswith(PACKAGE) or not glob.has_magic(text) or path.exists():
+        return [resolve_path(text, at)]
+    # Only what does not exist is a pattern: a folder may be called `run[1]`.
+    while not base.exists():
+        base = base.parent
+    found = glob.glob(str(path.relative_to(base)), root_dir=base, recursive=True)
+    return sorted(each for name in found if (each := base / name).is_file()) or [resolve_path(text, at)]
 
 
 def resolve_package_path(text: str, at: str) -> Path:

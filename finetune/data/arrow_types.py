@@ -6,7 +6,13 @@ extensions, which the rest of the tool, and `datasets`, would have to know one b
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pyarrow as pa
+import pyarrow.compute as pc
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 def plain(table: pa.Table) -> pa.Table:
@@ -43,3 +49,16 @@ def _plain_type(kind: pa.DataType) -> pa.DataType:
     if is_.is_struct(kind):
         return pa.struct([field.with_type(_plain_type(field.type)) for field in kind])
     return kind
+
+
+def named_labels(dataset: Dataset) -> pa.Table:
+    """The rows of ``dataset``, in which class labels are their names, and a label of -1 (hidden) is null."""
+    import datasets
+
+    table: pa.Table = dataset.with_format("arrow")[:]
+    for position, (column, feature) in enumerate(dataset.features.items()):
+        if isinstance(feature, datasets.ClassLabel):
+            codes = table[column]
+            codes = pc.if_else(pc.less(codes, 0), pa.scalar(None, codes.type), codes)
+            table = table.set_column(position, column, pc.take(pa.array(feature.names, pa.string()), codes))
+    return table

@@ -20,7 +20,8 @@ from typing import Any
 import pyarrow as pa
 from filelock import FileLock
 
-from finetune.core.paths import cache_folder, resolve_path
+from finetune.core.errors import InputError
+from finetune.core.paths import cache_folder, resolve_paths
 from finetune.core.run_dir import read_json, write_json
 from finetune.core.unchanged import Elsewhere, Files, software
 from finetune.data import spool
@@ -47,13 +48,14 @@ def key_of(sources: Iterable[tuple[str, Source]], wanted: Sequence[Any]) -> str 
         for at, source in sources:
             if source.kind == "hub":
                 return None
-            found = list(known.at(resolve_path(source.path, f"{at}.path").absolute()))
+            paths = resolve_paths(source.place.file, f"{at}.path")
+            found = [fact for path in paths for fact in known.at(path.absolute())]
             total += sum(size for _, size, *_ in found)
             facts += found
         if total <= spool.IN_MEMORY:
             return None
         return hashlib.sha256(json.dumps([facts, wanted, software()], default=_plain).encode()).hexdigest()[:32]
-    except (Elsewhere, OSError):
+    except (Elsewhere, InputError, OSError):  # reading says what is wrong
         return None
 
 

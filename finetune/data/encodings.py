@@ -23,15 +23,14 @@ MARKS = (
 
 BINARY = (
     (b"PK\x03\x04", "a zip archive or an Excel workbook", "unpack it, or export it as csv"),
-    (b"\x1f\x8b", "compressed with gzip", "unpack it"),
-    (b"BZh", "compressed with bzip2", "unpack it"),
+    (b"\x1f\x8b", "compressed with gzip", "end its name with that, as in `rows.csv.gz`"),
+    (b"BZh", "compressed with bzip2", "end its name with that, as in `rows.csv.bz2`"),
     (b"\xfd7zXZ", "compressed with xz", "unpack it"),
-    (b"\x28\xb5\x2f\xfd", "compressed with zstd", "unpack it"),
-    (b"\xd0\xcf\x11\xe0", "an Excel workbook", "export it as csv"),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd", "end its name with that, as in `rows.csv.zst`"),
+    (b"\xd0\xcf\x11\xe0", "an old Excel workbook", "save it as .xlsx, or export it as csv"),
     (b"ARROW1", "an Arrow file", "write it as parquet"),
     (b"FEA1", "a Feather file", "write it as parquet"),
     (b"Obj\x01", "an Avro file", "write it as parquet"),
-    (b"SQLite format 3", "an SQLite database", "export the table as csv"),
     (b"%PDF", "a PDF file", "export its text"),
 )
 """How files that hold no text begin, what they are, and what to do."""
@@ -75,6 +74,14 @@ class Written(Protocol):
     @property
     def names(self) -> list[str] | None:
         """Column names, where the file has no header line."""
+
+    @property
+    def part(self) -> str | None:
+        """Name of the table, where the file has several."""
+
+    @property
+    def split(self) -> str | None:
+        """Name of the split, where there are several."""
 
 
 class NotText(ValueError):

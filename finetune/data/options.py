@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, field_validator, model_validator
 
 from finetune.core.options import Options
-from finetune.data.formats.base import FORMATS, named_by
+from finetune.data.formats.base import FORMATS, Place, named_by, place_of
 
 HUB = "hub:"
+
+NO_SPLITS = "subset and split are for hub datasets, and split for what `save_to_disk` wrote; a file has neither"
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -23,20 +25,22 @@ class Source(Options):
     """One table of examples."""
 
     path: str = Field(min_length=1)
-    """A file in one of the formats that `format` names; a folder with one sub-folder of text files per class (columns
-    `label`, `title`, `body`, `text`, `file`); either of them inside an installed package (`package:NAME/path`); or a
-    hub dataset (`hub:org/name@revision`)."""
+    """A file in one of the formats that `format` names, of which text may be compressed (`rows.csv.gz`, `.zst`,
+    `.bz2`); several of one format by a pattern (`shards/*.parquet`), in the order of their names; a sheet of a workbook
+    (`book.xlsx#Sheet2`); a table of a database (`sqlite:rows.db#table`); a folder with one sub-folder of text files per
+    class (columns `label`, `title`, `body`, `text`, `file`), of parquet files only, or from `save_to_disk` of datasets;
+    any of them inside an installed package (`package:NAME/path`); or a hub dataset (`hub:org/name@revision`)."""
     format: FormatName | None = None
     """What the file is, when its name does not say."""
     columns: dict[str, str] = Field(default_factory=dict)
     """New columns: a column's name in the file, or a template such as `"Headline of:\\n{body:.800}"`, in which
     `:.800` keeps the first 800 characters. The file's own columns stay, except one with the new column's name."""
     names: list[str] | None = Field(None, min_length=1)
-    """Column names of a csv or tsv file without a header line."""
+    """Column names of a csv or tsv file, or of a sheet of a workbook, without a header line."""
     subset: str | None = None
     """Configuration of a hub dataset."""
     split: str | None = None
-    """Split of a hub dataset; `train` when not given."""
+    """Split of a hub dataset, or of what `save_to_disk` wrote; `train` when not given."""
     encoding: str = "utf-8"
     """Text encoding of the file or folder."""
     encoding_errors: Literal["strict", "replace"] = "strict"
@@ -49,16 +53,30 @@ class Source(Options):
         """Tell the format that the recipe gives, by ``format`` or by name; None: only the file itself can tell."""
         if self.format is None and self.path.startswith(HUB):
             return "hub"
-        found = named_by(self.path)
-        return self.format or (found.name if found else None)
+        place = self.place
+        by_prefix = (name for name, each in FORMATS.all().items() if place.prefix and each.prefix == place.prefix)
+        found = named_by(place.file)
+        return self.format or next(by_prefix, found.name if found else None)
+
+    @property
+    def place(self) -> Place:
+        """The path, taken apart."""
+        return place_of(self.path, self.format)
+
+    @property
+    def part(self) -> str | None:
+        """Name of the table that is read, of a file that has several; None: the path does not say it."""
+        return self.place.part
 
     @model_validator(mode="after")
     def _options_fit_the_format(self) -> Source:
-        headed = [name for name, each in FORMATS.all().items() if each.delimited]
-        if self.names is not None and self.kind not in headed:
-            raise ValueError(f"names is for {' and '.join(headed)} files without a header line; use columns instead")
-        if self.kind != "hub" and (self.subset is not None or self.split is not None):
-            raise ValueError("subset and split are for hub datasets; a file has neither")
+        *headed, last = (name for name, each in FORMATS.all().items() if each.delimited)
+        if self.names is not None and self.kind not in (*headed, last):
+            files = f"{', '.join(headed)} and {last} files"
+            raise ValueError(f"names is for {files} without a header line; use columns instead")
+        divided = {"hub", None, *(name for name, each in FORMATS.all().items() if each.has_splits)}
+        if (self.subset is not None and self.kind != "hub") or (self.split is not None and self.kind not in divided):
+            raise ValueError(NO_SPLITS)
         return self
 
 

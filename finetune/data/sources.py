@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,16 +11,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from finetune.core.errors import bad_input, first_line
-from finetune.core.paths import resolve_path
+from finetune.core.errors import InputError, bad_input, first_line
+from finetune.core.paths import resolve_paths
 from finetune.core.progress import PART, parts, phase
 from finetune.core.signals import stop_here
+from finetune.data.arrow_types import named_labels
 from finetune.data.draws import LIMIT, random_keys
 from finetune.data.encodings import HEAD
-from finetune.data.formats.base import FORMATS, Format, named_by, not_text
+from finetune.data.formats.base import COMPRESSED, FORMATS, Format, named_by, not_text, not_unpacked, open_file
 from finetune.data.formats.delimited import recognise
 from finetune.data.mapping import add_columns, sources_of
-from finetune.data.options import HUB, Source
+from finetune.data.options import HUB, NO_SPLITS, Source
 from finetune.data.spool import Mixed, batches, spooled, taken
 
 if TYPE_CHECKING:
@@ -107,36 +109,102 @@ def _refuse_own_example(table: pa.Table, source: Source, at: str) -> None:
 
 def _read_local(source: Source, at: str) -> tuple[pa.Table, bool]:
     """The rows at a path of this machine, and whether they are of a delimited file, in which all is text."""
-    path = resolve_path(source.path, f"{at}.path")
-    found = FORMATS.get(source.kind) if source.kind else _format_of(path)
-    if found is None:
-        raise bad_input(f"{at}.path", f"what '{source.path}' is cannot be told from its name", _format_advice(path, at))
-    if path.is_dir() != found.folder:
-        there, wanted = ("a folder", f"a {found.name} file") if path.is_dir() else ("a file", "a folder")
+    paths = resolve_paths(source.place.file, f"{at}.path")
+    found = FORMATS.get(source.kind) if source.kind else _format_of(paths, source, at)
+    if paths[0].is_dir() and not found.folder and found.owns(paths[0]):
+        paths = found.files(paths[0])
+    if paths[0].is_dir() != found.folder:
+        there, wanted = ("a folder", f"a {found.name} file") if paths[0].is_dir() else ("a file", "a folder")
         raise bad_input(f"{at}.path", f"'{source.path}' is {there}, where {wanted} is expected")
+    if source.split is not None and not found.has_splits:
+        raise bad_input(f"{at}.split", f"'{source.path}' has no splits", NO_SPLITS)
+    if len(paths) == 1 and found.mapped:
+        return found.read(paths[0], source, at), found.delimited
+    starts: list[int] = []
     try:
-        return spooled(found.blocks(path, source, at)), found.delimited
+        return spooled(_blocks(found, paths, starts, source, at)), found.delimited
     except Mixed as error:
-        kinds = " and ".join(f"{kind} (row {row:,} and after)" for kind, row in error.kinds)
-        wrong = f"column '{error.column}' of '{path}' holds {kinds}"
-        raise bad_input(f"{at}.path", wrong, "the values of a column must be of one kind") from error
+        raise _several_kinds(error, paths, starts, at) from error
     except OSError as error:
         raise bad_input(f"{at}.path", f"'{source.path}' cannot be read: {error.strerror or error}") from error
 
 
-def _format_of(path: Path) -> type[Format] | None:
-    """The format of what lies there, as far as it can be told."""
-    if path.is_dir():
-        return next(each for each in FORMATS.all().values() if each.folder)
-    return named_by(path.name)
+def _blocks(
+    found: type[Format], paths: Sequence[Path], starts: list[int], source: Source, at: str
+) -> Iterator[pa.Table]:
+    """Yield the blocks of all files, and note at which row each of them starts, from 0."""
+    rows = 0
+    for path in paths:
+        starts.append(rows)
+        try:
+            for block in found.blocks(path, source, at):
+                rows += block.num_rows
+                yield block
+        except OSError as error:
+            reason, advice = not_unpacked(path) or (f"cannot be read: {error.strerror or error}", "")
+            said = source.path if len(paths) == 1 else path
+            raise bad_input(f"{at}.path", f"'{said}' {reason}", advice) from error
+        stop_here(f"reading {at}")
+
+
+def _several_kinds(error: Mixed, paths: Sequence[Path], starts: Sequence[int], at: str) -> InputError:
+    """The error for a column whose values are of several kinds, in one file or in several."""
+    if len(paths) == 1:
+        kinds = " and ".join(f"{kind} (row {row:,} and after)" for kind, row in error.kinds)
+        wrong = f"column '{error.column}' of '{paths[0]}' holds {kinds}"
+    else:
+        files = [bisect_left(starts, row) - 1 for _, row in error.kinds]  # of empty ones, the last starts there too
+        places = [
+            f"'{paths[file]}', row {row - starts[file]:,}" for file, (_, row) in zip(files, error.kinds, strict=True)
+        ]
+        kinds = " and ".join(
+            f"{kind} ({place} and after)" for (kind, _), place in zip(error.kinds, places, strict=True)
+        )
+        wrong = f"column '{error.column}' holds {kinds}"
+    return bad_input(f"{at}.path", wrong, "the values of a column must be of one kind")
+
+
+def _format_of(paths: Sequence[Path], source: Source, at: str) -> type[Format]:
+    """The format of what lies there, where it can be told."""
+    if paths[0].is_dir():
+        return _format_of_folder(paths[0], at)
+    found = {named_by(path.name): path for path in reversed(paths)}
+    unknown = found.pop(None, None)
+    if unknown is not None:
+        said = source.path if len(paths) == 1 else unknown
+        raise bad_input(f"{at}.path", f"what '{said}' is cannot be told from its name", _format_advice(unknown, at))
+    if len(found) > 1:
+        kinds = " and ".join(sorted(f"{each.name} ('{path}')" for each, path in found.items() if each))
+        advice = "name those of one format, as in `*.csv`"
+        raise bad_input(f"{at}.path", f"'{source.path}' matches files of several formats: {kinds}", advice)
+    return next(each for each in found if each)
+
+
+def _format_of_folder(folder: Path, at: str) -> type[Format]:
+    """The one format that takes ``folder`` for its own."""
+    formats = FORMATS.all().values()
+    owners = [each for each in formats if each.owns(folder)]
+    if len(owners) == 1:
+        return owners[0]
+    if owners:
+        names = " or ".join(each.name for each in owners)
+        raise bad_input(
+            f"{at}.path", f"the folder '{folder}' may be of several formats", f"set `{at}.format` to {names}"
+        )
+    advice = f"expected {'; or '.join(each.holds for each in formats if each.holds)}; for a table, name the file itself"
+    raise bad_input(f"{at}.path", f"the folder '{folder}' has no text files in sub-folders, and no table", advice)
 
 
 def _format_advice(path: Path, at: str) -> str:
     """Advise on a file whose name says nothing: a format is advised only for what it can read."""
-    with open(path, "rb") as file:
-        start = file.read(HEAD)
+    try:
+        with open_file(path) as file:
+            start = bytes(file.read(HEAD))
+    except OSError as error:
+        broken = not_unpacked(path)
+        return f"it {broken[0]}: {broken[1]}" if broken else f"it cannot be read: {error.strerror or error}"
     if advice := not_text(start):
-        return advice
+        return "unpack it: only text is read compressed" if path.suffix.lower() in COMPRESSED else advice
     formats = FORMATS.all()
     endings = f"known endings: {', '.join(suffix for each in formats.values() for suffix in each.suffixes)}"
     if b"\0" in start:
@@ -156,9 +224,4 @@ def read_hub(source: Source, at: str) -> pa.Table:
         reason = first_line(error)
         advice = "check the name, `subset`, `split`, the network and, for a gated dataset, that you are logged in"
         raise bad_input(f"{at}.path", f"the hub dataset '{name}' cannot be loaded: {reason}", advice) from error
-    table = as_table(found)
-    for position, (column, feature) in enumerate(found.features.items()):
-        if isinstance(feature, datasets.ClassLabel):
-            names = [feature.names[v] if v is not None and v >= 0 else None for v in table[column].to_pylist()]
-            table = table.set_column(position, column, pa.array(names, pa.string()))
-    return table
+    return named_labels(found)

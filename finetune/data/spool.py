@@ -151,6 +151,8 @@ def _kind_of(name: str, parts: Sequence[pa.Table]) -> pa.DataType:
         return _nested(kinds)
     if all(pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in kinds):
         return pa.float64() if any(map(pa.types.is_floating, kinds)) else pa.int64()
+    if all(pa.types.is_string(kind) or pa.types.is_large_string(kind) for kind in kinds):
+        return pa.large_string()
     raise Mixed(name, [(_word(kind), row) for kind, row in found.items()])
 
 

@@ -22,7 +22,9 @@ def anchored(options: AnyOptions, node: Node | None) -> AnyOptions:
         return options
     changes = {name: _anchored_value(getattr(options, name), node.child(name)) for name in type(options).model_fields}
     if isinstance(options, Source) and options.kind != "hub" and not options.path.startswith(PACKAGE):
-        changes["path"] = _absolute(options.path, node.child("path"))
+        place = options.place
+        if not place.file.startswith(PACKAGE):
+            changes["path"] = str(place._replace(file=_absolute(place.file, node.child("path"))))
     if isinstance(options, ModelOptions):
         for name in ("source", "tokenizer"):
             said, at = getattr(options, name), node.child(name)

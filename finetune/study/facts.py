@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from finetune.core.answers import NAMED
 from finetune.core.digests import file_digest, text_digest
-from finetune.core.paths import resolve_path
+from finetune.core.paths import resolve_paths
 from finetune.core.run_dir import FORMAT, StudyDir, atomic, read_json, write_json, write_text
 from finetune.evaluate import metrics
 from finetune.models import is_ours
@@ -92,9 +92,11 @@ def _files(recipe: Recipe) -> Iterator[tuple[str, str]]:
     own = {f"data.{part}": getattr(recipe.data, part) for part in ("train", "validation", "test")}
     for at, source in {**own, **{f"evaluate.{held_out.name}": held_out.data for held_out in recipe.evaluate}}.items():
         if source is not None and source.kind != "hub":
-            path = resolve_path(source.path, at)
-            files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
-            yield at, text_digest(str([(each.relative_to(path).as_posix(), file_digest(each)) for each in files]))
+            path, *more = resolve_paths(source.place.file, at)
+            files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path, *more]
+            # Of files that a pattern has found, names tell which was read first.
+            names = [each.name if more else each.relative_to(path).as_posix() for each in files]
+            yield at, text_digest(str([*zip(names, map(file_digest, files), strict=True)]))
 
 
 def write_examples(folder: StudyDir, recipe: ResolvedRecipe, found: Preflight) -> None:

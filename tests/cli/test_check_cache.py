@@ -84,6 +84,32 @@ def test_a_file_that_is_read_has_other_content(place, name):
     assert key(place) != first
 
 
+@pytest.mark.parametrize("path", ["rows.db#news", "sqlite:rows.db#news", "rows.db", "book.xlsx#Sheet 2"])
+def test_a_file_with_several_tables_has_other_content(place, path):
+    for name in ("rows.db", "book.xlsx"):
+        (place / name).write_text(name)
+    override = f"data.train.path={path.replace('rows', str(place / 'rows')).replace('book', str(place / 'book'))}"
+    first = key(place, override)
+    assert first and first == key(place, override) != key(place, f"{override}s")
+    swapped(place / ("rows.db" if "rows" in path else "book.xlsx"))
+    assert key(place, override) != first
+
+
+def test_a_pattern_finds_other_files_or_other_content(place):
+    for name in "ab":
+        (place / f"part-{name}.csv").write_text("text,label\n")
+    override = f"data.train.path={place}/part-*.csv"
+    first = key(place, override)
+    assert first and first == key(place, override)
+    swapped(place / "part-b.csv")
+    second = key(place, override)
+    (place / "part-c.csv").write_text("text,label\n")
+    assert len({first, second, key(place, override)}) == 3
+    for name in "abc":
+        (place / f"part-{name}.csv").unlink()
+    assert key(place, override) is None
+
+
 @pytest.mark.parametrize("name", ["small.gguf", "tokenizer_config.json"])
 def test_a_gguf_file_or_what_lies_beside_it_has_other_content(place, name):
     override = f"model.source={place / 'small.gguf'}"

@@ -2,11 +2,12 @@
 
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
 from finetune.core.errors import InputError
-from finetune.core.paths import resolve_package_path, resolve_path
+from finetune.core.paths import resolve_package_path, resolve_path, resolve_paths
 
 AT = "data.train.path"
 
@@ -74,6 +75,30 @@ def test_local_path(tmp_path, monkeypatch):
     assert resolve_path("news.csv", AT).read_text() == "x"
     monkeypatch.setenv("HOME", str(tmp_path))
     assert resolve_path("~/news.csv", AT) == tmp_path / "news.csv"
+
+
+def test_a_pattern_finds_files_in_the_order_of_their_names(tmp_path, monkeypatch):
+    for name in ("b.csv", "a.csv", "a[1]/c.csv", "a[1]/in/d.csv", ".e.csv", "f.csv/g"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    names = {
+        "*.csv": "ab",
+        "[ab].csv": "ab",
+        "a[1]/?.csv": "c",
+        "a[1]/**/*.csv": "cd",
+        "a[1]/c.csv": "c",
+        "**/*.csv": "abcd",
+    }
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for pattern, found in names.items():
+        assert sorted(path.stem for path in resolve_paths(str(tmp_path / pattern), AT)) == list(found), pattern
+        assert resolve_paths(f"~/{pattern}", AT) == resolve_paths(str(tmp_path / pattern), AT)
+    assert resolve_paths(str(tmp_path / "*.csv"), AT) == [tmp_path / "a.csv", tmp_path / "b.csv"]
+    assert resolve_paths(str(tmp_path), AT) == [tmp_path]
+    monkeypatch.chdir(tmp_path)
+    assert resolve_paths("*.csv", AT) == [Path("a.csv"), Path("b.csv")]
+    assert "there is no" in problem(str(tmp_path / "*.tsv"), resolve_paths)
+    assert "a.csv, a[1], b.csv" in problem(str(tmp_path / "*zzz*"), resolve_paths)
 
 
 def test_missing_file_names_the_one_that_was_meant(tmp_path):

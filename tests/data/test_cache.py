@@ -2,13 +2,16 @@
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 
 import pytest
 
 from finetune import recipe as recipes
 from finetune.core import unchanged
+from finetune.core.errors import InputError
 from finetune.data import cache, spool
 from finetune.data.options import Source
 from finetune.runner import resources as module
@@ -166,3 +169,29 @@ def test_processes_that_begin_together_do_it_once(place):
     running = [subprocess.Popen([sys.executable, "-c", TOGETHER], stdout=subprocess.PIPE, text=True) for _ in range(3)]
     said = [each.communicate(timeout=60)[0] for each in running]
     assert "".join(said) == "made\n" and all(each.returncode == 0 for each in running)
+
+
+def key(place, path):
+    return cache.key_of([("data.train", Source(path=path))], [])
+
+
+def test_a_pattern_counts_with_all_its_files(place):
+    for number in range(2):
+        tiny.write_csv(place / f"part-{number}.csv", tiny.sentences(80))
+    two = key(place, "part-*.csv")
+    tiny.write_csv(place / "part-2.csv", tiny.sentences(80))
+    three = key(place, "part-*.csv")
+    tiny.write_csv(place / "part-2.csv", tiny.sentences(81))
+    assert two and len({two, three, key(place, "part-*.csv")}) == 3
+
+
+def test_a_database_counts_whichever_way_it_is_named(place):
+    with closing(sqlite3.connect(place / "rows.db")) as database:
+        database.execute("CREATE TABLE news (text)")
+    assert key(place, "rows.db#news") == key(place, "sqlite:rows.db#news") == key(place, "rows.db") is not None
+
+
+def test_files_that_are_not_there_are_told_together(place):
+    with pytest.raises(InputError) as error:
+        load("data.train.path=none.csv", "data.split.test=0", "data.test.path=nowhere.csv")
+    assert [problem.path for problem in error.value.problems] == ["data.train.path", "data.test.path"]

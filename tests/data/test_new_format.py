@@ -85,17 +85,18 @@ def test_a_recipe_reads_it_by_the_files_name_and_by_format(said):
 
 
 def test_the_reference_and_messages_name_it(said):
-    assert "| `format` | `csv`, `folder`, `ini`, `json`," in said
-    assert "csv, ini, json, jsonl or tsv (known endings: .csv, .ini, .cfg, .json," in said
+    assert "| `format` | `conll`, `csv`, `dataset`, `folder`, `ini`, `json`," in said
+    assert "conll, csv, ini, json, jsonl or tsv (known endings: .conll, .csv, .ini, .cfg, .json," in said
 
 
 def test_endings_are_told_apart():
     endings = [suffix for each in FORMATS.all().values() for suffix in each.suffixes]
     assert len(endings) == len(set(endings)) and all(ending == ending.lower() for ending in endings)
-    assert sum(each.folder for each in FORMATS.all().values()) == 1  # else a folder's format could not be told
 
 
 @pytest.mark.parametrize("name", FORMATS.all())
 def test_it_is_documented_and_overrides_what_it_has_to(name):
     found = FORMATS.get(name)
     assert found.__doc__ and {"read", "blocks"} & vars(found).keys() and (found.folder or found.suffixes)
+    # A folder is whose it is said to be, and advice names what it would have to hold.
+    assert ("owns" in vars(found)) == bool(found.holds) and (found.holds or not found.folder)

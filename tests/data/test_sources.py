@@ -23,7 +23,7 @@ def test_what_a_file_is(load, refused, tmp_path):
     assert load("a.CSV", ROWS).num_rows == 50
     assert load("rows.txt", ROWS, format="csv").num_rows == 50
     with refused(AT, "cannot be told from its name", "data.train.format"):
-        load("rows.conll", ROWS)
+        load("rows.thing", ROWS)
     with refused(AT, "is a file, where a folder is expected"):
         load("b.csv", ROWS, format="folder")
     with refused(AT, "is a folder, where a csv file is expected"):
@@ -66,7 +66,7 @@ def test_row_number_does_not_hide_a_column(load, refused):
 
 
 def test_options_that_do_not_fit_the_format():
-    with pytest.raises(ValidationError, match="names is for csv and tsv"):
+    with pytest.raises(ValidationError, match="names is for csv, tsv and xlsx files"):
         Source(path="a.jsonl", names=["a"])
     with pytest.raises(ValidationError, match="hub datasets"):
         Source(path="a.csv", split="train")

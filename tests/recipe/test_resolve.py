@@ -188,11 +188,27 @@ def test_paths_start_from_the_file_or_the_command_line(write, good, tmp_path):
     assert said.model.tokenizer == "org/name"  # but none in the current folder
 
 
+@pytest.mark.parametrize(
+    ("said", "prefix", "file", "part"),
+    [
+        ("../book.xlsx#Sheet 2", "", "book.xlsx", "#Sheet 2"),
+        ("sqlite:../rows.db#a/../b//c", "sqlite:", "rows.db", "#a/../b//c"),
+        ("sqlite:../rows", "sqlite:", "rows", ""),
+        ("../shards/*.parquet", "", "shards/*.parquet", ""),
+        ("../a#1.csv", "", "a#1.csv", ""),
+    ],
+)
+def test_what_stands_before_and_behind_a_path_stays(write, good, tmp_path, said, prefix, file, part):
+    path = write(good.replace("news.csv", f"'{said}'"), "deep/recipe.yaml")
+    assert load(path).variants[0].recipe.data.train.path == f"{prefix}{tmp_path / file}{part}"
+
+
 @pytest.mark.parametrize("source", ["org/name", "org/name@main", "package:x/y", "package:x/*.gguf"])
 def test_hub_ids_and_packages_stay_as_they_are(write, good, source):
     path = write(good.replace("org/name", f"'{source}'").replace("news.csv", "'hub:org/data'"))
-    said = load(path).variants[0].recipe
+    said = load(path, ["data.test.path=sqlite:package:x/y.db#t", "data.split.test=0"]).variants[0].recipe
     assert (said.model.source, said.data.train.path) == (source, "hub:org/data")
+    assert said.data.test.path == "sqlite:package:x/y.db#t"
 
 
 @pytest.mark.parametrize("source", ["./m", "../m", "m.gguf", "~/m", "/m"])

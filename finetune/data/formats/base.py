@@ -6,9 +6,10 @@ The modules keep pyarrow inside functions: a recipe is checked without it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from finetune.core.errors import InputError, Problem, bad_input
 from finetune.core.registry import Registry
@@ -23,6 +24,8 @@ BLOCK = 1 << 24
 
 COMPRESSED = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 """Last endings of files that are compressed, and pyarrow's names for how."""
+MAGIC = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd", "bz2": b"BZh"}
+"""How they begin."""
 
 
 class Format:
@@ -33,12 +36,37 @@ class Format:
     suffixes: ClassVar[tuple[str, ...]] = ()
     """Endings of file names, in small letters, that say it."""
     folder: ClassVar[bool] = False
-    """True when it is of folders and not of files."""
+    """True when it is read from a folder and not from files."""
+    holds: ClassVar[str] = ""
+    """What a folder holds that :meth:`owns` takes for its own, in words."""
+    prefix: ClassVar[str] = ""
+    """What may stand before a path to say it."""
+    parts: ClassVar[str] = ""
+    """What the tables of its files are called, where there are several: ``path#NAME`` names one of them."""
+    has_splits: ClassVar[bool] = False
+    """True when it has parts that the option `split` names."""
+    mapped: ClassVar[bool] = False
+    """True when :meth:`read` maps its table from files, so that it need not be collected in one of ours."""
     binary: ClassVar[bytes] = b""
     """How its files begin, where they hold no text; empty: they hold text."""
     delimited: ClassVar[bool] = False
     """True when its values are written as text, and their columns may be named by the recipe instead of a header line:
     what looks like a number everywhere in a column is one then."""
+
+    @classmethod
+    def begins(cls, start: bytes) -> bool:
+        """Tell whether a file that begins with ``start``, and holds no text, is one of its own."""
+        return bool(cls.binary) and start.startswith(cls.binary)
+
+    @classmethod
+    def owns(cls, folder: Path) -> bool:
+        """Tell whether a folder is in this format, by what it holds. No two formats may own the same folder."""
+        return False
+
+    @classmethod
+    def files(cls, folder: Path) -> list[Path]:
+        """List what is read, one after the other, of a folder that it owns."""
+        return [folder]
 
     @classmethod
     def blocks(cls, path: Path, source: Written, at: str) -> Iterator[pa.Table]:
@@ -56,18 +84,60 @@ class Format:
 FORMATS: Registry[type[Format]] = Registry("format", "finetune.data.formats")
 
 
+class Place(NamedTuple):
+    """A recipe's `path` taken apart."""
+
+    prefix: str
+    """What says the format."""
+    file: str
+    """The file, folder or pattern."""
+    part: str | None
+    """The table in the file, behind a ``#``."""
+
+    def __str__(self) -> str:
+        return self.prefix + self.file + ("" if self.part is None else f"#{self.part}")
+
+
+def place_of(text: str, name: str | None = None) -> Place:
+    """Take a path apart; ``name`` is the format that the recipe gives. A ``#`` is part of a file's name, but where a
+    format whose files have several tables is given, or its ending stands before it."""
+    known = [each for each in FORMATS.all().values() if each.parts and name in (None, each.name)]
+    for each in known:
+        if each.prefix and text.startswith(each.prefix):
+            return Place(each.prefix, *_at_mark(text.removeprefix(each.prefix), each, certain=True))
+    if name is None and named_by(text):
+        return Place("", text, None)
+    for each in known:
+        file, part = _at_mark(text, each, certain=name is not None)
+        if part is not None:
+            return Place("", file, part)
+    return Place("", text, None)
+
+
+def _at_mark(text: str, each: type[Format], certain: bool) -> tuple[str, str | None]:
+    """Cut at the first ``#`` behind an ending of the format; where it is ``certain``, else at that of the last name."""
+    endings = "|".join(map(re.escape, each.suffixes))
+    found = re.fullmatch(rf"(.*?(?i:{endings}))#({'.*' if certain else '[^/]*'})", text, re.DOTALL)
+    if found is None and certain:
+        found = re.fullmatch(r"((?:.*/)?[^/#]+)#([^/]*)", text, re.DOTALL)
+    return (found[1], found[2]) if found else (text, None)
+
+
 def named_by(name: str) -> type[Format] | None:
     """The format of files called so, whether they are compressed or not; None where the name says nothing."""
     path = PurePosixPath(name)
-    suffix = PurePosixPath(path.stem).suffix if path.suffix.lower() in COMPRESSED else path.suffix
-    return next((each for each in FORMATS.all().values() if suffix.lower() in each.suffixes), None)
+    packed = path.suffix.lower() in COMPRESSED
+    suffix = (PurePosixPath(path.stem) if packed else path).suffix.lower()
+    return next(
+        (each for each in FORMATS.all().values() if suffix in each.suffixes and not (packed and each.binary)), None
+    )
 
 
 def not_text(start: bytes) -> str:
     """Say what a file is that begins with ``start`` and holds no text, with advice; empty where it may be text."""
     for name, each in FORMATS.all().items():
-        if each.binary and start.startswith(each.binary):
-            return f"it is a {name} file: set `format: {name}`"
+        if each.begins(start):
+            return f"it is a file of the format {name}: set `format: {name}`"
     return next((f"it is {what}: {advice}" for begins, what, advice in BINARY if start.startswith(begins)), "")
 
 
@@ -84,6 +154,18 @@ def open_file(path: Path) -> Any:
     import pyarrow as pa
 
     return pa.CompressedInputStream(pa.OSFile(str(path)), codec)
+
+
+def not_unpacked(path: Path) -> tuple[str, str] | None:
+    """Say what is wrong with a compressed file that cannot be read, and what to do; None: it is not compressed."""
+    codec = COMPRESSED.get(path.suffix.lower())
+    if codec is None:
+        return None
+    with open(path, "rb") as file:
+        start = file.read(len(MAGIC[codec]))
+    if start != MAGIC[codec]:
+        return f"is not compressed with {codec}, as its ending says", f"take `{path.suffix}` off its name"
+    return "is cut short or broken, and cannot be unpacked", "copy it again, or write it again"
 
 
 def read_bytes(path: Path) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -27,12 +28,17 @@ class Folder(Format):
 
     name: ClassVar[str] = "folder"
     folder: ClassVar[bool] = True
+    holds: ClassVar[str] = "one sub-folder per class with .txt files in it"
+
+    @classmethod
+    def owns(cls, folder: Path) -> bool:
+        return any(_walk(folder))
 
     @staticmethod
     def read(path: Path, source: Written, at: str) -> pa.Table:
         import pyarrow as pa
 
-        files = _text_files(path)
+        files = sorted(_walk(path))
         if not files:
             advice = "expected one sub-folder per class with .txt files in it; for a table, name the file itself"
             raise bad_input(f"{at}.path", f"the folder '{path}' has no text files in sub-folders", advice)
@@ -61,15 +67,13 @@ class Folder(Format):
         return pa.table(rows)
 
 
-def _text_files(path: Path) -> list[str]:
-    """Paths under ``path``, with ``/``, of the text files in sub-folders, sorted; hidden ones are passed over."""
-    found = []
+def _walk(path: Path) -> Iterator[str]:
+    """Yield the paths under ``path``, with ``/``, of the text files in sub-folders; hidden ones are passed over."""
     for folder, folders, names in os.walk(path):
         folders[:] = [name for name in folders if not name.startswith((".", "__pycache__"))]
         if folder != str(path):
             inner = Path(folder).relative_to(path).as_posix()
-            found += [f"{inner}/{name}" for name in names if _is_text(name)]
-    return sorted(found)
+            yield from (f"{inner}/{name}" for name in names if _is_text(name))
 
 
 def _is_text(name: str) -> bool:

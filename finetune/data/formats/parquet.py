@@ -20,11 +20,25 @@ ROWS = 1 << 16
 
 @FORMATS.register
 class Parquet(Format):
-    """A parquet file; categories, views and other ways to store the same values become plain columns."""
+    """A parquet file, or a folder of nothing else; categories, views and other ways to store the same values become
+    plain columns.
+
+    The files of a folder are read in the order of their names; names that begin with ``.`` or ``_`` are passed over.
+    """
 
     name: ClassVar[str] = "parquet"
     suffixes: ClassVar[tuple[str, ...]] = (".parquet",)
     binary: ClassVar[bytes] = b"PAR1"
+    holds: ClassVar[str] = "only .parquet files"
+
+    @classmethod
+    def owns(cls, folder: Path) -> bool:
+        found = cls.files(folder)
+        return bool(found) and all(path.is_file() and path.suffix.lower() in cls.suffixes for path in found)
+
+    @classmethod
+    def files(cls, folder: Path) -> list[Path]:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith((".", "_")))
 
     @classmethod
     def blocks(cls, path: Path, source: Written, at: str) -> Iterator[pa.Table]:

@@ -1,0 +1,70 @@
+"""Reads folders that `Dataset.save_to_disk` and `DatasetDict.save_to_disk` of the datasets library have written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from finetune.core.errors import InputError, bad_input, did_you_mean, first_line
+from finetune.data.encodings import Written
+from finetune.data.formats.base import FORMATS, Format
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+STATE, INFO, SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"
+"""The files that tell a dataset, and a folder of several."""
+
+TRAIN = "train"
+"""The split that is read where the recipe names none."""
+
+
+@FORMATS.register
+class Saved(Format):
+    """What `save_to_disk` of datasets wrote, mapped and not copied; of several splits the one that `split` names.
+
+    Class labels become their names, and a label of -1 (hidden) becomes null, as in hub datasets.
+    """
+
+    name: ClassVar[str] = "dataset"
+    folder: ClassVar[bool] = True
+    holds: ClassVar[str] = "what `save_to_disk` of datasets wrote"
+    has_splits: ClassVar[bool] = True
+    mapped: ClassVar[bool] = True
+
+    @classmethod
+    def owns(cls, folder: Path) -> bool:
+        return (folder / SPLITS).is_file() or all((folder / name).is_file() for name in (STATE, INFO))
+
+    @staticmethod
+    def read(path: Path, source: Written, at: str) -> pa.Table:
+        import datasets
+        import pyarrow as pa
+
+        from finetune.data.arrow_types import named_labels
+
+        try:
+            found = datasets.Dataset.load_from_disk(str(_split_of(path, source, at)))
+            return named_labels(found)
+        except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
+            reason = f"'{path}' is not a readable dataset of `save_to_disk`: {first_line(error)}"
+            raise bad_input(f"{at}.path", reason, "copy the whole folder again, or save the dataset again") from error
+
+
+def _split_of(path: Path, source: Written, at: str) -> Path:
+    """The folder of the split that is wanted."""
+    if not (path / SPLITS).is_file():
+        if source.split is not None:
+            raise bad_input(f"{at}.split", f"'{path}' is one dataset without splits", "leave `split` out")
+        return path
+    known = json.loads((path / SPLITS).read_text(encoding="utf-8"))["splits"]
+    wanted = source.split or TRAIN
+    if wanted not in known:
+        raise _no_split(path, wanted, known, at)
+    return path / wanted
+
+
+def _no_split(path: Path, wanted: str, known: list[str], at: str) -> InputError:
+    advice = f"set `{at}.split`: {did_you_mean(wanted, known)}"
+    return bad_input(f"{at}.split", f"'{path}' has no split '{wanted}'", advice)
