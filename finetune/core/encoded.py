@@ -92,6 +92,11 @@ class Examples(Sequence[Example]):
         """(examples,) int64: tokens of each one's prompt; -1: none."""
         return self._joined([chunk.prompts for chunk in self._chunks], np.int64)
 
+    @property
+    def targets(self) -> np.ndarray:
+        """(examples,) each one's target, where targets are single numbers."""
+        return np.concatenate([chunk.targets for chunk in self._chunks])
+
     def tokens(self) -> Iterator[np.ndarray]:
         """Yield the tokens of all examples, (tokens,), some thousands at a time."""
         for chunk in self._chunks:
@@ -182,7 +187,7 @@ def _target(batch: pa.RecordBatch) -> Callable[[int], Any]:
     if TARGETS in batch.schema.names:
         several = _Lists(batch[TARGETS])
         return lambda row: tuple(several[row].tolist())
-    single = batch[TARGET].to_numpy()
+    single: np.ndarray = batch[TARGET].to_numpy()
     return lambda row: single[row].item()
 
 
@@ -197,9 +202,13 @@ class _Chunk:
         }
         self.reference = batch["reference"]
         self._prompt = _Lists(batch["prompt"])
-        self._target = _target(batch)
+        self._batch, self._target = batch, _target(batch)
         self._lead, self._tail = batch["lead"], batch["tail"]
         self._framed = any(texts.unique().to_pylist() != [""] for texts in (self._lead, self._tail))
+
+    @property
+    def targets(self) -> np.ndarray:
+        return self._batch[TARGET].to_numpy()
 
     @property
     def prompts(self) -> np.ndarray:

@@ -67,7 +67,7 @@ def pending(variant: Variant, folder: StudyDir, found: Preflight, starts: Mappin
     data, wanted = found.data[variant.name], []
     splits = {name: data.facts["splits"][name]["fingerprint"] for name in ("train", *data.held_out)}
     for each in (planned.baseline for planned in found.baselines if planned.left_out is None):
-        start = None if each.uses == "data" else starts.get(variant.name)
+        start = starts.get(variant.name) if each.needs_model else None
         inputs = {"splits": splits, "settings": each.settings, "start": start}
         result = folder.baseline(each.name).read_result() or {}
         former = result.get("inputs") or {"splits": {}}
@@ -83,7 +83,7 @@ def _compute(
 ) -> dict[str, Any]:
     """Compute one baseline and give its result, in all processes: what needs no model is left to the first."""
     runtime, given = session.runtime, (wanted, variant, session, untuned, folder)
-    if wanted.baseline.uses == "data":
+    if not wanted.baseline.needs_model:
         return runtime.broadcast(_attempt(*given) if runtime.accelerator.is_main_process else None)
     result = _attempt(*given)
     runtime.accelerator.wait_for_everyone()
@@ -95,16 +95,16 @@ def _attempt(
 ) -> dict[str, Any]:
     """Compute one baseline; an exception inside becomes its result."""
     baseline, accelerator, place = wanted.baseline, session.runtime.accelerator, folder.baseline(wanted.baseline.name)
-    needs_model = baseline.uses != "data"
-    begins = opening(baseline, variant, session.base.digest if needs_model else None, wanted.inputs, wanted.known)
+    digest = session.base.digest if baseline.needs_model else None
+    begins = opening(baseline, variant, digest, wanted.inputs, wanted.known)
     try:
         with told_when_full(folder.path):
             if accelerator.is_main_process:
                 place.result.unlink(missing_ok=True)  # of other examples, whose predictions are written over
-            return score_baseline(baseline, session, untuned, place, begins, alone=not needs_model)
+            return score_baseline(baseline, session, untuned, place, begins, alone=not baseline.needs_model)
     except Exception as error:
         ends_all = isinstance(error, StudyEnded) and not isinstance(error, InputError)
-        if ends_all or (needs_model and accelerator.num_processes > 1):
+        if ends_all or (baseline.needs_model and accelerator.num_processes > 1):
             raise  # where several take part, the others may be waiting for this one
         accelerator.free_memory()
         result = {**failure({**begins, "inputs": None}, error), "scores": wanted.known}

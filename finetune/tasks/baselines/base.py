@@ -70,6 +70,11 @@ class Baseline(ABC):
     """True where its answers are held-out texts, which private data do not allow to be stored."""
 
     @property
+    def needs_model(self) -> bool:
+        """Tell whether it asks the untuned model anything."""
+        return self.uses in ("features", "model")
+
+    @property
     def settings(self) -> dict[str, int]:
         """Give what the recipe has chosen about it, by name: when that changes, it is computed again."""
         return {}

@@ -170,4 +170,4 @@ class FrozenLogistic(FeatureBaseline):
 
 def _classes(examples: ExampleSet) -> NDArray[np.int64]:
     """Give the number of each example's label, (N,)."""
-    return np.array([example.target for example in examples.examples], dtype=np.int64)
+    return examples.encoded.examples.targets.astype(np.int64)
