@@ -9,7 +9,10 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PYTHON = """#!/usr/bin/env bash
 echo "$*" >>"$CALLS"
-if [ "$1 $2" = "-m venv" ]; then mkdir -p "$4/bin" && cp "$0" "$4/bin/python" && cp "$0" "$4/bin/finetune"; fi
+if [ "$1 $2" = "-m venv" ]; then
+    mkdir -p "$4/bin"
+    for program in python finetune ruff mypy lint-imports pytest; do cp "$0" "$4/bin/$program"; done
+fi
 """
 """Says what it was asked to do instead of doing it: `python`, and every program of the virtual environment."""
 
