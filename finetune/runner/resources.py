@@ -179,7 +179,9 @@ def kept_encoded(key: str | None, make: Callable[[], Encoded]) -> Encoded:
 def tokenizer_facts(tokenizer: PreTrainedTokenizerBase) -> list[Any]:
     """List what decides which tokens a text is: the tokenizer itself, its limits and its chat template."""
     inner = getattr(tokenizer, "backend_tokenizer", None)
-    words = inner.to_str() if inner is not None else sorted(tokenizer.get_vocab().items())
+    words = sorted(tokenizer.get_vocab().items()) if inner is None else json.loads(inner.to_str())
+    if isinstance(words, dict):
+        words |= {"truncation": None, "padding": None}  # how it was last called
     return [text_digest(str([type(tokenizer).__name__, words, tokenizer.init_kwargs, tokenizer.chat_template]))]
 
 

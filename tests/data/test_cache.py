@@ -87,6 +87,13 @@ def test_it_is_prepared_once_and_is_the_same(place, counted, monkeypatch):
         assert again.tables[name].to_dict() == table.to_dict()
 
 
+def test_tokenising_changes_nothing_that_counts(place, counted, monkeypatch):
+    """In this process, where the tokenizer remembers how it was last called."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    load(), load()
+    assert counted == {"read": 1, "encoded": 3}
+
+
 def test_small_data_are_not_kept(place, counted, monkeypatch):
     monkeypatch.setattr(spool, "IN_MEMORY", 1 << 26)
     load(), load()
