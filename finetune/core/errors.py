@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
@@ -88,6 +89,11 @@ def message_of(error: BaseException) -> str:
 def first_line(error: BaseException) -> str:
     """The first line of what an exception says, never empty."""
     return message_of(error).splitlines()[0]
+
+
+def disk_full(error: BaseException) -> bool:
+    """Tell whether an error says that a disk is full; some libraries wrap the system's own."""
+    return getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:

@@ -22,8 +22,8 @@ class Elsewhere(Exception):
     """Something that is to be told does not lie in files of this machine."""
 
 
-def software() -> list[Any]:
-    """List Python, every installed package, our own source, and what the environment asks for.
+def software(environment: bool = True) -> list[Any]:
+    """List Python, every installed package, our own source, and what the ``environment`` asks for where that matters.
 
     Packages are told by the names of the folders that describe them, which hold their versions, and by when these
     were written, because a package can be installed again under the same version. This imports nothing.
@@ -36,7 +36,8 @@ def software() -> list[Any]:
         if entry.name.endswith((".dist-info", ".egg-info"))
     ]
     source = list(Files().tree(Path(__file__).parents[1]))
-    return [sys.version, sys.platform, sorted(installed), source, env_vars.recorded()]
+    asked = [env_vars.recorded()] if environment else []
+    return [sys.version, sys.platform, sorted(installed), source, *asked]
 
 
 class Files:

@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from filelock import FileLock
+from filelock import BaseFileLock, FileLock, Timeout
 
 from finetune.core.errors import InputError
 from finetune.core.paths import cache_folder, resolve_paths
+from finetune.core.progress import phase
 from finetune.core.run_dir import read_json, write_json
+from finetune.core.signals import stop_here
 from finetune.core.unchanged import Elsewhere, Files, software
 from finetune.data import spool
 from finetune.data.options import Source
@@ -31,6 +33,9 @@ ENTRIES = 12
 """How many are kept: those that were used last."""
 
 FACTS = "facts.json"
+
+WAIT = 0.5
+"""Seconds of waiting for another process after which we look whether we are to stop."""
 
 Kept = tuple[dict[str, pa.Table], Any]
 """Tables by name, and what else there is to know, which JSON can hold."""
@@ -54,31 +59,70 @@ def key_of(sources: Iterable[tuple[str, Source]], wanted: Sequence[Any]) -> str 
             facts += found
         if total <= spool.IN_MEMORY:
             return None
-        return hashlib.sha256(json.dumps([facts, wanted, software()], default=_plain).encode()).hexdigest()[:32]
+        return _digest([facts, wanted, software(environment=False)])
     except (Elsewhere, InputError, OSError):  # reading says what is wrong
         return None
 
 
 def deeper(key: str, wanted: Sequence[Any]) -> str:
     """The key of what is ``wanted`` of the entry with this ``key``."""
-    return hashlib.sha256(json.dumps([key, wanted], default=_plain).encode()).hexdigest()[:32]
+    return _digest([key, wanted])
+
+
+def _digest(facts: Sequence[Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, default=_plain).encode()).hexdigest()[:32]
 
 
 def kept(key: str | None, make: Callable[[], Kept]) -> Kept:
     """What ``make`` gives, or gave when it was called for this ``key``, mapped from files; None: it is not kept."""
-    place = cache_folder()
-    if key is None or place is None:
+    lock = _lock(key)
+    if key is None or lock is None:
         return make()
-    folder = place / "data" / key
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):
-        if not (folder / FACTS).exists():
+    folder = Path(lock.lock_file).with_suffix("")
+    with lock:
+        found = _read(folder)
+        if found is None:
             _write(folder, *make())
             _forget(folder.parent)
+            found = _read(folder)
+            assert found is not None, "it was written just now"
         os.utime(folder)
+        return found
+
+
+def _lock(key: str | None) -> BaseFileLock | None:
+    """Take the lock that belongs to a ``key``, when no other process has it; None where there is no folder for one."""
+    place = cache_folder()
+    if key is None or place is None:
+        return None
+    try:
+        (place / "data").mkdir(parents=True, exist_ok=True)
+        lock = FileLock(place / "data" / f"{key}.lock")
+        with phase("waiting for another process that prepares the same data"):
+            while not _taken(lock):
+                stop_here("waiting for another process that prepares the same data")
+    except (OSError, NotImplementedError):  # a folder that cannot be written to, or a file system without locks
+        return None
+    return lock
+
+
+def _taken(lock: BaseFileLock) -> bool:
+    """Wait a moment for a lock; tell whether we have it."""
+    try:
+        lock.acquire(timeout=WAIT)
+    except Timeout:
+        return False
+    return True
+
+
+def _read(folder: Path) -> Kept | None:
+    """Map an entry; None where there is none, or one that a crash of the system has left broken."""
+    try:
         facts = read_json(folder / FACTS)
         names: list[str] = facts["tables"]
         return {name: spool.mapped(folder / f"{number}.arrow") for number, name in enumerate(names)}, facts["facts"]
+    except (OSError, ValueError, KeyError):  # what pyarrow raises for a broken file is a ValueError
+        return None
 
 
 def _write(folder: Path, tables: Mapping[str, pa.Table], facts: Any) -> None:

@@ -140,11 +140,11 @@ def _blocks(
             for block in found.blocks(path, source, at):
                 rows += block.num_rows
                 yield block
+                stop_here(f"reading {at}")
         except OSError as error:
             reason, advice = not_unpacked(path) or (f"cannot be read: {error.strerror or error}", "")
             said = source.path if len(paths) == 1 else path
             raise bad_input(f"{at}.path", f"'{said}' {reason}", advice) from error
-        stop_here(f"reading {at}")
 
 
 def _several_kinds(error: Mixed, paths: Sequence[Path], starts: Sequence[int], at: str) -> InputError:

@@ -6,17 +6,20 @@ has no name, and is gone with the process.
 
 from __future__ import annotations
 
-import errno
+import mmap
+import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from finetune.core.errors import DiskFull
+from finetune.core.errors import DiskFull, disk_full
 from finetune.core.paths import CACHE, cache_folder
 from finetune.data.nested import is_nested, json_array, plain_values
 
@@ -40,12 +43,14 @@ class Spool:
     def __init__(self) -> None:
         self._waiting: list[pa.Table] = []
         self._bytes = 0
-        self._files: list[tuple[Path, pa.ipc.RecordBatchFileWriter, pa.Schema]] = []
+        self._files: list[tuple[IO[bytes], pa.ipc.RecordBatchFileWriter, pa.Schema]] = []
 
     def add(self, part: pa.Table) -> None:
         """Add some rows, whose columns may differ from those of other parts."""
-        if not part.num_rows and self._waiting:
+        if not part.num_rows and (self._waiting or self._files):
             return
+        if self._waiting and not self._waiting[0].num_rows:  # which says something only where there are no rows at all
+            self._waiting = []
         self._waiting.append(part)
         self._bytes += part.nbytes
         if self._bytes > IN_MEMORY:
@@ -61,10 +66,12 @@ class Spool:
             return pa.concat_tables(found).combine_chunks() if found else pa.table({})
         self._write()
         written = []
-        for path, writer, _ in self._files:
-            writer.close()
-            written.append(mapped(path))
-            path.unlink()
+        for file, writer, _ in self._files:
+            with file, told_when_full():
+                writer.close()
+                file.flush()
+                pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            written.append(pa.ipc.open_file(pa.BufferReader(pa.py_buffer(pages))).read_all())
         self._files = []
         if len(written) == 1:
             return written[0]
@@ -82,8 +89,9 @@ class Spool:
             for run in runs:
                 table = pa.concat_tables(run).combine_chunks()
                 if not self._files or not self._files[-1][2].equals(table.schema):
-                    path = _new_file()
-                    self._files.append((path, pa.ipc.new_file(str(path), table.schema), table.schema))
+                    file = TemporaryFile(prefix=".table-", dir=_folder())  # noqa: SIM115  `finish` closes it
+                    sink = pa.PythonFile(file, mode="w")
+                    self._files.append((file, pa.ipc.new_file(sink, table.schema), table.schema))
                 self._files[-1][1].write_table(table)
         self._waiting, self._bytes = [], 0
         pa.default_memory_pool().release_unused()
@@ -150,10 +158,14 @@ def _kind_of(name: str, parts: Sequence[pa.Table]) -> pa.DataType:
     if all(map(is_nested, kinds)):
         return _nested(kinds)
     if all(pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in kinds):
-        return pa.float64() if any(map(pa.types.is_floating, kinds)) else pa.int64()
+        return _number(kinds)
     if all(pa.types.is_string(kind) or pa.types.is_large_string(kind) for kind in kinds):
         return pa.large_string()
     raise Mixed(name, [(_word(kind), row) for kind, row in found.items()])
+
+
+def _number(kinds: Sequence[pa.DataType]) -> pa.DataType:
+    return pa.float64() if any(map(pa.types.is_floating, kinds)) else pa.int64()
 
 
 def _nested(kinds: Sequence[pa.DataType]) -> pa.DataType:
@@ -170,6 +182,10 @@ def _fuller(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
         return one
     if pa.types.is_null(one):
         return other
+    if pa.types.is_large_list(one) and pa.types.is_large_list(other):
+        kinds = (one.value_type, other.value_type)
+        if all(pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in kinds):
+            return pa.large_list(_number(kinds))
     if pa.types.is_list(one) and pa.types.is_list(other):
         inner = _fuller(one.value_type, other.value_type)
         return inner and pa.list_(inner)
@@ -210,11 +226,16 @@ def _word(kind: pa.DataType) -> str:
     return "true or false" if is_.is_boolean(kind) else "numbers" if is_.is_primitive(kind) else str(kind)
 
 
-def _new_file() -> Path:
-    folder = cache_folder() or Path(tempfile.gettempdir())
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".table-", suffix=".arrow", delete=False) as file:
-        return Path(file.name)
+def _folder() -> Path:
+    """Find where files go: the cache folder, where there is one that can be written to, since the system's folder for
+    temporary files may lie in memory."""
+    folder = cache_folder()
+    try:
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        folder = None
+    return folder if folder is not None and os.access(folder, os.W_OK) else Path(tempfile.gettempdir())
 
 
 @contextmanager
@@ -223,7 +244,6 @@ def told_when_full() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno != errno.ENOSPC and "No space left" not in str(error):
+        if not disk_full(error):
             raise
-        folder = cache_folder() or Path(tempfile.gettempdir())
-        raise DiskFull(f"no room for the data in {folder}: make some, or name another folder in {CACHE}") from error
+        raise DiskFull(f"no room for the data in {_folder()}: make some, or name another folder in {CACHE}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from finetune.recipe import Recipe
 
 T = TypeVar("T")
+
+DATED = ("strftime_now", "date_string")
+"""What chat templates that show the day have."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ class Resources:
         # The whole task, because it checks its own columns while the data are read.
         wanted = [recipe.data, *recipe.evaluate, recipe.task, split_seed]
         sources = [*_own_sources(recipe.data), *((f"evaluate.{name}.data", each) for name, each in held_out.items())]
-        key = self.once("key", wanted, lambda: cache.key_of(sources, [*wanted, str(self.today)]))
+        key = self.once("key", wanted, lambda: cache.key_of(sources, [*wanted, source_of(task)]))
         splits: Splits = self.once(
             "splits",
             wanted,
@@ -113,7 +117,7 @@ class Resources:
         task.fit(splits, tokenizer)
 
         def encode(data: Dataset, at: str, training: bool = False) -> Encoded:
-            shown = key and cache.deeper(key, [at, training, pairs, tokenizer_facts(tokenizer)])
+            shown = key and cache.deeper(key, [at, training, pairs, *shown_by(tokenizer, config(), self.today)])
             return kept_encoded(shown, lambda: task.encode(data, at, training))
 
         encoded = {
@@ -176,13 +180,21 @@ def kept_encoded(key: str | None, make: Callable[[], Encoded]) -> Encoded:
     return Encoded(Examples(tables["examples"]), known["facts"], rows, known["notes"])
 
 
-def tokenizer_facts(tokenizer: PreTrainedTokenizerBase) -> list[Any]:
-    """List what decides which tokens a text is: the tokenizer itself, its limits and its chat template."""
+def source_of(task: Task) -> str:
+    """Compute a digest of the file that a task is in, which may be another package's, and be worked on."""
+    return text_digest(inspect.getsource(inspect.getmodule(type(task)) or type(task)))
+
+
+def shown_by(tokenizer: PreTrainedTokenizerBase, config: Any, today: date) -> list[Any]:
+    """List what decides which tokens a model is shown for a text: the tokenizer itself, its limits and its chat
+    template, the day where that shows one, and the model's configuration, by which tasks hide words or do not."""
     inner = getattr(tokenizer, "backend_tokenizer", None)
     words = sorted(tokenizer.get_vocab().items()) if inner is None else json.loads(inner.to_str())
     if isinstance(words, dict):
         words |= {"truncation": None, "padding": None}  # how it was last called
-    return [text_digest(str([type(tokenizer).__name__, words, tokenizer.init_kwargs, tokenizer.chat_template]))]
+    known = [type(tokenizer).__name__, words, tokenizer.init_kwargs, tokenizer.chat_template]
+    day = str(today) if any(word in str(tokenizer.chat_template) for word in DATED) else None
+    return [text_digest(str(known)), day, text_digest(config.to_json_string())]
 
 
 def asked_pooling(task: Any, strategy: Any) -> str:

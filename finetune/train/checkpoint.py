@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from finetune.core.errors import DiskFull
+from finetune.core.errors import DiskFull, disk_full
 
 STATE, TENSORS = "state.json", "tensors.safetensors"
 
@@ -66,8 +65,7 @@ def told_when_full(folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        # safetensors wraps the system's error in one of its own.
-        if getattr(error, "errno", None) != errno.ENOSPC and "No space left" not in str(error):
+        if not disk_full(error):
             raise
         raise DiskFull(
             f"the disk that holds {folder} is full; what was saved before is intact. Free some room and run the same "

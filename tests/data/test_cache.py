@@ -2,16 +2,19 @@
 
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from datetime import date
 
 import pytest
+from filelock import FileLock
 
 from finetune import recipe as recipes
-from finetune.core import unchanged
-from finetune.core.errors import InputError
+from finetune.core import signals, unchanged
+from finetune.core.errors import InputError, Interrupted
 from finetune.data import cache, spool
 from finetune.data.options import Source
 from finetune.runner import resources as module
@@ -50,7 +53,7 @@ def load(*overrides):
 def shown(data):
     """All that there is in each set."""
     return {
-        name: [(e.number, e.reference, e.target, e.weight, e.inputs["input_ids"].tolist()) for e in found.examples]
+        name: [(e.number, e.reference, str(e.target), e.weight, e.inputs["input_ids"].tolist()) for e in found.examples]
         for name, found in data.sets.items()
     }
 
@@ -202,3 +205,60 @@ def test_files_that_are_not_there_are_told_together(place):
     with pytest.raises(InputError) as error:
         load("data.train.path=none.csv", "data.split.test=0", "data.test.path=nowhere.csv")
     assert [problem.path for problem in error.value.problems] == ["data.train.path", "data.test.path"]
+
+
+def test_another_model_with_the_same_tokenizer_is_shown_something_else(place, counted):
+    """Whether words are hidden or continued is told by the model's configuration."""
+    tiny.save_decoder(place / "decoder", chat=False)
+    for path in (place / "encoder").glob("token*"):
+        shutil.copy(path, place / "decoder" / path.name)
+    language = ["task={type: language, max_length: 16, metrics: [loss]}"]
+    masked, causal = load(*language), load(*language, "model={source: ./decoder}")
+    assert counted["read"] == 1 and masked.task.masked and not causal.task.masked
+    assert shown(masked)["test"] != shown(causal)["test"]
+
+
+@pytest.mark.parametrize("dated", [False, True])
+def test_a_day_counts_where_the_model_is_shown_it(place, counted, dated):
+    tokenizer = place / "encoder" / "tokenizer_config.json"
+    content = json.loads(tokenizer.read_text())
+    content["chat_template"] = "{{ strftime_now('%d') }}" if dated else "{{ messages }}"
+    tokenizer.write_text(json.dumps(content))
+    [variant] = recipes.load("recipe.yaml").variants
+    for day in (1, 2):
+        Resources(date(2026, 1, day)).data(variant.recipe, 0)
+    assert counted == {"read": 1, "encoded": 6 if dated else 3}
+
+
+def test_where_a_process_stands_among_others_is_not_its_data(place, counted, monkeypatch):
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", rank)
+        load()
+    assert counted == {"read": 1, "encoded": 3}
+
+
+def test_a_broken_entry_is_made_again(place, counted):
+    first = load()
+    for path in (place / "cache" / "data").glob("*/0.arrow"):
+        whole = path.read_bytes()
+        path.unlink()  # what is mapped of it stays
+        path.write_bytes(whole[:20])
+    assert shown(load()) == shown(first) == shown(load())
+    assert counted == {"read": 2, "encoded": 6}
+
+
+def test_without_a_folder_to_write_to_nothing_is_kept_and_nothing_is_lost(place, counted, monkeypatch):
+    (place / "file").touch()
+    monkeypatch.setenv("FINETUNE_CACHE", str(place / "file" / "cache"))
+    load(), load()
+    assert counted["read"] == 2
+
+
+def test_waiting_for_another_process_can_be_stopped(place, monkeypatch):
+    found = key(place, "rows.csv")
+    lock = place / "cache" / "data" / f"{found}.lock"
+    lock.parent.mkdir(parents=True)
+    monkeypatch.setattr(signals, "stop_requested", lambda: True)
+    with FileLock(lock), pytest.raises(Interrupted, match="waiting for another process"):
+        cache.kept(found, lambda: ({}, 1))

@@ -2,6 +2,10 @@
 
 import errno
 import json
+import os
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -150,3 +154,35 @@ def test_a_full_disk_is_told(small, monkeypatch):
     monkeypatch.setattr(pa.ipc, "new_file", full)
     with pytest.raises(DiskFull, match="FINETUNE_CACHE"):
         Spool().add(pa.table({"x": ["a" * 100]}))
+
+
+KILLED = """
+import os, signal, sys
+import pyarrow as pa
+from finetune.data import spool
+spool.IN_MEMORY = 64
+made = spool.Spool()
+made.add(pa.table({"x": ["a" * 100]}))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_nothing_is_left_of_a_process_that_is_killed(small):
+    done = subprocess.run([sys.executable, "-c", KILLED], env={**os.environ, "FINETUNE_CACHE": str(small)})
+    assert done.returncode == -signal.SIGKILL and [*small.iterdir()] == []
+
+
+def test_parts_without_rows_make_no_files_of_their_own(small):
+    made = Spool()
+    for part in (pa.table({}), pa.table({"x": ["a" * 100]}), pa.table({}), pa.table({"x": ["b" * 100]})):
+        made.add(part)
+    assert len(made._files) == 1 and made.finish()["x"].to_pylist() == ["a" * 100, "b" * 100]
+
+
+def test_arrays_of_numbers_follow_the_rule_of_columns():
+    """Ours, such as the targets of a task, which may be whole in one part and not in another."""
+    ints, floats = (pa.table({"x": pa.array([values], pa.large_list(kind))}) for values, kind in KINDS)
+    assert spooled([ints, floats])["x"].to_pylist() == [[1.0, 2.0], [0.5]]
+
+
+KINDS = [([1, 2], pa.int32()), ([0.5], pa.float64())]
