@@ -106,7 +106,9 @@ def _files_of(recipe: ResolvedRecipe) -> Iterator[list[Any]]:
     """The identity of every file that a check of ``recipe`` reads."""
     files, seen = _Files(), set()
     for variant in recipe.variants:
-        metrics = [*variant.recipe.task.metrics, variant.recipe.train.select]
+        own = [entry.task for entry in variant.recipe.evaluate if entry.task is not None]
+        metrics = [variant.recipe.train.select]
+        metrics += [name for task in (variant.recipe.task, *own) for name in task.metrics]
         if any(name.startswith(HUB_METRIC) for name in metrics):
             raise Elsewhere
         for section in _sections(variant.recipe):

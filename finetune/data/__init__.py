@@ -26,7 +26,8 @@ class Splits:
     and then the named sets in the recipe's order. ``facts`` is what `data.json` says: ``splits`` (by name: examples,
     fingerprint, source), ``duplicates_dropped``, ``pool`` (the examples that those to train on were drawn from, carved
     parts and what `limit` has left out among them) and ``leaks`` (``checked``, ``found``, ``action``, ``dropped``, and
-    how many validation examples are in another held-out set too: ``validation_held_out``; where examples belong to
+    how many validation examples are in another held-out set too: ``validation_held_out``; sets of another task whose
+    examples are not comparable with those learnt from: ``not_compared``; where examples belong to
     clusters, ``groups`` with the ``column``, how many clusters were ``found`` on both sides, and the examples
     ``dropped``).
     """
@@ -39,39 +40,54 @@ class Splits:
     """The parts that were carved from the training data, with the column whose proportions they keep."""
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How a task reads a table."""
+
+    inputs: Sequence[str]
+    """The columns that say what an example is: two rows with the same ones are the same example."""
+    check: Callable[[Dataset, str], None]
+    """The task's own check, called on every table as it was read, with its recipe path."""
+    cluster: str | None = None
+    """The column that `task.group` names, whose values must not be both learnt from and held out."""
+    convert: Callable[[Dataset, str], Dataset] | None = None
+    """Makes of every table, before it is checked, what the task works on; given its recipe path too."""
+
+
 def load_splits(
     options: DataOptions,
     held_out: Mapping[str, Source],
-    inputs: Sequence[str],
     split_seed: int,
-    check: Callable[[Dataset, str], None],
-    cluster: str | None = None,
-    convert: Callable[[Dataset, str], Dataset] | None = None,
+    reading: Reading,
+    own: Mapping[str, Reading] | None = None,
 ) -> Splits:
     """Read, check, clean and divide all data of a study.
 
     Args:
         options: the recipe's `data` section.
         held_out: further held-out sets, by name (the recipe's `evaluate` section).
-        inputs: the columns that say what an example is: two rows with the same ones are the same example.
         split_seed: seeds the split and the samples of `limit`.
-        check: the task's own check, called on every table as it was read, with its recipe path.
-        cluster: the column that `task.group` names, whose values must not be both learnt from and held out.
-        convert: makes of every table, before it is checked, what the task works on; given its recipe path too.
+        reading: how tables are read.
+        own: how the named sets are read instead that are scored on a task of their own. They are searched for examples
+            that are learnt from where as many columns make an example of both.
 
     Raises:
         InputError: with the problems of all sources, or else those of cleaning, splitting and leaks.
     """
     from finetune.data import checks
 
-    train, *others = _read_all(_parts(options, held_out), split_seed, check, cluster, convert)
+    inputs, cluster = reading.inputs, reading.cluster
+    train, *others = _read_all(_parts(options, held_out), split_seed, reading, own or {})
     pool, repeated = checks.without_duplicates(train.read, inputs, options.duplicates, train.at)
     train, *carved = _divide(replace(train, data=pool), options, split_seed)
     others = sorted([*carved, *others], key=lambda part: ORDER.get(part.name, len(ORDER)))
-    held = {part.at: part.read for part in others}
+    held = {part.at: part.inputs_as(inputs) for part in others if part.comparable(inputs)}
     kept, leaks = checks.without_leaks(train.read, held, inputs, options.leaks)
     if cluster is not None:
-        kept, leaks["groups"] = checks.without_shared_clusters(kept, held, cluster, options.leaks)
+        grouped = {part.at: part.clusters_as(cluster) for part in others if part.reading.cluster is not None}
+        kept, leaks["groups"] = checks.without_shared_clusters(kept, grouped, cluster, options.leaks)
+    if apart := [part.name for part in others if not part.comparable(inputs)]:
+        leaks["not_compared"] = apart
     leaking = train.read.num_rows - kept.num_rows  # in no draw of another seed either, where the held-out file is fixed
     facts = {
         "duplicates_dropped": repeated,
@@ -92,11 +108,40 @@ class _Part:
     data: Dataset | None = None
     left: int = 0
     """Rows that `limit` has left in the source, as far as the last one kept tells."""
+    how: Reading | None = None
 
     @property
     def read(self) -> Dataset:
         assert self.data is not None
         return self.data
+
+    @property
+    def reading(self) -> Reading:
+        assert self.how is not None
+        return self.how
+
+    def comparable(self, inputs: Sequence[str]) -> bool:
+        """Tell whether as many columns as ``inputs`` make an example here."""
+        return len(self.reading.inputs) == len(inputs)
+
+    def inputs_as(self, inputs: Sequence[str]) -> Dataset:
+        """Give the columns that make an example here under the names ``inputs``."""
+        return _renamed(self.read, dict(zip(inputs, self.reading.inputs, strict=True)))
+
+    def clusters_as(self, cluster: str) -> Dataset:
+        """Give the column of clusters under the name ``cluster``."""
+        return _renamed(self.read, {cluster: str(self.reading.cluster)})
+
+
+def _renamed(data: Dataset, columns: Mapping[str, str]) -> Dataset:
+    """Give some columns of ``data``, by their new names, and `example`; all of it where their names stay."""
+    from finetune.data.sources import EXAMPLE, as_dataset, as_table
+
+    if all(name == own for name, own in columns.items()):
+        return data
+    table = as_table(data)
+    chosen = table.select([*columns.values(), EXAMPLE])
+    return as_dataset(chosen.rename_columns([*columns, EXAMPLE]))
 
 
 def _parts(options: DataOptions, held_out: Mapping[str, Source]) -> list[_Part]:
@@ -113,13 +158,7 @@ def _parts(options: DataOptions, held_out: Mapping[str, Source]) -> list[_Part]:
     return parts + [_Part(name, f"evaluate.{name}.data", source) for name, source in held_out.items()]
 
 
-def _read_all(
-    parts: Sequence[_Part],
-    seed: int,
-    check: Callable[[Dataset, str], None],
-    cluster: str | None,
-    convert: Callable[[Dataset, str], Dataset] | None,
-) -> list[_Part]:
+def _read_all(parts: Sequence[_Part], seed: int, reading: Reading, own: Mapping[str, Reading]) -> list[_Part]:
     """The parts with their examples, checked; the problems of all of them are raised together."""
     from finetune.data.columns import require_clusters
     from finetune.data.sources import read
@@ -128,13 +167,14 @@ def _read_all(
     problems: list[Problem] = []
     for part in parts:
         try:
+            how = own.get(part.name, reading)
             data = read(part.source, part.at, seed)
             left = data[data.num_rows - 1]["example"] + 1 - data.num_rows
-            data = convert(data, part.at) if convert else data
-            check(data, part.at)
-            if cluster is not None:
-                require_clusters(data, cluster, part.at, "task.group")
-            filled.append(replace(part, data=data, left=left))
+            data = how.convert(data, part.at) if how.convert else data
+            how.check(data, part.at)
+            if how.cluster is not None:
+                require_clusters(data, how.cluster, part.at, "task.group")
+            filled.append(replace(part, data=data, left=left, how=how))
         except InputError as error:
             problems += error.problems
     if problems:
@@ -149,7 +189,7 @@ def _divide(pool: _Part, options: DataOptions, seed: int) -> list[_Part]:
 
     rows = divide(pool.read, options.split, seed)
     carved = [
-        _Part(name, f"data.split.{name}", pool.source, take(pool.read, chosen))
+        _Part(name, f"data.split.{name}", pool.source, take(pool.read, chosen), how=pool.how)
         for name, chosen in ((VALIDATION, rows.validation), (TEST, rows.test))
         if len(chosen)
     ]
@@ -162,7 +202,8 @@ def _splits(parts: Sequence[_Part], inputs: Sequence[str], facts: dict[str, Any]
     from finetune.data.sources import as_dataset, as_table, with_example
 
     data = {part.name: part.read for part in parts}
-    others = [dataset for name, dataset in data.items() if name not in (TRAIN, VALIDATION)]
+    held = [part for part in parts if part.name not in (TRAIN, VALIDATION) and part.comparable(inputs)]
+    others = [part.inputs_as(inputs) for part in held]
     if VALIDATION in data:
         facts["leaks"]["validation_held_out"] = overlap(data[VALIDATION], others, inputs)
     facts["splits"] = {

@@ -5,6 +5,12 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from finetune.core.errors import bad_input, did_you_mean
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 MOST = 16
 """Labels that are listed; of more, the commonest and the rarest."""
@@ -53,6 +59,29 @@ def label_lines(counts: Mapping[str, Mapping[str, int]], column: str) -> list[st
         if (why := _suspicion(label, column))
     ]
     return lines
+
+
+def relabelled(data: Dataset, column: str, names: Mapping[str, str], path: str) -> Dataset:
+    """Give ``data`` with other ``names`` for labels in a ``column``; as texts, which all labels become there.
+
+    Raises:
+        InputError: at ``path``, for a name that no label has, or where there is no such column.
+    """
+    import pyarrow as pa
+
+    from finetune.data.sources import as_dataset, as_table
+
+    table = as_table(data)
+    if column not in table.column_names:
+        raise bad_input(path, f"there is no column '{column}'", did_you_mean(column, table.column_names))
+    labels = [None if value is None else str(value) for value in table[column].to_pylist()]
+    there = sorted(set(filter(None, labels)), key=natural)
+    for name in names:
+        if name not in there:
+            advice = did_you_mean(name, there)
+            raise bad_input(path, f"no example has the label '{name}' in column '{column}'", advice)
+    renamed = pa.array([None if label is None else names.get(label, label) for label in labels], pa.string())
+    return as_dataset(table.set_column(table.column_names.index(column), column, renamed))
 
 
 def natural(label: str) -> tuple[bool, float, str]:

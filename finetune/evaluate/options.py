@@ -1,20 +1,10 @@
-"""The options of a recipe's `evaluate:`, `scoring:` and `baselines:` sections."""
+"""The options of a recipe's `scoring:` and `baselines:` sections."""
 
 from __future__ import annotations
 
 from pydantic import Field, model_validator
 
 from finetune.core.options import OPERATIONAL, Options
-from finetune.data.options import Source
-
-
-class HeldOut(Options):
-    """A held-out task: the recipe's task, scored on other data, for example of another domain."""
-
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-    """Name in reports and file names."""
-    data: Source
-    """Where its examples come from."""
 
 
 class ScoringOptions(Options):

@@ -26,6 +26,11 @@ Architecture = str | OwnHead
 """The name of a transformers Auto class or of our pooled classifier, or a task's own head."""
 
 
+def name_of(architecture: Architecture) -> str:
+    """Give what a model's class is called."""
+    return architecture if isinstance(architecture, str) else architecture.name
+
+
 def is_ours(architecture: Architecture) -> bool:
     """Tell whether plain transformers has no such class."""
     return isinstance(architecture, OwnHead) or architecture == POOLED

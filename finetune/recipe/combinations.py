@@ -12,7 +12,7 @@ from finetune.core.answers import DISTRIBUTED
 from finetune.core.errors import did_you_mean
 from finetune.core.registry import METRICS, MITIGATIONS, STRATEGIES, TASKS
 from finetune.data.options import DataOptions
-from finetune.evaluate.options import BaselineOptions, HeldOut
+from finetune.evaluate.options import BaselineOptions, ScoringOptions
 from finetune.metrics import find
 from finetune.recipe.explain import Mistake
 from finetune.train.options import Plateau, Prodigy, TrainOptions
@@ -63,6 +63,11 @@ def _pairs(task: Any, strategy: Any) -> Iterator[Mistake]:
     if STRATEGIES.get(strategy.type).pairs:
         found = f"is '{strategy.type}', which learns from a better and a worse answer to the same prompt, and"
         yield Mistake(("strategy", "type"), f"{found} this task has no rejected answers", advice)
+    yield from _margins(task, advice)
+
+
+def _margins(task: Any, advice: str = "leave it out") -> Iterator[Mistake]:
+    """Metrics of pairs, where there are none."""
     for number, name in enumerate(task.metrics):
         metric = find(name)
         if metric is not None and "margin" in metric.columns:
@@ -101,12 +106,12 @@ def _distributed(task: Any, mitigations: list[Any]) -> Iterator[Mistake]:
             yield Mistake(("mitigations", number, "type"), found, "leave it out")
 
 
-def _held_out(data: DataOptions, evaluate: list[HeldOut]) -> Iterator[Mistake]:
+def _held_out(data: DataOptions, evaluate: list[Any]) -> Iterator[Mistake]:
     if data.test is None and not data.split.test and not evaluate:
         yield Mistake(("data",), "nothing is held out to score", "give data.split.test, data.test or evaluate")
 
 
-def _names(data: DataOptions, evaluate: list[HeldOut]) -> Iterator[Mistake]:
+def _names(data: DataOptions, evaluate: list[Any]) -> Iterator[Mistake]:
     has_test = data.test is not None or bool(data.split.test)
     seen = Counter([SPLIT_TEST] if has_test else [])
     for index, task in enumerate(evaluate):
@@ -117,6 +122,48 @@ def _names(data: DataOptions, evaluate: list[HeldOut]) -> Iterator[Mistake]:
             taken = "is the name of the recipe's own test examples" if task.name == SPLIT_TEST else "is given twice"
             yield Mistake(("evaluate", index, "name"), f"'{task.name}' {taken}", "choose another name")
         seen[task.name] += 1
+
+
+def _sets(
+    data: DataOptions, task: Any, strategy: Any, evaluate: list[Any], scoring: ScoringOptions
+) -> Iterator[Mistake]:
+    """Evaluation sets that the model cannot be asked, or whose answers would say nothing."""
+    has_test = data.test is not None or bool(data.split.test)
+    for number, entry in enumerate(evaluate):
+        own = entry.task or task
+        at, kind = ("evaluate", number), TASKS.get(own.type)
+        if own.type != task.type and kind.new_head:
+            found = f"is '{own.type}', which wants a new head, and the model has the one of task {task.type}"
+            without = [name for name, each in TASKS.all().items() if not each.new_head]
+            yield Mistake((*at, "task", "type"), found, f"choose from: {', '.join(without)}; or train a study for it")
+            continue
+        if entry.labels and "label" not in type(own).model_fields:
+            yield Mistake((*at, "labels"), f"renames labels, and task {own.type} has none", "leave it out")
+        if entry.task is not None:
+            checks = [*_answers(own), *(() if getattr(own, "rejected", None) else _margins(own))]
+            yield from (replace(each, keys=(*at, *each.keys)) for each in checks)
+            if not has_test and not number:
+                found = "is the first set, by which variants are compared, and its task is not the recipe's own"
+                yield Mistake(
+                    (*at, "task"), found, "hold out examples in data, or put a set of the recipe's task first"
+                )
+        if entry.role_beside(task) == "forgetting":
+            yield from _forgetting(at, own, entry.margin, kind.new_head or not scoring.base)
+        elif entry.margin is not None:
+            found = "is about what may be forgotten, and the set's role is shifted"
+            yield Mistake((*at, "margin"), found, "write role: forgetting, or leave it out")
+
+
+def _forgetting(at: tuple[Any, ...], own: Any, margin: float | None, unscored: bool) -> Iterator[Mistake]:
+    """Find what forgetting cannot be tested by."""
+    if unscored:
+        found = "is forgetting, which is held against the untuned model, and that one is not scored"
+        advice = "write role: shifted; or, where the task has no new head, scoring.base: true"
+        yield Mistake((*at, "role"), found, advice)
+    metric = find(own.metrics[0])
+    if margin is None and (metric is None or metric.unit.point is None):
+        found = f"is not given, and '{own.metrics[0]}' has no points of which one could be the default"
+        yield Mistake((*at, "margin"), found, "say how much worse is still acceptable, in the metric's own unit")
 
 
 def _group(task: Any, vary: list[str]) -> Iterator[Mistake]:
@@ -233,6 +280,7 @@ CHECKS: tuple[Callable[..., Iterator[Mistake]], ...] = (
     _distributed,
     _held_out,
     _names,
+    _sets,
     _group,
     _select,
     _shots,

@@ -9,8 +9,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from finetune.core.options import OPERATIONAL, Options
 from finetune.core.randomness import STREAMS, StreamName, Streams
 from finetune.core.registry import MITIGATIONS, STRATEGIES, TASKS, Registry
-from finetune.data.options import DataOptions
-from finetune.evaluate.options import BaselineOptions, HeldOut, ScoringOptions
+from finetune.data.options import DataOptions, Source
+from finetune.evaluate.options import BaselineOptions, ScoringOptions
 from finetune.models import ModelOptions
 from finetune.train.options import OWN_DEFAULTS, TrainOptions
 
@@ -138,6 +138,36 @@ class Stage(Options):
     _completed = model_validator(mode="after")(_as_the_strategy_trains)
 
 
+class HeldOut(Options):
+    """An evaluation set: the recipe's task on other data, for example of another domain, or another task that the same
+    model can be asked, for example what it could do before."""
+
+    name: str = Field(pattern=NAME)
+    """Name in reports and file names."""
+    data: Source
+    """Where its examples come from."""
+    task: TaskOptions | None = None
+    """What is asked of them, where that differs from the recipe's task: columns, prompt and metrics are laid over those
+    of the recipe's task, as in `{text: tweet}`; another `type`, as in `{type: language, text: body}`, says all of its
+    own. The model stays as it was trained: it has no place for another new head. Cheap baselines answer only sets
+    without this."""
+    labels: dict[str, str] = Field(default_factory=dict)
+    """Labels of this set that are called otherwise in the training data, by their name here: `{pos: positive}`."""
+    role: Literal["shifted", "forgetting"] | None = None
+    """What it is asked for. `shifted`: other data, held against the recipe's own test examples. `forgetting`: what the
+    untuned model can do, and the tuned one should not have lost: each variant is tested for being not worse by more
+    than `margin` (non-inferiority). Default: `forgetting` for a task of another type, else `shifted`."""
+    margin: float | None = Field(None, gt=0)
+    """How much worse than the untuned model is still acceptable, by the first metric: 1 is one percentage point, or
+    0.01 of a coefficient, or one point of a score up to 100; of a metric without points, such as a loss, in its own
+    unit, and to be given. Default: 1 point."""
+
+    def role_beside(self, task: Any) -> Literal["shifted", "forgetting"]:
+        """Give its role in a recipe of that ``task``."""
+        other = self.task is not None and self.task.type != task.type
+        return self.role or ("forgetting" if other else "shifted")
+
+
 class Recipe(Options):
     """A recipe of one variant, with every default filled in: what to fine-tune, on what, how, and under which seeds."""
 
@@ -169,7 +199,7 @@ class Recipe(Options):
     train: TrainOptions = TrainOptions()
     """How the parameters are fitted."""
     evaluate: list[HeldOut] = Field(default_factory=list)
-    """Further held-out tasks, such as the same task on another domain."""
+    """Further evaluation sets: the same task on other data, or other tasks."""
     scoring: ScoringOptions = ScoringOptions()
     """How held-out tasks are scored."""
     baselines: BaselineOptions = Field(BaselineOptions(), json_schema_extra=OPERATIONAL)

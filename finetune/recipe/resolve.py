@@ -12,6 +12,7 @@ from typing import Any
 
 from finetune.core.errors import InputError, Problem, did_you_mean
 from finetune.core.randomness import Streams
+from finetune.recipe.evaluation import completed
 from finetune.recipe.explain import Mistake, describe
 from finetune.recipe.files import UNNAMED, Source, read, read_mapping, read_text
 from finetune.recipe.idle import idle_steps
@@ -203,6 +204,7 @@ def _study_keys(name: str, said: Node) -> list[Problem]:
 
 def _resolve(path: Path, text: str, shared: Node, trees: dict[str, Node], problems: list[Problem]) -> ResolvedRecipe:
     """Validate the recipe and its variants together, and fill them in."""
+    shared, trees = completed(shared), {name: completed(tree) for name, tree in trees.items()}
     if trees:
         checked = {name: check(tree) for name, tree in trees.items()}
         results: dict[str, tuple[Node, list[Mistake]]] = {n: (trees[n], wrong) for n, (_, wrong) in checked.items()}

@@ -13,8 +13,9 @@ from finetune.core.errors import bad_input
 Key = str | int
 Keys = tuple[Key, ...]
 
-FREE_FORM = frozenset({"columns"})
-"""Sections whose keys are a person's own words, so that a key called `type` names a column and not a plug-in."""
+FREE_FORM = frozenset({"columns", "labels"})
+"""Sections whose keys are a person's own words, so that a key called `type` names a column or a label, and no
+plug-in."""
 
 COMMAND_LINE = "command line"
 
@@ -50,7 +51,7 @@ class Node:
         return dict(self.content) if self.is_mapping else {}
 
     def child(self, key: Key) -> Node | None:
-        """The value under a key or list index (a number, or its text), or None."""
+        """The value under a key, or of a list under an index (a number, or its text) or an item's `name`, or None."""
         if self.is_mapping:
             return self.content.get(str(key))
         index = list_index(self, key)
@@ -87,10 +88,13 @@ class Node:
 
 
 def list_index(node: Node, key: Key) -> int | None:
-    """``key`` as a position in the list ``node``, or None when there is no such position."""
-    if not node.is_list or not str(key).isdecimal():
+    """``key`` as a position in the list ``node``, or as the `name` of one of its items; None when there is none."""
+    if not node.is_list:
         return None
-    return int(key) if int(key) < len(node.content) else None
+    if str(key).isdecimal():
+        return int(key) if int(key) < len(node.content) else None
+    names = [item.child("name") if item.is_mapping else None for item in node.content]
+    return next((index for index, name in enumerate(names) if name is not None and name.content == key), None)
 
 
 def merge(below: Node | None, above: Node, key: Key | None = None) -> Node:
@@ -125,7 +129,11 @@ def assign(node: Node | None, keys: Sequence[str], value: Node, done: Keys = ())
         index = list_index(node, key)
         if index is None:
             count = len(node.content)
-            items = f"number them 0 to {count - 1}" if count else f"it is empty; write {dotted(done)}='[...]'"
+            items = (
+                f"number them 0 to {count - 1}, or use their names"
+                if count
+                else f"it is empty; write {dotted(done)}='[...]'"
+            )
             raise bad_input(dotted((*done, *keys)), f"{dotted(done)} is a list and has no item '{key}'", items)
         items_after = list(node.content)
         items_after[index] = assign(items_after[index], rest, value, (*done, key))

@@ -13,6 +13,7 @@ from rich.text import Text
 from finetune.core.numbers import NONE, THIN, listing, seconds, short_count
 from finetune.metrics import unit
 from finetune.results.measure import SOLVED_METHOD
+from finetune.results.remarks import forgetting_remarks
 from finetune.results.schema import Results, VariantResult
 from finetune.results.verdict import NBSP, verdict_of
 
@@ -27,11 +28,13 @@ def table(results: Results) -> RenderableType:
         # Not the table's own title, which would wrap where a narrow table ends.
         title = f"{task.name}: {unit(task.metric).heading} ({task.examples:,} examples)"
         rows = [_row(variant, task.key, task.metric, variant.is_base) for variant in results.variants]
-        rows += [_row(cheap, task.key, task.metric, True) for cheap in results.baselines]
+        cheap = [each for each in results.baselines if each.estimates[task.key].n]
+        rows += [_row(each, task.key, task.metric, True) for each in cheap]
         parts += [Text(title, style="italic"), FittingTable(rows, DISPENSABLE)]
     if results.baselines:
         names = listing([cheap.name for cheap in results.baselines])
         parts.append(Text(f"No fine-tuning: {names}.", style="italic"))
+    parts += map(Text, forgetting_remarks(results))
     verdict = verdict_of(results)
     # A command stands on a line of its own, to be copied.
     sentence = _plain(verdict.sentence).replace(": finetune ", ":\n  finetune ")

@@ -56,6 +56,7 @@ STATISTICS: dict[str, Callable[[Matrix], Matrix]] = {
 }
 
 OFF_SCALE = "no share between 0 and 1 of which more is better"
+KEPT_APART = "it is about what was known before"
 TOO_FEW_TASKS = "fewer than two tasks have a headline metric that is a share between 0 and 1, of which more is better"
 NO_RUN = "no run has a score on every task"
 
@@ -70,12 +71,8 @@ def across_of(
     """
     if len(tasks) < 2:
         return None
-    used = [task for task in tasks if task.higher_is_better and unit(task.metric).is_share]
-    left_out = [
-        LeftOut(task.name, task.metric, f"{unit(task.metric).label} is {OFF_SCALE}")
-        for task in tasks
-        if task not in used
-    ]
+    left_out = [LeftOut(task.name, task.metric, why) for task in tasks if (why := _left_out(task))]
+    used = [task for task in tasks if not _left_out(task)]
     reason = None if len(used) > 1 else TOO_FEW_TASKS
     about = AcrossResult(
         tasks=[SetMetric(task.name, task.metric) for task in used],
@@ -101,6 +98,15 @@ def across_of(
         variants=[_variant(name, scores[name], len(runs), taus, level) for name, runs in every.items()],
         pairs=[_pair(scores, pair, names, rng, (level, alpha)) for pair in combinations(tuned, 2)],
     )
+
+
+def _left_out(task: EvaluationSet) -> str | None:
+    """Say why a set is not taken together with the others; None: it is."""
+    if task.role == "forgetting":
+        return KEPT_APART
+    if task.higher_is_better and unit(task.metric).is_share:
+        return None
+    return f"{unit(task.metric).label} is {OFF_SCALE}"
 
 
 def _thresholds(seen: Matrix) -> Matrix:

@@ -11,6 +11,7 @@ from finetune import stats
 from finetune.core.run_dir import BASE, RESULTS_FORMAT
 from finetune.results.across import across_of
 from finetune.results.combined import combined_of
+from finetune.results.forgetting import forgetting_of
 from finetune.results.measure import BASE_REASON, CHEAP_REASON, SOLVED_REASON, Measured, failures_of, measure
 from finetune.results.reading import Run, Study
 from finetune.results.schema import (
@@ -35,6 +36,7 @@ def results_of(study: Study) -> Results:
     cut = {name: split.get("facts", {}).get("cut") for name, split in splits.items()}
     tasks = [evaluation_set(task, cut.get(task["name"])) for task in study.data.get("tasks", [])]
     measured = {task.name: measure(study, task, LEVEL) for task in tasks}
+    comparisons = [pair for found in measured.values() for pair in found.comparisons]
     variants = [_variant(study, name, runs, tasks, measured) for name, runs in study.everything.items()]
     return Results(
         format=RESULTS_FORMAT,
@@ -51,8 +53,9 @@ def results_of(study: Study) -> Results:
         tasks=tasks,
         variants=[variant for variant in variants if variant.name not in study.baselines],
         baselines=[variant for variant in variants if variant.name in study.baselines],
-        comparisons=[pair for found in measured.values() for pair in found.comparisons],
+        comparisons=comparisons,
         across=across_of(study, tasks, np.random.default_rng(list(study.digest.encode())), LEVEL),
+        forgetting=forgetting_of(study.variants, tasks, comparisons),
     )
 
 
@@ -74,7 +77,8 @@ def evaluation_set(facts: Mapping[str, Any], cut: int | None = None) -> Evaluati
         examples=facts["examples"],
         metrics=metrics,
         majority=facts.get("majority"),
-        role="in-domain" if facts["split"] == "test" else "shifted",
+        role=facts.get("role") or ("in-domain" if facts["split"] == "test" else "shifted"),
+        margin=facts.get("margin"),
         cut=cut,
     )
 

@@ -11,9 +11,6 @@ from finetune import stats
 from finetune.core.run_dir import FAILED
 from finetune.results.schema import EvaluationSet, Results, VariantResult
 
-IN_DOMAIN = "test"
-"""The split that comes from the training data's own source."""
-
 
 @dataclass(frozen=True)
 class Shift:
@@ -36,10 +33,10 @@ def shifts_of(results: Results) -> list[Shift]:
 
 def domains_of(results: Results) -> tuple[EvaluationSet | None, list[EvaluationSet]]:
     """Find the in-domain set, and those that have the same headline metric on other data."""
-    inside = next((task for task in results.tasks if task.split == IN_DOMAIN), None)
+    inside = next((task for task in results.tasks if task.role == "in-domain"), None)
     if inside is None:
         return None, []
-    others = [task for task in results.tasks if task.split != IN_DOMAIN and task.metric == inside.metric]
+    others = [task for task in results.tasks if task.role == "shifted" and task.metric == inside.metric]
     return (inside, others) if others else (None, [])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from finetune import stats
 from finetune.core.numbers import count, listing
 from finetune.core.run_dir import BASE
+from finetune.metrics import unit
 from finetune.results.ranking import headline_row, ranked
 from finetune.results.schema import Results
 
@@ -14,6 +15,7 @@ def remarks_of(results: Results) -> list[str]:
     return [
         *cheap_remarks(results),
         *_base_remarks(results),
+        *forgetting_remarks(results),
         *_failure_remarks(results),
         *_ground_remarks(results),
         *_seed_remarks(results),
@@ -50,6 +52,22 @@ def _base_remarks(results: Results) -> list[str]:
     }
     groups = {word: [name for name, row in rows.items() if row.verdict == word] for word in titles}
     return [f"{titles[word]}: {listing(group)}." for word, group in groups.items() if group]
+
+
+def forgetting_remarks(results: Results) -> list[str]:
+    """Say, for each set that is about what was known before, which variants have kept it; a sentence for each set."""
+    sentences = []
+    for task in results.tasks:
+        found: dict[str, list[str]] = {"lost": [], "kept": [], "undecided": []}
+        for row in results.forgetting:
+            if row.task == task.name:
+                found[row.verdict].append(row.variant)
+        said = [f"{word} by {listing(found[word])}" for word in ("lost", "kept") if found[word]]
+        said += [f"not shown to be kept by {listing(found['undecided'])}"] if found["undecided"] else []
+        if any(found.values()):
+            margin = unit(task.metric).gap(task.margin).lstrip("+")
+            sentences.append(f"What the untuned model can do on {task.name}, within {margin}: {'; '.join(said)}.")
+    return sentences
 
 
 def _failure_remarks(results: Results) -> list[str]:

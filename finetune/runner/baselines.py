@@ -70,7 +70,7 @@ def _left_out(baseline: Baseline, recipe: Recipe, data: TaskData) -> str | None:
     if baseline.repeats_inputs and not recipe.scoring.keep_texts:
         return "scoring.keep_texts is false, and its answers are texts of held-out examples"
     if baseline.uses in ("features", "words"):
-        sets, limit = [data.train, *data.held_out.values()], recipe.baselines.limit
+        sets, limit = [data.train, *data.shared.values()], recipe.baselines.limit
         tokens = sum(int(each.examples.lengths.sum()) for each in sets)
         if baseline.uses == "features" and tokens > limit:
             return f"features of {tokens:,} tokens are more than baselines.limit, which is {limit:,}"
@@ -147,8 +147,8 @@ class UntunedModel:
 def score_baseline(
     baseline: Baseline, session: Session, untuned: UntunedModel, folder: RunDir, opening: Mapping[str, Any], alone: bool
 ) -> dict[str, Any]:
-    """Fit a baseline and score it on every held-out set, as a run is scored; write its `result.json`, last, and give
-    it. Features are computed for the first that asks, and are in its seconds.
+    """Fit a baseline and score it on every held-out set of its task, as a run is scored; write its `result.json`, last,
+    and give it. Features are computed for the first that asks, and are in its seconds.
 
     ``opening``: its first keys; the scores in it are known already. ``alone``: other processes do not take part."""
     data, runtime = session.data, session.runtime
@@ -157,7 +157,7 @@ def score_baseline(
     phases.end("train")
     scores: Scores = {}
     further = {each.name for each in session.recipe.evaluate}
-    for task, encoded in data.held_out.items():
+    for task, encoded in data.shared.items():
         at = f"evaluate.{task}.data" if task in further else "data.test"
         found = baseline.predict(ExampleSet(at, data.tables[task], encoded))
         predictions = table_of(data.task, encoded.examples, found)

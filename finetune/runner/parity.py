@@ -7,8 +7,9 @@ less; where nothing helps, or an output depends on later tokens that it is to pr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,16 +63,16 @@ class Parity:
         return f"{kind}: {'; '.join(self.given_up)}. Goes on with {self.batching}{answers}"
 
 
-def compared(resources: Resources, data: TaskData, base: models.BaseModel, runtime: Runtime) -> Task:
-    """Give the task with what its examples may share in ``base``: found the first time, and said where it is less than
-    usual. Raises InputError for a model that cannot be run as its authors run it."""
+def compared(resources: Resources, data: TaskData, base: models.BaseModel, runtime: Runtime) -> Callable[[Task], Task]:
+    """Give a task what its examples may share in ``base``: found the first time, and said where it is less than usual.
+    Raises InputError for a model that cannot be run as its authors run it."""
     key = ("parity", data.task.options.model_dump_json(), str(data.task.pooling), data.task.pairs)
     if key not in base.kept:
         found = _compare_untuned(data, base, runtime) if runtime.accelerator.is_main_process else None
         found = base.kept[key] = runtime.broadcast(found)
         if line := found.line(base.model.config.model_type):
             resources.once("said", [line], lambda: runtime.progress.say(line))
-    return applied(base.kept[key], data.task)
+    return partial(applied, base.kept[key])
 
 
 def applied(found: Parity, task: Task) -> Task:

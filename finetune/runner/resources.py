@@ -20,6 +20,7 @@ from finetune.core.registry import STRATEGIES, TASKS
 from finetune.data import Splits, cache, load_splits
 from finetune.data.sources import as_dataset, as_table
 from finetune.models import Pooling
+from finetune.runner.sets import EvaluationSets, reading_of
 from finetune.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -51,6 +52,21 @@ class TaskData:
     """`splits`, `duplicates_dropped`, `pool` and `leaks` of the study's `data.json`."""
     learnt: dict[str, Dataset] = field(default_factory=dict)
     """The training examples, and those of the validation split where there is one, as they were read."""
+    own: dict[str, Task] = field(default_factory=dict)
+    """The tasks of the held-out sets that are scored on one of their own."""
+
+    @property
+    def shared(self) -> dict[str, Encoded]:
+        """Give the held-out sets that are scored on the task that is learnt."""
+        return {name: encoded for name, encoded in self.held_out.items() if name not in self.own}
+
+    def task_of(self, held_out: str) -> Task:
+        """Give the task that a held-out set is scored on."""
+        return self.own.get(held_out, self.task)
+
+    def with_tasks(self, change: Callable[[Task], Task]) -> TaskData:
+        """Give the same data with every task as ``change`` makes it."""
+        return replace(self, task=change(self.task), own={name: change(task) for name, task in self.own.items()})
 
     @property
     def sets(self) -> dict[str, Encoded]:
@@ -77,7 +93,7 @@ class Resources:
         pooling = pooling_of(recipe.model, recipe.task, recipe.strategy)
         if pooling is None:
             return data
-        return self.once("pooled", [*wanted, pooling], lambda: replace(data, task=data.task.pooled(pooling)))
+        return self.once("pooled", [*wanted, pooling], lambda: data.with_tasks(lambda task: task.pooled(pooling)))
 
     def base(self, options: models.ModelOptions, task: Task) -> models.BaseModel:
         """The base model with the task's head, as every run starts from it."""
@@ -96,32 +112,32 @@ class Resources:
         config = partial(models.load_config, recipe.model)
         task: Task = TASKS.get(recipe.task.type)(recipe.task, pairs=pairs, today=self.today, config=config)
         task.check_config()
+        sets = EvaluationSets(recipe, task, self.today, config)
         held_out = {entry.name: entry.data for entry in recipe.evaluate}
         # The whole task, because it checks its own columns while the data are read.
         wanted = [recipe.data, *recipe.evaluate, recipe.task, split_seed]
         sources = [*_own_sources(recipe.data), *((f"evaluate.{name}.data", each) for name, each in held_out.items())]
-        key = self.once("key", wanted, lambda: cache.key_of(sources, [*wanted, source_of(task)]))
+        made_by = [source_of(each) for each in (task, *sets.tasks.values())]
+        key = self.once("key", wanted, lambda: cache.key_of(sources, [*wanted, *made_by]))
         splits: Splits = self.once(
             "splits",
             wanted,
             lambda: kept_splits(
-                key,
-                lambda: load_splits(
-                    recipe.data, held_out, task.inputs(), split_seed, task.check, task.group, task.converted
-                ),
+                key, lambda: load_splits(recipe.data, held_out, split_seed, reading_of(task), sets.readings())
             ),
         )
         tokenizer = self.once(
             "tokenizer", [recipe.model.source, recipe.model.tokenizer], lambda: models.load_tokenizer(recipe.model)
         )
-        task.fit(splits, tokenizer)
+        task.fit(sets.without(splits), tokenizer)
+        sets.fit(splits, tokenizer)
 
-        def encode(data: Dataset, at: str, training: bool = False) -> Encoded:
+        def encode(data: Dataset, at: str, training: bool = False, by: Task = task) -> Encoded:
             shown = key and cache.deeper(key, [at, training, pairs, *shown_by(tokenizer, config(), self.today)])
-            return kept_encoded(shown, lambda: task.encode(data, at, training))
+            return kept_encoded(shown, lambda: by.encode(data, at, training))
 
         encoded = {
-            name: encode(data, f"evaluate.{name}.data" if name in held_out else "data.test")
+            name: encode(data, f"evaluate.{name}.data" if name in held_out else "data.test", by=sets.task_of(name))
             for name, data in splits.held_out.items()
         }
         train = encode(splits.train, "data.train", training=True)
@@ -130,9 +146,9 @@ class Resources:
         facts = splits.facts | {
             "splits": {name: {**facts, "facts": every[name].facts} for name, facts in splits.facts["splits"].items()}
         }
-        majority = {name: task.majority(found.examples) for name, found in encoded.items()}
+        majority = {name: sets.task_of(name).majority(found.examples) for name, found in encoded.items()}
         learnt = {"train": splits.train, **({"validation": splits.validation} if splits.validation else {})}
-        return TaskData(task, train, validation, encoded, splits.held_out, majority, facts, learnt)
+        return TaskData(task, train, validation, encoded, splits.held_out, majority, facts, learnt, sets.tasks)
 
     def once(self, kind: str, wanted: list[Any], load: Callable[[], T]) -> T:
         """Call ``load``, or give its result from when the same was wanted before."""

@@ -148,7 +148,7 @@ def judge(
     task = next(iter(data.held_out))
     majority = data.majority[task]
     if majority is not None and at_chance(means[task], majority, len(data.held_out[task].examples)):
-        found = f"{data.task.example_score} {means[task]:.3f} on '{task}'"
+        found = f"{data.task_of(task).example_score} {means[task]:.3f} on '{task}'"
         shown = "" if means[task] <= majority else ", and so few examples do not show that it is more"
         return "degenerate", f"{found}; always giving the commonest label gets {majority:.3f}{shown}"
     headline = recipe.task.metrics[0]

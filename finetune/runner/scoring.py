@@ -76,7 +76,10 @@ def score_held_out(
         with group.alone(number) as alone:
             weights.append([weights_digest(trained_parameters(alone)), form_digest(alone, dict(alone.named_buffers()))])
     for task, encoded in data.held_out.items():
-        about = [model, task, data.facts["splits"][task]["fingerprint"], *_about(data.task, encoded, recipe, runtime)]
+        asked = data.task_of(task)
+        options = recipe.task if asked is data.task else asked.options
+        about = [model, task, data.facts["splits"][task]["fingerprint"]]
+        about += _about(asked, encoded, recipe.model_copy(update={"task": options}), runtime)
         keys = [text_digest(str([*about, *own])) for own in weights]
         paths = [folder.predictions(task) for folder in folders]
         known = [store.read_if(path, key) for path, key in zip(paths, keys, strict=True)]
@@ -84,7 +87,7 @@ def score_held_out(
         if runtime.all_reduce_sum(len(found)) < len(folders) * runtime.accelerator.num_processes:
             begun = time.perf_counter()
             size, title = recipe.scoring.batch_size, f"scoring {task}"
-            found = predict(group, data.task, encoded.examples, size, runtime, title=title)
+            found = predict(group, asked, encoded.examples, size, runtime, title=title)
             spent = (time.perf_counter() - begun) * runtime.accelerator.num_processes
             for each in scored if group.prefix is None else []:
                 each.latency[task] = spent / len(encoded.examples) / group.count
@@ -92,7 +95,7 @@ def score_held_out(
             if runtime.accelerator.is_main_process:
                 with phase("writing predictions"):
                     predictions.write(path, key)
-            scored[number].scores.update(scores_on(task, predictions, recipe.task.metrics))
+            scored[number].scores.update(scores_on(task, predictions, asked.options.metrics))
             scored[number].means[task] = float(predictions.score.mean())
     return scored
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -63,7 +63,8 @@ class Session:
         """
         data = resources.data(recipe, split_seed)
         base = resources.base(recipe.model, data.task)
-        return cls(recipe, base, replace(data, task=compared(resources, data, base, runtime)), runtime)
+        shared = compared(resources, data, base, runtime)
+        return cls(recipe, base, data.with_tasks(shared), runtime)
 
     @property
     def strategy(self) -> Strategy:

@@ -94,7 +94,8 @@ def pending(
     recipe, found = variant.recipe, []
     seeds = {str(seed): _digest(result) for seed, result in sorted(finished(results).items())}
     tasks = {task: data.facts["splits"][task]["fingerprint"] for task in data.held_out}
-    scoring = text_digest(str([recipe.scoring.identifying(), recipe.task.identifying(), recipe.train.select]))
+    own = [task.options.identifying() for task in data.own.values()]
+    scoring = text_digest(str([recipe.scoring.identifying(), recipe.task.identifying(), recipe.train.select, *own]))
     for number, mitigation in combining(recipe.mitigations) if seeds else ():
         for kind in mitigation.makes:
             former = folder.combined(variant.name, kind).read_result() or {}
@@ -265,12 +266,13 @@ class FinishedRuns:
         scores: Scores = {}
         for task in self.session.data.held_out:
             paths = [self._run(seed).predictions(task) for seed in seeds]
-            if all(path.exists() for path in paths):
+            asked = self.session.data.task_of(task)
+            if all(path.exists() for path in paths) and "probabilities" in asked.fills:
                 stored = [store.read(path) for path in self.session.runtime.track(paths, "reading predictions")]
-                together = ensemble(stored, self.session.data.task.example_score)
+                together = ensemble(stored, asked.example_score)
                 if self.session.runtime.accelerator.is_main_process:
                     together.write(place.predictions(task))
-                scores |= scores_on(task, together, self.variant.recipe.task.metrics)
+                scores |= scores_on(task, together, asked.options.metrics)
         return scores
 
     def _run(self, seed: int) -> RunDir:

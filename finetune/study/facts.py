@@ -20,6 +20,7 @@ from finetune.study.preflight import Preflight
 
 if TYPE_CHECKING:
     from finetune.recipe import Recipe, ResolvedRecipe
+    from finetune.recipe.options import HeldOut
 
 
 MOST_CHARACTERS = 2_000
@@ -42,25 +43,9 @@ def data_facts(recipe: ResolvedRecipe, found: Preflight) -> dict[str, Any]:
     all."""
     tasks: dict[str, Any] = {}
     for variant in recipe.variants:
-        data, names = found.data[variant.name], variant.recipe.task.metrics
-        for task, encoded in data.held_out.items():
-            tasks.setdefault(
-                task,
-                {
-                    "name": task,
-                    "split": "test" if task == "test" else "evaluate",
-                    "examples": len(encoded.examples),
-                    "fingerprint": data.facts["splits"][task]["fingerprint"],
-                    "headline": names[0],
-                    "answer": data.task.answer,
-                    "pipeline_tag": data.task.pipeline_tag,
-                    "example_score": data.task.example_score,
-                    "metrics": [
-                        {"name": name, "higher_is_better": metrics.load(name).higher_is_better} for name in names
-                    ],
-                    "majority": data.majority[task],
-                },
-            )
+        for task in found.data[variant.name].held_out:
+            if task not in tasks:
+                tasks[task] = _set_facts(variant.recipe, found.data[variant.name], task)
     first = recipe.variants[0]
     fingerprints = {
         name: {split: facts["fingerprint"] for split, facts in data.facts["splits"].items()}
@@ -78,6 +63,36 @@ def data_facts(recipe: ResolvedRecipe, found: Preflight) -> dict[str, Any]:
         "variants": fingerprints,
         "libraries": {each.name: _library(each.recipe, found.data[each.name]) for each in recipe.variants},
     }
+
+
+def _set_facts(recipe: Recipe, data: TaskData, name: str) -> dict[str, Any]:
+    """Describe a held-out set: what it is, what it is asked for, and on which task and metrics it is scored."""
+    task, entry = data.task_of(name), next((each for each in recipe.evaluate if each.name == name), None)
+    role = "in-domain" if entry is None else entry.role_beside(recipe.task)
+    margin = margin_of(entry, task.options.metrics[0]) if entry is not None and role == "forgetting" else None
+    return {
+        "name": name,
+        "split": "test" if entry is None else "evaluate",
+        "role": role,
+        "margin": margin,
+        "examples": len(data.held_out[name].examples),
+        "fingerprint": data.facts["splits"][name]["fingerprint"],
+        "headline": task.options.metrics[0],
+        "answer": task.answer,
+        "pipeline_tag": task.pipeline_tag,
+        "example_score": task.example_score,
+        "metrics": [
+            {"name": metric, "higher_is_better": metrics.load(metric).higher_is_better}
+            for metric in task.options.metrics
+        ],
+        "majority": data.majority[name],
+    }
+
+
+def margin_of(entry: HeldOut, metric: str) -> float:
+    """Give what may be forgotten at most, in the metric's own unit."""
+    point = metrics.load(metric).unit.point
+    return (1.0 if entry.margin is None else entry.margin) * (1.0 if point is None else point)
 
 
 def _library(recipe: Recipe, data: TaskData) -> str:
@@ -122,8 +137,9 @@ def examples(data: TaskData, task: str, texts: bool = True) -> pa.Table:
     encoded = data.held_out[task]
     numbers, clusters = encoded.examples.numbers, _clusters(data, task)
     absent: list[str | None] = [None] * len(numbers)
-    inputs = data.task.shown(data.tables[task], encoded) if texts else absent
-    references = [example.reference for example in encoded.examples] if texts or data.task.answer in NAMED else absent
+    asked = data.task_of(task)
+    inputs = asked.shown(data.tables[task], encoded) if texts else absent
+    references = [example.reference for example in encoded.examples] if texts or asked.answer in NAMED else absent
     if clusters and not texts:
         places = {cluster: str(place) for place, cluster in enumerate(dict.fromkeys(clusters))}
         clusters = [places[cluster] for cluster in clusters]
@@ -135,7 +151,7 @@ def examples(data: TaskData, task: str, texts: bool = True) -> pa.Table:
 
 def _clusters(data: TaskData, task: str) -> list[str]:
     """What each held-out example belongs to; empty where each stands alone."""
-    encoded, column = data.held_out[task], data.task.group
+    encoded, column = data.held_out[task], data.task_of(task).group
     rows = range(len(encoded.examples)) if encoded.rows is None else encoded.rows.tolist()
     if column is not None:
         values = list(data.tables[task][column])

@@ -98,8 +98,10 @@ def dry_run(
 ) -> tuple[TaskData, dict[str, int], tuple[str, ...]]:
     """Do all of a run that needs no weights: its data, under every split, how many parameters learn, how the base
     model's checkpoint fits and, where it is ``compared``, how it is run."""
-    for number, name in enumerate(recipe.task.metrics):
-        metrics.load(name, f"task.metrics.{number}")
+    asked = {"task": recipe.task} | {f"evaluate.{each.name}.task": each.task for each in recipe.evaluate if each.task}
+    for at, options in asked.items():
+        for number, name in enumerate(options.metrics):
+            metrics.load(name, f"{at}.metrics.{number}")
     metrics.load(recipe.train.select, "train.select")
     data, *others = [resources.data(recipe, seed) for seed in splits]
     if others:  # where each seed is scored on other rows, the mean over them
@@ -144,7 +146,7 @@ def check_lengths(model: Any, data: TaskData) -> None:
     limit = models.positions_of(model)
     limit = limit and limit - getattr(model, "virtual", 0)  # tokens that a strategy puts before every text
     for name, encoded in data.sets.items():
-        longest = int(data.task.positions(encoded.examples).max(initial=0))
+        longest = int(data.task_of(name).positions(encoded.examples).max(initial=0))
         if limit is not None and longest > limit:
             raise bad_input(
                 "task.max_length",

@@ -160,6 +160,14 @@ class Task:
         """Learn from the training data what encoding needs; refuse splits that do not fit together."""
         self.tokenizer = tokenizer
 
+    def adopt(self, fitted: Task) -> None:
+        """Take over what ``fitted``, the same task under other options, has learnt from the training data: for an
+        evaluation set that is read in its own way."""
+        vars(self).update({name: value for name, value in vars(fitted).items() if name not in vars(self)})
+
+    def check_fitted(self, data: Dataset) -> None:
+        """Raise :class:`InputError` when ``data`` hold what the fitted task does not know, such as a new label."""
+
     def positions(self, examples: Examples) -> np.ndarray:
         """Count the tokens that the model needs room for to learn or to score each of ``examples``: (examples,)."""
         return examples.lengths

@@ -108,14 +108,22 @@ class Classification(Task):
             )
         held_out = {"validation": splits.validation, **splits.held_out}
         for name, data in held_out.items():
-            unseen = sorted(set(self._counts(data)) - set(self.labels)) if data is not None else []
-            if unseen:
-                raise bad_input(
-                    "task.label",
-                    f"'{name}' has labels that no training example has: {', '.join(map(visible, unseen[:5]))}",
-                    f"no model could learn them; training has {', '.join(map(visible, self.labels[:12]))}. Correct "
-                    f"the labels, add training examples{self._stratify(splits, name)}",
-                )
+            if data is not None:
+                self._refuse_unseen(data, f"'{name}' has", self._stratify(splits, name))
+
+    def check_fitted(self, data: Dataset) -> None:
+        advice = ", or give the labels of this set other names in its `labels`"
+        self._refuse_unseen(data, f"column '{self.options.label}' has", advice)
+
+    def _refuse_unseen(self, data: Dataset, has: str, advice: str) -> None:
+        unseen = sorted(set(self._counts(data)) - set(self.labels))
+        if unseen:
+            raise bad_input(
+                "task.label",
+                f"{has} labels that no training example has: {', '.join(map(visible, unseen[:5]))}",
+                f"no model could learn them; training has {', '.join(map(visible, self.labels[:12]))}. Correct "
+                f"the labels, add training examples{advice}",
+            )
 
     def _stratify(self, splits: Splits, name: str) -> str:
         """Give advice on stratifying a split of the training data, where it is not followed already."""

@@ -95,6 +95,8 @@ LEARNT: dict[str, Any] = {
     "train": {"max_steps": 24, "min_steps": 24, "evaluations": 1},
 }
 """Two seeds that both learn more than the commonest label, by examples enough to tell, so that they can be combined."""
+KNOWN: dict[str, Any] = {"evaluate": [{"name": "known", "data": {"path": "more-chats.jsonl"}, "role": "forgetting"}]}
+"""A set that is about what was known before."""
 UNTIL = merged(PLAIN, {**LEARNT, "seeds": {"until": {"ci_width": 1e6}, "at_least": 4, "at_most": 5}})
 
 
@@ -286,6 +288,10 @@ CASES: dict[str, Case] = {
     "SmartOptions.steps": Case(value=2),
     "SoupOptions.method": Case(value="both"),
     "HeldOut.name": Case(value="beyond"),
+    "HeldOut.task": Case(value={"max_length": 8}),
+    "HeldOut.labels": Case(value={"sport": "money"}),
+    "HeldOut.role": Case(merged(CHAT, KNOWN), value="shifted"),
+    "HeldOut.margin": Case(merged(CHAT, KNOWN), value=3.0),
     "ScoringOptions.base": Case(CHAT),
     "BaselineOptions.limit": Case(value=0),
     "BaselineOptions.shots": Case({**CHAT, "baselines": {"enabled": True}}, value=1),
@@ -357,6 +363,8 @@ def write_files(folder: Path) -> None:
     western = "text,label\n" + "".join(f"“{row['text']}”,{row['label']}\n" for row in rows)
     (folder / "western.csv").write_bytes(western.encode("cp1252"))
     (folder / "chats.jsonl").write_text("".join(json.dumps(_chat(row)) + "\n" for row in rows), encoding="utf-8")
+    more = [_chat(row) for row in _rows(3)]
+    (folder / "more-chats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in more), encoding="utf-8")
     (folder / "hub").mkdir()
     for number, name in enumerate(("one-train", "one-more", "two-train")):
         tiny.write_csv(folder / "hub" / f"{name}.csv", tiny.sentences(40, seed=number))

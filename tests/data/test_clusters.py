@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune.core.errors import InputError
-from finetune.data import checks, load_splits
+from finetune.data import Reading, checks, load_splits
 from finetune.data.columns import require_clusters, require_text
 from finetune.data.options import DataOptions, Source, Split
 from finetune.data.sources import as_dataset, with_example
@@ -30,7 +30,8 @@ def patients(tmp_path):
             sources[name] = Source(path=str(tmp_path / f"{name}.csv"), columns=(columns or {}).get(name, {}))
         other = {name: sources.pop(name) for name in held_out}
         options = DataOptions(**sources, split=Split(**split or {}), leaks=leaks)
-        return load_splits(options, other, ["text"], 0, lambda data, at: require_text(data, "text", at, "t"), cluster)
+        reading = Reading(["text"], lambda data, at: require_text(data, "text", at, "t"), cluster)
+        return load_splits(options, other, 0, reading)
 
     return load
 

@@ -45,13 +45,13 @@ strategy: {type: full}
 PROGRAM = """
 from finetune import recipe
 from finetune.core.errors import InputError
-from finetune.data import load_splits
+from finetune.data import Reading, load_splits
 from finetune.data.options import Source
 from finetune.data.sources import read
 from finetune.recipe.reference import markdown
 
 data = recipe.load("recipe.yaml").variants[0].recipe.data
-splits = load_splits(data.model_copy(update={"leaks": "allow"}), {}, ["text"], 0, lambda data, at: None)
+splits = load_splits(data.model_copy(update={"leaks": "allow"}), {}, 0, Reading(["text"], lambda data, at: None))
 print(splits.train["text"][:], splits.held_out["test"]["label"][:])
 print([line for line in markdown().splitlines() if line.startswith("| `format`")][0])
 try:

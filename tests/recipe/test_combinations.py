@@ -19,6 +19,11 @@ NO_VALIDATION = "{train: {path: a.csv}, split: {test: 0.1}}"
 TEST_FILE = "{train: {path: a.csv}, test: {path: b.csv}}"
 
 
+def SET(said: str, **sections: str) -> dict[str, str]:
+    """A recipe with an evaluation set that says this."""
+    return {**sections, "evaluate": f"[{{name: a, data: {{path: b}}, {said}}}]"}
+
+
 def text(**sections: str) -> str:
     return "".join(f"{key}: {value}\n" for key, value in {**GOOD, **sections}.items())
 
@@ -43,6 +48,15 @@ def text(**sections: str) -> str:
         ({"task": "{type: language, metrics: [loss, chrf]}"}, "task.metrics.1", "answers nothing"),
         ({"task": "{type: language, metrics: ['hub:wer']}"}, "task.metrics.0", "answers nothing"),
         ({"stages": STAGE % TANGENT}, "stages.0.strategy", "nothing can start from it"),
+        (SET("task: {type: language}, role: shifted", data=NO_TEST), "evaluate.0.task", "first set"),
+        (SET("labels: {a: b}", task=CHAT), "evaluate.0.labels", "has none"),
+        (SET("role: forgetting"), "evaluate.0.role", "that one is not scored"),
+        (SET("role: forgetting", task=CHAT, scoring="{base: false}"), "evaluate.0.role", "scoring.base: true"),
+        (SET("task: {type: language}", task=CHAT), "evaluate.0.margin", "'loss' has no points"),
+        (SET("margin: 1"), "evaluate.0.margin", "write role: forgetting"),
+        (SET("task: {type: classification}", task=CHAT), "evaluate.0.task.type", "wants a new head"),
+        (SET("task: {type: language, metrics: [chrf]}, margin: 1", task=CHAT), "evaluate.0.task.metrics.0", "nothing"),
+        (SET("task: {metrics: [preference_accuracy]}", task=CHAT), "evaluate.0.task.metrics.0", "no rejected ones"),
     ],
 )
 def test_impossible(write, sections, path, said):
@@ -64,6 +78,9 @@ def test_impossible(write, sections, path, said):
         {"data": TEST_FILE},
         {"train": "{select: accuracy, early_stopping: {}}"},
         {"train": "{micro_batch_size: 16}"},
+        SET("task: {type: language}, margin: 0.1", task=CHAT),
+        SET("role: forgetting", task=CHAT),
+        SET("task: {text: tweet}, labels: {type: x}"),
     ],
 )
 def test_possible(write, sections):

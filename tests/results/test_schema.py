@@ -77,7 +77,7 @@ def full(fabricator):
     """A study in which every kind of entry occurs: sets, failures, a base, probabilities, groups, combinations."""
     made = fabricator([1, 2, 3], {"lora": "adapter", "full": "full"}, tasks=TASKS)
     data = made.data()
-    data["tasks"][2]["headline"] = "nll"
+    data["tasks"][2] |= {"headline": "nll", "role": "forgetting", "margin": 0.1}
     made.json("data.json", data)
     for seed in made.seeds:
         made.run("lora", seed, 0.8)

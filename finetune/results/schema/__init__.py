@@ -28,6 +28,7 @@ from finetune.results.schema.estimates import (
     CalibrationResult,
     CombinedResult,
     Divided,
+    ForgettingResult,
     GainResult,
     PairResult,
     ReliabilityBin,
@@ -55,6 +56,7 @@ __all__ = [
     "Divided",
     "EvaluationSet",
     "ExportResult",
+    "ForgettingResult",
     "GainResult",
     "LeftOut",
     "Orders",
@@ -153,6 +155,8 @@ class Results:
     """Every pair of variants on every evaluation set and metric."""
     across: AcrossResult | None
     """Null with a single evaluation set."""
+    forgetting: list[ForgettingResult] = field(default_factory=list)
+    """Each variant on each evaluation set of role `forgetting`."""
 
     def to_json(self) -> dict[str, Any]:
         """Turn the results into plain values, with the keys of `results.json`."""

@@ -130,6 +130,30 @@ class CombinedResult:
 
 
 @dataclass(frozen=True)
+class ForgettingResult:
+    """Whether a variant has lost what the untuned model can do: a test for not being worse by more than a margin."""
+
+    variant: str
+    """Its name."""
+    task: str
+    """Name of the evaluation set."""
+    metric: str
+    """Its headline metric."""
+    change: float | None
+    """Mean score less that of the untuned model, turned so that a loss is negative; null where one of the two has
+    none."""
+    ci: tuple[float, float] | None
+    """Of the change, over new seeds and new examples; simultaneous for all that are held against what needs no tuning
+    on this set."""
+    margin: float
+    """What may be lost at most."""
+    verdict: Literal["kept", "lost", "undecided"]
+    """`kept`: the interval lies above -margin; `lost`: below it."""
+    reason: str | None = None
+    """Why there is no interval."""
+
+
+@dataclass(frozen=True)
 class PairResult(Comparison):
     """Two variants held together on one evaluation set and metric: an entry of `comparisons`, left minus right."""
 

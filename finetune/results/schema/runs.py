@@ -35,6 +35,9 @@ class EvaluationSet:
     """Share of examples with the most frequent label; null where there are no labels."""
     role: Literal["in-domain", "shifted", "forgetting"] = "in-domain"
     """What it is asked for: the study's own data, other data, or what the base model could do before."""
+    margin: float | None = None
+    """By how much a variant may be worse than the untuned model without having forgotten, in the headline metric's own
+    unit; null but for role `forgetting`."""
     cut: int | None = None
     """Examples whose text is longer than the limit and was cut; null where that is not known."""
     leaked: int | None = None
