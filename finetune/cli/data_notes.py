@@ -88,8 +88,9 @@ def _used(recipe: Recipe, data: TaskData) -> set[str]:
 
     known = next(iter(data.learnt.values())).column_names
     said = {recipe.data.split.stratify, *data.task.inputs(), *_texts(recipe.task.model_dump())}
-    made = recipe.data.train.columns
-    sources = set[str]().union(*(sources_of(template, known) for template in made.values()))
+    train = recipe.data.train if isinstance(recipe.data.train, list) else [recipe.data.train]
+    made = [template for each in train for template in each.columns.values()]
+    sources = set[str]().union(*(sources_of(template, known) for template in made))
     return {name for name in known if name in said or name in sources}
 
 

@@ -65,7 +65,8 @@ def described(definition: dict[str, Any], definitions: dict[str, Any]) -> Iterat
 
 def references(field: dict[str, Any]) -> list[str]:
     """Find the names of the definitions that a field refers to."""
-    options = [field, *field.get("anyOf", []), *([field["items"]] if "items" in field else [])]
+    options = [field, *field.get("anyOf", [])]
+    options += [option["items"] for option in options if "items" in option]
     return [option["$ref"].rpartition("/")[2] for option in options if "$ref" in option]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from finetune.core.errors import InputError, Problem
-from finetune.data.options import DataOptions, Source
+from finetune.data.options import DataOptions, Portion, Source
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -94,8 +94,23 @@ def load_splits(
         "pool": pool.num_rows + train.left - leaking,
         "leaks": leaks,
     }
+    if options.portions:
+        kept, portions = _weighted(kept, options, split_seed)
+        facts |= portions
     stratified = {part.name: options.split.stratify for part in carved}
     return replace(_splits([replace(train, data=kept), *others], inputs, facts), stratified=stratified)
+
+
+def _weighted(train: Dataset, options: DataOptions, seed: int) -> tuple[Dataset, dict[str, Any]]:
+    """Give the training examples of a mixture as often as they are learnt from, and the facts about its sources."""
+    from finetune.data.mixture import weighted
+
+    known = options.portions
+    data, counts, distinct = weighted(train, {name: each.weight for name, each in known.items()}, seed)
+    facts = {
+        name: {"source": each.path, "weight": each.weight, "examples": counts[name]} for name, each in known.items()
+    }
+    return data, {"portions": facts, "distinct": distinct}
 
 
 @dataclass(frozen=True)
@@ -104,11 +119,16 @@ class _Part:
 
     name: str
     at: str
-    source: Source
+    source: Source | Sequence[Portion]
     data: Dataset | None = None
     left: int = 0
     """Rows that `limit` has left in the source, as far as the last one kept tells."""
     how: Reading | None = None
+
+    @property
+    def path(self) -> str:
+        """Name what it was read from."""
+        return self.source.path if isinstance(self.source, Source) else ", ".join(each.path for each in self.source)
 
     @property
     def read(self) -> Dataset:
@@ -153,33 +173,43 @@ def _parts(options: DataOptions, held_out: Mapping[str, Source]) -> list[_Part]:
             Problem(f"'{name}' is the name of a part of `data`", "choose another name", f"evaluate.{name}.name")
             for name in taken
         )
-    own = {TRAIN: options.train, VALIDATION: options.validation, TEST: options.test}
+    own: dict[str, Any] = {TRAIN: options.train, VALIDATION: options.validation, TEST: options.test}
     parts = [_Part(name, f"data.{name}", source) for name, source in own.items() if source is not None]
     return parts + [_Part(name, f"evaluate.{name}.data", source) for name, source in held_out.items()]
 
 
 def _read_all(parts: Sequence[_Part], seed: int, reading: Reading, own: Mapping[str, Reading]) -> list[_Part]:
     """The parts with their examples, checked; the problems of all of them are raised together."""
-    from finetune.data.columns import require_clusters
-    from finetune.data.sources import read
-
     filled: list[_Part] = []
     problems: list[Problem] = []
     for part in parts:
         try:
             how = own.get(part.name, reading)
-            data = read(part.source, part.at, seed)
-            left = data[data.num_rows - 1]["example"] + 1 - data.num_rows
-            data = how.convert(data, part.at) if how.convert else data
-            how.check(data, part.at)
-            if how.cluster is not None:
-                require_clusters(data, how.cluster, part.at, "task.group")
+            data, left = _read(part.source, part.at, seed, how)
             filled.append(replace(part, data=data, left=left, how=how))
         except InputError as error:
             problems += error.problems
     if problems:
         raise InputError(problems)
     return filled
+
+
+def _read(source: Source | Sequence[Portion], at: str, seed: int, how: Reading) -> tuple[Dataset, int]:
+    """Give the checked examples of one part, and how many rows `limit` has left out of it."""
+    from finetune.data.columns import require_clusters
+    from finetune.data.mixture import joined
+    from finetune.data.sources import read
+
+    if not isinstance(source, Source):
+        found = {each.title: _read(each, f"{at}.{number}", seed, how) for number, each in enumerate(source)}
+        return joined({name: data for name, (data, _) in found.items()}, at), sum(left for _, left in found.values())
+    data = read(source, at, seed)
+    left = data[data.num_rows - 1]["example"] + 1 - data.num_rows
+    data = how.convert(data, at) if how.convert else data
+    how.check(data, at)
+    if how.cluster is not None:
+        require_clusters(data, how.cluster, at, "task.group")
+    return data, left
 
 
 def _divide(pool: _Part, options: DataOptions, seed: int) -> list[_Part]:
@@ -210,7 +240,7 @@ def _splits(parts: Sequence[_Part], inputs: Sequence[str], facts: dict[str, Any]
         part.name: {
             "examples": part.read.num_rows,
             "fingerprint": fingerprint(part.read),
-            "source": part.source.path,
+            "source": part.path,
         }
         for part in parts
     }

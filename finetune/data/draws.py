@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-LIMIT, TEST, VALIDATION, TRAIN, SHOTS = range(5)
-"""What a draw is for. Each purpose has a stream of its own, so that asking for one more part moves no other."""
+LIMIT, TEST, VALIDATION, TRAIN, SHOTS, MIXTURE = range(6)
+"""What a draw is for. Each purpose has a stream of its own, so that asking for one more part moves no other;
+each source of a mixture the one after that of the source before."""
 
 
 def random_keys(count: int, seed: int, purpose: int) -> np.ndarray:

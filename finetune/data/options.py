@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -80,6 +80,25 @@ class Source(Options):
         return self
 
 
+class Portion(Source):
+    """One source of a mixture."""
+
+    name: str | None = Field(None, min_length=1)
+    """What it is called in reports, and in the column `portion` of its examples. Default: its file's name without
+    endings, or the hub dataset's."""
+    weight: float = Field(1.0, gt=0, le=1000)
+    """How often its training examples are learnt from in an epoch. 2.5: twice each, and half of them, drawn with the
+    split's seed, a third time; 0.1: a tenth of them. Parts that are held out are carved before, and have each once."""
+
+    @property
+    def title(self) -> str:
+        """Give its name."""
+        if self.name is not None:
+            return self.name
+        file = self.path.removeprefix(HUB).partition("@")[0].partition("#")[0].rstrip("/").rpartition("/")[2]
+        return file.partition(".")[0] or file
+
+
 class Split(Options):
     """Parts of `data.train`. Numbers below 1 are shares of all its examples, whole numbers are examples."""
 
@@ -108,8 +127,9 @@ class Split(Options):
 class DataOptions(Options):
     """Which examples are learnt from, and which are held out."""
 
-    train: Source
-    """Training examples, and those of `split`'s parts."""
+    train: Source | Annotated[list[Portion], Field(min_length=1)]
+    """Training examples, and those of `split`'s parts. A list is a mixture of several sources, each with a `weight`;
+    the report shows the losses of each."""
     validation: Source | None = None
     """Examples for choosing weights during training, when they are a file of their own."""
     test: Source | None = None
@@ -122,6 +142,29 @@ class DataOptions(Options):
     leaks: Literal["refuse", "drop", "allow"] = "refuse"
     """Training examples whose input is also held out: refuse to start, drop them from training, or train on them
     and say so in the report."""
+
+    @property
+    def portions(self) -> dict[str, Portion]:
+        """Give the sources of a mixture by name; empty where training examples have one source."""
+        return {each.title: each for each in self.train} if isinstance(self.train, list) else {}
+
+    @property
+    def sources(self) -> dict[str, Source]:
+        """Give everything that is read, by its recipe path."""
+        own: dict[str, Source | None] = {"data.validation": self.validation, "data.test": self.test}
+        if isinstance(self.train, Source):
+            own = {"data.train": self.train, **own}
+        else:
+            own = {f"data.train.{number}": each for number, each in enumerate(self.train)} | own
+        return {at: each for at, each in own.items() if each is not None}
+
+    @model_validator(mode="after")
+    def _portions_differ(self) -> DataOptions:
+        names = [each.title for each in self.train] if isinstance(self.train, list) else []
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"several sources of train are called {', '.join(twice)}; give each a name")
+        return self
 
     @model_validator(mode="after")
     def _each_part_once(self) -> DataOptions:

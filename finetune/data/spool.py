@@ -118,13 +118,14 @@ def mapped(path: Path) -> pa.Table:
 
 
 def taken(table: pa.Table, rows: np.ndarray) -> pa.Table:
-    """The ``rows`` of ``table`` as a table of its own; itself where they are all. Of a large one they are ascending."""
+    """The ``rows`` of ``table``, perhaps some repeatedly, as a table of its own; itself where they are all. Of a large
+    one they are in ascending order."""
     rows = np.asarray(rows)
     if np.array_equal(rows, np.arange(table.num_rows)):
         return table
     if table.nbytes <= IN_MEMORY:
         return table.take(pa.array(rows))
-    assert (np.diff(rows) > 0).all(), "expected ascending rows"
+    assert (np.diff(rows) >= 0).all(), "expected ascending rows"
     spool, start = Spool(), 0
     for part in batches(table):
         first, last = np.searchsorted(rows, [start, start + part.num_rows])

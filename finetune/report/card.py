@@ -68,13 +68,13 @@ def metadata(study: Study, results: Results, variant: VariantResult) -> dict[str
     recipe = _recipe(study, variant)
     source = recipe.get("model", {}).get("source", "")
     held_out = [_held_out(study, recipe, task) for task in results.tasks]
-    trained_on = str(recipe.get("data", {}).get("train", {}).get("path", ""))
+    trained_on = [str(each.get("path", "")) for each in _sources(recipe)]
     found = {
         "base_model": hub_id(source),
         "library_name": _library(study, variant),
         "pipeline_tag": next((_hub_task(study, recipe, task)["type"] for task in results.tasks), None),
         "tags": ["finetune", variant.strategy],
-        "datasets": [_data_name(trained_on)] if trained_on.startswith(HUB) else None,
+        "datasets": [_data_name(path) for path in trained_on if path.startswith(HUB)] or None,
         "metrics": list(dict.fromkeys(_hub_metric(m.name)["type"] for t in results.tasks for m in t.metrics)),
         "model-index": [
             {
@@ -89,6 +89,12 @@ def metadata(study: Study, results: Results, variant: VariantResult) -> dict[str
     }
     plain = json.loads(json.dumps(found))  # NumPy's floats become Python's
     return {key: value for key, value in plain.items() if value is not None}
+
+
+def _sources(recipe: dict[str, Any]) -> list[dict[str, Any]]:
+    """List what the training examples are read from."""
+    train = recipe.get("data", {}).get("train") or {}
+    return train if isinstance(train, list) else [train]
 
 
 def hub_id(source: str) -> str | None:
@@ -133,7 +139,7 @@ def _held_out(study: Study, recipe: dict[str, Any], task: EvaluationSet) -> dict
     """Describe the data of an evaluation set. The hub wants a type: its id there, or else the file's name."""
     named = [other["data"] for other in recipe.get("evaluate", []) if other["name"] == task.name]
     own = recipe.get("data", {})
-    options = (named or [own.get(task.split) or own.get("train") or {}])[0]
+    options = (named or [own.get(task.split) or next(iter(_sources(recipe)), {})])[0]
     facts = study.facts(task.name)
     split = study.data.get("splits", {}).get(task.split, {})
     name = _data_name(str(options.get("path") or split.get("source") or task.name))

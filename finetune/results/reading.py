@@ -135,7 +135,7 @@ class Study:
         if "split" not in self.vary:
             return 0.0
         sizes = {name: facts["examples"] for name, facts in self.data.get("splits", {}).items()}
-        train = sizes.get("train", 0)
+        train = self.data.get("distinct", sizes.get("train", 0))  # of a mixture, some are there more than once
         if self._source(task) is None:
             return float(sizes.get(TEST, 0) / train) if train else 0.0
         # Earlier versions do not say what was not used.

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-    from finetune.data.options import DataOptions, Source
     from finetune.recipe import Recipe
 
 T = TypeVar("T")
@@ -116,7 +115,7 @@ class Resources:
         held_out = {entry.name: entry.data for entry in recipe.evaluate}
         # The whole task, because it checks its own columns while the data are read.
         wanted = [recipe.data, *recipe.evaluate, recipe.task, split_seed]
-        sources = [*_own_sources(recipe.data), *((f"evaluate.{name}.data", each) for name, each in held_out.items())]
+        sources = [*recipe.data.sources.items(), *((f"evaluate.{name}.data", each) for name, each in held_out.items())]
         made_by = [source_of(each) for each in (task, *sets.tasks.values())]
         key = self.once("key", wanted, lambda: cache.key_of(sources, [*wanted, *made_by]))
         splits: Splits = self.once(
@@ -156,12 +155,6 @@ class Resources:
         if key not in self._kept:
             self._kept[key] = load()
         return self._kept[key]
-
-
-def _own_sources(options: DataOptions) -> list[tuple[str, Source]]:
-    """List what the `data` section reads, each with its recipe path."""
-    own = {"data.train": options.train, "data.validation": options.validation, "data.test": options.test}
-    return [(at, source) for at, source in own.items() if source is not None]
 
 
 def kept_splits(key: str | None, make: Callable[[], Splits]) -> Splits:

@@ -14,6 +14,7 @@ from finetune.core.progress import phase
 from finetune.core.randomness import Streams
 from finetune.core.run_dir import RunDir
 from finetune.core.runtime import Runtime
+from finetune.data.mixture import codes
 from finetune.models import BaseModel
 from finetune.replicas.group import Replica, ReplicaGroup
 from finetune.replicas.prefix import Activations, CannotRemember, Prefix, bottom_digest, find_prefix
@@ -27,6 +28,7 @@ from finetune.strategies.base import Strategy, set_training_mode, trained_parame
 from finetune.train.batching import plan_batches, steps_of
 from finetune.train.identity import check_distinct, identity
 from finetune.train.loop import train
+from finetune.train.portions import Portions
 from finetune.train.solving import settle_pooling, solve_head
 from finetune.train.state import Trained, Validation
 
@@ -136,7 +138,17 @@ class Session:
             size, streams = self.recipe.scoring.batch_size, replicas[0].streams
             return [solve_head(group.model, self.base, task, examples, size, streams, self.runtime)]
         self.speed_up(group, compiled)
-        return train(group, task, examples, self.recipe.train, replicas, self.runtime, self.validation(group))
+        options, validation = self.recipe.train, self.validation(group)
+        return train(group, task, examples, options, replicas, self.runtime, validation, self.portions())
+
+    def portions(self) -> Portions | None:
+        """Say which source each training example is from; None where there is one source."""
+        names = list(self.recipe.data.portions)
+        if not names:
+            return None
+        of = codes(self.data.learnt["train"], names)
+        rows = self.data.train.rows
+        return Portions(names, of if rows is None else of[rows])
 
     def take_steps(self, assembled: Assembled, count: int, title: str | None = None) -> None:
         """Train for ``count`` steps and no more, without validation and checkpoints, to see what they do."""

@@ -12,6 +12,7 @@ from finetune.core.answers import NAMED
 from finetune.core.digests import file_digest, text_digest
 from finetune.core.paths import resolve_paths
 from finetune.core.run_dir import FORMAT, StudyDir, atomic, read_json, write_json, write_text
+from finetune.data.mixture import PORTION
 from finetune.evaluate import metrics
 from finetune.models import is_ours
 from finetune.runner.build import make_strategy
@@ -104,9 +105,9 @@ def _library(recipe: Recipe, data: TaskData) -> str:
 def _files(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """Compute digests of the files that a recipe's data are read from, by where it names them; not of those on the
     hub."""
-    own = {f"data.{part}": getattr(recipe.data, part) for part in ("train", "validation", "test")}
-    for at, source in {**own, **{f"evaluate.{held_out.name}": held_out.data for held_out in recipe.evaluate}}.items():
-        if source is not None and source.kind != "hub":
+    further = {f"evaluate.{held_out.name}": held_out.data for held_out in recipe.evaluate}
+    for at, source in {**recipe.data.sources, **further}.items():
+        if source.kind != "hub":
             path, *more = resolve_paths(source.place.file, at)
             files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path, *more]
             # Of files that a pattern has found, names tell which was read first.
@@ -146,6 +147,10 @@ def examples(data: TaskData, task: str, texts: bool = True) -> pa.Table:
     columns = {"input": inputs, "reference": references, "group": clusters or absent}
     cut = {name: [text and text[:MOST_CHARACTERS] for text in column] for name, column in columns.items()}
     strings = {name: pa.array(column, pa.string()) for name, column in cut.items()}
+    if PORTION in data.tables[task].column_names and "portions" in data.facts:
+        of = data.tables[task][PORTION]
+        rows = range(len(numbers)) if encoded.rows is None else encoded.rows.tolist()
+        strings[PORTION] = pa.array([of[row] for row in rows], pa.string())
     return pa.table({"example": pa.array(numbers, pa.int64()), **strings})
 
 

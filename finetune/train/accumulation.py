@@ -26,6 +26,7 @@ from finetune.train.batching import BatchPlan, split_batch
 from finetune.train.dropout import Masks
 from finetune.train.kernels import Kernels
 from finetune.train.meters import Meter
+from finetune.train.portions import PortionLosses
 from finetune.train.state import Taken
 
 
@@ -62,6 +63,8 @@ class Accumulation:
     """Tokens in a micro-batch, at most; None: as many as fit, on a CPU the runtime's ``part_tokens``."""
     runtime: Runtime
     meter: Meter
+    portions: PortionLosses | None = None
+    """The losses of the last step by source; None where there is one source."""
     flops_per_token: float | None = None
     """Floating-point operations for one token, padding or not, forward and backward, as the first step took them."""
     _ahead: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "batches"))
@@ -102,6 +105,8 @@ class Accumulation:
         runtime, accelerator, meter = self.runtime, self.runtime.accelerator, self.meter
         total = torch.tensor([plan.total(step) for plan in self.plans], device=runtime.device)
         losses, padded = torch.zeros_like(total), 0
+        if self.portions is not None:
+            self.portions.begin()
         # Masks are addressed; what a model draws besides (a layer to leave out, say) is at least the step's own.
         seed_torch(self.plans[0].streams.seed_of("dropout", step), runtime.device)
         with meter("data"):
@@ -151,6 +156,8 @@ class Accumulation:
             losses = torch.where(torch.zeros_like(losses, dtype=torch.bool), losses, 0.0)
         sizes = torch.tensor(micro_batch.sizes, device=device)
         owners = torch.arange(len(self.plans), device=device).repeat_interleave(sizes)
+        if self.portions is not None and not micro_batch.fills:
+            self.portions.add(micro_batch.examples, owners, losses)
         return losses.new_zeros(len(self.plans)).index_add(0, owners, losses)
 
     @staticmethod

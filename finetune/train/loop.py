@@ -34,6 +34,7 @@ from finetune.train.optimizer import (
     used_rate,
 )
 from finetune.train.options import TrainOptions
+from finetune.train.portions import PortionLosses, Portions
 from finetune.train.processes import share
 from finetune.train.resuming import resumed
 from finetune.train.schedules import rate_at
@@ -49,13 +50,15 @@ def train(
     replicas: Sequence[Replica],
     runtime: Runtime,
     validation: Validation | None,
+    portions: Portions | None = None,
 ) -> list[Trained]:
     """Fit what learns of each replica's run to ``examples``; the group's model has the weights that are kept.
 
-    Resumes from the replicas' checkpoints, which have to be of one step. Raises :class:`Interrupted` after saving when
+    ``portions`` says of a mixture what its sources are, whose losses are then logged. Resumes from the replicas'
+    checkpoints, which have to be of one step. Raises :class:`Interrupted` after saving when
     asked to stop, and leaves diverged replicas with the weights they had before the step that broke them.
     """
-    training = _Training.prepare(group, task, examples, options, replicas, runtime)
+    training = _Training.prepare(group, task, examples, options, replicas, runtime, portions)
     with closing(training.accumulation), runtime.progress.phase(runtime.title, training.steps) as phase:
         phase.step(training.at.step)
         while True:
@@ -100,6 +103,7 @@ class _Training:
         options: TrainOptions,
         replicas: Sequence[Replica],
         runtime: Runtime,
+        portions: Portions | None = None,
     ) -> _Training:
         """Put everything in place, and go on from the replicas' newest checkpoints, where there are any."""
         weights, hooks = Weights(group.model, len(replicas)), group.hooks
@@ -115,7 +119,8 @@ class _Training:
             options.micro_batch_tokens,
             Meter(runtime.device),
         )
-        accumulation = Accumulation(group, model, task, examples, plans, size, tokens, runtime, meter)
+        by_portion = None if portions is None else PortionLosses(portions, len(replicas), runtime.device)
+        accumulation = Accumulation(group, model, task, examples, plans, size, tokens, runtime, meter, by_portion)
         streams, gradients_of = [replica.streams for replica in replicas], accumulation.gradients_of
         training_state = TrainingState(
             group.model, weights.parameters, group.fresh, streams, steps, gradients_of, examples, epoch=epoch
@@ -126,22 +131,8 @@ class _Training:
         tell = runtime.progress.tell
         logs = [MetricsLog(one.folder, at.step, own.validated, main, tell) for one, own in pairs]
         clock = Clock(at.seconds)
-        return cls(
-            options,
-            runtime,
-            replicas,
-            accumulation,
-            weights,
-            optimizer,
-            steps,
-            states,
-            best,
-            loss_path,
-            at,
-            logs,
-            clock,
-            clock.seconds,
-        )
+        made = (weights, optimizer, steps, states, best, loss_path, at, logs, clock, clock.seconds)
+        return cls(options, runtime, replicas, accumulation, *made)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -176,7 +167,11 @@ class _Training:
         """Check the step for signs of divergence, log it, and show it."""
         self.at.seconds, step = self.clock.seconds, self.at.step + 1
         regular = step % max(1, self.steps // 1000) == 0 or step in (1, self.steps)
-        for state, log, loss, norm in zip(self.states, self.logs, losses, norms, strict=True):
+        by_portion: list[dict[str, Any]] = [{}] * len(losses)
+        if regular and self.accumulation.portions is not None:
+            by_portion = [{"portions": each} for each in self.accumulation.portions.means(self.runtime)]
+        each_run = zip(self.states, self.logs, losses, norms, by_portion, strict=True)
+        for state, log, loss, norm, own in each_run:
             if state.active:
                 state.watch(self.at.step, loss, norm, self.options)
                 if regular or not state.active:  # a thousand or so in a long run
@@ -189,6 +184,7 @@ class _Training:
                         gradient_norm=finite(norm),
                         tokens=state.tokens,
                         seconds=round(self.at.seconds, 5),
+                        **own,
                     )
         phase.step(step, note(losses, self.states, self.at))
 
