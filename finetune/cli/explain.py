@@ -20,22 +20,60 @@ IN_A_RECIPE = {
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="a strategy, mitigation or task, as `finetune list` names it")
+    parser.add_argument("name", metavar="NAME", help="a strategy, mitigation or task, a method, or a word of the field")
 
 
 def run(args: Namespace) -> int:
-    """Show what a strategy, mitigation or task does, its paper, its options, and when not to use it."""
+    """Show what a strategy, mitigation or task does, its paper, its options, and when not to use it; of a word of the
+    field, what it means and what to write."""
+    from finetune.cli.words import WORDS, meant
     from finetune.core.errors import bad_input, did_you_mean
     from finetune.core.registry import MITIGATIONS, STRATEGIES, TASKS
 
     registries = (STRATEGIES, MITIGATIONS, TASKS)
-    found = [registry for registry in registries if args.name in registry.all()]
-    if not found:
-        known = {name for registry in registries for name in registry.all()}
+    word = meant(args.name)
+    parts = ["\n".join(in_words(word))] if word else []
+    # A word may be a plug-in's name, or another word for it.
+    names = dict.fromkeys(name for name in (args.name, word) if name)
+    parts += [
+        "\n".join(explained(registry, name)) for name in names for registry in registries if name in registry.all()
+    ]
+    parts = parts or ["\n".join(of_peft(args.name))]
+    if not any(parts):
+        known = {name for registry in registries for name in registry.all()} | WORDS.keys()
         what = f"there is no strategy, mitigation or task called '{args.name}'"
         raise bad_input(None, what, did_you_mean(args.name, known))
-    print("\n\n".join("\n".join(explained(registry, args.name)) for registry in found))
+    print("\n\n".join(parts))
     return 0
+
+
+def in_words(word: str) -> Iterator[str]:
+    """A word of the field, and what to write to have what it means, in lines that fit."""
+    from finetune.cli.words import WORDS
+
+    entry = WORDS[word]
+    yield f"in the field's words: {word}"
+    yield wrapped(entry.says, "  ", "  ")
+    yield "\n  in a recipe:"
+    yield from (f"    {line}" for line in entry.write.splitlines())
+    if entry.also:
+        yield "\n" + wrapped(f"also called: {', '.join(each.replace('-', ' ') for each in entry.also)}", "  ", "    ")
+    yield "\n" + wrapped(f"Source: {entry.source}", "  ", "  ")
+
+
+def of_peft(name: str) -> Iterator[str]:
+    """A method of peft that goes by no word of ours; nothing where there is none."""
+    from finetune.core.registry import paragraphs
+    from finetune.strategies.adapters.methods import find, known  # brings torch: only for what nobody else knows
+
+    if name not in known():
+        return
+    config = find(name, "NAME").config
+    yield f"method {name} of strategy adapter"
+    yield wrapped(f"in a recipe: strategy: {{type: adapter, method: {name}}}", "  ", "    ")
+    said = paragraphs(config)[0] if (config.__doc__ or "").strip() else ""
+    yield "\n" + wrapped(f"peft's {config.__name__}. {said}".strip(), "  ", "  ")
+    yield "\n" + wrapped("Its own options go into strategy.options; see finetune explain adapter.", "  ", "  ")
 
 
 def explained(registry: Registry[Any], name: str) -> Iterator[str]:

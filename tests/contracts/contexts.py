@@ -95,6 +95,8 @@ LEARNT: dict[str, Any] = {
     "train": {"max_steps": 24, "min_steps": 24, "evaluations": 1},
 }
 """Two seeds that both learn more than the commonest label, by examples enough to tell, so that they can be combined."""
+MIXED = merged(PLAIN, {"data": {"leaks": "allow"}})
+MIXED["data"]["train"] = [{"path": "rows.csv"}, {"path": "others.csv"}]
 KNOWN: dict[str, Any] = {"evaluate": [{"name": "known", "data": {"path": "more-chats.jsonl"}, "role": "forgetting"}]}
 """A set that is about what was known before."""
 UNTIL = merged(PLAIN, {**LEARNT, "seeds": {"until": {"ci_width": 1e6}, "at_least": 4, "at_most": 5}})
@@ -115,6 +117,7 @@ RECIPES: dict[str, tuple[dict[str, Any], tuple[str | int, ...]]] = {
     "ModelOptions": (PLAIN, ("model",)),
     "DataOptions": (PLAIN, ("data",)),
     "Source": (PLAIN, ("data", "train")),
+    "Portion": (MIXED, ("data", "train", 1)),
     "Split": (PLAIN, ("data", "split")),
     "ChatOptions": (CHAT, ("task",)),
     "ClassificationOptions": (PLAIN, ("task",)),
@@ -192,6 +195,9 @@ CASES: dict[str, Case] = {
     "DataOptions.leaks": Case(
         {"data": {"test": {"path": "rows.csv", "limit": 8}, "split": {"test": 0}, "leaks": "drop"}}, value="allow"
     ),
+    "DataOptions.train": Case(value={"path": "others.csv"}),
+    "Portion.name": Case(value="elsewhere"),
+    "Portion.weight": Case(value=0.5),
     "Source.path": Case(value="others.csv"),
     "Source.format": Case({**LANGUAGE, "data": {"train": {"path": "quoted.txt", "format": "csv"}}}, value="tsv"),
     "Source.columns": Case(value={"text": "other"}),

@@ -71,6 +71,8 @@ def leaves(root: type[Options] = Recipe) -> list[Leaf]:
         for model in found
         for name, info in model.model_fields.items()
         if list(models(info.annotation)) != [info.annotation]
+        # What another options model has by inheritance is read by the same code.
+        and not any(name in base.model_fields for base in model.__mro__[1:] if base in found)
     ]
 
 

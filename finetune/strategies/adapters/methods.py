@@ -109,6 +109,11 @@ class Method:
         return next((name for name in choices if name in self.fields), None)
 
 
+def known() -> set[str]:
+    """Name peft's methods, those among them that cannot be trained here, and our own words."""
+    return {*ALIASES, *(kind.value.lower() for kind in PEFT_TYPE_TO_CONFIG_MAPPING)}
+
+
 def find(word: str, at: str) -> Method:
     """Find the method that ``word`` names; :class:`InputError` at recipe path ``at`` when there is none."""
     names = {kind.value.lower(): config for kind, config in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
