@@ -222,6 +222,6 @@ WORDS = KINDS | METHODS
 
 def meant(name: str) -> str | None:
     """Find the word that ``name`` is, or is another word for; case, spaces and underscores do not count."""
-    plain = name.strip().lower().replace("_", "-").replace(" ", "-").removesuffix("-fine-tuning")
+    plain = "-".join(name.lower().replace("_", " ").replace("-", " ").split())
     spelt = {also: word for word, entry in WORDS.items() for also in (word, *entry.also)}
-    return spelt.get(name.strip().lower(), spelt.get(plain, spelt.get(f"{plain}-fine-tuning")))
+    return spelt.get(plain) or spelt.get(plain.removesuffix("-fine-tuning"))
