@@ -34,8 +34,10 @@ def _notes(recipe: Recipe, data: TaskData) -> Iterator[str]:
 
 
 def _label_column(recipe: Recipe) -> str | None:
-    """The column with the answers, where these are one of several classes."""
-    return getattr(recipe.task, "label", None) if TASKS.get(recipe.task.type).answer == "label" else None
+    """The column with the answers, where these are labels: the columns, where each label has one."""
+    answer = TASKS.get(recipe.task.type).answer
+    said = getattr(recipe.task, answer, None) if answer in ("label", "labels") else None
+    return ", ".join(said) if isinstance(said, list) else said
 
 
 def _cluster_notes(recipe: Recipe, data: TaskData) -> Iterator[str]:
@@ -96,5 +98,4 @@ def _used(recipe: Recipe, data: TaskData) -> set[str]:
 
 def _texts(options: Mapping[str, Any]) -> Iterator[str]:
     for value in options.values():
-        if isinstance(value, str):
-            yield value
+        yield from (each for each in (value if isinstance(value, list) else [value]) if isinstance(each, str))

@@ -55,7 +55,8 @@ class Example:
     target: Any
     """What the loss compares with: a class number, or one label per token (-100: not learnt)."""
     weight: float
-    """What it counts when a loss is averaged: its label tokens, or 1."""
+    """What it counts when a loss is averaged: its label tokens, 1, or the weight of its class; 0 where its right answer
+    is none that the model could give, and it has no loss."""
     reference: str
     """The right answer in words."""
     prompt: np.ndarray | None = None
@@ -84,13 +85,15 @@ class Batch:
     inputs: dict[str, torch.Tensor]
     """What the model is called with, by its own names: `input_ids` and others, (rows, T) each."""
     targets: torch.Tensor
-    """What the losses compare with: (N,) a class of each example, or (rows, T) a label of each position (-100: not
-    learnt)."""
+    """What the losses compare with: (N,) a class of each example, (N, K) whether each of K labels is right, or
+    (rows, T) a label of each position (-100: not learnt)."""
     example: torch.Tensor
     """(rows, T) which of the examples each position belongs to, from 0; -1: padding."""
     place: torch.Tensor | None = None
     """Of examples that are pairs, (rows, T) the position inside the pair, whose sequences follow each other; None: no
     pairs, and each example is one sequence."""
+    weights: torch.Tensor | None = None
+    """(N,) what each example counts where its loss is not the plain one of its label tokens; None: all count 1."""
 
     @property
     def count(self) -> int:
@@ -112,9 +115,10 @@ class Batch:
         def moved(value: torch.Tensor) -> torch.Tensor:
             return value.to(device, non_blocking=non_blocking)
 
-        place = None if self.place is None else moved(self.place)
+        place, weights = (None if own is None else moved(own) for own in (self.place, self.weights))
         inputs = {name: moved(value) for name, value in self.inputs.items()}
-        return replace(self, inputs=inputs, targets=moved(self.targets), example=moved(self.example), place=place)
+        targets, example = moved(self.targets), moved(self.example)
+        return replace(self, inputs=inputs, targets=targets, example=example, weights=weights, place=place)
 
 
 @dataclass(frozen=True)
@@ -123,8 +127,8 @@ class Prediction:
 
     text: str
     loss: float | None
-    """Negative log-likelihood of the right answer, summed over its label tokens, in nats; None where what answers has
-    none, such as a baseline that copies."""
+    """Negative log-likelihood of the right answer, summed over its label tokens, in nats; 0 for an example of weight 0;
+    None where what answers has none, such as a baseline that copies."""
     probabilities: np.ndarray | None = None
     margin: float | None = None
     """By how much the right answer's log-likelihood exceeds that of the rejected one, in nats."""
@@ -142,16 +146,19 @@ class Outputs:
     """(L,) which of the batch's examples each label belongs to."""
     examples: int
     """How many examples there are."""
+    weights: torch.Tensor | None = None
+    """(N,) what each example counts, by which all that is added up over its labels is multiplied; None: 1."""
 
     def losses(self) -> torch.Tensor:
-        """Compute the negative log-likelihood of each example's labels, summed: (N,), nats."""
+        """Compute the negative log-likelihood of each example's labels, summed, times its weight: (N,), nats."""
         from torch.nn.functional import cross_entropy
 
         return self.by_example(cross_entropy(self.logits, self.targets, reduction="none"))
 
     def by_example(self, values: torch.Tensor) -> torch.Tensor:
-        """Sum ``values`` of the labels, (L,), over each example's labels: (N,)."""
-        return values.new_zeros(self.examples).index_add(0, self.owners, values)
+        """Sum ``values`` of the labels, (L,), over each example's labels, times its weight: (N,)."""
+        found = values.new_zeros(self.examples).index_add(0, self.owners, values)
+        return found if self.weights is None else found * self.weights
 
 
 def pad(rows: Sequence[np.ndarray], value: int, left: bool = False) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -80,6 +80,35 @@ def require_labels(dataset: Dataset, column: str, at: str, option: str) -> None:
         _refuse_rows(table, _each(values, is_("nan")), f"column '{column}' of {at} has the label 'nan'", option)
 
 
+def require_choices(dataset: Dataset, column: str, choices: Sequence[str], at: str, option: str) -> None:
+    """Refuse labels, which :func:`require_labels` has passed, other than the ``choices``."""
+    advice = f"correct the file, take those rows out of it, or name the label in {option}"
+    _refuse_labels(
+        dataset, column, lambda label: label in choices, f"is none of {', '.join(choices)}", at, option, advice
+    )
+
+
+def require_whole_numbers(dataset: Dataset, column: str, at: str, option: str) -> None:
+    """Refuse labels, which :func:`require_labels` has passed, that are no whole numbers."""
+    advice = f"write the labels in {option}, from the lowest to the highest"
+    _refuse_labels(dataset, column, _is_whole, "is no whole number", at, option, advice)
+
+
+def _is_whole(label: str) -> bool:
+    return label.removeprefix("-").isdecimal()
+
+
+def _refuse_labels(
+    dataset: Dataset, column: str, good: Callable[[str], bool], found: str, at: str, option: str, advice: str
+) -> None:
+    table = _table(dataset, column, at, option)
+    values = table[column]
+    refused = [label for label in values.unique().to_pylist() if not good(str(label))]
+    if refused:
+        where = pc.is_in(values, value_set=pa.array(refused[:1], values.type))
+        _refuse_rows(table, where, f"label '{refused[0]}' {found}: in column '{column}' of {at}", option, advice)
+
+
 def refuse_missing(dataset: Dataset, column: str, at: str, option: str) -> None:
     """Refuse a column that is missing or has gaps."""
     table = _table(dataset, column, at, option)
@@ -153,7 +182,13 @@ def _refuse_gaps(table: pa.Table, values: pa.ChunkedArray, found: str, option: s
     _refuse_rows(table, pc.is_null(values), found, option)
 
 
-def _refuse_rows(table: pa.Table, refused: pa.ChunkedArray, found: str, option: str) -> None:
+def _refuse_rows(
+    table: pa.Table,
+    refused: pa.ChunkedArray,
+    found: str,
+    option: str,
+    advice: str = "complete the file, or take those rows out of it",
+) -> None:
     where = np.flatnonzero(refused.to_numpy())
     if not len(where):
         return
@@ -161,4 +196,4 @@ def _refuse_rows(table: pa.Table, refused: pa.ChunkedArray, found: str, option: 
     shown = ", ".join(str(number + 1) for number in numbers[:SHOWN_ROWS])
     more = f" and {len(where) - SHOWN_ROWS} more" if len(where) > SHOWN_ROWS else ""
     rows = "row" if len(where) == 1 else "rows"
-    raise bad_input(option, f"{found} in {rows} {shown}{more}", "complete the file, or take those rows out of it")
+    raise bad_input(option, f"{found} in {rows} {shown}{more}", advice)

@@ -109,7 +109,8 @@ class Split(Options):
     train: float | None = Field(None, gt=0)
     """Keep only this many of the remaining examples for training; null: all of them."""
     stratify: str | None = None
-    """Column whose proportions each part keeps."""
+    """Column whose proportions each part keeps. Where it holds lists, such as sets of labels, each row counts with the
+    rarest of its values, so that parts have their share of rare ones too."""
     group: str | None = None
     """Column whose values are never divided between parts (an author, an article, a patient). Sizes are then as near
     as whole groups allow."""

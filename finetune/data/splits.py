@@ -7,10 +7,13 @@ part as it was.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
 from finetune.core.errors import bad_input
 from finetune.data.columns import refuse_missing
@@ -88,9 +91,22 @@ def _codes(dataset: Dataset, column: str | None, path: str) -> np.ndarray:
         return np.zeros(dataset.num_rows, dtype=np.int64)
     refuse_missing(dataset, column, "data.train", path)
     values = as_table(dataset.select_columns([column]))[column]
+    if path == f"{AT}.stratify" and pa.types.is_list(values.type) and not is_nested(values.type.value_type):
+        return _rarest(values.to_pylist())
     if is_nested(values.type):
         raise bad_input(path, f"column '{column}' of data.train holds lists or objects, not plain values")
     return values.combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
+
+
+def _rarest(sets: Sequence[Sequence[Any]]) -> np.ndarray:
+    """Number the rarest value of each of ``sets``, ``(examples,)``, of equally rare ones the first to appear; an empty
+    one has a number of its own. In the order of Sechidis et al. 2011 ("On the Stratification of Multi-Label Data",
+    section 3), which looks at the rarest label first."""
+    counts = Counter(value for values in sets for value in set(values))
+    places = {value: place for place, value in enumerate(counts, start=1)}
+    return np.array(
+        [min((counts[value], places[value]) for value in values)[1] if values else 0 for values in sets], dtype=np.int64
+    )
 
 
 def _carve(

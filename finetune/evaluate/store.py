@@ -27,9 +27,11 @@ class Predictions:
     score: np.ndarray
     """(n,) float64: 1 or 0 for a right or wrong label, ROUGE-L in [0, 1] for a text."""
     loss: np.ndarray | None = None
-    """(n,) float64: negative log-likelihood of the reference, summed over its label tokens, in nats."""
+    """(n,) float64: negative log-likelihood of the reference, summed over its label tokens, in nats; 0 where
+    `weight` is."""
     weight: np.ndarray | None = None
-    """(n,) float64: label tokens counted in `loss`; 1 for classification."""
+    """(n,) float64: label tokens counted in `loss`; 1 for classification, and 0 where the reference is no known
+    label."""
     probabilities: np.ndarray | None = None
     """(n, labels) float32, where one label of several is the answer."""
     labels: tuple[str, ...] = ()

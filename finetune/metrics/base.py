@@ -13,7 +13,8 @@ from finetune.metrics.unit import Unit
 
 Columns = Mapping[str, Any]
 """Columns of a prediction store: `prediction` and `reference` (lists of str), `score`, `loss`, `weight` and `margin`
-((examples,) floats, or None)."""
+((examples,) floats, or None), `probabilities` ((examples, K) floats, or None); and `labels`, the K labels in their
+order, which are no column but stand beside them."""
 
 Values = NDArray[np.float64]
 """(examples,) floats, in the metric's unit."""
@@ -34,6 +35,8 @@ class Metric(ABC):
     """Columns of the prediction store that :meth:`value` reads."""
     hub: ClassVar[Mapping[str, Any]] = {}
     """What a model card calls it, where that is not its name: `type`, and `args` or `config`."""
+    of: ClassVar[frozenset[str] | None] = None
+    """Kinds of answers that it is for, as `core/answers.py` calls them; None: any."""
     right_or_wrong: bool = False
     """Whether every example counts 1 or 0, so that two variants can be told apart by whom they get right."""
     by_equality: bool = False

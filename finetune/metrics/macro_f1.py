@@ -23,6 +23,7 @@ class MacroF1(Metric):
     name = "macro_f1"
     unit = percent("macro-F1")
     hub: ClassVar = {"type": "f1", "args": {"average": "macro"}}
+    of = frozenset(("label", "choice", "text"))
     by_equality = True
 
     def value(self, columns: Columns) -> float:

@@ -21,6 +21,7 @@ class MCC(Metric):
     name = "mcc"
     unit = Unit("MCC", point=0.01, bounds=(-1.0, 1.0))
     hub: ClassVar = {"type": "matthews_correlation"}
+    of = frozenset(("label", "choice", "text"))
     by_equality = True
 
     def value(self, columns: Columns) -> float:

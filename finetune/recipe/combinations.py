@@ -87,13 +87,32 @@ def _answers(task: Any) -> Iterator[Mistake]:
             yield Mistake(("task", "metrics", number), found, f"choose from: {', '.join(others)}")
 
 
+def _columns(task: Any) -> Iterator[Mistake]:
+    """Metrics of probabilities that the task does not give, and of another kind of answers."""
+    known: Any = TASKS.get(task.type)(task)
+    for number, name in enumerate(task.metrics):
+        metric = find(name)
+        if metric is None or known.answer is None:
+            continue
+        if metric.of is not None and known.answer not in metric.of:
+            found = f"'{name}' is about another kind of answers than those of task {task.type}"
+        elif "probabilities" in metric.columns and "probabilities" not in known.fills:
+            found = f"'{name}' is about probabilities of answers, and task {task.type} gives none"
+        else:
+            continue
+        own = [other for other, each in METRICS.all().items() if each.of is not None and known.answer in each.of]
+        yield Mistake(("task", "metrics", number), found, f"choose from: {', '.join(own)}" if own else "leave it out")
+
+
 def _solved(task: Any, strategy: Any) -> Iterator[Mistake]:
     """A probe is solved for as multinomial logistic regression."""
     asked: Any = STRATEGIES.get(strategy.type)(strategy)
     first = asked.before()
     solves = asked.solves or (first is not None and STRATEGIES.get(first[0].type)(first[0]).solves)
-    if solves and TASKS.get(task.type).new_head and TASKS.get(task.type).answer != "label":
-        found = f"is {strategy.solver}, which solves for one label of several, and task {task.type} has none"
+    known: Any = TASKS.get(task.type)(task)
+    if solves and known.new_head and not known.softmax:
+        why = "the labels here are ordinal" if known.answer == "label" else f"task {task.type} has none"
+        found = f"is {strategy.solver}, which solves for one label of several, and {why}"
         yield Mistake(("strategy", "solver"), found, "write steps")
 
 
@@ -276,6 +295,7 @@ CHECKS: tuple[Callable[..., Iterator[Mistake]], ...] = (
     _normalise,
     _pairs,
     _answers,
+    _columns,
     _solved,
     _distributed,
     _held_out,

@@ -77,7 +77,8 @@ def _stored(run: Run, task: str) -> tuple[NDArray[np.float64], NDArray[np.int64]
     assert reference is not None, "the same file"
     labels = pa.array(json.loads(table.schema.metadata[b"labels"]))
     names = reference["reference"].combine_chunks()
-    right = pc.index_in(names.dictionary, value_set=labels).to_numpy()[names.indices.to_numpy()]
+    places = pc.index_in(names.dictionary, value_set=labels).fill_null(-1)  # a label that training data lacked
+    right = places.to_numpy()[names.indices.to_numpy()]
     flat = pc.list_flatten(table["probabilities"].combine_chunks()).to_numpy()
     return flat.reshape(len(table), len(labels)).astype(float), right, table["loss"].to_numpy()
 

@@ -37,7 +37,7 @@ SOLVED_REASON = "solved exactly and not trained in steps, so a seed changes noth
 
 NO_RUN_WORKS = "every run that has ended failed"
 
-COMMONEST = "commonest-label"
+COMMONEST = ("commonest-label", "commonest-set")
 """The cheap baseline that a run which has learnt nothing is held against."""
 
 
@@ -166,9 +166,9 @@ def failures_of(runs: Sequence[Run], level: float = 0.95) -> stats.FailureRate:
 
 def _floor(study: Study, ground: Ground, key: str) -> float | None:
     """What needs no training scores: the commonest label, or else the untuned model."""
-    commonest = study.baselines.get(COMMONEST)
-    if commonest is not None and key in commonest.scores:
-        return commonest.scores[key]
+    for commonest in (study.baselines.get(name) for name in COMMONEST):
+        if commonest is not None and key in commonest.scores:
+            return commonest.scores[key]
     if ground.metric.name == "accuracy" and ground.task.majority is not None:
         return ground.task.majority
     return None if study.base is None else study.base.scores.get(key)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from finetune import metrics
@@ -72,7 +74,8 @@ def _computed(run: Run, task: str, name: str) -> Floats | None:
     if metric is None:
         return None
     wanted = metric.contributing
-    table = run.predictions(task, wanted, TEXTS if metric.by_equality else ())
+    stored = [column for column in wanted if column != "labels"]
+    table = run.predictions(task, stored, TEXTS if metric.by_equality else ())
     if table is None:
         return None
     if metric.by_equality:
@@ -80,10 +83,16 @@ def _computed(run: Run, task: str, name: str) -> Floats | None:
         numbers = codes_of([column.dictionary.to_pylist() for column in columns])
         coded = [own[column.indices.to_numpy()] for own, column in zip(numbers, columns, strict=True)]
         return metrics.contributions(name, dict(zip(wanted, coded, strict=True)))
-    return metrics.contributions(name, {column: _values(column, table[column]) for column in wanted})
+    labels = {"labels": json.loads(table.schema.metadata[b"labels"])} if "labels" in wanted else {}
+    return metrics.contributions(name, {column: _values(column, table[column]) for column in stored} | labels)
 
 
 def _values(name: str, column: Any) -> list[str] | Floats | None:
     if name in TEXTS:
         return list(column.to_pylist())
-    return None if column.null_count else column.to_numpy().astype(float)
+    if column.null_count:
+        return None
+    if name == "probabilities":
+        rows = column.combine_chunks()
+        return np.asarray(pc.list_flatten(rows).to_numpy().reshape(len(rows), -1))
+    return column.to_numpy().astype(float)

@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 
-BINS = 15
-"""Bins of the calibration error, as in Guo et al. (2017)."""
+from finetune.metrics.calibrated import BINS, Bins, by_mass, by_width, squares_of
+from finetune.metrics.nll import over_counted
+
+__all__ = ["BINS", "Bins", "Calibration", "by_mass", "by_width", "calibration"]
 
 HOTTEST = 20.0
 """Temperatures are looked for between one over this and this; a fit that wants to go beyond ends there."""
@@ -18,43 +20,12 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Bins:
-    """Examples grouped by confidence, the probability of the predicted label; of shape (bins,) where not said."""
-
-    count: NDArray[np.int64]
-    confidence: Floats
-    """Mean confidence of the bin's examples; 0 in an empty bin, as are the next two."""
-    accuracy: Floats
-    """Share of them that is right."""
-    doubt: Floats
-    """Mean of confidence * (1 - confidence): the variance of being right, were the confidence true."""
-    gaps: Floats
-    """(examples,) what each adds to :attr:`error`, whose mean it is: its own gap, with the sign of its bin's."""
-
-    @property
-    def error(self) -> float:
-        """Compute the expected calibration error: the gap of accuracy and confidence, by examples (Guo et al. 2017).
-
-        It is biased upwards: the gap of a bin with few examples is never quite zero. See :attr:`noise`.
-        """
-        return float(self.count @ np.abs(self.accuracy - self.confidence) / self.count.sum())
-
-    @property
-    def noise(self) -> float:
-        """Compute the mean of :attr:`error` that so few examples in so many bins cause where every confidence is true.
-
-        The gap of a bin of m examples is then about normal with variance doubt / m, whose mean size is
-        sqrt(2 / pi * doubt / m).
-        """
-        return float(np.sqrt(2 / np.pi * self.count * self.doubt).sum() / self.count.sum())
-
-
-@dataclass(frozen=True)
 class Calibration:
     """One run's calibration on one held-out set. Losses in nats, errors as fractions of one."""
 
-    nll: float
-    """Mean negative log-likelihood of the right label."""
+    nll: float | None
+    """Mean negative log-likelihood of the right label, over examples whose right label is one of those that the model
+    knows; None where there are none."""
     brier: float
     """Mean squared distance of the probabilities from the right label's corner, in [0, 2] (Brier 1950)."""
     ece: float
@@ -66,7 +37,7 @@ class Calibration:
     ece_equal_mass_noise: float
     """What `ece_equal_mass` would be on average were the model perfectly calibrated."""
     temperature: float | None
-    """Above one: overconfident. None where there is one example only, as is the next."""
+    """Above one: overconfident. None where there is one such example only, as is the next."""
     nll_scaled: float | None
     """`nll` after temperature scaling."""
     bins: Bins
@@ -79,21 +50,26 @@ class Calibration:
 def calibration(
     probabilities: ArrayLike, right: ArrayLike, generator: np.random.Generator, loss: ArrayLike | None = None
 ) -> Calibration:
-    """Every measure at once, of ``probabilities`` (examples, labels) and the ``right`` labels' numbers (examples,).
+    """Every measure at once, of ``probabilities`` (examples, labels) and the ``right`` labels' numbers (examples,); -1
+    is a label that has no probability, and is never right.
 
     ``loss`` (examples,), nats, is the negative log of the right label's probability where it is known more precisely
     than the probability itself; ``generator`` draws the halves of :func:`scaled`. No examples raise AssertionError.
     """
     matrix, target = np.asarray(probabilities, dtype=float), np.asarray(right)
     assert matrix.ndim == 2 and len(matrix) and target.shape == (len(matrix),), "expected (examples, labels) and rows"
+    known = target >= 0
     chosen = matrix[np.arange(len(matrix)), target]
     losses = -np.log(_positive(chosen)) if loss is None else np.asarray(loss, dtype=float)
-    squares = (matrix**2).sum(axis=1) - 2 * chosen + 1
+    nll = over_counted(losses, known) if known.any() else None
     confidence, correct = matrix.max(axis=1), matrix.argmax(axis=1) == target
     width, mass = by_width(confidence, correct), by_mass(confidence, correct)
-    temperature, nll_scaled = scaled(margins(matrix, target, losses), generator) if len(matrix) > 1 else (None, None)
+    temperature, nll_scaled = None, None
+    if known.sum() > 1:
+        temperature, nll_scaled = scaled(margins(matrix[known], target[known], losses[known]), generator)
+    squares = squares_of(matrix, target)
     return Calibration(
-        nll=float(losses.mean()),
+        nll=None if nll is None else float(nll.mean()),
         brier=float(squares.mean()),
         ece=width.error,
         ece_noise=width.noise,
@@ -102,32 +78,13 @@ def calibration(
         temperature=temperature,
         nll_scaled=nll_scaled,
         bins=width,
-        by_example={"nll": losses, "brier": squares, "ece": width.gaps, "ece_equal_mass": mass.gaps},
+        by_example={
+            **({} if nll is None else {"nll": nll}),
+            "brier": squares,
+            "ece": width.gaps,
+            "ece_equal_mass": mass.gaps,
+        },
     )
-
-
-def by_width(confidence: ArrayLike, correct: ArrayLike, bins: int = BINS) -> Bins:
-    """Make bins of equal width: (0, 1/bins], (1/bins, 2/bins] ... of ``confidence`` (examples,) in (0, 1]."""
-    return binned(confidence, correct, np.arange(1, bins) / bins)
-
-
-def by_mass(confidence: ArrayLike, correct: ArrayLike, bins: int = BINS) -> Bins:
-    """Make bins with equally many examples, as far as equal confidences allow, which stay together."""
-    return binned(confidence, correct, np.quantile(np.asarray(confidence, dtype=float), np.arange(1, bins) / bins))
-
-
-def binned(confidence: ArrayLike, correct: ArrayLike, edges: ArrayLike) -> Bins:
-    """Bin examples by ``confidence`` (examples,), a bin ending with each of ``edges`` and a last one above; ``correct``
-    (examples,) is 1 or 0."""
-    sure, hit = np.asarray(confidence, dtype=float), np.asarray(correct, dtype=float)
-    at, size = np.searchsorted(np.asarray(edges, dtype=float), sure, side="left"), np.size(edges) + 1
-    count, gaps = np.bincount(at, minlength=size), sure - hit
-    signs = np.where(np.bincount(at, gaps, minlength=size) < 0, -1.0, 1.0)
-
-    def mean(values: Floats) -> Floats:
-        return np.bincount(at, values, minlength=size) / np.maximum(count, 1)
-
-    return Bins(count, mean(sure), mean(hit), mean(sure * (1 - sure)), signs[at] * gaps)
 
 
 def margins(probabilities: ArrayLike, right: ArrayLike, loss: ArrayLike) -> Floats:

@@ -117,6 +117,12 @@ class Task:
         return PIPELINE_TAGS.get(self.answer, "other")
 
     @property
+    def softmax(self) -> bool:
+        """Tell whether the outputs of its head are the logits of one of :attr:`labels` each, so that a linear one can
+        be solved for."""
+        return self.answer == "label"
+
+    @property
     def fills(self) -> frozenset[Column]:
         """Columns of the prediction store that it fills, from which metrics are computed."""
         answers: frozenset[Column] = frozenset(("prediction",) if self.answer else ())

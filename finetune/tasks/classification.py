@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from finetune.core.answers import Answer, Column
 from finetune.core.encoded import Encoded
@@ -16,10 +16,24 @@ from finetune.core.errors import bad_input
 from finetune.core.examples import Batch, Example, Outputs, Prediction
 from finetune.core.options import OPERATIONAL, Options
 from finetune.core.registry import TASKS
-from finetune.data.labels import natural, visible
-from finetune.models.pooling import POOLED
-from finetune.tasks.base import EncodedRows, Task
-from finetune.tasks.texts import padded, tokenised
+from finetune.data.labels import natural
+from finetune.tasks import ordinal
+from finetune.tasks.base import EncodedRows
+from finetune.tasks.classifier import TextClassifier
+from finetune.tasks.labels import (
+    IGNORED,
+    ClassWeights,
+    Order,
+    Spelling,
+    Unseen,
+    loss_of,
+    ordered,
+    refuse_unknown,
+    refuse_unseen,
+    unseen_facts,
+    weights_of_classes,
+)
+from finetune.tasks.texts import tokenised
 
 if TYPE_CHECKING:
     import torch
@@ -40,6 +54,19 @@ class ClassificationOptions(Options):
     """Column with the second text, for tasks over pairs."""
     label: str = "label"
     """Column with the label, text or whole number."""
+    ordinal: Order = None
+    """The labels from the lowest to the highest, such as `[low, medium, high]`; `true`: they are whole numbers, and
+    stand in their order. The head then learns how likely an answer beyond each label is (CORN; Shi, Cao & Raschka
+    2023), and answers with the median. `metrics` may have `quadratic_kappa` and `rank_mae`. Default: labels have no
+    order."""
+    class_weights: ClassWeights = None
+    """What an example of each label counts in the training loss, a weighted mean as that of torch's CrossEntropyLoss:
+    `{label: weight}`, any label that is not named 1; `balanced`: examples / (labels * examples of the label), as
+    scikit-learn has it. Held-out losses, and with them `nll`, stay unweighted. Default: all count 1."""
+    unseen: Unseen = "refuse"
+    """What becomes of held-out examples whose label no training example has. `refuse`: nothing is begun. `other`: they
+    are scored, and every answer to them is wrong; `macro_f1` counts each such label with an F1 of 0, `brier` a
+    probability of 0, and `nll` leaves them out. They are counted in the data facts."""
     group: str | None = Field(None, json_schema_extra=OPERATIONAL)
     """Column whose equal values belong together (a document, a patient), so that errors are computed by group and not
     by example. A group must not be on both sides of a split: see `data.split.group` and `data.leaks`."""
@@ -57,130 +84,89 @@ class ClassificationOptions(Options):
     metrics: list[str] = Field(["accuracy", "macro_f1", "mcc", "nll"], min_length=1)
     """Metrics of the held-out tasks, the headline first; `hub:NAME` loads one with `evaluate.load`."""
 
+    @model_validator(mode="after")
+    def _ranked(self) -> ClassificationOptions:
+        if self.ordinal is not None and self.unseen == "other":
+            raise ValueError("unseen: other is for labels without an order: one that is not named has no rank")
+        if isinstance(self.ordinal, list) and (len({*self.ordinal}) < len(self.ordinal) or len(self.ordinal) < 2):
+            raise ValueError("ordinal names two labels or more, each once")
+        return self
+
 
 @TASKS.register
-class Classification(Task):
+class Classification(TextClassifier):
     """Predicts one label for each text or pair of texts, with a new linear head."""
 
     name: ClassVar[str] = "classification"
     Options = ClassificationOptions
-    new_head: ClassVar[bool] = True
     answer: ClassVar[Answer] = "label"
     example_score: ClassVar[str] = "accuracy"
 
     options: ClassificationOptions
-    written: dict[str, str]
-    """How the training data write `true` and `false`, where those are classes."""
-
-    @property
-    def architecture(self) -> str:
-        return POOLED if self.pooling else "AutoModelForSequenceClassification"
+    spelling: Spelling
+    """How labels are written."""
+    weights: dict[str, float]
+    """What training examples of each class count; empty: 1."""
 
     @property
     def fills(self) -> frozenset[Column]:
         return super().fills | {"probabilities"}
 
-    def inputs(self) -> list[str]:
-        return [self.options.text, *([self.options.pair] if self.options.pair else [])]
+    @property
+    def softmax(self) -> bool:
+        return self.options.ordinal is None
 
     def check(self, data: Dataset, at: str) -> None:
-        from finetune.data.columns import require_labels, require_text
+        from finetune.data.columns import require_choices, require_labels, require_whole_numbers
 
-        require_text(data, self.options.text, at, "task.text")
-        if self.options.pair:
-            require_text(data, self.options.pair, at, "task.pair")
+        super().check(data, at)
         require_labels(data, self.options.label, at, "task.label")
+        if self.options.ordinal is True:
+            require_whole_numbers(data, self.options.label, at, "task.ordinal")
+        elif self.options.ordinal:
+            require_choices(data, self.options.label, self.options.ordinal, at, "task.ordinal")
 
     def fit(self, splits: Splits, tokenizer: PreTrainedTokenizerBase) -> None:
         super().fit(splits, tokenizer)
-        self.written = {}
-        counts = self._counts(splits.train)
-        spelt = [label for label in counts if label.lower() in ("true", "false")]
-        if len({label.lower() for label in spelt}) == len(spelt):  # else they are classes of their own, and shown
-            self.written = {label.lower(): label for label in spelt}
-        self.labels = tuple(sorted(counts, key=natural))
+        column = self.options.label
+        self.spelling = Spelling.of([*Spelling().counts(splits.train, column)])
+        counts = self.spelling.counts(splits.train, column)
+        asked = self.options.ordinal
+        self.labels = tuple(sorted(counts, key=natural)) if asked is None else ordered(asked, counts)
         self.commonest = max(self.labels, key=lambda label: counts[label])  # the first of them in a tie
         if len(self.labels) < 2:
             raise bad_input(
                 "task.label",
-                f"column '{self.options.label}' has one class only in the training examples: '{self.labels[0]}'",
+                f"column '{column}' has one class only in the training examples: '{self.labels[0]}'",
                 "classification needs two or more; check the column, the split and data.split.stratify",
             )
-        held_out = {"validation": splits.validation, **splits.held_out}
-        for name, data in held_out.items():
-            if data is not None:
-                self._refuse_unseen(data, f"'{name}' has", self._stratify(splits, name))
+        self.weights = weights_of_classes(self.options.class_weights, counts)
+        if self.options.unseen == "refuse":
+            held_out = {"validation": splits.validation, **splits.held_out}
+            every = {name: self.spelling.counts(data, column) for name, data in held_out.items() if data is not None}
+            refuse_unseen(splits, every, self.labels, "task.label", column)
 
     def check_fitted(self, data: Dataset) -> None:
-        advice = ", or give the labels of this set other names in its `labels`"
-        self._refuse_unseen(data, f"column '{self.options.label}' has", advice)
-
-    def _refuse_unseen(self, data: Dataset, has: str, advice: str) -> None:
-        unseen = sorted(set(self._counts(data)) - set(self.labels))
-        if unseen:
-            raise bad_input(
-                "task.label",
-                f"{has} labels that no training example has: {', '.join(map(visible, unseen[:5]))}",
-                f"no model could learn them; training has {', '.join(map(visible, self.labels[:12]))}. Correct "
-                f"the labels, add training examples{advice}",
-            )
-
-    def _stratify(self, splits: Splits, name: str) -> str:
-        """Give advice on stratifying a split of the training data, where it is not followed already."""
-        followed = splits.stratified.get(name, self.options.label) == self.options.label
-        return "" if followed else f", or set data.split.stratify: {self.options.label}"
-
-    def _labels(self, data: Dataset) -> list[str]:
-        """Give each example's label as the training data have it: `true` in a csv file is the `True` that JSON and
-        parquet files have, wherever training has only one of them."""
-        return [self._spelt(label) for label in data[self.options.label]]
-
-    def _counts(self, data: Dataset) -> Counter[str]:
-        """Count the examples of each label."""
-        from finetune.data.sources import as_table
-
-        found = Counter[str]()
-        for each in as_table(data)[self.options.label].value_counts().to_pylist():
-            found[self._spelt(each["values"])] += each["counts"]
-        return found
-
-    def _spelt(self, label: Any) -> str:
-        return self.written.get(str(label).lower(), str(label)) if self.written else str(label)
-
-    def check_model(self, model: Any) -> None:
-        """Refuse an encoder-decoder that could not be pooled."""
-        if self.pooling:
-            return
-        # transformers does so at the input's end token; T5Gemma's at the last token, as in other models.
-        if not getattr(model.config, "is_encoder_decoder", False) or model.config.model_type.startswith("t5gemma"):
-            return
-        end = model.config.eos_token_id
-        if self.tokenizer("a")["input_ids"][-1] != end:
-            raise bad_input(
-                "model.source",
-                f"this encoder-decoder is read out at its end token (number {end}), and its tokenizer ends no text so",
-                "name the tokenizer that belongs to it in model.tokenizer",
-            )
+        if self.options.unseen == "refuse":
+            column = self.options.label
+            refuse_unknown(self.spelling.counts(data, column), self.labels, "task.label", column)
 
     def model_config(self) -> dict[str, Any]:
-        return {
-            "num_labels": len(self.labels),
-            "id2label": dict(enumerate(self.labels)),
-            "label2id": {label: number for number, label in enumerate(self.labels)},
-            "pad_token_id": self.tokenizer.pad_token_id,
-            "problem_type": "single_label_classification",
-        }
+        if self.softmax:
+            return self.head_config(self.labels, "single_label_classification")
+        return self.head_config(ordinal.outputs_for(self.labels), "multi_label_classification")
 
     def encode_rows(self, data: Dataset, at: str, training: bool) -> EncodedRows:
-        labels = self._labels(data)
+        labels = [self.spelling(label) for label in data[self.options.label]]
         inputs, cut = tokenised(data, self.inputs(), self.tokenizer, self.options.max_length)
         numbers = {label: number for number, label in enumerate(self.labels)}
+        weights = dict.fromkeys(self.labels, 1.0) | (self.weights if training else {})
         examples = [
             Example(
                 number=number,
                 inputs=own,
-                target=numbers[label],
-                weight=1.0,
+                target=numbers.get(label, IGNORED),
+                weight=weights.get(label, 0.0),
                 reference=label,
             )
             for number, label, own in zip(data["example"], labels, inputs, strict=True)
@@ -188,33 +174,29 @@ class Classification(Task):
         return EncodedRows(examples, Counter(cut=cut))
 
     def described(self, encoded: Encoded, counts: Counter[str], data: Dataset, at: str) -> Encoded:
-        labels = {"labels": dict(sorted(self._counts(data).items()))}
-        return replace(encoded, facts=labels | encoded.facts | counts)
+        found = self.spelling.counts(data, self.options.label)
+        rows = sum(count for label, count in found.items() if label not in self.labels)
+        unseen, notes = unseen_facts(found, self.labels, rows, at)
+        facts = {"labels": dict(sorted(found.items())), **encoded.facts, **counts, **unseen}
+        return replace(encoded, facts=facts, notes=[*encoded.notes, *notes])
 
-    def collate(self, examples: Sequence[Example], counts: Sequence[int] | None = None) -> Batch:
-        return padded(examples, self.tokenizer)
-
-    def outputs(self, model: torch.nn.Module, batch: Batch) -> Outputs:
+    def outputs_of(self, logits: torch.Tensor, batch: Batch) -> Outputs:
         import torch
 
-        logits = model(**batch.inputs).logits.float()
         owners = torch.arange(len(logits), device=logits.device)
-        return Outputs(logits, batch.targets, owners, len(logits))
-
-    def plain(self, model: torch.nn.Module, example: Example) -> Outputs:
-        import torch
-
-        device = next(model.parameters()).device
-        inputs = {name: torch.tensor(value).long()[None].to(device) for name, value in example.inputs.items()}
-        target, owner = torch.tensor([[example.target], [0]], device=device)
-        return Outputs(model(**inputs).logits.float(), target, owner, 1)
+        scores = logits if self.softmax else ordinal.log_probabilities(logits)
+        return Outputs(scores, batch.targets, owners, len(logits), batch.weights)
 
     def predict(self, model: torch.nn.Module, examples: Sequence[Example], batch: Batch) -> list[Prediction]:
-        log_likelihoods = model(**batch.inputs).logits.float().log_softmax(-1).cpu().numpy()
+        log_likelihoods = self.outputs(model, batch).logits.log_softmax(-1).cpu().numpy()
         return [
-            Prediction(text=self.labels[int(row.argmax())], loss=float(-row[example.target]), probabilities=np.exp(row))
+            Prediction(self.labels[self._answer(row)], loss_of(row, example.target), np.exp(row))
             for row, example in zip(log_likelihoods, examples, strict=True)
         ]
+
+    def _answer(self, log_likelihoods: np.ndarray) -> int:
+        """Choose among the labels' ``log_likelihoods`` (K,): the likeliest, or the median where they have an order."""
+        return int(log_likelihoods.argmax()) if self.softmax else ordinal.median(np.exp(log_likelihoods))
 
     def baselines(self, shots: int = 0) -> list[Baseline]:
         from finetune.tasks.baselines.labels import Centroid, CommonestLabel, FrozenLogistic, TfidfLogistic

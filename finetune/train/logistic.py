@@ -2,10 +2,10 @@
 
 Each minimises  sum_i m_i (-log softmax(x_i W + b)[y_i]) + |W|^2 / (2 C),  as scikit-learn's LogisticRegression does;
 the intercept b is not penalised. Problems share the examples, and differ in C and in which examples count (m_i is 0
-or 1). L-BFGS (Liu & Nocedal 1989, "On the limited memory BFGS method", section 2) runs in variables in which the
-problem is well conditioned: the examples' principal axes, each scaled by the root of its curvature at zero. Where there
-are fewer examples than features, there are only as many axes as examples. Shapes: P problems, N examples, F features, D
-axes, K classes.
+or 1, or its weight). L-BFGS (Liu & Nocedal 1989, "On the limited memory BFGS method", section 2) runs in variables in
+which the problem is well conditioned: the examples' principal axes, each scaled by the root of its curvature at zero.
+Where there are fewer examples than features, there are only as many axes as examples. Shapes: P problems, N examples, F
+features, D axes, K classes.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Problems:
     count: int
     """How many classes there are."""
     counts: torch.Tensor
-    """(P, N) boolean: whether an example counts."""
+    """(P, N) boolean, whether an example counts; or what it counts, such as its class's weight."""
     strengths: torch.Tensor
     """(P,) C: the larger, the weaker the penalty."""
 

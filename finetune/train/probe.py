@@ -80,26 +80,28 @@ def fit(
     intercept: bool,
     streams: Streams,
     runtime: Runtime,
+    weights: np.ndarray | None = None,
 ) -> Probe:
     """Fit the best head to ``features``, by mode (N, F), and the right ``classes`` (N,) of ``count``.
 
-    ``normalise`` None: as cross-validation prefers. Folds are drawn from the stream `split`.
+    ``normalise`` None: as cross-validation prefers. Folds are drawn from the stream `split`. Each example's loss counts
+    as ``weights`` (N,) say, and 1 where it is left out, as in scikit-learn; None: 1 everywhere.
     """
     begun, right = time.perf_counter(), torch.as_tensor(classes)
+    counts = torch.ones(len(right)) if weights is None else torch.from_numpy(weights)
     parts = stratified_folds(np.asarray(classes), FOLDS, streams.numpy("split", 0, 1))
     tried, best, axes = list[Candidate](), None, None
     for mode, vectors in features.items():
         for normalised in (False, True) if normalise is None else (normalise,):
             seen = Axes.of(scaled(vectors, normalised), intercept, lambda size, dtype: room(size, dtype, runtime.cache))
-            for strength, nll, accuracy in _validated(seen, right, count, parts):
+            for strength, nll, accuracy in _validated(seen, right, count, parts, counts):
                 found = Candidate(mode, normalised, strength, nll, accuracy)
                 tried.append(found)
                 if best is None or found.rank < best.rank:
                     best, axes = found, seen
     assert best is not None and axes is not None, "there is at least one mode"
-    all_of_them = torch.ones(1, len(right), dtype=torch.bool)
-    solution, steps = solve(Problems(axes, right, count, all_of_them, torch.tensor([best.strength]).double()))
-    weights, biases = axes.plain(solution)
+    solution, steps = solve(Problems(axes, right, count, counts[None], torch.tensor([best.strength]).double()))
+    solved, biases = axes.plain(solution)
     facts = {
         "solver": "lbfgs",
         "strength": best.strength,
@@ -108,10 +110,12 @@ def fit(
         "validated": {"nll": best.nll, "accuracy": best.accuracy},
         "seconds": time.perf_counter() - begun,
     }
-    return Probe(weights[0], biases[0], best.normalised, best.mode, facts | {"tried": _summary(tried)})
+    return Probe(solved[0], biases[0], best.normalised, best.mode, facts | {"tried": _summary(tried)})
 
 
-def _validated(axes: Axes, right: torch.Tensor, count: int, parts: np.ndarray) -> Iterator[tuple[float, float, float]]:
+def _validated(
+    axes: Axes, right: torch.Tensor, count: int, parts: np.ndarray, counts: torch.Tensor
+) -> Iterator[tuple[float, float, float]]:
     """Give each strength with its mean negative log-likelihood and accuracy over the examples left out."""
     numbers = sorted(set(parts.tolist()) - {-1})
     if not numbers:  # nothing can be left out: scikit-learn's default is as good a choice as any
@@ -124,7 +128,7 @@ def _validated(axes: Axes, right: torch.Tensor, count: int, parts: np.ndarray) -
     for first in range(0, len(STRENGTHS), size):
         some = STRENGTHS[first : first + size]
         strengths = torch.tensor(some, dtype=torch.float64).repeat_interleave(len(numbers))
-        problems = Problems(axes, right, count, ~left.repeat(len(some), 1), strengths)
+        problems = Problems(axes, right, count, (~left * counts).repeat(len(some), 1), strengths)
         solutions, _ = solve(problems, None if start is None else start.repeat(len(some), 1, 1), ROUGHLY)
         start = solutions[-len(numbers) :]
         nll, accuracy = problems.losses(solutions, left.repeat(len(some), 1))

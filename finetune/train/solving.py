@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from finetune.core.examples import Example, lengths_of
+from finetune.core.examples import Example, lengths_of, weights_of
 from finetune.core.randomness import Streams
 from finetune.core.runtime import Runtime
 from finetune.models import BaseModel, Pooling
@@ -92,7 +92,9 @@ def _find(
     if key not in base.kept:
         targets = [example.target for example in examples]
         main = runtime.accelerator.is_main_process
-        probe = fit(features, normalise, targets, len(task.labels), intercept, streams, runtime) if main else None
+        counts, count = weights_of(examples), len(task.labels)
+        weights = counts if (counts != 1).any() else None
+        probe = fit(features, normalise, targets, count, intercept, streams, runtime, weights) if main else None
         base.kept[key] = runtime.broadcast(probe)
         found = base.kept[key]
         if own and not asked.settled:

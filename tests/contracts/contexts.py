@@ -62,6 +62,21 @@ LANGUAGE: dict[str, Any] = {
     **PLAIN,
     "task": {"type": "language", "max_length": 8, "metrics": ["loss"]},
 }
+SETS: dict[str, Any] = {
+    **PLAIN,
+    "task": {
+        "type": "multi-label-classification",
+        "labels": "label",
+        "separator": "|",
+        "max_length": 16,
+        "metrics": ["subset_accuracy"],
+    },
+}
+UNSEEN = {
+    "data": {"split": {"test": 0}, "test": {"path": "others.csv", "columns": {"label": "topic"}}, "leaks": "allow"},
+    "task": {"unseen": "other"},
+}
+"""Held-out labels that no training example has."""
 SOLVED: dict[str, Any] = {**PLAIN, "strategy": {"type": "linear"}, "train": {"save_model": True}}
 LONG_ANSWERS = {"task": {"prompt": "kind", "completion": "prompt"}}
 """Prompts of a letter, answers of a sentence."""
@@ -122,6 +137,7 @@ RECIPES: dict[str, tuple[dict[str, Any], tuple[str | int, ...]]] = {
     "ChatOptions": (CHAT, ("task",)),
     "ClassificationOptions": (PLAIN, ("task",)),
     "LanguageOptions": (LANGUAGE, ("task",)),
+    "MultiLabelOptions": (SETS, ("task",)),
     "AdaptiveOptions": (_tuned("adaptive", method="layerwise"), ("strategy",)),
     "RateGroup": (
         _tuned("adaptive", method="groups", groups=[{"pattern": "*embed*", "factor": 0.1}]),
@@ -240,6 +256,20 @@ CASES: dict[str, Case] = {
     "ClassificationOptions.normalise": Case({"task": {"pooling": "mean"}}, value=True),
     "ClassificationOptions.max_length": Case(value=6),
     "ClassificationOptions.metrics": Case(value=["mcc"]),
+    "ClassificationOptions.ordinal": Case(value=["money", "space", "sport"]),
+    "ClassificationOptions.class_weights": Case(value={"money": 3.0}),
+    "ClassificationOptions.unseen": Case(UNSEEN, value="refuse", refused=True),
+    "MultiLabelOptions.type": Case(value={"type": "language", "max_length": 16}, at=("task",)),
+    "MultiLabelOptions.text": Case(value="other"),
+    "MultiLabelOptions.pair": Case(value="other"),
+    "MultiLabelOptions.labels": Case(value="kind"),
+    "MultiLabelOptions.separator": Case(value="o"),
+    "MultiLabelOptions.unseen": Case(UNSEEN, value="refuse", refused=True),
+    "MultiLabelOptions.group": Case({"data": {"split": {"group": "topic"}}}, value="topic", reported=True),
+    "MultiLabelOptions.pooling": Case(value="mean"),
+    "MultiLabelOptions.normalise": Case({"task": {"pooling": "mean"}}, value=True),
+    "MultiLabelOptions.max_length": Case(value=6),
+    "MultiLabelOptions.metrics": Case(value=["micro_f1"]),
     "LanguageOptions.type": Case(value={"type": "classification", "max_length": 16}, at=("task",)),
     "LanguageOptions.text": Case(value="other"),
     "LanguageOptions.group": Case({"data": {"split": {"group": "topic"}}}, value="topic", reported=True),

@@ -135,6 +135,16 @@ def test_nothing_asked_for_leaves_all_for_training():
     assert rows(divide(examples([0] * 5), Split(), 0)) == {"train": [0, 1, 2, 3, 4], "validation": [], "test": []}
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_rare_values_of_lists_come_into_every_part(seed):
+    """Of three in a hundred with the rarest one, one in each part of a third, whatever else they have."""
+    sets = [["often"] if number % 2 else ["often", "usual"] for number in range(90)] + [[]] * 9
+    sets[4], sets[40], sets[80] = (["often", "rare"], ["rare"], ["usual", "rare", "often"])
+    parts = divide(as_dataset(pa.table({"labels": sets})), Split(test=33, validation=33, stratify="labels"), seed)
+    for part in rows(parts).values():
+        assert sum("rare" in sets[row] for row in part) == 1 and sum(not sets[row] for row in part) == 3
+
+
 @pytest.mark.parametrize(
     "split, path, text",
     [
@@ -146,7 +156,8 @@ def test_nothing_asked_for_leaves_all_for_training():
         (Split(test=2, stratify="lable"), "data.split.stratify", "did you mean 'label'"),
         (Split(test=2, group="groop"), "data.split.group", "did you mean 'group'"),
         (Split(test=2, group="gaps"), "data.split.group", "has no value in row 4"),
-        (Split(test=2, stratify="lists"), "data.split.stratify", "lists or objects"),
+        (Split(test=2, group="lists"), "data.split.group", "lists or objects"),
+        (Split(test=2, stratify="objects"), "data.split.stratify", "lists or objects"),
         (Split(test=2, group="one"), "data.split.test", "no whole group of 'one' fits"),
         (Split(test=15, group="one"), "data.split.train", "no whole group of 'one' fits"),
     ],
@@ -157,6 +168,7 @@ def test_refused(refused, split, path, text):
         "group": list(range(20)),
         "gaps": ["a", "b", "c", None, *"abcdefghijklmnop"],
         "lists": [[1]] * 20,
+        "objects": [{"a": 1}] * 20,
         "one": ["same"] * 20,
     }
     with refused(path, text):

@@ -18,7 +18,7 @@ from finetune.evaluate.store import Predictions
 LABELS = ("a", "b", "c")
 
 
-def predictions(pairs, loss=None, weight=None, labels=(), margin=None):
+def predictions(pairs, loss=None, weight=None, labels=(), margin=None, probabilities=None):
     """Predictions from (prediction, reference) pairs."""
     n = len(pairs)
     return Predictions(
@@ -29,7 +29,7 @@ def predictions(pairs, loss=None, weight=None, labels=(), margin=None):
         loss=None if loss is None else np.array(loss, float),
         weight=None if weight is None else np.array(weight, float),
         margin=None if margin is None else np.array(margin, float),
-        probabilities=np.zeros((n, len(labels)), np.float32) if labels else None,
+        probabilities=np.zeros((n, len(labels)), np.float32) if labels and probabilities is None else probabilities,
         labels=tuple(labels),
     )
 
@@ -50,7 +50,9 @@ SENTENCES = [
 
 def whole():
     """A store in which every column is there."""
-    return predictions(SENTENCES, loss=[0.1, 0.5, 1.0, 3.0], weight=[1, 2, 3, 4], margin=[-1.0, 0.0, 1.0, 2.0])
+    numbers = {"loss": [0.1, 0.5, 1.0, 3.0], "weight": [1, 2, 3, 4], "margin": [-1.0, 0.0, 1.0, 2.0]}
+    labels = [said for said, _ in SENTENCES]
+    return predictions(SENTENCES, **numbers, labels=labels, probabilities=np.full((4, 4), 0.25, np.float32))
 
 
 def test_all_scores_are_computed_together_in_the_order_asked_for():
@@ -133,7 +135,8 @@ def test_no_file_is_left_behind(tmp_path):
     program = (
         "import numpy as np; from finetune.evaluate.metrics import score; from finetune.core.registry import METRICS;"
         "from finetune.evaluate.store import Predictions;"
-        "p = Predictions(np.arange(2), ['a', 'b'], ['a', 'a'], np.zeros(2), np.ones(2), np.ones(2), margin=np.ones(2));"
+        "p = Predictions(np.arange(2), ['a', 'b'], ['a', 'a'], np.zeros(2), np.ones(2), np.ones(2), margin=np.ones(2),"
+        "probabilities=np.ones((2, 2)), labels=('a', 'b'));"
         "score(p, list(METRICS.all()))"
     )
     home, scratch = tmp_path / "home", tmp_path / "tmp"

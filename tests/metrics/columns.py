@@ -15,11 +15,21 @@ SENTENCES = [
 ]
 
 
-def columns(pairs, loss=None, weight=None, margin=None, score=None):
+def believed(prediction, sure=1.0):
+    """Probabilities of a model that is so ``sure`` of its predictions, and the labels that they are of."""
+    labels = tuple(sorted(set(prediction)))
+    rest = (1 - sure) / max(len(labels) - 1, 1)
+    rows = [[sure if label == said else rest for label in labels] for said in prediction]
+    return np.array(rows, np.float32).reshape(len(prediction), len(labels)), labels
+
+
+def columns(pairs, loss=None, weight=None, margin=None, score=None, sure=1.0):
     """From (prediction, reference) pairs, and lists of numbers."""
+    probabilities, labels = believed([pair[0] for pair in pairs], sure)
     numbers = {"loss": loss, "weight": weight, "margin": margin, "score": score}
     arrays = {name: None if values is None else np.array(values, float) for name, values in numbers.items()}
-    return {"prediction": [pair[0] for pair in pairs], "reference": [pair[1] for pair in pairs], **arrays}
+    texts = {"prediction": [pair[0] for pair in pairs], "reference": [pair[1] for pair in pairs]}
+    return {**texts, **arrays, "probabilities": probabilities, "labels": labels}
 
 
 def value(name, pairs, **numbers):

@@ -9,8 +9,10 @@ from finetune.core.registry import METRICS, summary
 from finetune.metrics import contributions, find, unit
 from tests.metrics.columns import columns, value
 
-BEST = {"chrf": 100.0, "nll": 0.0, "loss": 0.0}
+BEST = {"chrf": 100.0, "nll": 0.0, "loss": 0.0, "brier": 0.0, "ece": 0.0, "hamming_loss": 0.0, "rank_mae": 0.0}
 """What a perfect prediction scores, where it is not 1."""
+
+LESS_IS_BETTER = {"nll", "loss", "brier", "ece", "hamming_loss", "rank_mae"}
 
 words = st.sampled_from(["cat", "dog", "mat", "the"])
 rows = st.lists(
@@ -52,7 +54,7 @@ def test_a_perfect_prediction_scores_best_and_none_scores_beyond(name, table):
 def test_it_says_what_it_is(name):
     metric = find(name)
     assert metric.name == name and summary(type(metric)).endswith(".") and metric.unit == unit(name)
-    assert set(metric.columns) <= {"prediction", "reference", "loss", "weight", "margin"}
+    assert set(metric.columns) <= {"prediction", "reference", "loss", "weight", "margin", "probabilities", "labels"}
     assert metric.unit.label and (metric.unit.is_share <= metric.higher_is_better)
     if metric.hub:
         assert metric.hub.keys() <= {"type", "args", "config"} and metric.hub["type"]
@@ -71,10 +73,10 @@ def test_without_its_columns_it_is_our_mistake_and_has_no_contributions(name):
 
 
 def test_which_way_is_up_and_what_a_point_is():
-    assert {name for name in METRICS.all() if not find(name).higher_is_better} == {"nll", "loss"}
+    assert {name for name in METRICS.all() if not find(name).higher_is_better} == LESS_IS_BETTER
     assert {name for name in METRICS.all() if "loss" in find(name).columns} == {"nll", "loss"}
     points = {name: unit(name).point for name in METRICS.all() if not unit(name).is_share}
-    assert points == {"mcc": 0.01, "chrf": 1.0, "nll": None, "loss": None}
+    assert points == {"mcc": 0.01, "chrf": 1.0, "quadratic_kappa": 0.01, **dict.fromkeys(LESS_IS_BETTER)}
     assert {unit(name).point for name in METRICS.all() if unit(name).is_share} == {0.01}
 
 

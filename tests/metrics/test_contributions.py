@@ -11,16 +11,21 @@ from finetune.evaluate.metrics import scores_of
 from finetune.evaluate.store import Predictions
 from finetune.metrics import contributions, find
 from finetune.stats import spread
+from tests.metrics.columns import believed
 
 TEXTS = st.text(alphabet="ab ?\t🙂É", max_size=12)
 LABELS = st.sampled_from(["no", "yes", "yes ", "maybe"])
+SETS = ["micro_f1", "label_macro_f1", "subset_accuracy", "hamming_loss"]
 LOSSES = st.floats(0, 50)
 
 
 def stored(prediction, reference, loss=None, weight=None, margin=None, score=None):
     """A prediction store's columns, and the store itself."""
     zeros = np.zeros(len(prediction))
+    probabilities, labels = believed(prediction, 0.7)
     columns = {
+        "probabilities": probabilities,
+        "labels": labels,
         "prediction": prediction,
         "reference": reference,
         "score": zeros if score is None else score,
@@ -62,13 +67,17 @@ def weighted_metric(name, columns, weights):
     repeated = {
         key: None
         if value is None
+        else value
+        if key == "labels"
         else [entry for entry, times in zip(value, weights, strict=True) for _ in range(times)]
         for key, value in columns.items()
     }
     return contributions(name, repeated).mean()
 
 
-@pytest.mark.parametrize("name", ["macro_f1", "mcc", "chrf", "loss"])
+@pytest.mark.parametrize(
+    "name", ["macro_f1", "mcc", "chrf", "loss", "nll", "brier", "ece", *SETS, "quadratic_kappa", "rank_mae"]
+)
 def test_they_are_the_derivatives_by_an_examples_weight(name):
     """Central differences: every example 200 times, one of them once more or less."""
     rng = np.random.default_rng(1)

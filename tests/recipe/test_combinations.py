@@ -12,6 +12,8 @@ GOOD = {
     "strategy": "{type: full}",
 }
 CHAT = "{type: chat, prompt: p, completion: c}"
+SETS = "type: multi-label-classification"
+ORDINAL = "{type: classification, ordinal: true}"
 TANGENT = "{type: linear, mode: linearised}"
 STAGE = "[{name: a, data: {train: {path: a.csv}}, task: {type: classification}, strategy: %s}]"
 NO_TEST = "{train: {path: a.csv}, split: {validation: 0.1}}"
@@ -47,6 +49,13 @@ def text(**sections: str) -> str:
         ({"strategy": "{type: preference}"}, "strategy.type", "write task type chat"),
         ({"task": "{type: language, metrics: [loss, chrf]}"}, "task.metrics.1", "answers nothing"),
         ({"task": "{type: language, metrics: ['hub:wer']}"}, "task.metrics.0", "answers nothing"),
+        ({"task": f"{{{SETS}, metrics: [micro_f1, macro_f1]}}"}, "task.metrics.1", "choose from: "),
+        ({"task": "{type: classification, metrics: [micro_f1]}"}, "task.metrics.0", "another kind of answers"),
+        ({"task": f"{{{SETS}, metrics: [micro_f1, brier]}}"}, "task.metrics.1", "probabilities of answers"),
+        ({"task": "{type: chat, prompt: p, completion: c, metrics: [ece]}"}, "task.metrics.0", "gives none"),
+        ({"task": f"{{{SETS}}}", "strategy": "{type: linear}"}, "strategy.solver", "one label of several"),
+        ({"task": ORDINAL, "strategy": "{type: linear}"}, "strategy.solver", "the labels here are ordinal"),
+        ({"task": f"{{{SETS}}}", "mitigations": "[{type: label-smoothing}]"}, "mitigations.0.type", "softmax"),
         ({"stages": STAGE % TANGENT}, "stages.0.strategy", "nothing can start from it"),
         (SET("task: {type: language}, role: shifted", data=NO_TEST), "evaluate.0.task", "first set"),
         (SET("labels: {a: b}", task=CHAT), "evaluate.0.labels", "has none"),

@@ -12,13 +12,36 @@ from finetune.tasks.classification import Classification
 from tests import tiny
 from tests.examples import TaskExample
 
+
+def write(folder, count):
+    return tiny.write_csv(folder / "data.csv", tiny.sentences(count))
+
+
+def write_grades(folder, count):
+    """The topics as the three steps of a scale."""
+    grades = dict(zip(sorted(tiny.WORDS), ("low", "medium", "high"), strict=True))
+    return tiny.write_csv(folder / "data.csv", [(text, grades[topic]) for text, topic in tiny.sentences(count)])
+
+
 EXAMPLES = {
     "classification": TaskExample(
         {"max_length": 32},
-        lambda folder, count: tiny.write_csv(folder / "data.csv", tiny.sentences(count)),
+        write,
         models=("encoder", "decoder", "encoder-decoder"),
         cannot_stack={"encoder-decoder": "side by side the model fails"},
-    )
+    ),
+    "classification/weighted": TaskExample(
+        {"max_length": 32, "class_weights": {"money": 2.5, "space": 0.5}, "metrics": ["macro_f1", "brier", "ece"]},
+        write,
+        models=("encoder",),
+        alone=True,
+    ),
+    "classification/ordinal": TaskExample(
+        {"max_length": 32, "ordinal": ["low", "medium", "high"], "metrics": ["quadratic_kappa", "rank_mae", "nll"]},
+        write_grades,
+        models=("encoder", "decoder"),
+        alone=True,
+    ),
 }
 
 CPU = torch.device("cpu")

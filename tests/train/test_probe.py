@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegressionCV
+from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 
 from finetune.core.randomness import Streams
 from finetune.data.folds import stratified_folds
@@ -66,3 +66,14 @@ def test_so_few_examples_that_none_can_be_left_out_are_fitted_all_the_same(runti
     found = fit({"mean": vectors}, False, [0, 1, 2], 3, True, Streams(0), runtime)
     assert (vectors.double() @ found.weights.T + found.biases).argmax(1).tolist() == [0, 1, 2]
     assert found.facts["folds"] == 0 and found.facts["strength"] == 1.0
+
+
+def test_weights_of_classes_are_those_of_scikit_learn(runtime):
+    vectors, classes = features()
+    asked = {0: 1.0, 1: 6.0, 2: 0.5, 3: 1.0}
+    weights = np.array([asked[label] for label in classes])
+    found = fit({"mean": vectors}, False, classes, 4, True, Streams(0), runtime, weights)
+    theirs = LogisticRegression(C=found.facts["strength"], class_weight=asked, tol=1e-10, max_iter=20_000)
+    wanted = theirs.fit(vectors.double().numpy(), classes).predict_proba(vectors.double().numpy())
+    own = (vectors.double() @ found.weights.T + found.biases).softmax(-1).numpy()
+    np.testing.assert_allclose(own, wanted, rtol=0, atol=1e-3)

@@ -14,6 +14,7 @@ from finetune.core.numbers import NONE
 from finetune.metrics import unit
 from finetune.metrics.unit import Unit
 from finetune.report.blocks import Block, Cell, Column, Fold, Panels, Section, Table, Text
+from finetune.report.drawing import label_sets
 from finetune.report.drawing.confusion import label_table, matrix, pair_table
 from finetune.report.drawing.plots import COLOURS
 from finetune.results.mistakes import Answers, answers_of, hardest
@@ -45,7 +46,9 @@ def sections(study: Study, results: Results) -> list[Section]:
 
 
 def _confusions(found: list[Answers], task: str, colours: Mapping[str, int]) -> list[Block]:
-    """Draw which labels are taken for which, in a classification."""
+    """Draw which labels are taken for which, in a classification; of label sets, list what is missed."""
+    if found[0].answer == "labels":
+        return [Fold(f"How often each label of {task} is found", [label_sets.set_table(found)])]
     labels = found[0].labels
     if not labels:
         return []
@@ -117,10 +120,13 @@ def _answer_cells(found: list[Answers], row: int, wanted: str) -> list[Cell]:
     """Show what was wanted, and what the runs said most often instead; of equally many, the first in the alphabet."""
     said = [text for answers in found for text in answers.said(row)]
     counts = Counter(text for text in said if text != wanted)
+    sets = found[0].answer == "labels"
+    first = Cell(cut(label_sets.in_words(wanted) if sets else wanted))
     if not counts:
-        return [Cell(cut(wanted)), Cell(NONE)]
+        return [first, Cell(NONE)]
     text, times = min(counts.items(), key=lambda pair: (-pair[1], pair[0]))
-    return [Cell(cut(wanted)), Cell(cut(text) or "nothing", f"{times} of {len(said)}")]
+    shown = f"{label_sets.in_words(text)} ({label_sets.apart(text, wanted)})" if sets else text
+    return [first, Cell(cut(shown) or "nothing", f"{times} of {len(said)}")]
 
 
 def cut(text: str) -> str:

@@ -14,6 +14,7 @@ from finetune.core.progress import track
 from finetune.data.draws import LIMIT, random_keys
 from finetune.data.folds import stratified_folds
 from finetune.tasks.baselines.base import Baseline, ExampleSet, Untuned, Uses
+from finetune.tasks.labels import loss_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -43,7 +44,7 @@ class LabelBaseline(Baseline):
     def likely(self, log_likelihoods: NDArray[np.floating[Any]], examples: Sequence[Example]) -> list[Prediction]:
         """Turn log-likelihoods (N, K) of the labels into predictions."""
         return [
-            Prediction(self.labels[int(row.argmax())], float(-row[example.target]), np.exp(row))
+            Prediction(self.labels[int(row.argmax())], loss_of(row, example.target), np.exp(row))
             for row, example in zip(log_likelihoods, examples, strict=True)
         ]
 

@@ -2,6 +2,8 @@
 
 import html
 
+import numpy as np
+
 from finetune.report.blocks import Fold, Panels, Table
 from finetune.report.html import render
 from finetune.report.sections.mistakes import cut, sections
@@ -104,6 +106,47 @@ def test_several_labels_at_once_are_not_taken_for_each_other(fabricator):
     section = told(made)
     assert not [block for block in section.blocks if isinstance(block, Panels)]
     assert [row[0] for row in cells(hardest_of(section))] == ["1", "0", "2"], "the worst first, none being wrong"
+
+
+SETS = [('["cat"]', '["cat", "dog"]'), ('["cat"]', "[]"), ("[]", "[]"), ('["dog", "cat"]', '["dog", "fish"]')]
+
+
+def test_what_is_missing_in_a_set_and_what_is_superfluous_are_told(fabricator):
+    made = fabricator([1, 2], {"full": "full"}, labels=PETS, examples=4)
+    for seed in (1, 2):
+        answer(made, "full", seed, SETS, scores=[0.0, 0.0, 1.0, 0.0])
+    answering(made, "labels")
+    section = told(made)
+    assert [row[1:3] for row in cells(hardest_of(section))] == [
+        ["cat, dog", "cat (missing: dog)"],
+        ["no label", "cat (superfluous: cat)"],
+        ["dog, fish", "dog, cat (missing: fish; superfluous: cat)"],
+        ["no label", "–"],
+    ]
+    [table] = [block for block in walk(section.blocks) if isinstance(block, Table) and "Hardest" not in block.caption]
+    assert cells(table) == [
+        ["cat", "1", "100\u202f%"],
+        ["dog", "2", "50\u202f%"],
+        ["fish", "1", "0\u202f%"],
+    ]
+    assert [row[2].small for row in table.rows] == ["and 2 others", "", ""]
+
+
+def test_of_150_labels_that_are_confused_few_are_listed(fabricator):
+    labels = tuple(f"a rather long name of intent number {number:03d}" for number in range(150))
+    made = fabricator([1, 2], {"full": "full", "lora": "adapter"}, labels=labels, examples=600)
+    random = np.random.default_rng(0)
+    for variant in made.variants:
+        for seed in (1, 2):
+            true = [labels[number % 150] for number in range(600)]
+            said = [labels[random.integers(150)] if random.random() < 0.3 else label for label in true]
+            answer(made, variant, seed, list(zip(said, true, strict=True)), labels=labels)
+    section = told(made)
+    assert not [block for block in walk(section.blocks) if isinstance(block, Panels)], "no matrix of 22,500 cells"
+    pairs, by_label = [block for block in walk(section.blocks) if isinstance(block, Table)][:2]
+    assert len(pairs.rows) == 20 and len(by_label.rows) == 50
+    assert by_label.notes == ["100 more labels are more often right."]
+    assert "of 150 labels" in section.blocks[0].text
 
 
 def test_the_cluster_stands_under_the_number(pets):
