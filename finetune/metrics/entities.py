@@ -8,6 +8,7 @@ does for all: an entity begins at `B-` or `S-`, and at any tag that cannot go on
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,17 +60,35 @@ def tagged(found: Sequence[Entity], words: int) -> list[str]:
     return tags
 
 
-def counts(columns: Columns, kind: str | None = None) -> NDArray[np.int64]:
+def counts(columns: Columns) -> NDArray[np.int64]:
     """Count for each example the entities that are found, said and wanted: (examples, 3). Found: of those wanted, the
-    ones that are said with the same words and the same type. ``kind``: only of that type."""
-    pairs = zip(columns["prediction"], columns["reference"], strict=True)
-    rows = []
-    for said, wanted in pairs:
-        one, other = (
-            {each for each in entities(text.split()) if kind is None or each[2] == kind} for text in (said, wanted)
-        )
-        rows.append((len(one & other), len(one), len(other)))
+    ones that are said with the same words and the same type."""
+    rows = [(len(said & wanted), len(said), len(wanted)) for said, wanted in _pairs(columns)]
     return np.array(rows, np.int64).reshape(-1, 3)
+
+
+def counts_by_type(columns: Columns) -> dict[str, NDArray[np.int64]]:
+    """Give the :func:`counts` of each type that is said or wanted."""
+    pairs, found = _pairs(columns), dict[str, NDArray[np.int64]]()
+    for place, (said, wanted) in enumerate(pairs):
+        for column, some in enumerate((said & wanted, said, wanted)):
+            for *_, kind in some:
+                if kind not in found:
+                    found[kind] = np.zeros((len(pairs), 3), np.int64)
+                found[kind][place, column] += 1
+    return found
+
+
+def _pairs(columns: Columns) -> list[tuple[frozenset[Entity], frozenset[Entity]]]:
+    """Find the entities said and wanted in each example."""
+    return [
+        (_found(said), _found(wanted)) for said, wanted in zip(columns["prediction"], columns["reference"], strict=True)
+    ]
+
+
+@lru_cache(1 << 14)  # the same references are read for each run and each metric
+def _found(tags: str) -> frozenset[Entity]:
+    return frozenset(entities(tags.split()))
 
 
 def ratio_of_sums(above: NDArray[np.float64], below: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -67,9 +67,7 @@ class TokenClassificationOptions(Options):
     def _text_goes_with_spans(self) -> TokenClassificationOptions:
         if (self.text is None) != (self.spans is None):
             missing = "spans" if self.spans is None else "text"
-            raise ValueError(
-                f"a text's entities are in task.text and task.spans; give {missing} too, or words and tags"
-            )
+            raise ValueError(f"a text and its entities are text and spans; give {missing} too, or words and tags")
         return self
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from finetune import stats
 from finetune.core.numbers import MINUS
 from finetune.report.blocks import Bullets, Section
-from finetune.report.sections import calibration, domains, overfitting, scores
+from finetune.report.sections import calibration, domains, entities, overfitting, scores
 from finetune.results.reading import Study
 from finetune.results.schema import Results
 
@@ -90,6 +90,7 @@ def sections(study: Study, results: Results) -> list[Section]:
         *scores.METHODS,
         *calibration.METHODS,
         *domains.METHODS,
+        *entities.METHODS,
         *overfitting.METHODS,
     ]
     return [Section("methods", "How each number was computed", [Bullets(items)])]
