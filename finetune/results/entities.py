@@ -73,6 +73,8 @@ def _scores(
         matrix = np.stack(rows) if same else None
         overlap, sequential = study.overlap(task.name), study.until is not None
         found = stats.estimate(values, level, matrix, clusters, stats.SHARE, overlap, sequential)
+        if matrix is not None and len(np.unique(matrix)) == 1:  # all are found or none, of however few: it is not known
+            return replace(found, ci=None)
         if len(values) == 1 and matrix is not None:  # new examples alone
             return replace(found, ci=stats.interval_of_mean(matrix, level, clusters, stats.SHARE))
         return found

@@ -43,6 +43,7 @@ def test_means_are_over_seeds_and_intervals_hold_them(made):
     every, *_ = told(made)
     assert every.recall.mean == pytest.approx((0.9 + 0.8 + 0.7) / 3) and every.precision.mean == 1
     assert every.f1.mean == pytest.approx(sum(2 * hits / (30 + hits) for hits in (27, 24, 21)) / 3)
+    assert every.precision.ci is None, "without a mistake nothing tells how many there might be"
     low, high = every.f1.ci
     assert 0 <= low < every.f1.mean < high <= 1 and every.f1.n == 3
     assert "new examples" in every.f1.method
