@@ -6,7 +6,7 @@ extensions, which the rest of the tool, and `datasets`, would have to know one b
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -52,7 +52,8 @@ def _plain_type(kind: pa.DataType) -> pa.DataType:
 
 
 def named_labels(dataset: Dataset) -> pa.Table:
-    """The rows of ``dataset``, in which class labels are their names, and a label of -1 (hidden) is null."""
+    """The rows of ``dataset``, in which class labels, and lists of them, are their names, and a label of -1 (hidden) is
+    null."""
     import datasets
 
     table: pa.Table = dataset.with_format("arrow")[:]
@@ -61,4 +62,23 @@ def named_labels(dataset: Dataset) -> pa.Table:
             codes = table[column]
             codes = pc.if_else(pc.less(codes, 0), pa.scalar(None, codes.type), codes)
             table = table.set_column(position, column, pc.take(pa.array(feature.names, pa.string()), codes))
+        elif isinstance(inner := _inner(feature), datasets.ClassLabel):
+            table = table.set_column(position, column, _named_lists(table[column], inner.names))
     return table
+
+
+def _inner(feature: Any) -> Any:
+    """The feature of a list's items; None of what is no list."""
+    if isinstance(feature, list):
+        return feature[0] if feature else None
+    return None if isinstance(feature, dict) else getattr(feature, "feature", None)
+
+
+def _named_lists(column: pa.ChunkedArray, names: list[str]) -> pa.ChunkedArray:
+    """Lists of class numbers, such as a sentence's tags, as lists of their names; -1 (hidden) is null."""
+
+    def named(row: list[int | None] | None) -> list[str | None] | None:
+        return None if row is None else [None if code is None or code < 0 else names[code] for code in row]
+
+    kind = pa.list_(pa.string())
+    return pa.chunked_array([pa.array(map(named, chunk.to_pylist()), kind) for chunk in column.chunks], kind)

@@ -34,6 +34,9 @@ class Cell:
     """Number of the variant's colour in the plots; the text is then the variant's name."""
     about: tuple[str, ...] = ()
     """Names of the variants that its row is about, where no coloured cell says so."""
+    marked: tuple[tuple[str, str], ...] = ()
+    """The text in pieces, some of them marked as what the second word of each says; empty: no marks. The text itself
+    then says the same in brackets."""
     value: float | None = None
     """What the page sorts by, where the number at the start of the text would not do."""
 

@@ -87,5 +87,9 @@ def _table(table: Table) -> str:
 
 def _cell(cell: Cell) -> str:
     text = f"**{escape(cell.text)}**" if cell.tone in ("good", "bad") else escape(cell.text)
+    if cell.marked:
+        text = "".join(
+            f"**{escape(piece)}** ({escape(kind)})" if kind else escape(piece) for piece, kind in cell.marked
+        )
     small = escape(cell.small)
     return f"{text} {small}" if small.startswith("[") else f"{text} ({small})" if small else text

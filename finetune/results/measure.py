@@ -65,6 +65,8 @@ class Side:
     failures: stats.FailureRate
     floor: float | None
     """What needs no training scores; None where that is not known."""
+    floor_name: str = "untuned model"
+    """What that is."""
 
     @property
     def fixed(self) -> bool:
@@ -149,7 +151,7 @@ def side_of(study: Study, name: str, runs: Sequence[Run], ground: Ground, same_r
         variant_scores(works(runs), ground.task.name, ground.metric.name, same_rows),
         [run.scores.get(key) for run in failed],
         failures_of(study.everything[name]),
-        _floor(study, ground, key),
+        *_floor(study, ground, key),
     )
 
 
@@ -164,14 +166,14 @@ def failures_of(runs: Sequence[Run], level: float = 0.95) -> stats.FailureRate:
     return stats.failure_rate(sum(status in FAILED for status in ended), len(ended), level)
 
 
-def _floor(study: Study, ground: Ground, key: str) -> float | None:
-    """What needs no training scores: the commonest label, or else the untuned model."""
+def _floor(study: Study, ground: Ground, key: str) -> tuple[float | None, str]:
+    """What needs no training scores, and what that is: the commonest label, or else the untuned model."""
     for commonest in (study.baselines.get(name) for name in COMMONEST):
         if commonest is not None and key in commonest.scores:
-            return commonest.scores[key]
+            return commonest.scores[key], "commonest label"
     if ground.metric.name == "accuracy" and ground.task.majority is not None:
-        return ground.task.majority
-    return None if study.base is None else study.base.scores.get(key)
+        return ground.task.majority, "commonest label"
+    return None if study.base is None else study.base.scores.get(key), "untuned model"
 
 
 def _estimate(side: Side, ground: Ground, study: Study) -> ScoreEstimate:
@@ -281,7 +283,7 @@ def _verdict(
         if with_crashed is not None:
             again = stats.judge([difference(*sides)], family)[0]
         if again is None or stats.verdict(again, ground.metric.higher_is_better) != word:
-            counted = "what needs no training scores" if with_crashed is None else f"the {_floor_name(ground)}'s score"
+            counted = "what needs no training scores" if with_crashed is None else f"the {winner.floor_name}'s score"
             reason = (
                 f"{winner.crashed} of {winner.failures.n} runs of {winner.name} have no score; counted at {counted}, "
                 "the difference does not hold"
@@ -301,10 +303,6 @@ def _verdict(
         p_spread_adjusted=p_spread,
         spread_verdict=stats.spread_verdict(found.sd_ratio_ci, p_spread, found.level),
     )
-
-
-def _floor_name(ground: Ground) -> str:
-    return "commonest label" if ground.task.majority is not None else "untuned model"
 
 
 def _overall(found: stats.Comparison, word: stats.Verdict, left: Side, right: Side, ground: Ground) -> stats.Verdict:

@@ -152,12 +152,28 @@ def judge(
         shown = "" if means[task] <= majority else ", and so few examples do not show that it is more"
         return "degenerate", f"{found}; always giving the commonest label gets {majority:.3f}{shown}"
     headline = recipe.task.metrics[0]
-    if untuned and (key := f"{task}/{headline}") in untuned and key in scores:
-        gain = scores[key] - untuned[key]
-        if (gain if metrics.load(headline).higher_is_better else -gain) <= 0:
-            found = f"{headline} {scores[key]:.4g} on '{task}'"
-            return "degenerate", f"{found}; the untuned base model has {untuned[key]:.4g}"
+    plain = trivial_score(data, task, headline)
+    own = scores.get(f"{task}/{headline}")
+    if plain is not None and own is not None and not _better(headline, own, plain):
+        return "degenerate", f"{headline} {own:.4g} on '{task}'; answers that take no learning get {plain:.4g}"
+    before = (untuned or {}).get(f"{task}/{headline}")
+    if before is not None and own is not None and not _better(headline, own, before):
+        return "degenerate", f"{headline} {own:.4g} on '{task}'; the untuned base model has {before:.4g}"
     return "finished", None
+
+
+def _better(metric: str, score: float, other: float) -> bool:
+    return score > other if metrics.load(metric).higher_is_better else score < other
+
+
+def trivial_score(data: TaskData, task: str, metric: str) -> float | None:
+    """Compute the ``metric`` of answers to held-out set ``task`` that take no learning; None where there are none, or
+    where the metric is not of answers."""
+    examples = data.held_out[task].examples
+    answers, known = data.task.trivial(examples), metrics.load(metric)
+    if answers is None or set(known.columns) != {"prediction", "reference"}:
+        return None
+    return known.value({"prediction": answers, "reference": [example.reference for example in examples], "labels": ()})
 
 
 def opening(variant: Variant, seed: int | None, status: str, reason: str | None) -> dict[str, Any]:

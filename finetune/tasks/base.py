@@ -297,6 +297,11 @@ class Task:
             return None
         return sum(example.reference == self.commonest for example in examples) / len(examples)
 
+    def trivial(self, examples: Sequence[Example]) -> list[str] | None:
+        """Give the answers to ``examples`` that take no learning, such as no entity anywhere; None: no such thing. A
+        run whose headline metric is no better than theirs has learnt nothing."""
+        return None
+
     def baselines(self, shots: int = 0) -> list[Baseline]:
         """List what is cheap and answers the same; known once the task is fitted. ``shots``: training examples that the
         untuned model is shown before each question, where the task generates answers; 0: it is not asked so.

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from finetune.core.examples import Batch, Example, pad
+
+IGNORED = -100
+"""The label of a token that is not learnt."""
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -18,11 +21,19 @@ def tokenised(
     data: Dataset, columns: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int
 ) -> tuple[list[dict[str, np.ndarray]], int]:
     """Model inputs (tokens,) by name of each row's text, or of its pair of texts, and how many of them were cut."""
+    inputs, encodings = encodings_of([list(data[name]) for name in columns], tokenizer, max_length)
+    return inputs, sum(bool(encoding.overflowing) for encoding in encodings)
+
+
+def encodings_of(
+    texts: Sequence[list[str]], tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> tuple[list[dict[str, np.ndarray]], Sequence[Any]]:
+    """Model inputs (tokens,) by name of each text, or of each pair where there is a second list of ``texts``; and their
+    `tokenizers.Encoding`, which knows where each token stands in them."""
     limit = min(max_length, tokenizer.model_max_length)
-    texts = [list(data[name]) for name in columns]  # and their pairs
     encoded = tokenizer(*texts, truncation=True, max_length=limit, return_attention_mask=False)
-    inputs = [_inputs({name: encoded[name][row] for name in encoded}, tokenizer) for row in range(len(data))]
-    return inputs, sum(bool(encoding.overflowing) for encoding in encoded.encodings)
+    inputs = [_inputs({name: encoded[name][row] for name in encoded}, tokenizer) for row in range(len(texts[0]))]
+    return inputs, encoded.encodings or []
 
 
 def _inputs(given: dict[str, list[int]], tokenizer: PreTrainedTokenizerBase) -> dict[str, np.ndarray]:
@@ -35,9 +46,11 @@ def _inputs(given: dict[str, list[int]], tokenizer: PreTrainedTokenizerBase) -> 
     return {name: np.asarray(values, dtype=np.int32) for name, values in given.items()}
 
 
-def padded(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> Batch:
+def padded(
+    examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, labels: Sequence[np.ndarray] | None = None
+) -> Batch:
     """A batch of one example a row, padded at the right: (rows, T) for each model input, `attention_mask` and
-    `example`; `targets` (rows, ...)."""
+    `example`; `targets` (rows, ...), or (rows, T) where ``labels`` (tokens,) of each example's tokens are given."""
     import torch
 
     filler = {"input_ids": tokenizer.pad_token_id}
@@ -47,5 +60,5 @@ def padded(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> B
     lengths = torch.tensor([example.length for example in examples])
     real = torch.arange(inputs["input_ids"].shape[1])[None, :] < lengths[:, None]
     inputs["attention_mask"] = real.long()
-    targets = torch.tensor([example.target for example in examples])
+    targets = torch.tensor([example.target for example in examples]) if labels is None else pad(labels, IGNORED)
     return Batch(inputs, targets, example=torch.arange(len(examples))[:, None].where(real, -1))

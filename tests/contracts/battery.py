@@ -102,10 +102,18 @@ def _possible(strategy: str, task: str, mitigation: str | None) -> bool:
     learnt, how = TASKS.get(plugin_of(task)), plugin(STRATEGIES, strategy)
     if (how.pairs and "rejected" not in learnt.Options.model_fields) or (how.needs_head and not learnt.new_head):
         return False
+    if solves(how) and learnt.new_head and learnt.answer != "label":
+        return False
     cure = MITIGATIONS.get(plugin_of(mitigation)) if mitigation else None
     if cure is None:
         return True
     return (learnt.new_head or not cure.needs_head) and (learnt.answer in DISTRIBUTED or not cure.shapes_losses)
+
+
+def solves(how: Any) -> bool:
+    """Whether a strategy solves for a probe, at once or to begin with."""
+    first = how.before()
+    return bool(how.solves or (first is not None and STRATEGIES.get(first[0].type)(first[0]).solves))
 
 
 def once_each(registry: Registry) -> list[tuple[str, str, str, str | None]]:

@@ -77,6 +77,12 @@ UNSEEN = {
     "task": {"unseen": "other"},
 }
 """Held-out labels that no training example has."""
+TAGS: dict[str, Any] = {
+    **PLAIN,
+    "data": {"train": {"path": "tagged.jsonl"}, "split": {"test": 8, "validation": 6}},
+    "task": {"type": "token-classification", "max_length": 64, "metrics": ["entity_f1"]},
+}
+IN_TEXT = {"task": {"text": "text", "spans": "spans"}}
 SOLVED: dict[str, Any] = {**PLAIN, "strategy": {"type": "linear"}, "train": {"save_model": True}}
 LONG_ANSWERS = {"task": {"prompt": "kind", "completion": "prompt"}}
 """Prompts of a letter, answers of a sentence."""
@@ -138,6 +144,7 @@ RECIPES: dict[str, tuple[dict[str, Any], tuple[str | int, ...]]] = {
     "ClassificationOptions": (PLAIN, ("task",)),
     "LanguageOptions": (LANGUAGE, ("task",)),
     "MultiLabelOptions": (SETS, ("task",)),
+    "TokenClassificationOptions": (TAGS, ("task",)),
     "AdaptiveOptions": (_tuned("adaptive", method="layerwise"), ("strategy",)),
     "RateGroup": (
         _tuned("adaptive", method="groups", groups=[{"pattern": "*embed*", "factor": 0.1}]),
@@ -278,6 +285,14 @@ CASES: dict[str, Case] = {
     "LanguageOptions.share": Case(value=0.6),
     "LanguageOptions.packing": Case({"model": {"source": "decoder"}}),
     "LanguageOptions.metrics": Case(value=["nll"]),
+    "TokenClassificationOptions.type": Case(value={"type": "language", "max_length": 16}, at=("task",)),
+    "TokenClassificationOptions.words": Case(value="loud"),
+    "TokenClassificationOptions.tags": Case(value="others"),
+    "TokenClassificationOptions.text": Case(IN_TEXT, value="shout"),
+    "TokenClassificationOptions.spans": Case(IN_TEXT, value="first"),
+    "TokenClassificationOptions.group": Case({"data": {"split": {"group": "topic"}}}, value="topic", reported=True),
+    "TokenClassificationOptions.max_length": Case(value=6),
+    "TokenClassificationOptions.metrics": Case(value=["token_accuracy"]),
     "AdapterOptions.method": Case(value="ia3"),
     "AdapterOptions.targets": Case(value=["query"]),
     "AdapterOptions.ratio": Case({"strategy": {"method": "lora+"}}),
@@ -401,6 +416,7 @@ def write_files(folder: Path) -> None:
     (folder / "chats.jsonl").write_text("".join(json.dumps(_chat(row)) + "\n" for row in rows), encoding="utf-8")
     more = [_chat(row) for row in _rows(3)]
     (folder / "more-chats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in more), encoding="utf-8")
+    (folder / "tagged.jsonl").write_text("".join(json.dumps(_tagged(row)) + "\n" for row in rows), encoding="utf-8")
     (folder / "hub").mkdir()
     for number, name in enumerate(("one-train", "one-more", "two-train")):
         tiny.write_csv(folder / "hub" / f"{name}.csv", tiny.sentences(40, seed=number))
@@ -432,6 +448,24 @@ def _chat(row: dict[str, str]) -> dict[str, Any]:
     }
     talks = {"turns": turns(row["text"]), "others": turns(row["other"]), "named": turns(row["text"], name="team")}
     return {**own, **talks, "tools": json.dumps([tool]), "topic": row["topic"]}
+
+
+def _tagged(row: dict[str, str]) -> dict[str, Any]:
+    words = row["text"].split()
+    tags = ["O" if word in tiny.FILLER else f"B-{row['label']}" for word in words]
+    starts = [sum(len(word) + 1 for word in words[:place]) for place in range(len(words))]
+    spans = [[str(start), str(start + len(word)), row["label"]] for start, word in zip(starts, words, strict=True)]
+    return {
+        "words": words,
+        "loud": [word.upper() for word in words],
+        "tags": tags,
+        "others": ["O" if tag == "O" else f"B-{row['label']}"[: 2 + len(row["kind"])] for tag in tags],
+        "text": row["text"],
+        "shout": row["text"].upper(),
+        "spans": spans,
+        "first": spans[:1],
+        "topic": row["topic"],
+    }
 
 
 def _write_models(folder: Path) -> None:

@@ -16,6 +16,7 @@ from tests.metrics.columns import believed
 TEXTS = st.text(alphabet="ab ?\t🙂É", max_size=12)
 LABELS = st.sampled_from(["no", "yes", "yes ", "maybe"])
 SETS = ["micro_f1", "label_macro_f1", "subset_accuracy", "hamming_loss"]
+TAGS = st.lists(st.sampled_from(["O", "B-a", "I-a", "B-b", "I-b"]), min_size=1, max_size=5).map(" ".join)
 LOSSES = st.floats(0, 50)
 
 
@@ -47,7 +48,7 @@ def stores(draw, texts):
 
 
 @pytest.mark.parametrize("name", METRICS.all())
-@pytest.mark.parametrize("texts", [TEXTS, LABELS], ids=["texts", "labels"])
+@pytest.mark.parametrize("texts", [TEXTS, LABELS, TAGS], ids=["texts", "labels", "tags"])
 def test_the_mean_is_the_metric(name, texts):
     @settings(max_examples=20)  # `evaluate` takes its time
     @given(stores(texts))
@@ -91,6 +92,21 @@ def test_they_are_the_derivatives_by_an_examples_weight(name):
         less[example] -= 1
         slope = (weighted_metric(name, columns, more) - weighted_metric(name, columns, less)) / (2 / times)
         assert found[example] == pytest.approx(value + 6 * slope, rel=1e-3, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["entity_f1", "sentence_f1", "token_accuracy"])
+@settings(max_examples=20)
+@given(st.lists(st.tuples(TAGS, TAGS), min_size=2, max_size=6))
+def test_those_of_tags_are_the_derivatives_too(name, pairs):
+    columns = {"prediction": [pair[0] for pair in pairs], "reference": [pair[1] for pair in pairs]}
+    n, times, value = len(pairs), 200, find(name).value(columns)
+    found = contributions(name, columns)
+    for example in range(n):
+        more, less = (np.full(n, times) for _ in range(2))
+        more[example] += 1
+        less[example] -= 1
+        slope = (weighted_metric(name, columns, more) - weighted_metric(name, columns, less)) / (2 / times)
+        assert found[example] == pytest.approx(value + n * slope, rel=1e-3, abs=1e-3)
 
 
 @pytest.mark.parametrize("name", ["macro_f1", "mcc"])

@@ -190,9 +190,10 @@ def test_a_mitigation_whose_changes_would_stay_frozen_is_refused(bench, strategy
     assert caught.value.problems[0].path == "mitigations"
 
 
-def judged(scores, *, mean=1.0, majority=None, untuned=None, metrics=("accuracy",), diverged=None):
-    data = SimpleNamespace(held_out={"test": SimpleNamespace(examples=range(300))}, majority={"test": majority})
-    data.task = SimpleNamespace(example_score="accuracy")
+def judged(scores, *, mean=1.0, majority=None, untuned=None, metrics=("accuracy",), diverged=None, trivial=None):
+    examples = [SimpleNamespace(reference="B-x O" if number % 2 else "O O") for number in range(300)]
+    data = SimpleNamespace(held_out={"test": SimpleNamespace(examples=examples)}, majority={"test": majority})
+    data.task = SimpleNamespace(example_score="accuracy", trivial=lambda examples: trivial and [trivial] * 300)
     made = SimpleNamespace(task=SimpleNamespace(metrics=list(metrics)))
     return judge(Trained(diverged, {}), scores, {"test": mean}, data, made, untuned)
 
@@ -220,6 +221,18 @@ def judged(scores, *, mean=1.0, majority=None, untuned=None, metrics=("accuracy"
             "degenerate",
             "rouge_l 0.2 on 'test'; the untuned base model has 0.2",
         ),
+        ({"scores": {"test/entity_f1": 0.01}, "metrics": ["entity_f1"], "trivial": "O O"}, "finished", None),
+        (
+            {"scores": {"test/entity_f1": 0.0}, "metrics": ["entity_f1"], "trivial": "O O"},
+            "degenerate",
+            "entity_f1 0 on 'test'; answers that take no learning get 0",
+        ),
+        (
+            {"scores": {"test/token_accuracy": 0.75}, "metrics": ["token_accuracy"], "trivial": "O O"},
+            "degenerate",
+            "token_accuracy 0.75 on 'test'; answers that take no learning get 0.75",
+        ),
+        ({"scores": {"test/loss": 2.0}, "metrics": ["loss"], "trivial": "O O"}, "finished", None),
         ({"scores": {"test/loss": 1.0}, "metrics": ["loss"], "untuned": {"test/loss": 2.0}}, "finished", None),
         ({"scores": {"test/loss": 2.5}, "metrics": ["loss"], "untuned": {"test/loss": 2.0}}, "degenerate", "loss 2.5"),
     ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from finetune import stats
 from finetune.core.numbers import MINUS
 from finetune.report.blocks import Bullets, Section
-from finetune.report.sections import calibration, domains, forgetting, overfitting, scores
+from finetune.report.sections import calibration, domains, entities, forgetting, overfitting, scores
 from finetune.results.reading import Study
 from finetune.results.schema import Results
 
@@ -91,6 +91,7 @@ def sections(study: Study, results: Results) -> list[Section]:
         *calibration.METHODS,
         *domains.METHODS,
         *forgetting.METHODS,
+        *entities.METHODS,
         *overfitting.METHODS,
     ]
     return [Section("methods", "How each number was computed", [Bullets(items)])]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,7 @@ from finetune.report.blocks import Block, Cell, Column, Fold, Panels, Section, T
 from finetune.report.drawing import label_sets
 from finetune.report.drawing.confusion import label_table, matrix, pair_table
 from finetune.report.drawing.plots import COLOURS
+from finetune.report.sections.entities import marked
 from finetune.results.mistakes import Answers, answers_of, hardest
 from finetune.results.reading import Study
 from finetune.results.schema import Results
@@ -94,7 +96,9 @@ def _example_table(study: Study, found: list[Answers], task: str, rows: NDArray[
     told = found[0].answer in NAMED or not withheld
     answers = told and any(first["reference"].combine_chunks().dictionary.to_pylist())
     columns = [Column("example", "Its number in the tables of predictions/ and examples/; under it its group, if any")]
-    if about and not withheld:
+    tags = found[0].answer == "tags"  # whose text is shown with the answer in it
+    texts = bool(about) and not withheld
+    if texts and not tags:
         columns.append(Column("text", numeric=False))
     if answers:
         columns += [Column("wanted", numeric=False), Column("most often said", "And in how many of the runs", False)]
@@ -104,8 +108,9 @@ def _example_table(study: Study, found: list[Answers], task: str, rows: NDArray[
         number = first["example"][row].as_py()
         own = about.get(number, {})
         cells = [Cell(str(number), cut(own.get("group") or ""))]
-        cells += [Cell(cut(own.get("input", NONE)))] if about and not withheld else []
-        cells += _answer_cells(found, row, first["reference"][row].as_py()) if answers else []
+        cells += [Cell(cut(own.get("input", NONE)))] if texts and not tags else []
+        if answers:
+            cells += _answer_cells(found, row, first["reference"][row].as_py(), own.get("input"), tags)
         table.append([*cells, *(Cell(shown.value(float(score[row]))) for score in scores)])
     notes = ["The texts were not kept (scoring.keep_texts: false)."] if withheld else []
     return Table(columns, table, notes, f"Hardest examples of {task}")
@@ -116,17 +121,19 @@ def _places(kept: pa.Table, stored: pa.Table, rows: NDArray[np.int64]) -> NDArra
     return np.flatnonzero(np.isin(kept["example"].to_numpy(), stored["example"].to_numpy()[rows]))
 
 
-def _answer_cells(found: list[Answers], row: int, wanted: str) -> list[Cell]:
-    """Show what was wanted, and what the runs said most often instead; of equally many, the first in the alphabet."""
+def _answer_cells(found: list[Answers], row: int, wanted: str, given: str | None, tags: bool) -> list[Cell]:
+    """Show what was wanted, and what the runs said most often instead; of equally many, the first in the alphabet. Of
+    ``tags``, in the words that were ``given``, where these were kept."""
     said = [text for answers in found for text in answers.said(row)]
     counts = Counter(text for text in said if text != wanted)
+    text, times = min(counts.items(), key=lambda pair: (-pair[1], pair[0]), default=(wanted, 0))
+    small = f"{times} of {len(said)}" if times else ""
+    if tags:
+        return [marked(given, wanted, text), replace(marked(given, text, wanted), small=small) if times else Cell(NONE)]
     sets = found[0].answer == "labels"
-    first = Cell(cut(label_sets.in_words(wanted) if sets else wanted))
-    if not counts:
-        return [first, Cell(NONE)]
-    text, times = min(counts.items(), key=lambda pair: (-pair[1], pair[0]))
     shown = f"{label_sets.in_words(text)} ({label_sets.apart(text, wanted)})" if sets else text
-    return [first, Cell(cut(shown) or "nothing", f"{times} of {len(said)}")]
+    first = Cell(cut(label_sets.in_words(wanted) if sets else wanted))
+    return [first, Cell(cut(shown) or "nothing", small) if times else Cell(NONE)]
 
 
 def cut(text: str) -> str:

@@ -27,6 +27,8 @@ CACHED = ("PREFIX_TUNING", "CARTRIDGE")
 """Methods whose virtual tokens are keys and values, in every block."""
 TASKS = {"SequenceClassification": "SEQ_CLS", "TokenClassification": "TOKEN_CLS", "QuestionAnswering": "QUESTION_ANS"}
 """peft's word for what a model is for, by what its class is called."""
+BY_TOKEN = ("TOKEN_CLS", "QUESTION_ANS")
+"""Those whose heads say something of each token."""
 
 
 def completed(model: Any, config: Any) -> Any:
@@ -86,7 +88,14 @@ class Prompted(peft.PeftModel):
         if inputs.get("token_type_ids") is not None:
             inputs["token_type_ids"] = self._before(inputs["token_type_ids"], 0)
         with self._standing(cut=True):
-            return self.base_model(input_ids=self._before(input_ids, self.filler), **inputs)
+            return self._of_text(self.base_model(input_ids=self._before(input_ids, self.filler), **inputs))
+
+    def _of_text(self, found: Any) -> Any:
+        """Leave out what a head says of each virtual token, where it says something of each token."""
+        if self.active_peft_config.task_type in BY_TOKEN:
+            for name in [name for name in found if name.endswith("logits")]:
+                found[name] = found[name][:, self.virtual :]
+        return found
 
     def generate(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **options: Any) -> torch.Tensor:
         """Generate what follows ``input_ids`` (N, T), padded at the left; gives both."""

@@ -1,0 +1,198 @@
+"""Sentences whose words have tags, out of lists of words and tags, or out of a text and its spans of characters."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from finetune.core.errors import bad_input
+from finetune.metrics.entities import OUTSIDE, Entity, entities, tagged
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_TAG = re.compile(r"O|[BIELSU]-\S+")
+_WORD = re.compile(r"\w+|[^\w\s]")
+_BILOU = {"L": "E", "U": "S"}
+"""The other names of two marks."""
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A text, where its words stand in it, and the tag of each word, in IOB2."""
+
+    text: str
+    words: list[tuple[int, int]]
+    """Of each word its first character, and the one after its last."""
+    tags: list[str]
+    seen: Counter[str] = field(default_factory=Counter, compare=False)
+    """How its tags were written; :func:`told` says what that means."""
+
+    @property
+    def spelt(self) -> list[str]:
+        """Give the words."""
+        return [self.text[start:end] for start, end in self.words]
+
+
+class Unreadable(Exception):
+    """A row cannot be read: the column at fault, what was found, and what to do."""
+
+    def __init__(self, option: str, found: str, advice: str):
+        super().__init__(found)
+        self.option, self.found, self.advice = option, found, advice
+
+
+def sentences_of(data: Dataset, at: str, options: Any) -> Iterator[Sentence]:
+    """Read the rows of ``data``, read at recipe path ``at``: columns `words` and `tags` of ``options``, or `text` and
+    `spans`. Raises InputError with the number of the first row that cannot be read."""
+    from finetune.data.columns import require_column
+    from finetune.data.nested import values_of
+
+    names = ("words", "tags") if options.text is None else ("text", "spans")
+    columns = [getattr(options, name) for name in names]
+    for name, column in zip(names, columns, strict=True):
+        require_column(data, column, at, f"task.{name}")
+    read = from_words if options.text is None else from_spans
+    for number, *row in zip(data["example"], *(values_of(data, column) for column in columns), strict=True):
+        try:
+            yield read(*row)
+        except Unreadable as problem:
+            found = f"{at}, row {number + 1}: {problem.found}"
+            raise bad_input(f"task.{problem.option}", found, problem.advice) from problem
+
+
+def from_words(words: Any, tags: Any) -> Sentence:
+    """Read a list of words and a list of as many tags."""
+    advice = "a row has a list of words and a list of tags, as .conll files are read; for a text name text and spans"
+    for option, given in (("words", words), ("tags", tags)):
+        if not isinstance(given, list):
+            raise Unreadable(option, f"{option} are {_shown(given)}, and no list", advice)
+    if not words:
+        raise Unreadable("words", "there is no word", "take the row out")
+    for place, word in enumerate(words, 1):
+        if not isinstance(word, str):
+            raise Unreadable("words", f"word {place} is {_shown(word)}, and no text", advice)
+        if not word.strip():
+            raise Unreadable("words", f"word {place} is empty", "take the word out, and its tag")
+    if len(words) != len(tags):
+        found = f"there are {len(words)} words and {len(tags)} tags"
+        raise Unreadable("tags", found, "each word has one tag, which is O outside entities")
+    plain = [_checked(tag, place) for place, tag in enumerate(tags, 1)]
+    places, start = [], 0
+    for word in words:
+        places.append((start, start + len(word)))
+        start += len(word) + 1
+    return Sentence(" ".join(words), places, tagged(entities(plain), len(words)), _written(plain))
+
+
+def _checked(tag: Any, place: int) -> str:
+    """Give a tag with the marks of IOB2 and BIOES."""
+    advice = "tags are O, B-TYPE and I-TYPE (IOB2 or IOB1), or those of BIOES; a type has no blank in it"
+    if isinstance(tag, int) and not isinstance(tag, bool):
+        advice = f"the file does not say what numbers stand for; write names. {advice[0].upper()}{advice[1:]}"
+    if not isinstance(tag, str) or _TAG.fullmatch(tag) is None:
+        raise Unreadable("tags", f"tag {place} is {_shown(tag)}, and none of an entity", advice)
+    return _BILOU.get(tag[0], tag[0]) + tag[1:]
+
+
+def _written(tags: Sequence[str]) -> Counter[str]:
+    """Count what tells one way to write tags from another: `ends`, tags that only BIOES has; `open`, entities that
+    begin with `I-` or `E-`; `close`, those that begin with `B-` where nothing of their type stands before them."""
+    found, begins = Counter[str](), {first for first, *_ in entities(tags)}
+    for place, tag in enumerate(tags):
+        found["ends"] += tag[0] in "ES"
+        if place in begins:
+            apart = place == 0 or tags[place - 1][1:] != tag[1:]
+            found["open"] += tag[0] in "IE"
+            found["close"] += tag[0] == "B" and apart
+    return found
+
+
+def told(seen: Mapping[str, int], at: str) -> list[str]:
+    """Say in words how the tags of ``at`` were written, of which ``seen`` are the sums of :attr:`Sentence.seen`;
+    nothing of those that are IOB2."""
+    notes = []
+    if seen["ends"]:
+        notes.append(f"{at}: tags are BIOES; they are learnt and scored as IOB2, which says the same")
+    if seen["open"] and not seen["close"] and not seen["ends"]:
+        notes.append(f"{at}: tags are IOB1; they are learnt and scored as IOB2, which says the same")
+    elif seen["open"]:
+        begun = f"{seen['open']:,} {'entity begins' if seen['open'] == 1 else 'entities begin'}"
+        notes.append(f"{at}: {begun} with a tag that goes on with one; counted as begun there, as conlleval does")
+    if seen["widened"]:
+        inside = f"{seen['widened']:,} {'span begins or ends' if seen['widened'] == 1 else 'spans begin or end'}"
+        notes.append(f"{at}: {inside} inside a word: widened to whole words")
+    return notes
+
+
+def from_spans(text: Any, spans: Any) -> Sentence:
+    """Read a text, and its entities as spans of characters: {start, end, label}, or [start, end, label], where `end` is
+    the one after the last. Words are runs of letters and digits, and single signs."""
+    if not isinstance(text, str):
+        raise Unreadable("text", f"text is {_shown(text)}, and no text", "complete the file, or take the row out")
+    words = [match.span() for match in _WORD.finditer(text)]
+    if not words:
+        raise Unreadable("text", "there is no word", "take the row out")
+    if not isinstance(spans, list):
+        advice = "a row has a list of {start, end, label}, which is empty where there are none"
+        raise Unreadable("spans", f"spans are {_shown(spans)}, and no list", advice)
+    found, seen = list[Entity](), Counter[str]()
+    for place, span in enumerate(spans, 1):
+        start, end, kind = _span(span, place, text)
+        first = sum(own_end <= start for _, own_end in words)
+        after = sum(own_start < end for own_start, _ in words)
+        if first >= after:
+            raise Unreadable("spans", f"span {place} has no word in it: {text[start:end]!r:.40}", "take it out")
+        bare = text[start:end]
+        kept = (start + len(bare) - len(bare.lstrip()), end - len(bare) + len(bare.rstrip()))
+        seen["widened"] += (words[first][0], words[after - 1][1]) != kept
+        found.append((first, after, kind))
+    found.sort()
+    for one, other in pairwise(found):
+        if other[0] < one[1]:
+            inside = text[words[other[0]][0] : words[min(one[1], other[1]) - 1][1]]
+            advice = "a word has one tag: keep one of the two"
+            raise Unreadable("spans", f"two spans overlap, or share a word: {inside!r:.40}", advice)
+    return Sentence(text, words, tagged(found, len(words)), seen)
+
+
+def _span(span: Any, place: int, text: str) -> tuple[int, int, str]:
+    """Read one span of ``text``."""
+    values = [span.get(key) for key in ("start", "end", "label")] if isinstance(span, dict) else span
+    if not isinstance(values, list) or len(values) != 3:
+        found = f"span {place} is {_shown(span)}"
+        raise Unreadable("spans", found, "give {start, end, label} or [start, end, label]")
+    ends = [_whole(value) for value in values[:2]]
+    if None in ends:
+        found = f"span {place} goes from {_shown(values[0])} to {_shown(values[1])}"
+        raise Unreadable("spans", found, "start and end are whole numbers of characters, from 0")
+    start, end = (value or 0 for value in ends)
+    if not 0 <= start < end <= len(text):
+        found = f"span {place} goes from {start} to {end}, and the text has {len(text)} characters"
+        raise Unreadable("spans", found, "count characters from 0; end is the one after the last")
+    kind = values[2]
+    if not isinstance(kind, str) or re.fullmatch(r"\S+", kind) is None:
+        advice = "a type is text without blanks: write an underscore instead"
+        raise Unreadable("spans", f"span {place} has the label {_shown(kind)}", advice)
+    return start, end, kind
+
+
+def _whole(value: Any) -> int | None:
+    """Read a whole number, which lists of text have as text."""
+    if isinstance(value, str) and value.isdecimal():
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _shown(value: Any) -> str:
+    """Write a value into a message."""
+    return "missing" if value is None else "NaN" if value != value else f"{value!r:.40}"
+
+
+def outside(words: int) -> str:
+    """Write the tags of so many words of which none is in an entity."""
+    return " ".join([OUTSIDE] * words)
