@@ -23,6 +23,7 @@ class CosineSpearman(Metric):
 
     name = "cosine_spearman"
     unit = Unit("Spearman of cosine", point=0.01, bounds=(-1.0, 1.0))
+    numeric = True
     hub: ClassVar = {"type": "spearmanr"}
 
     def value(self, columns: Columns) -> float:

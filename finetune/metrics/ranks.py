@@ -19,12 +19,13 @@ def number_of(text: str) -> float:
 
 
 class RecallAt(MeanMetric):
-    """Share of examples whose predicted rank, which counts from 1, is at most :attr:`most`."""
+    """Share of examples whose predicted rank is less than :attr:`most` from the best, which is the reference: 1."""
 
-    columns = ("prediction",)
     right_or_wrong = True
+    numeric = True
     most: ClassVar[int]
 
     def per_example(self, columns: Columns) -> Values:
         """Compute 1.0 where the rank is among the first, else 0.0."""
-        return np.array([float(number_of(text) <= self.most) for text in columns["prediction"]])
+        said, wanted = (np.array([number_of(text) for text in columns[name]]) for name in self.columns)
+        return np.asarray(np.abs(said - wanted) < self.most, dtype=float)

@@ -51,5 +51,7 @@ EXAMPLES = {
         {"pair": "pair", "score": "score", "max_length": 48}, write_scored, models=("encoder", "decoder")
     ),
     "embedding/ranking": TaskExample({"pair": "pair", "drawn": 3, "max_length": 48}, write_pairs, models=("encoder",)),
-    "embedding/labels": TaskExample({"label": "label", "drawn": 5, "max_length": 48}, write_labels, models=("encoder",)),
+    "embedding/labels": TaskExample(
+        {"label": "label", "drawn": 5, "max_length": 48}, write_labels, models=("encoder",)
+    ),
 }
