@@ -11,10 +11,10 @@ import torch
 from pydantic import ValidationError
 
 from finetune.core.errors import InputError
+from finetune.core.examples import Prediction
 from finetune.core.progress import Progress
 from finetune.core.runtime import open_runtime
 from finetune.core.signals import StopRequest
-from finetune.core.examples import Prediction
 from finetune.evaluate import metrics
 from finetune.evaluate.predict import predict
 from finetune.models import ModelOptions, Pooling, declared, load_base, load_config, load_tokenizer, processor
