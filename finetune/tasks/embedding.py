@@ -173,8 +173,8 @@ class Embedding(Task):
         return np.array([self.codes[str(value)] for value in data[self.options.meaning]], dtype=np.float64)
 
     def resample(self, example: Example, seed: int) -> Example:
-        """The same row with others, of the training examples. It is about as long as with those that it was encoded with:
-        what is counted of lengths is right on average."""
+        """The same row with others, of the training examples. It is about as long as with those that it was encoded
+        with: what is counted of lengths is right on average."""
         if not self.dynamic:
             return example
         rows, row = self.pool(), example.number
