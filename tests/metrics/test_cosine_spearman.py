@@ -16,7 +16,7 @@ def table(said, wanted):
 def test_it_is_scipys():
     rng = np.random.default_rng(0)
     wanted = rng.integers(0, 6, 60).astype(float)
-    said = wanted + rng.normal(0, 2, 60).round(1)
+    said = (wanted + rng.normal(0, 2, 60)).round(1)
     assert find(NAME).value(table(said, wanted)) == pytest.approx(spearmanr(said, wanted).statistic)
 
 
