@@ -12,6 +12,10 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
+PART = "part"
+"""Among an example's inputs, where it is several texts: the number of the text that each token belongs to, (tokens,).
+No model is given it."""
+
 _TAG = re.compile(r"<[^<>\s]+>|\[[^\[\]\s]+\]")
 """Such as `</think>` or `[/THINK]`."""
 
@@ -74,7 +78,9 @@ class Example:
         return len(self.inputs["input_ids"])
 
     def parts(self, values: np.ndarray) -> list[np.ndarray]:
-        """Split ``values`` of the tokens, (tokens,), into those of each sequence: one, or a pair's two."""
+        """Split ``values`` of the tokens, (tokens,), into those of each sequence: one, a pair's two, or all texts'."""
+        if PART in self.inputs:
+            return np.split(values, np.flatnonzero(np.diff(self.inputs[PART])) + 1)
         return [values] if self.rejected is None else [values[: self.rejected], values[self.rejected :]]
 
 
@@ -90,8 +96,8 @@ class Batch:
     example: torch.Tensor
     """(rows, T) which of the examples each position belongs to, from 0; -1: padding."""
     place: torch.Tensor | None = None
-    """Of examples that are pairs, (rows, T) the position inside the pair, whose sequences follow each other; None: no
-    pairs, and each example is one sequence."""
+    """Of examples that are pairs or more texts, (rows, T) the position inside the example, whose sequences follow each
+    other; None: each example is one sequence."""
     weights: torch.Tensor | None = None
     """(N,) what each example counts where its loss is not the plain one of its label tokens; None: all count 1."""
 
@@ -132,6 +138,9 @@ class Prediction:
     probabilities: np.ndarray | None = None
     margin: float | None = None
     """By how much the right answer's log-likelihood exceeds that of the rejected one, in nats."""
+    vectors: np.ndarray | None = None
+    """Of tasks that compare examples with each other: what :meth:`finetune.tasks.base.Task.completed` makes the answer
+    of."""
 
 
 @dataclass(frozen=True)

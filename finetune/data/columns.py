@@ -54,6 +54,27 @@ def require_text(dataset: Dataset, column: str, at: str, option: str) -> None:
         raise bad_input(option, f"every text in column '{column}' of {at} is empty")
 
 
+def require_words(dataset: Dataset, column: str, at: str, option: str) -> None:
+    """Refuse what :func:`require_text` does, and empty texts."""
+    require_text(dataset, column, at, option)
+    table = _table(dataset, column, at, option)
+    empty = _each(table[column], lambda part: pc.equal(pc.utf8_trim_whitespace(part), ""))
+    _refuse_rows(table, empty, f"column '{column}' of {at} has an empty text", option)
+
+
+def require_numbers(dataset: Dataset, column: str, at: str, option: str, low: float, high: float) -> None:
+    """Refuse a column that is missing, has gaps or NaN, holds something else than numbers, or numbers that are not
+    from ``low`` to ``high``."""
+    table = _table(dataset, column, at, option)
+    values = table[column]
+    _refuse_gaps(table, values, f"column '{column}' of {at} has no number", option)
+    if not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
+        found = f"column '{column}' of {at} holds {_what(values)}, not numbers"
+        raise bad_input(option, found, "write numbers in the file, or name another column")
+    outside = _each(values, lambda part: pc.or_(pc.less(part, low), pc.greater(part, high)))
+    _refuse_rows(table, outside, f"column '{column}' of {at} has a number outside {low:g} to {high:g}", option)
+
+
 def require_labels(dataset: Dataset, column: str, at: str, option: str) -> None:
     """Refuse a column that is missing, has gaps, or holds something else than text, whole numbers or true/false.
 

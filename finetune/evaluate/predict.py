@@ -104,6 +104,7 @@ def table_of(task: Task, examples: Sequence[Example], predictions: Sequence[Pred
     Columns that no prediction has are left out; ValueError where only some have it, and where an example's own score is
     its loss and there is none.
     """
+    predictions = task.completed(examples, predictions)
     texts, references = [p.text for p in predictions], [example.reference for example in examples]
     probabilities = [p.probabilities for p in predictions if p.probabilities is not None]
     loss = _column([p.loss for p in predictions if p.loss is not None])

@@ -39,6 +39,8 @@ class Metric(ABC):
     """Kinds of answers that it is for, as `core/answers.py` calls them; None: any."""
     right_or_wrong: bool = False
     """Whether every example counts 1 or 0, so that two variants can be told apart by whom they get right."""
+    numeric: bool = False
+    """Whether predictions and references are numbers, written out; of other texts the value is the worst, or 0."""
     by_equality: bool = False
     """Whether texts are looked at only for being equal; equal numbers for equal texts then give the same."""
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from finetune.models.pooling import POOLED
+from finetune.models.pooling import EMBEDDED, POOLED
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +23,7 @@ class OwnHead:
 
 
 Architecture = str | OwnHead
-"""The name of a transformers Auto class or of our pooled classifier, or a task's own head."""
+"""The name of a transformers Auto class or of one of our pooled models, or a task's own head."""
 
 
 def name_of(architecture: Architecture) -> str:
@@ -33,4 +33,4 @@ def name_of(architecture: Architecture) -> str:
 
 def is_ours(architecture: Architecture) -> bool:
     """Tell whether plain transformers has no such class."""
-    return isinstance(architecture, OwnHead) or architecture == POOLED
+    return isinstance(architecture, OwnHead) or architecture in (POOLED, EMBEDDED)

@@ -130,9 +130,9 @@ def class_of(architecture: Architecture) -> Any:
         return headed(architecture)
     if not is_ours(architecture):
         return getattr(transformers, architecture)
-    from finetune.models.pooled import PooledForSequenceClassification
+    from finetune.models import pooled
 
-    return PooledForSequenceClassification
+    return getattr(pooled, architecture)
 
 
 def skeleton(options: ModelOptions, architecture: Architecture, **config: Any) -> PreTrainedModel:

@@ -1,4 +1,5 @@
-"""A classifier over the bare model: its last hidden states pooled into one vector, and one linear layer.
+"""Models over the bare model's last hidden states, pooled into one vector: a classifier, with one linear layer above
+it, and one that gives the vector itself.
 
 What transformers' own classes do instead differs with the family: a tanh layer over the first token, the last token
 alone, two layers, the decoder's end token. Mean pooling for sentence vectors is from Reimers & Gurevych 2019,
@@ -25,18 +26,12 @@ POOLING = "pooling.json"
 """File beside a saved model that says how it pools."""
 
 
-class PooledForSequenceClassification(HeadedModel):
-    """One linear layer over the pooled hidden states of a bare model."""
-
-    head_name = HEAD
+class Pooled(HeadedModel):
+    """A bare model whose hidden states are pooled, and what is above them."""
 
     def __init__(self, bare: PreTrainedModel, pooling: Pooling | None = None):
         super().__init__(bare)
         self.pooling = pooling or Pooling(mode="auto")
-        self.dropout = torch.nn.Dropout(dropout_of(self._bare.config))
-
-    def make_head(self) -> torch.nn.Module:
-        return torch.nn.Linear(width_of(self._bare.config), int(self.config.num_labels or 0))
 
     @classmethod
     def has_saved(cls, folder: Path) -> bool:
@@ -52,6 +47,27 @@ class PooledForSequenceClassification(HeadedModel):
         super().save_pretrained(save_directory, *arguments, **settings)
         write_pooling(self, Path(save_directory))
 
+    def vectors(
+        self, input_ids: torch.Tensor | None, attention_mask: torch.Tensor | None, **inputs: Any
+    ) -> torch.Tensor:
+        """Compute what is pooled: (rows, features)."""
+        hidden = self.features(input_ids, attention_mask, **inputs)
+        found = pool(hidden, attention_mask, "mean" if self.pooling.mode == "auto" else self.pooling.mode)
+        return normalize(found, dim=-1) if self.pooling.normalise else found
+
+
+class PooledForSequenceClassification(Pooled):
+    """One linear layer over the pooled hidden states of a bare model."""
+
+    head_name = HEAD
+
+    def __init__(self, bare: PreTrainedModel, pooling: Pooling | None = None):
+        super().__init__(bare, pooling)
+        self.dropout = torch.nn.Dropout(dropout_of(self._bare.config))
+
+    def make_head(self) -> torch.nn.Module:
+        return torch.nn.Linear(width_of(self._bare.config), int(self.config.num_labels or 0))
+
     def forward(  # type: ignore[override]
         self,
         input_ids: torch.Tensor | None = None,
@@ -61,12 +77,26 @@ class PooledForSequenceClassification(HeadedModel):
         **inputs: Any,
     ) -> SequenceClassifierOutput:
         """Logits (rows, labels), and with ``labels`` (rows,) their mean cross-entropy."""
-        hidden = self.features(input_ids, attention_mask, **inputs)
-        vectors = pool(hidden, attention_mask, "mean" if self.pooling.mode == "auto" else self.pooling.mode)
-        vectors = normalize(vectors, dim=-1) if self.pooling.normalise else vectors
-        logits = self._head(self.dropout(vectors))
+        logits = self._head(self.dropout(self.vectors(input_ids, attention_mask, **inputs)))
         loss = None if labels is None else torch.nn.functional.cross_entropy(logits.float(), labels)
         return SequenceClassifierOutput(loss=loss, logits=logits)
+
+
+class PooledEmbedding(Pooled):
+    """The pooled hidden states of a bare model, and nothing above them."""
+
+    def make_head(self) -> torch.nn.Module:
+        return torch.nn.Identity()
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        return_dict: bool | None = None,
+        **inputs: Any,
+    ) -> SequenceClassifierOutput:
+        """As `logits` one vector for each row: (rows, features)."""
+        return SequenceClassifierOutput(logits=self.vectors(input_ids, attention_mask, **inputs))
 
 
 def pool(hidden: torch.Tensor, mask: torch.Tensor | None, mode: str) -> torch.Tensor:
@@ -88,9 +118,9 @@ def pool(hidden: torch.Tensor, mask: torch.Tensor | None, mode: str) -> torch.Te
     return hidden[torch.arange(len(hidden), device=hidden.device), chosen].masked_fill(empty, 0)
 
 
-def pooled_in(model: torch.nn.Module) -> PooledForSequenceClassification | None:
-    """The classifier with a head of our own in a model that a strategy may have wrapped."""
-    return next((module for module in model.modules() if isinstance(module, PooledForSequenceClassification)), None)
+def pooled_in(model: torch.nn.Module) -> Pooled | None:
+    """The model that pools in our own way, in one that a strategy may have wrapped."""
+    return next((module for module in model.modules() if isinstance(module, Pooled)), None)
 
 
 def write_pooling(model: torch.nn.Module, folder: Path) -> None:

@@ -15,6 +15,9 @@ Mode = Literal["cls", "mean", "last", "max"]
 POOLED = "PooledForSequenceClassification"
 """The architecture with a head of our own, in the place of a transformers Auto class."""
 
+EMBEDDED = "PooledEmbedding"
+"""The architecture that gives the pooled vector itself."""
+
 MODULES = "modules.json"
 """Where sentence-transformers lists what a model is made of."""
 
@@ -69,6 +72,32 @@ def declared(options: ModelOptions) -> Pooling | None:
     left_out = f"; {', '.join(others)} left out" if others else ""
     reason = f"as sentence-transformers' files beside the model say{left_out}"
     return Pooling(mode=modes[0], normalise="Normalize" in kinds, reason=reason)
+
+
+def declare(pooling: Pooling, width: int, max_length: int, folder: Path) -> None:
+    """Write beside the model saved in ``folder`` what makes a sentence-transformers folder of it: ``pooling`` over
+    vectors of so many features, of texts of at most ``max_length`` tokens."""
+    kinds = ["Transformer", "Pooling", *(["Normalize"] if pooling.normalise else [])]
+    places = ["", "1_Pooling", "2_Normalize"]
+    modules = [
+        {"idx": number, "name": str(number), "path": place, "type": f"sentence_transformers.models.{kind}"}
+        for number, (kind, place) in enumerate(zip(kinds, places, strict=False))
+    ]
+    about = {"word_embedding_dimension": width, **{flag: mode == pooling.mode for flag, mode in FLAGS.items()}}
+    files = {
+        MODULES: modules,
+        "sentence_bert_config.json": {"max_seq_length": max_length, "do_lower_case": False},
+        "config_sentence_transformers.json": {
+            "prompts": {},
+            "default_prompt_name": None,
+            "similarity_fn_name": "cosine",
+        },
+        "1_Pooling/config.json": {**about, "include_prompt": True},
+    }
+    for place in filter(None, places[: len(kinds)]):
+        (folder / place).mkdir()
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _read(options: ModelOptions, name: str) -> Any:

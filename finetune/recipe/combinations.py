@@ -263,11 +263,12 @@ def _batches(train: TrainOptions) -> Iterator[Mistake]:
         yield Mistake(("train", "micro_batch_size"), found, "make it at most train.batch_size")
 
 
-def _stages(stages: list[Any]) -> Iterator[Mistake]:
+def _stages(stages: list[Any], data: DataOptions) -> Iterator[Mistake]:
     """Find what is impossible inside a stage, and stages that start from themselves, from nothing, or for nobody."""
     names, used = [stage.name for stage in stages], set[int]()
     for number, stage in enumerate(stages):
-        sections = {name: getattr(stage, name) for name in ("data", "task", "strategy", "train")}
+        sections = {name: getattr(stage, name) for name in ("task", "strategy", "train")}
+        sections["data"] = stage.data or data
         for check in CHECKS:
             needs = inspect.signature(check).parameters
             for mistake in check(**{name: sections[name] for name in needs}) if needs.keys() <= sections.keys() else ():

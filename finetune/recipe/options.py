@@ -117,7 +117,8 @@ def _as_the_strategy_trains(section: Any) -> Any:
 
 class Stage(Options):
     """Training that precedes the task's own: on unlabelled text, or on another task. It is done once, under one seed,
-    and what comes out is shared by all runs that start from it."""
+    and what comes out is shared by all runs that start from it: by those of one split, where it learns from the run's
+    own examples and `vary` gives each seed a split."""
 
     name: str = Field(pattern=NAME)
     """What the stage is called."""
@@ -126,8 +127,9 @@ class Stage(Options):
     model."""
     seed: int = Field(0, ge=0)
     """Seed of its own: runs differ by what comes after it."""
-    data: DataOptions
-    """What it learns from; nothing has to be held out."""
+    data: DataOptions | None = None
+    """What it learns from; nothing has to be held out. Default: the run's own training examples and, to choose weights
+    by, its validation examples, as the recipe's `data` splits them: none that is held out."""
     task: TaskOptions
     """What it learns."""
     strategy: StrategyOptions = Field(default_factory=lambda: STRATEGIES.get("full").Options(type="full"))

@@ -81,14 +81,20 @@ class Resources:
         """The study's date: the day it was begun."""
         self._kept: dict[str, Any] = {}
 
-    def data(self, recipe: Recipe, split_seed: int) -> TaskData:
+    def data(self, recipe: Recipe, split_seed: int, of: Recipe | None = None) -> TaskData:
         """Load the recipe's data, split, checked and encoded for its task. Raises InputError for data that cannot
-        serve."""
+        serve.
+
+        ``of``: the recipe whose training and validation examples these are, split as its own task has them split, and
+        nothing is held out: for a stage before it.
+        """
         # How a head pools has no part in what is read and encoded.
         plain = recipe.model_copy(update={"task": _unpooled(recipe.task)})
         source, pairs = [recipe.model.source, recipe.model.tokenizer], STRATEGIES.get(recipe.strategy.type).pairs
-        wanted = [recipe.data, *recipe.evaluate, plain.task, *source, pairs, split_seed]
-        data = self.once("data", wanted, lambda: self._load_data(plain, split_seed))
+        others = None if of is None else of.model_copy(update={"task": _unpooled(of.task)})
+        whose = [] if others is None else [*others.evaluate, others.task]
+        wanted = [recipe.data, *recipe.evaluate, plain.task, *source, pairs, split_seed, *whose]
+        data = self.once("data", wanted, lambda: self._load_data(plain, split_seed, others))
         pooling = pooling_of(recipe.model, recipe.task, recipe.strategy)
         if pooling is None:
             return data
@@ -106,12 +112,14 @@ class Resources:
 
         return self.once("base", [options, *known, config], load)
 
-    def _load_data(self, recipe: Recipe, split_seed: int) -> TaskData:
-        pairs = STRATEGIES.get(recipe.strategy.type).pairs
-        config = partial(models.load_config, recipe.model)
+    def _task(self, recipe: Recipe) -> Task:
+        pairs, config = STRATEGIES.get(recipe.strategy.type).pairs, partial(models.load_config, recipe.model)
         task: Task = TASKS.get(recipe.task.type)(recipe.task, pairs=pairs, today=self.today, config=config)
-        task.check_config()
-        sets = EvaluationSets(recipe, task, self.today, config)
+        return task
+
+    def _splits(self, recipe: Recipe, split_seed: int, task: Task) -> tuple[str | None, Splits]:
+        """Give the recipe's data, split, and the key under which they are kept."""
+        sets = EvaluationSets(recipe, task, self.today, partial(models.load_config, recipe.model))
         held_out = {entry.name: entry.data for entry in recipe.evaluate}
         # The whole task, because it checks its own columns while the data are read.
         wanted = [recipe.data, *recipe.evaluate, recipe.task, split_seed]
@@ -125,6 +133,33 @@ class Resources:
                 key, lambda: load_splits(recipe.data, held_out, split_seed, reading_of(task), sets.readings())
             ),
         )
+        return key, splits
+
+    def _examples_of(self, recipe: Recipe, split_seed: int, task: Task) -> tuple[str | None, Splits]:
+        """Give what the recipe learns from, for another ``task``, and the key under which it is kept."""
+        key, splits = self._splits(recipe, split_seed, self._task(recipe))
+
+        def own(data: Dataset, at: str) -> Dataset:
+            converted = task.converted(data, at)
+            task.check(converted, at)
+            return converted
+
+        train = own(splits.train, "data.train")
+        validation = None if splits.validation is None else own(splits.validation, "data.validation")
+        kept = {name: facts for name, facts in splits.facts["splits"].items() if name not in splits.held_out}
+        found = Splits(train, validation, {}, splits.facts | {"splits": kept}, splits.stratified)
+        return key and cache.deeper(key, ["of", task.options, source_of(task)]), found
+
+    def _load_data(self, recipe: Recipe, split_seed: int, of: Recipe | None) -> TaskData:
+        task, pairs = self._task(recipe), STRATEGIES.get(recipe.strategy.type).pairs
+        config = partial(models.load_config, recipe.model)
+        task.check_config()
+        if of is None:
+            key, splits = self._splits(recipe, split_seed, task)
+        else:
+            key, splits = self._examples_of(of, split_seed, task)
+        sets = EvaluationSets(recipe, task, self.today, config)
+        held_out = {entry.name for entry in recipe.evaluate}
         tokenizer = self.once(
             "tokenizer", [recipe.model.source, recipe.model.tokenizer], lambda: models.load_tokenizer(recipe.model)
         )

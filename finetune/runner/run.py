@@ -217,6 +217,8 @@ def save_model(
     with phase("writing the model"), whole_folder(folder) as temporary:
         strategy.save(model, temporary)
         write_pooling(model, temporary)
+        if (temporary / "config.json").exists():
+            data.task.save_beside(temporary)
         if recipe is not None:
             write_description(recipe, data, temporary)
         write_base(model, temporary, folder)

@@ -58,12 +58,15 @@ class Session:
     runtime: Runtime
 
     @classmethod
-    def open(cls, resources: Resources, recipe: Recipe, split_seed: int, runtime: Runtime) -> Session:
+    def open(
+        cls, resources: Resources, recipe: Recipe, split_seed: int, runtime: Runtime, of: Recipe | None = None
+    ) -> Session:
         """Load what ``recipe`` names, once for all sessions over ``resources``, and find out what examples may share.
+        ``of``: see :meth:`Resources.data`.
 
         Raises InputError for data that cannot serve, and for a model that cannot be run as its authors run it.
         """
-        data = resources.data(recipe, split_seed)
+        data = resources.data(recipe, split_seed, of)
         base = resources.base(recipe.model, data.task)
         shared = compared(resources, data, base, runtime)
         return cls(recipe, base, data.with_tasks(shared), runtime)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from finetune import models
 from finetune.core.env_vars import check_settings
@@ -20,10 +20,12 @@ from finetune.runner.build import count_parameters, prepare
 from finetune.runner.parity import try_small
 from finetune.runner.resources import Resources, TaskData
 from finetune.study.combine import check_combining
-from finetune.study.stages import chain, recipe_of, within
+from finetune.study.stages import chain, recipe_of, split_of, whose, within
 
 if TYPE_CHECKING:
     from finetune.recipe import Recipe, ResolvedRecipe, Variant
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -71,11 +73,12 @@ def preflight(recipe: ResolvedRecipe, resources: Resources | None = None, compar
             if variant.recipe.model.device != recipe.variants[0].recipe.model.device:
                 found_device = f"is {variant.recipe.model.device}, unlike that of variant '{recipe.variants[0].name}'"
                 raise bad_input("model.device", found_device, "a study runs on one device; set it for the whole recipe")
+            splits = dict.fromkeys(split_seed(recipe, variant, seed) for seed in recipe.seeds)
             for number in chain(variant.recipe.stages):
                 with within(number):
                     stage = recipe_of(variant.recipe, number, variant.recipe.model)
-                    dry_run(stage, [stage.data.split.seed], resources, compared)
-            splits = dict.fromkeys(split_seed(recipe, variant, seed) for seed in recipe.seeds)
+                    own = dict.fromkeys(split_of(variant.recipe.stages[number], split) for split in splits)
+                    dry_run(stage, list(own), resources, compared, whose(variant.recipe, number))
             data, parameters, told = dry_run(variant.recipe, list(splits), resources, compared)
             check_combining(variant.recipe, data)
         except InputError as error:
@@ -94,16 +97,16 @@ def preflight(recipe: ResolvedRecipe, resources: Resources | None = None, compar
 
 
 def dry_run(
-    recipe: Recipe, splits: Sequence[int], resources: Resources, compared: bool = False
+    recipe: Recipe, splits: Sequence[int], resources: Resources, compared: bool = False, of: Recipe | None = None
 ) -> tuple[TaskData, dict[str, int], tuple[str, ...]]:
     """Do all of a run that needs no weights: its data, under every split, how many parameters learn, how the base
-    model's checkpoint fits and, where it is ``compared``, how it is run."""
+    model's checkpoint fits and, where it is ``compared``, how it is run. ``of``: see :meth:`Resources.data`."""
     asked = {"task": recipe.task} | {f"evaluate.{each.name}.task": each.task for each in recipe.evaluate if each.task}
     for at, options in asked.items():
         for number, name in enumerate(options.metrics):
             metrics.load(name, f"{at}.metrics.{number}")
     metrics.load(recipe.train.select, "train.select")
-    data, *others = [resources.data(recipe, seed) for seed in splits]
+    data, *others = [resources.data(recipe, seed, of) for seed in splits]
     if others:  # where each seed is scored on other rows, the mean over them
         every = {task: [each.majority[task] for each in (data, *others)] for task in data.majority}
         mean = {task: None if None in some else sum(filter(None, some)) / len(some) for task, some in every.items()}
@@ -186,6 +189,13 @@ def split_seed(recipe: ResolvedRecipe, variant: Variant, seed: int) -> int:
     """Give the seed of a run's split: the recipe's own, joined with the run's where `vary` has `split`."""
     own = variant.recipe.data.split.seed
     return recipe.streams(seed).seed_of("split", own) if "split" in recipe.vary else own
+
+
+def start_alike(recipe: ResolvedRecipe, variant: Variant, seed: int, runs: Mapping[int, T]) -> list[tuple[int, T]]:
+    """List those of a variant's ``runs``, by seed, that have to have started from what the one under ``seed`` does: all
+    of them, unless a stage has learnt from each split's own examples."""
+    own, split = any(stage.data is None for stage in variant.recipe.stages), split_seed(recipe, variant, seed)
+    return [(other, run) for other, run in runs.items() if not own or split_seed(recipe, variant, other) == split]
 
 
 @contextmanager

@@ -50,10 +50,11 @@ def rescore(folder: Path, overrides: Sequence[str] = (), progress: Progress | No
         for line in lines:
             runtime.progress.say(line)
         study = Study.resume(recipe, place, resources, runtime, starts)
-        staged = {variant.name: study.staged(variant) for variant in recipe.variants}
+        variants = {variant.name: variant for variant in recipe.variants}
+        staged = {(name, seed): study.staged(variants[name], seed) for name, seed in study.results}
         _same_weights(study, staged)
         for (name, seed), result in study.results.items():
-            _rescore(study, staged[name], seed, result)
+            _rescore(study, staged[name, seed], seed, result)
         for variant in recipe.variants:
             study.combine(variant)
         _rescore_untuned(study)
@@ -66,10 +67,10 @@ def rescore(folder: Path, overrides: Sequence[str] = (), progress: Progress | No
         return study.report()
 
 
-def _same_weights(study: Study, staged: Mapping[str, Variant]) -> None:
+def _same_weights(study: Study, staged: Mapping[tuple[str, int], Variant]) -> None:
     """Refuse runs that have started from other weights than there are now, before any of them is scored again."""
     for (name, seed), result in study.results.items():
-        study.checked_session(staged[name], seed, "", {seed: result})
+        study.checked_session(staged[name, seed], seed, "", {seed: result})
 
 
 def _rescore(study: Study, variant: Variant, seed: int, result: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """Stages: training that precedes the task's own, once for all seeds: continued pretraining on unlabelled text
-(Gururangan et al. 2020) or an intermediate task (Phang et al. 2018).
+(Gururangan et al. 2020) or an intermediate task (Phang et al. 2018); or another loss over the examples that the runs
+learn from themselves (Tunstall et al. 2022), once for each split of them.
 
 What a stage makes is kept in the study's folder, under a digest of everything it depends on: the base model, the stages
 before it, its own options and its data. Every variant that asks for the same finds it there.
@@ -47,12 +48,24 @@ def chain(stages: list[Stage]) -> list[int]:
 def recipe_of(recipe: Recipe, number: int, model: ModelOptions) -> Recipe:
     """Make a recipe of its own for a stage, which starts from ``model``."""
     stage = recipe.stages[number]
-    own: dict[str, Any] = {name: getattr(stage, name) for name in ("data", "task", "strategy", "train")}
+    own: dict[str, Any] = {name: getattr(stage, name) for name in ("task", "strategy", "train")}
+    own["data"] = stage.data or recipe.data
     return recipe.model_copy(update={**own, "model": model, "mitigations": [], "evaluate": [], "stages": []})
 
 
-def reach(recipe: Recipe, folder: StudyDir, resources: Resources, runtime: Runtime) -> Recipe:
-    """Train the stages that have not been trained, and give the recipe as it starts after them.
+def whose(recipe: Recipe, number: int) -> Recipe | None:
+    """Give the recipe whose examples a stage learns from; None where it has data of its own."""
+    return recipe if recipe.stages[number].data is None else None
+
+
+def split_of(stage: Stage, split: int) -> int:
+    """Give the seed of the split that a stage learns from, for runs whose own is ``split``."""
+    return split if stage.data is None else stage.data.split.seed
+
+
+def reach(recipe: Recipe, folder: StudyDir, resources: Resources, runtime: Runtime, split: int) -> Recipe:
+    """Train the stages that have not been trained, and give the recipe as it starts after them, for runs with that
+    seed of a ``split``.
 
     Raises Interrupted when asked to stop, after saving; and FinetuneError when a stage diverges: nothing could start
     from it.
@@ -61,25 +74,26 @@ def reach(recipe: Recipe, folder: StudyDir, resources: Resources, runtime: Runti
     for number in chain(recipe.stages):
         stage = recipe.stages[number]
         with within(number):
-            alone = recipe_of(recipe, number, model)
-            data = resources.data(alone, stage.data.split.seed)
-            before = _next(before, stage, data)
+            alone, given = recipe_of(recipe, number, model), (split_of(stage, split), whose(recipe, number))
+            before = _next(before, stage, resources.data(alone, *given))
             place = RunDir(folder.stages / f"{stage.name}-{before[:8]}")
             if place.read_result() is None:
                 here = runtime.at(f"stage {stage.name}", runtime.dtype)
-                _train(Session.open(resources, alone, stage.data.split.seed, here), stage, place, before)
+                _train(Session.open(resources, alone, given[0], here, given[1]), stage, place, before)
             model = model.model_copy(update={"source": str(place.model), "tokenizer": None})
             _same_model(place, model)
     return recipe.model_copy(update={"model": model})
 
 
 def digests(recipe: Recipe, resources: Resources) -> dict[str, str]:
-    """Compute, by name of the stage, the digest of what it makes, in the order in which they are trained."""
+    """Compute, by name of the stage, the digest of what it makes, in the order in which they are trained; of one that
+    learns from the runs' own examples, of what it makes of the recipe's own split."""
     before, found = _start(recipe.model), {}
     for number in chain(recipe.stages):
         stage = recipe.stages[number]
         # The data do not depend on what an earlier stage has trained.
-        data = resources.data(recipe_of(recipe, number, recipe.model), stage.data.split.seed)
+        split = split_of(stage, recipe.data.split.seed)
+        data = resources.data(recipe_of(recipe, number, recipe.model), split, whose(recipe, number))
         found[stage.name] = before = _next(before, stage, data)
     return found
 
@@ -104,12 +118,12 @@ def _same_model(place: RunDir, options: ModelOptions) -> None:
         raise bad_input(None, found, f"restore it, or remove {place.path} to train the stage again")
 
 
-def ready_stages(recipe: Recipe, resources: Resources, runtime: Runtime) -> None:
-    """Find out what examples may share in the stages' models, before anything is trained."""
+def ready_stages(recipe: Recipe, resources: Resources, runtime: Runtime, split: int) -> None:
+    """Find out what examples may share in the stages' models, before anything is trained on that ``split``."""
     for number in chain(recipe.stages):
         with within(number):
-            stage = recipe_of(recipe, number, recipe.model)
-            Session.open(resources, stage, stage.data.split.seed, runtime)
+            stage, seed = recipe_of(recipe, number, recipe.model), split_of(recipe.stages[number], split)
+            Session.open(resources, stage, seed, runtime, whose(recipe, number))
 
 
 def _train(session: Session, stage: Stage, place: RunDir, digest: str) -> None:
@@ -123,6 +137,7 @@ def _train(session: Session, stage: Stage, place: RunDir, digest: str) -> None:
             # Adapters are merged: what starts from it need not know how it was trained.
             merged(model).save_pretrained(folder)
             data.task.tokenizer.save_pretrained(folder)
+            data.task.save_beside(folder)
         about: dict[str, Any] = {"format": FORMAT, "stage": stage.name, "digest": digest, "seed": stage.seed}
         shutil.rmtree(place.checkpoints, ignore_errors=True)
         model_options = session.recipe.model.model_copy(update={"source": str(place.model), "tokenizer": None})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ from finetune.study.claim import claim
 from finetune.study.combine import combine
 from finetune.study.environment import environment
 from finetune.study.facts import data_facts, write_down
-from finetune.study.preflight import Preflight, located, preflight, split_seed
+from finetune.study.preflight import Preflight, located, preflight, split_seed, start_alike
 from finetune.study.provenance import same_provenance, same_start, same_weights, start_of, starts_of
 from finetune.study.stages import reach, ready_stages
 from finetune.study.stopping_rule import Look, first_round, look
@@ -57,9 +58,8 @@ def run_study(recipe: ResolvedRecipe, output: Path, progress: Progress | None = 
             shown.say(line)
         for _ in study.rounds():
             for variant in recipe.variants:
-                started = study.staged(variant) if study.left(variant.name) else variant
-                for seeds in study.groups(started):
-                    study.run(started, seeds)
+                for seeds in study.groups(variant):
+                    study.run(study.staged(variant, seeds[0]), seeds)
         for variant in recipe.variants:
             study.combine(variant)
         return study.report()
@@ -144,7 +144,7 @@ class Study:
             if not (left := self.left(variant.name)):
                 continue
             with located(self.recipe, variant.name):
-                ready_stages(variant.recipe, self.resources, self.runtime)
+                ready_stages(variant.recipe, self.resources, self.runtime, split_seed(self.recipe, variant, left[0]))
                 self.session(variant, left[0], variant.name)
 
     def rounds(self) -> Iterator[None]:
@@ -171,13 +171,13 @@ class Study:
         """Count the seeds that are added at once: as many as are trained side by side."""
         return max((speed["replicas"] for speed in self.speeds.values()), default=1)
 
-    def staged(self, variant: Variant) -> Variant:
-        """Give the variant as it starts after its stages, which are trained where they have not been."""
+    def staged(self, variant: Variant, seed: int) -> Variant:
+        """Give the variant as its run under ``seed`` starts after its stages; trains those that have not been."""
         if not variant.recipe.stages:
             return variant
         make_deterministic(True)
-        runtime = self.runtime_of(variant.recipe.model, variant.name)
-        return replace(variant, recipe=reach(variant.recipe, self.folder, self.resources, runtime))
+        runtime, split = self.runtime_of(variant.recipe.model, variant.name), split_seed(self.recipe, variant, seed)
+        return replace(variant, recipe=reach(variant.recipe, self.folder, self.resources, runtime, split))
 
     def groups(self, variant: Variant) -> Iterator[list[int]]:
         """Group the variant's seeds that are not finished into those that are trained side by side."""
@@ -197,7 +197,7 @@ class Study:
         known, asked = self.speeds, [variant.recipe.train.replicas, variant.recipe.train.compile]
         if variant.name not in known or known[variant.name]["asked"] != asked:
             make_deterministic(variant.recipe.train.deterministic)
-            session = self.session(variant, seeds[0], variant.name)
+            session = self.session(self.staged(variant, seeds[0]), seeds[0], variant.name)
             # Runs on other examples have nothing in common.
             together = seeds[:1] if "split" in self.recipe.vary else seeds
             streams = [self.recipe.streams(seed) for seed in together]
@@ -270,7 +270,7 @@ class Study:
         now = start_of(self._before_stages(variant.name).recipe, self.resources, self.runtime.device)
         same_start(self.folder, variant.name, self.starts.get(variant.name, {}), now)
         session = self.session(variant, seed, title)
-        for other, result in runs.items():
+        for other, result in start_alike(self.recipe, variant, seed, runs):
             same_weights(result, session.base.digest, f"seed {other} of variant '{variant.name}'")
         return session
 
@@ -310,7 +310,8 @@ class Study:
         """Make of the variant's finished seeds together what its mitigations ask for, where it is not there yet."""
         results = {seed: result for (name, seed), result in self.results.items() if name == variant.name}
         runtime = self.runtime_of(variant.recipe.model, variant.name)
-        for result in combine(variant, results, self.folder, self.resources, runtime, self.staged):
+        staged = partial(self.staged, seed=self.seeds[0])  # only runs of one split are combined
+        for result in combine(variant, results, self.folder, self.resources, runtime, staged):
             title = f"{variant.name}, {result['kind']}"
             self.runtime.progress.say(summary(title, result, variant.recipe.task.metrics[0]))
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import replace
 from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -284,6 +285,14 @@ class Task:
     def predict(self, model: torch.nn.Module, examples: Sequence[Example], batch: Batch) -> list[Prediction]:
         """Predict each of ``examples``, which ``batch`` holds; the text is empty where it is generated."""
         raise NotImplementedError
+
+    def completed(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> list[Prediction]:
+        """Complete the ``predictions`` for a whole set of ``examples``, where an answer takes all of them, such as a
+        rank. Here, each is complete by itself."""
+        return list(predictions)
+
+    def save_beside(self, folder: Path) -> None:
+        """Write beside the complete model in ``folder`` what other libraries need to use it. Here, nothing."""
 
     def generate(self, model: torch.nn.Module, examples: Sequence[Example], device: torch.device) -> list[str] | None:
         """Generate the answers of ``model`` to the prompts of ``examples``; None for tasks whose predictions say it

@@ -83,6 +83,13 @@ TAGS: dict[str, Any] = {
     "task": {"type": "token-classification", "max_length": 64, "metrics": ["entity_f1"]},
 }
 IN_TEXT = {"task": {"text": "text", "spans": "spans"}}
+EMBEDDING: dict[str, Any] = {
+    **PLAIN,
+    "task": {"type": "embedding", "label": "label", "drawn": 3, "max_length": 16, "metrics": ["recall_at_1"]},
+}
+COMPARED = {"label": None, "pair": "other"}
+"""Pairs of texts without a score."""
+RATED = {**COMPARED, "score": "rating", "metrics": ["cosine_spearman"]}
 SOLVED: dict[str, Any] = {**PLAIN, "strategy": {"type": "linear"}, "train": {"save_model": True}}
 LONG_ANSWERS = {"task": {"prompt": "kind", "completion": "prompt"}}
 """Prompts of a letter, answers of a sentence."""
@@ -145,6 +152,7 @@ RECIPES: dict[str, tuple[dict[str, Any], tuple[str | int, ...]]] = {
     "LanguageOptions": (LANGUAGE, ("task",)),
     "MultiLabelOptions": (SETS, ("task",)),
     "TokenClassificationOptions": (TAGS, ("task",)),
+    "EmbeddingOptions": (EMBEDDING, ("task",)),
     "AdaptiveOptions": (_tuned("adaptive", method="layerwise"), ("strategy",)),
     "RateGroup": (
         _tuned("adaptive", method="groups", groups=[{"pattern": "*embed*", "factor": 0.1}]),
@@ -293,6 +301,20 @@ CASES: dict[str, Case] = {
     "TokenClassificationOptions.group": Case({"data": {"split": {"group": "topic"}}}, value="topic", reported=True),
     "TokenClassificationOptions.max_length": Case(value=6),
     "TokenClassificationOptions.metrics": Case(value=["token_accuracy"]),
+    "EmbeddingOptions.type": Case(value={"type": "language", "max_length": 16}, at=("task",)),
+    "EmbeddingOptions.text": Case(value="other"),
+    "EmbeddingOptions.pair": Case({"task": COMPARED}, value="kind"),
+    "EmbeddingOptions.score": Case({"task": COMPARED}, value="rating"),
+    "EmbeddingOptions.score_range": Case({"task": RATED}, value=[-1.0, 2.0]),
+    "EmbeddingOptions.negative": Case({"task": COMPARED}, value="kind"),
+    "EmbeddingOptions.label": Case(value="kind"),
+    "EmbeddingOptions.group": Case({"data": {"split": {"group": "topic"}}}, value="topic", reported=True),
+    "EmbeddingOptions.loss": Case({"task": RATED}, value="cosent"),
+    "EmbeddingOptions.scale": Case({"task": COMPARED}),
+    "EmbeddingOptions.pooling": Case(value="max"),
+    "EmbeddingOptions.normalise": Case({"train": {"save_model": True}}, value=True),
+    "EmbeddingOptions.max_length": Case(value=6),
+    "EmbeddingOptions.metrics": Case(value=["recall_at_5"]),
     "AdapterOptions.method": Case(value="ia3"),
     "AdapterOptions.targets": Case(value=["query"]),
     "AdapterOptions.ratio": Case({"strategy": {"method": "lora+"}}),
@@ -314,6 +336,7 @@ CASES: dict[str, Case] = {
     "PreferenceOptions.type": Case(value={"type": "full"}, at=("strategy",)),
     "PreferenceOptions.of": Case(value={"type": "full"}),
     "Stage.name": Case(value="second"),
+    "Stage.data": Case(value={"train": {"path": "others.csv"}}),
     "Stage.task": Case(value={"type": "classification", "max_length": 16}),
     "Stage.strategy": Case(value={"type": "partial", "last": 1}),
     "TrainOptions.epochs": Case({"train": {"max_steps": None, "min_steps": 0, "epochs": 1.0}}),
@@ -428,7 +451,14 @@ def write_files(folder: Path) -> None:
 def _rows(seed: int) -> list[dict[str, str]]:
     pairs = zip(tiny.sentences(40, seed), tiny.sentences(40, seed + 7), strict=True)
     return [
-        {"text": text, "other": other, "label": label, "kind": "ab"[number % 5 < 2], "topic": f"t{number // 2}"}
+        {
+            "text": text,
+            "other": other,
+            "label": label,
+            "kind": "ab"[number % 5 < 2],
+            "topic": f"t{number // 2}",
+            "rating": f"{number % 7 / 6:.2f}",
+        }
         for number, ((text, label), (other, _)) in enumerate(pairs)
     ]
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from finetune.core.registry import METRICS, summary
 from finetune.metrics import contributions, find, unit
-from tests.metrics.columns import columns, value
+from tests.metrics.columns import columns, value, written
 
 BEST = {"chrf": 100.0, "nll": 0.0, "loss": 0.0, "brier": 0.0, "ece": 0.0, "hamming_loss": 0.0, "rank_mae": 0.0}
 """What a perfect prediction scores, where it is not 1."""
@@ -59,7 +59,13 @@ def test_it_says_what_it_is(name):
     if metric.hub:
         assert metric.hub.keys() <= {"type", "args", "config"} and metric.hub["type"]
     if metric.right_or_wrong:
-        table = columns([("a", "a"), ("b", "a")], loss=[0, 1], weight=[1, 1], margin=[1, -1], score=[1, 0])
+        table = columns(
+            [(written(name, said), written(name, "a")) for said in "ba"],
+            loss=[0, 1],
+            weight=[1, 1],
+            margin=[1, -1],
+            score=[1, 0],
+        )
         assert set(metric.contributions(table)) == {0.0, 1.0}
 
 
@@ -76,7 +82,10 @@ def test_which_way_is_up_and_what_a_point_is():
     assert {name for name in METRICS.all() if not find(name).higher_is_better} == LESS_IS_BETTER
     assert {name for name in METRICS.all() if "loss" in find(name).columns} == {"nll", "loss"}
     points = {name: unit(name).point for name in METRICS.all() if not unit(name).is_share}
-    assert points == {"mcc": 0.01, "chrf": 1.0, "quadratic_kappa": 0.01, **dict.fromkeys(LESS_IS_BETTER)}
+    assert points == {
+        **{"mcc": 0.01, "cosine_spearman": 0.01, "quadratic_kappa": 0.01, "chrf": 1.0},
+        **dict.fromkeys(LESS_IS_BETTER),
+    }
     assert {unit(name).point for name in METRICS.all() if unit(name).is_share} == {0.01}
 
 

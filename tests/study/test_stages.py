@@ -10,7 +10,9 @@ from finetune.core.errors import FinetuneError, InputError, Interrupted
 from finetune.core.progress import Progress
 from finetune.core.run_dir import read_json
 from finetune.models import ModelOptions, load_base
+from finetune.runner.resources import Resources
 from finetune.study import stages, study
+from finetune.study.preflight import split_seed
 from finetune.study.rescoring import rescore
 from finetune.study.stages import chain
 from finetune.study.study import run_study
@@ -213,3 +215,88 @@ def test_the_order_is_that_of_after():
     assert chain([]) == []
     assert chain([stage("a"), stage("b"), stage("c")]) == [0, 1, 2]
     assert chain([stage("a"), stage("b", "a"), stage("c", "a")]) == [0, 2]
+
+
+# Stages over the runs' own examples
+
+
+PROBE = {"strategy": {"type": "linear"}, "train": {}}
+
+
+def contrastive(**changes):
+    return {
+        "name": "pairs",
+        "task": {"type": "embedding", "label": "label", "drawn": 3, "max_length": 32},
+        "train": {**SHORT, "learning_rate": 1e-2},
+        **changes,
+    }
+
+
+def learnt_from(monkeypatch):
+    """By name of the stage, the texts that each training of one has learnt from, and those that it was shown beside."""
+    seen, plain = [], stages._train
+
+    def watched(session, stage, *rest):
+        data = session.data
+        read = {name: list(table["text"]) for name, table in {**data.learnt, **data.tables}.items()}
+        seen.append((stage.name, read))
+        plain(session, stage, *rest)
+
+    monkeypatch.setattr(stages, "_train", watched)
+    return seen
+
+
+def test_a_stage_without_data_learns_from_each_splits_own_training_examples(written, tmp_path, monkeypatch):
+    seen = learnt_from(monkeypatch)
+    recipe = written(contrastive(), **PROBE, vary=["split", "init"], seeds=3)
+    outcome = run_study(recipe, tmp_path / "runs")
+    assert not [run for run in outcome.failed if run["status"] == "error"]
+    assert [name for name, _ in seen] == ["pairs"] * 3 and len(list((outcome.folder / "stages").iterdir())) == 3
+    resources, variant = Resources(), recipe.variants[0]
+    for seed, (_, read) in zip(recipe.seeds, seen, strict=True):
+        data = resources.data(variant.recipe, split_seed(recipe, variant, seed))
+        assert read == {"train": list(data.learnt["train"]["text"])}
+        assert not set(read["train"]) & set(data.tables["test"]["text"])
+    assert len({tuple(read["train"]) for _, read in seen}) == 3
+    bases = {run["base"] for run in (read_json(path) for path in outcome.folder.glob("*/seed-*/result.json"))}
+    assert len(bases) == 3, "each starts from its own"
+    assert run_study(recipe, tmp_path / "runs").results == outcome.results and len(seen) == 3
+
+
+def test_seeds_of_one_split_share_what_their_stage_made(written, tmp_path, monkeypatch):
+    seen = learnt_from(monkeypatch)
+    split = {"data": {"train": {"path": str(tmp_path / "news.csv")}, "split": {"test": 12, "validation": 6}}}
+    run_study(written(contrastive(), **PROBE, **split), tmp_path / "runs")
+    [(_, read)] = seen
+    assert {name: len(texts) for name, texts in read.items()} == {"train": 22, "validation": 6}
+
+
+def test_its_split_is_the_runs_also_where_its_task_looks_at_other_columns(written, tmp_path, monkeypatch):
+    """What is a duplicate is for the run's own task to say: otherwise the two would divide other rows."""
+    seen = learnt_from(monkeypatch)
+    rows = [(f"{text} {number % 2}", text, topic) for number, (text, topic) in enumerate(tiny.sentences(20) * 2)]
+    content = "\n".join(["text,body,label", *(",".join(row) for row in rows)])
+    (tmp_path / "two.csv").write_text(content, encoding="utf-8")
+    data = {"train": {"path": str(tmp_path / "two.csv")}, "split": {"test": 12}}
+    stage = contrastive(task={"type": "embedding", "text": "body", "label": "label", "drawn": 3, "max_length": 32})
+    recipe = written(stage, data=data, **PROBE)
+    run_study(recipe, tmp_path / "runs")
+    data = Resources().data(recipe.variants[0].recipe, 0)
+    [(_, read)] = seen
+    assert read["train"] == list(data.learnt["train"]["text"])
+
+
+def test_runs_after_a_stage_of_their_own_are_scored_again_from_it(written, tmp_path):
+    recipe = written(contrastive(), **PROBE, vary=["split", "init"])
+    outcome = run_study(recipe, tmp_path / "runs")
+    before = [run["scores"] for run in outcome.results.to_json()["variants"][0]["runs"]]
+    for path in outcome.folder.glob("*/seed-*/predictions/*.parquet"):
+        path.unlink()
+    found = rescore(outcome.folder)
+    assert [run["scores"] for run in found.results.to_json()["variants"][0]["runs"]] == before
+
+
+def test_what_it_cannot_learn_from_is_told_at_its_place(written, tmp_path):
+    broken = contrastive(task={"type": "embedding", "label": "topic"})
+    with pytest.raises(InputError, match=r"recipe.yaml:1: stages.0.task.label"):
+        run_study(written(broken), tmp_path / "runs")

@@ -26,6 +26,7 @@ EMBEDDED = ("PROMPT_TUNING", "P_TUNING")
 CACHED = ("PREFIX_TUNING", "CARTRIDGE")
 """Methods whose virtual tokens are keys and values, in every block."""
 TASKS = {"SequenceClassification": "SEQ_CLS", "TokenClassification": "TOKEN_CLS", "QuestionAnswering": "QUESTION_ANS"}
+TASKS |= {"Embedding": "FEATURE_EXTRACTION"}
 """peft's word for what a model is for, by what its class is called."""
 BY_TOKEN = ("TOKEN_CLS", "QUESTION_ANS")
 """Those whose heads say something of each token."""
