@@ -80,6 +80,45 @@ def require_labels(dataset: Dataset, column: str, at: str, option: str) -> None:
         _refuse_rows(table, _each(values, is_("nan")), f"column '{column}' of {at} has the label 'nan'", option)
 
 
+def require_numbers(dataset: Dataset, column: str, at: str, option: str) -> None:
+    """Refuse a column that is missing, has gaps, or holds something else than finite numbers."""
+    table = _table(dataset, column, at, option)
+    values = table[column]
+    _refuse_gaps(table, values, f"column '{column}' of {at} has no number", option)
+    kind = values.type
+    if _is_text(kind):
+        texts = [not _reads_as_number(text) for text in values.to_pylist()]
+        if any(texts):
+            first = values[texts.index(True)].as_py()
+            found = f"column '{column}' of {at} holds text that is no number, such as '{first:.40}',"
+            _refuse_rows(table, pa.chunked_array([texts], pa.bool_()), found, option)
+        row = table[EXAMPLE][0].as_py() + 1 if EXAMPLE in table.column_names else 1
+        found = f"column '{column}' of {at} holds numbers as text, such as '{values[0]}' in row {row}"
+        raise bad_input(option, found, "write them in the file as numbers, without quotes")
+    if pa.types.is_boolean(kind):
+        found = f"column '{column}' of {at} holds true and false, which are labels and no numbers"
+        raise bad_input(option, found, "use task type classification, or name another column")
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
+        raise bad_input(option, f"column '{column}' of {at} holds {_what(values)}", "name a column of numbers")
+    if pa.types.is_floating(kind):
+        endless = _each(values, lambda part: pc.invert(pc.is_finite(part)))
+        _refuse_rows(table, endless, f"column '{column}' of {at} has an infinite number", option)
+
+
+def numbers_of(dataset: Dataset, column: str) -> np.ndarray:
+    """Read a column that :func:`require_numbers` has let pass: (rows,) float64."""
+    values = as_table(dataset.select_columns([column]))[column]
+    return np.asarray(values.cast(pa.float64()).to_numpy(), dtype=np.float64)
+
+
+def _reads_as_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def refuse_missing(dataset: Dataset, column: str, at: str, option: str) -> None:
     """Refuse a column that is missing or has gaps."""
     table = _table(dataset, column, at, option)

@@ -38,6 +38,8 @@ class Metric(ABC):
     """Whether every example counts 1 or 0, so that two variants can be told apart by whom they get right."""
     by_equality: bool = False
     """Whether texts are looked at only for being equal; equal numbers for equal texts then give the same."""
+    numeric: bool = False
+    """Whether predictions and references are read as numbers, which they have to be."""
 
     @property
     def contributing(self) -> tuple[str, ...]:
@@ -97,3 +99,9 @@ def codes(values: ArrayLike, labels: NDArray[Any]) -> NDArray[np.intp]:
     places = np.searchsorted(labels, wanted)
     found = labels[np.minimum(places, len(labels) - 1)] == wanted
     return np.where(found, places, len(labels))
+
+
+def numbers(columns: Columns) -> tuple[Values, Values]:
+    """Read predictions and references as numbers, (examples,) each. Raises ValueError for a text that is none."""
+    said, wanted = (np.array(list(map(float, columns[name])), dtype=float) for name in ("prediction", "reference"))
+    return said, wanted

@@ -82,13 +82,29 @@ def _answers(task: Any) -> Iterator[Mistake]:
             yield Mistake(("task", "metrics", number), found, f"choose from: {', '.join(others)}")
 
 
+def _numeric(task: Any) -> Iterator[Mistake]:
+    """Find metrics of numbers where none is answered, and metrics of texts where one is."""
+    answer = TASKS.get(task.type).answer
+    for number, name in enumerate(task.metrics if answer is not None else ()):
+        metric = find(name)
+        if metric is None or "prediction" not in metric.columns or metric.numeric == (answer == "number"):
+            continue
+        others = [known for known, each in METRICS.all().items() if each.numeric or "loss" in each.columns]
+        found = f"'{name}' compares numbers, and task {task.type} answers with none"
+        if not metric.numeric:
+            found = f"'{name}' compares texts letter by letter, and task {task.type} answers with a number"
+        advice = "leave it out" if metric.numeric else f"choose from: {', '.join(others)}"
+        yield Mistake(("task", "metrics", number), found, advice)
+
+
 def _solved(task: Any, strategy: Any) -> Iterator[Mistake]:
-    """A probe is solved for as multinomial logistic regression."""
+    """A probe is solved for as logistic regression of a label, or least squares of a number."""
     asked: Any = STRATEGIES.get(strategy.type)(strategy)
     first = asked.before()
     solves = asked.solves or (first is not None and STRATEGIES.get(first[0].type)(first[0]).solves)
-    if solves and TASKS.get(task.type).new_head and TASKS.get(task.type).answer != "label":
-        found = f"is {strategy.solver}, which solves for one label of several, and task {task.type} has none"
+    learnt: Any = TASKS.get(task.type)(task)
+    if solves and learnt.new_head and not learnt.solvable:
+        found = f"is {strategy.solver}, which solves for labels or least squares, and task {task.type} has another loss"
         yield Mistake(("strategy", "solver"), found, "write steps")
 
 
@@ -229,6 +245,7 @@ CHECKS: tuple[Callable[..., Iterator[Mistake]], ...] = (
     _normalise,
     _pairs,
     _answers,
+    _numeric,
     _solved,
     _distributed,
     _held_out,

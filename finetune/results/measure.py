@@ -37,7 +37,8 @@ SOLVED_REASON = "solved exactly and not trained in steps, so a seed changes noth
 
 NO_RUN_WORKS = "every run that has ended failed"
 
-COMMONEST = "commonest-label"
+UNLEARNT = {"commonest-label": "commonest label", "training-mean": "training mean"}
+"""Baselines that always give the same answer, and what that is."""
 """The cheap baseline that a run which has learnt nothing is held against."""
 
 
@@ -165,10 +166,11 @@ def failures_of(runs: Sequence[Run], level: float = 0.95) -> stats.FailureRate:
 
 
 def _floor(study: Study, ground: Ground, key: str) -> float | None:
-    """What needs no training scores: the commonest label, or else the untuned model."""
-    commonest = study.baselines.get(COMMONEST)
-    if commonest is not None and key in commonest.scores:
-        return commonest.scores[key]
+    """What needs no training scores: always the same answer, or else the untuned model."""
+    for name in UNLEARNT:
+        same = study.baselines.get(name)
+        if same is not None and key in same.scores:
+            return same.scores[key]
     if ground.metric.name == "accuracy" and ground.task.majority is not None:
         return ground.task.majority
     return None if study.base is None else study.base.scores.get(key)
@@ -304,7 +306,7 @@ def _verdict(
 
 
 def _floor_name(ground: Ground) -> str:
-    return "commonest label" if ground.task.majority is not None else "untuned model"
+    return "commonest label" if ground.task.majority is not None else "training mean or untuned model"
 
 
 def _overall(found: stats.Comparison, word: stats.Verdict, left: Side, right: Side, ground: Ground) -> stats.Verdict:

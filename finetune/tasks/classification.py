@@ -19,7 +19,7 @@ from finetune.core.registry import TASKS
 from finetune.data.labels import natural, visible
 from finetune.models.pooling import POOLED
 from finetune.tasks.base import EncodedRows, Task
-from finetune.tasks.texts import padded, tokenised
+from finetune.tasks.texts import check_read_out, logits_alone, padded, tokenised
 
 if TYPE_CHECKING:
     import torch
@@ -141,18 +141,8 @@ class Classification(Task):
 
     def check_model(self, model: Any) -> None:
         """Refuse an encoder-decoder that could not be pooled."""
-        if self.pooling:
-            return
-        # transformers does so at the input's end token; T5Gemma's at the last token, as in other models.
-        if not getattr(model.config, "is_encoder_decoder", False) or model.config.model_type.startswith("t5gemma"):
-            return
-        end = model.config.eos_token_id
-        if self.tokenizer("a")["input_ids"][-1] != end:
-            raise bad_input(
-                "model.source",
-                f"this encoder-decoder is read out at its end token (number {end}), and its tokenizer ends no text so",
-                "name the tokenizer that belongs to it in model.tokenizer",
-            )
+        if not self.pooling:
+            check_read_out(model, self.tokenizer)
 
     def model_config(self) -> dict[str, Any]:
         return {
@@ -196,10 +186,9 @@ class Classification(Task):
     def plain(self, model: torch.nn.Module, example: Example) -> Outputs:
         import torch
 
-        device = next(model.parameters()).device
-        inputs = {name: torch.tensor(value).long()[None].to(device) for name, value in example.inputs.items()}
-        target, owner = torch.tensor([[example.target], [0]], device=device)
-        return Outputs(model(**inputs).logits.float(), target, owner, 1)
+        logits = logits_alone(model, example)
+        target, owner = torch.tensor([[example.target], [0]], device=logits.device)
+        return Outputs(logits, target, owner, 1)
 
     def predict(self, model: torch.nn.Module, examples: Sequence[Example], batch: Batch) -> list[Prediction]:
         log_likelihoods = model(**batch.inputs).logits.float().log_softmax(-1).cpu().numpy()

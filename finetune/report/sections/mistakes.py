@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from finetune.core.answers import EXCLUSIVE, NAMED
 from finetune.core.numbers import NONE
-from finetune.metrics import unit
+from finetune.metrics import find, unit
 from finetune.metrics.unit import Unit
 from finetune.report.blocks import Block, Cell, Column, Fold, Panels, Section, Table, Text
 from finetune.report.drawing.confusion import label_table, matrix, pair_table
@@ -29,6 +29,7 @@ MOST_CELLS = 400
 MOST_CHARACTERS = 200
 """Characters shown of a text."""
 
+SAID = Unit("said", figures=4)
 RIGHT = Unit("right", scale=100, decimals=0, suffix="%")
 
 
@@ -72,7 +73,8 @@ def _hardest(study: Study, found: list[Answers], task: str) -> Block:
         return Fold(title, [Text(why, "muted")])
     metric, right_or_wrong = study.facts(task).get("example_score", "rouge_l"), found[0].answer in EXCLUSIVE
     means = np.stack([answers.score for answers in found])
-    rows = hardest(-means if metric == "loss" else means, right_or_wrong)
+    known = find(metric)
+    rows = hardest(-means if known is not None and not known.higher_is_better else means, right_or_wrong)
     if not len(rows):
         return Fold(title, [Text("No example is got wrong by most runs of most variants.")])
     said = "Wrong in more than half of the runs of more than half of the variants" if right_or_wrong else "Worst scores"
@@ -94,7 +96,10 @@ def _example_table(study: Study, found: list[Answers], task: str, rows: NDArray[
     if about and not withheld:
         columns.append(Column("text", numeric=False))
     if answers:
-        columns += [Column("wanted", numeric=False), Column("most often said", "And in how many of the runs", False)]
+        said = Column("most often said", "And in how many of the runs", False)
+        if _single_numbers(found):
+            said = Column("said", "The median over all runs, and the lowest and the highest", False)
+        columns += [Column("wanted", numeric=False), said]
     columns += [Column(each.variant, f"{shown.heading}, mean over runs") for each in found]
     scores, table = [each.score for each in found], []
     for row in rows.tolist():
@@ -119,8 +124,28 @@ def _answer_cells(found: list[Answers], row: int, wanted: str) -> list[Cell]:
     counts = Counter(text for text in said if text != wanted)
     if not counts:
         return [Cell(cut(wanted)), Cell(NONE)]
+    if _single_numbers(found):
+        return [Cell(cut(wanted)), _middle(said)]
     text, times = min(counts.items(), key=lambda pair: (-pair[1], pair[0]))
     return [Cell(cut(wanted)), Cell(cut(text) or "nothing", f"{times} of {len(said)}")]
+
+
+def _single_numbers(found: list[Answers]) -> bool:
+    """Tell whether each answer is a number, and not several."""
+    if found[0].answer != "number":
+        return False
+    try:
+        float(found[0].stored[0]["reference"][0].as_py())
+    except ValueError:
+        return False
+    return True
+
+
+def _middle(said: list[str]) -> Cell:
+    """Show the median of the numbers that runs said, of which hardly two are equal, and the lowest and the highest."""
+    numbers = np.array([float(text) for text in said])
+    low, high = (SAID.number(float(value)) for value in (numbers.min(), numbers.max()))
+    return Cell(SAID.number(float(np.median(numbers))), f"from {low} to {high}")
 
 
 def cut(text: str) -> str:
