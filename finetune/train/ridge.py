@@ -2,10 +2,10 @@
 
 Minimises  |y - x W - b|^2 + penalty |W|^2  in closed form (Hoerl & Kennard 1970, "Ridge Regression"); the intercept b
 is not penalised. The penalty, and which vectors the head sees, are those with the least squared error when each
-training example is left out in turn, which the solution for all of them gives as well: the error of example i is its residual
-over 1 - h_i, where h_i is its leverage (Allen 1974, "The relationship between variable selection and data augmentation
-and a method for prediction"). The penalties are scikit-learn's alpha. Shapes: N examples, F features, D axes, K numbers
-for each example, P penalties.
+training example is left out in turn, which the solution for all of them gives as well: the error of example i is its
+residual over 1 - h_i, where h_i is its leverage (Allen 1974, "The relationship between variable selection and data
+augmentation and a method for prediction"). The penalties are scikit-learn's alpha. Shapes: N examples, F features, D
+axes, K numbers for each example, P penalties.
 """
 
 from __future__ import annotations
