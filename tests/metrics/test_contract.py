@@ -9,7 +9,7 @@ from finetune.core.registry import METRICS, summary
 from finetune.metrics import contributions, find, unit
 from tests.metrics.columns import columns, value
 
-BEST = {"chrf": 100.0, "nll": 0.0, "loss": 0.0}
+BEST = {"chrf": 100.0, "nll": 0.0, "loss": 0.0, "rmse": 0.0, "mae": 0.0}
 """What a perfect prediction scores, where it is not 1."""
 
 words = st.sampled_from(["cat", "dog", "mat", "the"])
@@ -64,17 +64,18 @@ def test_it_says_what_it_is(name):
 @pytest.mark.parametrize("name", METRICS.all())
 def test_without_its_columns_it_is_our_mistake_and_has_no_contributions(name):
     metric = find(name)
-    lacking = columns([("a", "a")]) | {column: None for column in metric.columns}
+    lacking = columns([("1", "1")]) | {column: None for column in metric.columns}
     with pytest.raises(ValueError, match=f"{name} needs the column '{metric.columns[0]}' of at least one"):
         metric.check(lacking)
     assert contributions(name, lacking) is None and contributions(name, columns([])) is None
 
 
 def test_which_way_is_up_and_what_a_point_is():
-    assert {name for name in METRICS.all() if not find(name).higher_is_better} == {"nll", "loss"}
+    assert {name for name in METRICS.all() if not find(name).higher_is_better} == {"nll", "loss", "rmse", "mae"}
     assert {name for name in METRICS.all() if "loss" in find(name).columns} == {"nll", "loss"}
     points = {name: unit(name).point for name in METRICS.all() if not unit(name).is_share}
-    assert points == {"mcc": 0.01, "chrf": 1.0, "nll": None, "loss": None}
+    correlations, others = dict.fromkeys(["mcc", "pearson", "spearman"], 0.01), ["nll", "loss", "rmse", "mae"]
+    assert points == {"chrf": 1.0, **correlations, **dict.fromkeys(others)}
     assert {unit(name).point for name in METRICS.all() if unit(name).is_share} == {0.01}
 
 

@@ -42,6 +42,8 @@ def text(**sections: str) -> str:
         ({"strategy": "{type: preference}"}, "strategy.type", "write task type chat"),
         ({"task": "{type: language, metrics: [loss, chrf]}"}, "task.metrics.1", "answers nothing"),
         ({"task": "{type: language, metrics: ['hub:wer']}"}, "task.metrics.0", "answers nothing"),
+        ({"task": "{type: classification, metrics: [mae]}"}, "task.metrics.0", "answers with none"),
+        ({"task": "{type: regression, metrics: [mae, mcc]}"}, "task.metrics.1", "pearson, rmse, spearman"),
         ({"stages": STAGE % TANGENT}, "stages.0.strategy", "nothing can start from it"),
     ],
 )
@@ -64,6 +66,7 @@ def test_impossible(write, sections, path, said):
         {"data": TEST_FILE},
         {"train": "{select: accuracy, early_stopping: {}}"},
         {"train": "{micro_batch_size: 16}"},
+        {"task": "{type: regression, metrics: [loss, mae, 'hub:mse']}", "strategy": "{type: linear}"},
     ],
 )
 def test_possible(write, sections):

@@ -69,7 +69,9 @@ def scored(variant, group, folder, model="base", **changes):
     folders = [RunDir(folder / str(number)) for number in range(group.count)]
     dtype = changes.get("dtype", torch.float32)
     found = score_held_out(group, variant.data, recipe, variant.runtime(dtype=dtype), folders, model)
-    return [(each.scores, each.means) for each in found]  # not the time it took
+    return [
+        (each.scores, {task: float(own.mean()) for task, own in each.measured.items()}) for each in found
+    ]  # not the time it took
 
 
 def rows(path):

@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from finetune.core.answers import EXCLUSIVE, NAMED
-from finetune.core.numbers import NONE
+from finetune.core.numbers import MINUS, NONE
 from finetune.metrics import find, unit
 from finetune.metrics.unit import Unit
 from finetune.report.blocks import Block, Cell, Column, Fold, Panels, Section, Table, Text
@@ -29,7 +29,6 @@ MOST_CELLS = 400
 MOST_CHARACTERS = 200
 """Characters shown of a text."""
 
-SAID = Unit("said", figures=4)
 RIGHT = Unit("right", scale=100, decimals=0, suffix="%")
 
 
@@ -144,8 +143,8 @@ def _single_numbers(found: list[Answers]) -> bool:
 def _middle(said: list[str]) -> Cell:
     """Show the median of the numbers that runs said, of which hardly two are equal, and the lowest and the highest."""
     numbers = np.array([float(text) for text in said])
-    low, high = (SAID.number(float(value)) for value in (numbers.min(), numbers.max()))
-    return Cell(SAID.number(float(np.median(numbers))), f"from {low} to {high}")
+    middle, low, high = (f"{value:.4g}".replace("-", MINUS) for value in np.quantile(numbers, (0.5, 0, 1)))
+    return Cell(middle, f"from {low} to {high}")
 
 
 def cut(text: str) -> str:
