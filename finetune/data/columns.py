@@ -106,8 +106,11 @@ def require_numbers(dataset: Dataset, column: str, at: str, option: str) -> None
 
 
 def numbers_of(dataset: Dataset, column: str) -> np.ndarray:
-    """Read a column that :func:`require_numbers` has let pass: (rows,) float64."""
+    """Read a column that :func:`require_numbers` has let pass: (rows,) float64. What was stored with fewer bits is the
+    shortest decimal number that it stands for, 3.8 and not 3.799999952316284."""
     values = as_table(dataset.select_columns([column]))[column]
+    if pa.types.is_float32(values.type) or pa.types.is_float16(values.type):
+        return values.to_numpy().astype(str).astype(np.float64)
     return np.asarray(values.cast(pa.float64()).to_numpy(), dtype=np.float64)
 
 

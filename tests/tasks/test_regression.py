@@ -180,6 +180,11 @@ def test_whole_numbers_and_decimals_are_numbers():
         assert numbers_of(data, "target").tolist() == [float(value) for value in values]
 
 
+def test_what_was_stored_in_32_bits_is_the_decimal_number_that_was_meant():
+    data = tiny.dataset(text=list("abc"), target=np.array([3.8, 0.1, 2.5], np.float32))
+    assert numbers_of(data, "target").tolist() == [3.8, 0.1, 2.5]
+
+
 @pytest.mark.parametrize(
     ("task", "strategy", "path", "said"),
     [
@@ -241,11 +246,12 @@ def test_a_study_of_it_is_scored_beside_cheap_rivals(finished):
 
 def test_its_report_speaks_of_numbers_and_not_of_classes(finished):
     page = (finished / "report" / "report.md").read_text()
-    assert "Hardest examples of test" in page and "The median over all runs" in page
+    assert "Hardest examples of test" in page and "| said |" in page and "always giving" not in page.lower()
     assert "taken for" not in page and "alibration" not in page and "onfusion" not in page
     assert "| numbers" in page or "numbers |" in page, "means, SDs and ranges by split"
     card = (finished / "report" / "model-card.md").read_text()
     assert "pipeline_tag: text-classification" in card and "type: pearsonr" in card
+    assert "SDs from the training mean" in card and "target_sd" in card
 
 
 @pytest.mark.parametrize("variant", ["linear", "lora", "full"])
