@@ -26,11 +26,30 @@ def data_notes(recipe: ResolvedRecipe, found: Preflight) -> list[str]:
 def _notes(recipe: Recipe, data: TaskData) -> Iterator[str]:
     from finetune.data.labels import label_lines
 
-    counts = {name: split["facts"].get("labels") for name, split in data.facts["splits"].items()}
+    splits = data.facts["splits"]
+    counts = {name: split["facts"].get("labels") for name, split in splits.items()}
     if (column := _label_column(recipe)) and all(counts.values()):
         yield from label_lines(counts, column)
+    if column := getattr(recipe.task, "target", None):
+        yield from _number_notes({name: split["facts"].get("numbers") for name, split in splits.items()}, column)
     if "group" in type(recipe.task).model_fields:
         yield from _cluster_notes(recipe, data)
+
+
+def _number_notes(found: Mapping[str, Mapping[str, float] | None], column: str) -> Iterator[str]:
+    """Summarise the numbers in ``column`` by set of examples, and say which sets reach beyond what is learnt from."""
+    known = {name: each for name, each in found.items() if each}
+    each = "; ".join(
+        f"{name} mean {one['mean']:.4g}, SD {one['sd']:.4g}, from {one['min']:.4g} to {one['max']:.4g}"
+        for name, one in known.items()
+    )
+    if known:
+        yield f"numbers in column '{column}': {each}"
+    learnt = known.get("train")
+    for name, one in known.items() if learnt else ():
+        if learnt and abs(one["mean"] - learnt["mean"]) > learnt["sd"]:
+            far = abs(one["mean"] - learnt["mean"]) / learnt["sd"]
+            yield f"the numbers of '{name}' are {far:.1f} SDs from those that are learnt, on average: in the same unit?"
 
 
 def _label_column(recipe: Recipe) -> str | None:

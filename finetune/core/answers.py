@@ -24,6 +24,9 @@ DISTRIBUTED: frozenset[str | None] = frozenset(("label", "tags", "choice", "text
 """Answers by a softmax over classes or tokens, once for an example or for each of its tokens: what softens targets or
 compares distributions needs one."""
 
+SOLVED: frozenset[str | None] = frozenset(("label", "number"))
+"""Answers of which a linear head can be solved for, instead of being trained in steps."""
+
 PIPELINE_TAGS: dict[str | None, str] = {
     "label": "text-classification",
     "labels": "text-classification",

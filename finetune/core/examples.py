@@ -91,8 +91,8 @@ class Batch:
     inputs: dict[str, torch.Tensor]
     """What the model is called with, by its own names: `input_ids` and others, (rows, T) each."""
     targets: torch.Tensor
-    """What the losses compare with: (N,) a class of each example, (N, K) whether each of K labels is right, or
-    (rows, T) a label of each position (-100: not learnt)."""
+    """What the losses compare with: (N,) a class or a number of each example, (N, K) whether each of K labels is right,
+    or (rows, T) a label of each position (-100: not learnt)."""
     example: torch.Tensor
     """(rows, T) which of the examples each position belongs to, from 0; -1: padding."""
     place: torch.Tensor | None = None

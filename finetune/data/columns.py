@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -62,19 +63,6 @@ def require_words(dataset: Dataset, column: str, at: str, option: str) -> None:
     _refuse_rows(table, empty, f"column '{column}' of {at} has an empty text", option)
 
 
-def require_numbers(dataset: Dataset, column: str, at: str, option: str, low: float, high: float) -> None:
-    """Refuse a column that is missing, has gaps or NaN, holds something else than numbers, or numbers that are not
-    from ``low`` to ``high``."""
-    table = _table(dataset, column, at, option)
-    values = table[column]
-    _refuse_gaps(table, values, f"column '{column}' of {at} has no number", option)
-    if not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
-        found = f"column '{column}' of {at} holds {_what(values)}, not numbers"
-        raise bad_input(option, found, "write numbers in the file, or name another column")
-    outside = _each(values, lambda part: pc.or_(pc.less(part, low), pc.greater(part, high)))
-    _refuse_rows(table, outside, f"column '{column}' of {at} has a number outside {low:g} to {high:g}", option)
-
-
 def require_labels(dataset: Dataset, column: str, at: str, option: str) -> None:
     """Refuse a column that is missing, has gaps, or holds something else than text, whole numbers or true/false.
 
@@ -128,6 +116,52 @@ def _refuse_labels(
     if refused:
         where = pc.is_in(values, value_set=pa.array(refused[:1], values.type))
         _refuse_rows(table, where, f"label '{refused[0]}' {found}: in column '{column}' of {at}", option, advice)
+
+
+def require_numbers(
+    dataset: Dataset, column: str, at: str, option: str, low: float = -math.inf, high: float = math.inf
+) -> None:
+    """Refuse a column that is missing, has gaps, or holds else than finite numbers from ``low`` to ``high``."""
+    table = _table(dataset, column, at, option)
+    values = table[column]
+    _refuse_gaps(table, values, f"column '{column}' of {at} has no number", option)
+    kind = values.type
+    if _is_text(kind):
+        texts = [not _reads_as_number(text) for text in values.to_pylist()]
+        if any(texts):
+            first = values[texts.index(True)].as_py()
+            found = f"column '{column}' of {at} holds text that is no number, such as '{first:.40}',"
+            _refuse_rows(table, pa.chunked_array([texts], pa.bool_()), found, option)
+        row = table[EXAMPLE][0].as_py() + 1 if EXAMPLE in table.column_names else 1
+        found = f"column '{column}' of {at} holds numbers as text, such as '{values[0]}' in row {row}"
+        raise bad_input(option, found, "write them in the file as numbers, without quotes")
+    if pa.types.is_boolean(kind):
+        found = f"column '{column}' of {at} holds true and false, which are labels and no numbers"
+        raise bad_input(option, found, "use task type classification, or name another column")
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
+        raise bad_input(option, f"column '{column}' of {at} holds {_what(values)}", "name a column of numbers")
+    if pa.types.is_floating(kind):
+        endless = _each(values, lambda part: pc.invert(pc.is_finite(part)))
+        _refuse_rows(table, endless, f"column '{column}' of {at} has an infinite number", option)
+    outside = _each(values, lambda part: pc.or_(pc.less(part, low), pc.greater(part, high)))
+    _refuse_rows(table, outside, f"column '{column}' of {at} has a number outside {low:g} to {high:g}", option)
+
+
+def numbers_of(dataset: Dataset, column: str) -> np.ndarray:
+    """Read a column that :func:`require_numbers` has let pass: (rows,) float64. What was stored with fewer bits is the
+    shortest decimal number that it stands for, 3.8 and not 3.799999952316284."""
+    values = as_table(dataset.select_columns([column]))[column]
+    if pa.types.is_float32(values.type) or pa.types.is_float16(values.type):
+        return values.to_numpy().astype(str).astype(np.float64)
+    return np.asarray(values.cast(pa.float64()).to_numpy(), dtype=np.float64)
+
+
+def _reads_as_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def refuse_missing(dataset: Dataset, column: str, at: str, option: str) -> None:

@@ -23,8 +23,9 @@ class ScoringOptions(Options):
 
 class BaselineOptions(Options):
     """Cheap ways to answer the same held-out examples, without any tuning: for a label, the commonest one, logistic
-    regression on words, and the nearest centroid and logistic regression on the frozen model's features; for an answer
-    in words, its prompt's first sentence. They are computed once for a study, whatever its seeds."""
+    regression on words, and the nearest centroid and logistic regression on the frozen model's features; for a number,
+    the mean, and ridge regression on words and on these features; for an answer in words, its prompt's first sentence.
+    They are computed once for a study, whatever its seeds."""
 
     enabled: bool = True
     """Compute them."""

@@ -102,3 +102,9 @@ def codes(values: ArrayLike, labels: NDArray[Any]) -> NDArray[np.intp]:
     places = np.searchsorted(labels, wanted)
     found = labels[np.minimum(places, len(labels) - 1)] == wanted
     return np.where(found, places, len(labels))
+
+
+def numbers(columns: Columns) -> tuple[Values, Values]:
+    """Read predictions and references as numbers, (examples,) each. Raises ValueError for a text that is none."""
+    said, wanted = (np.array(list(map(float, columns[name])), dtype=float) for name in ("prediction", "reference"))
+    return said, wanted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import floor, isfinite, log10
 
 from finetune.core.numbers import MINUS, NONE, THIN, fixed
 
@@ -22,6 +23,8 @@ class Unit:
     """One point, in the metric's own unit; None where "one point" has no meaning."""
     bounds: tuple[float, float] | None = None
     """The lowest and the highest value there can be, in the metric's own unit; None where that is not known."""
+    figures: int | None = None
+    """Significant digits, in the place of decimals, where the unit is the data's own and values may be of any size."""
 
     @property
     def is_share(self) -> bool:
@@ -35,7 +38,12 @@ class Unit:
 
     def number(self, value: float | None, more: int = 0, signed: bool = False) -> str:
         """Write a bare number; ``more`` adds decimals, which spreads need."""
-        return NONE if value is None else fixed(value * self.scale, self.decimals + more, signed)
+        return NONE if value is None else fixed(value * self.scale, self._decimals(value) + more, signed)
+
+    def _decimals(self, value: float) -> int:
+        if self.figures is None or not value or not isfinite(value):
+            return self.decimals
+        return max(0, self.figures - 1 - floor(log10(abs(value * self.scale))))
 
     def value(self, value: float | None) -> str:
         """Write a number with its unit."""

@@ -76,9 +76,14 @@ class PooledForSequenceClassification(Pooled):
         return_dict: bool | None = None,
         **inputs: Any,
     ) -> SequenceClassifierOutput:
-        """Logits (rows, labels), and with ``labels`` (rows,) their mean cross-entropy."""
+        """Logits (rows, labels), and with ``labels`` (rows,) their mean cross-entropy; of one output, the mean squared
+        error, as transformers' own classes have it."""
         logits = self._head(self.dropout(self.vectors(input_ids, attention_mask, **inputs)))
-        loss = None if labels is None else torch.nn.functional.cross_entropy(logits.float(), labels)
+        loss = None
+        if labels is not None and logits.shape[-1] == 1:
+            loss = torch.nn.functional.mse_loss(logits[:, 0].float(), labels.float())
+        elif labels is not None:
+            loss = torch.nn.functional.cross_entropy(logits.float(), labels)
         return SequenceClassifierOutput(loss=loss, logits=logits)
 
 

@@ -88,31 +88,37 @@ def _answers(task: Any) -> Iterator[Mistake]:
 
 
 def _columns(task: Any) -> Iterator[Mistake]:
-    """Metrics of probabilities that the task does not give, and of another kind of answers."""
+    """Metrics of numbers where none is answered, of probabilities that the task does not give, and of another kind of
+    answers."""
     known: Any = TASKS.get(task.type)(task)
-    for number, name in enumerate(task.metrics):
-        metric = find(name)
-        if metric is None or known.answer is None:
+    for number, name in enumerate(task.metrics if known.answer is not None else ()):
+        metric, numbers = find(name), known.answer == "number"
+        if metric is None:
             continue
-        if metric.of is not None and known.answer not in metric.of:
+        own = [other for other, each in METRICS.all().items() if each.of is not None and known.answer in each.of]
+        if "prediction" in metric.columns and metric.numeric != numbers:
+            found = f"'{name}' compares numbers, and task {task.type} answers with none"
+            if numbers:
+                own = [other for other, each in METRICS.all().items() if each.numeric or "loss" in each.columns]
+                found = f"'{name}' compares texts letter by letter, and task {task.type} answers with a number"
+        elif metric.of is not None and known.answer not in metric.of:
             found = f"'{name}' is about another kind of answers than those of task {task.type}"
         elif "probabilities" in metric.columns and "probabilities" not in known.fills:
             found = f"'{name}' is about probabilities of answers, and task {task.type} gives none"
         else:
             continue
-        own = [other for other, each in METRICS.all().items() if each.of is not None and known.answer in each.of]
         yield Mistake(("task", "metrics", number), found, f"choose from: {', '.join(own)}" if own else "leave it out")
 
 
 def _solved(task: Any, strategy: Any) -> Iterator[Mistake]:
-    """A probe is solved for as multinomial logistic regression."""
+    """A probe is solved for as logistic regression of a label, or least squares of a number."""
     asked: Any = STRATEGIES.get(strategy.type)(strategy)
     first = asked.before()
     solves = asked.solves or (first is not None and STRATEGIES.get(first[0].type)(first[0]).solves)
-    known: Any = TASKS.get(task.type)(task)
-    if solves and known.new_head and not known.softmax:
-        why = "the labels here are ordinal" if known.answer == "label" else f"task {task.type} has none"
-        found = f"is {strategy.solver}, which solves for one label of several, and {why}"
+    learnt: Any = TASKS.get(task.type)(task)
+    if solves and learnt.new_head and not learnt.solvable:
+        why = "the labels here are ordinal" if learnt.answer == "label" else f"task {task.type} has another loss"
+        found = f"is {strategy.solver}, which solves for one label of several or for least squares, and {why}"
         yield Mistake(("strategy", "solver"), found, "write steps")
 
 

@@ -225,6 +225,10 @@ def _training(study: Study, variant: VariantResult) -> Bullets:
         ("Peak memory", memory(max(peaks, default=None))),
         ("Device", study.computed_on),
     ]
+    learnt = study.data.get("splits", {}).get("train", {}).get("facts", {}).get("numbers")
+    if learnt:
+        how = f"{learnt['mean']:.6g} + {learnt['sd']:.6g} × output: target_mean and target_sd of the configuration"
+        items.append(("Output", f"in SDs from the training mean, so that the number is {how}"))
     return Bullets(items)
 
 

@@ -37,7 +37,12 @@ SOLVED_REASON = "solved exactly and not trained in steps, so a seed changes noth
 
 NO_RUN_WORKS = "every run that has ended failed"
 
-COMMONEST = ("commonest-label", "commonest-set")
+UNLEARNT = {
+    "commonest-label": "commonest label",
+    "commonest-set": "commonest set of labels",
+    "training-mean": "training mean",
+}
+"""Baselines that always give the same answer, and what that is."""
 """The cheap baseline that a run which has learnt nothing is held against."""
 
 
@@ -167,10 +172,11 @@ def failures_of(runs: Sequence[Run], level: float = 0.95) -> stats.FailureRate:
 
 
 def _floor(study: Study, ground: Ground, key: str) -> tuple[float | None, str]:
-    """What needs no training scores, and what that is: the commonest label, or else the untuned model."""
-    for commonest in (study.baselines.get(name) for name in COMMONEST):
-        if commonest is not None and key in commonest.scores:
-            return commonest.scores[key], "commonest label"
+    """What needs no training scores, and what that is: always the same answer, or else the untuned model."""
+    for name, said in UNLEARNT.items():
+        same = study.baselines.get(name)
+        if same is not None and key in same.scores:
+            return same.scores[key], said
     if ground.metric.name == "accuracy" and ground.task.majority is not None:
         return ground.task.majority, "commonest label"
     return None if study.base is None else study.base.scores.get(key), "untuned model"

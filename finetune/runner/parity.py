@@ -202,11 +202,11 @@ def _losses_differ(
             if task.packing and not task.packs(model):
                 return "its outputs change in packed rows"
             found = task.outputs(model, batch)
-            losses = found.losses()
+            losses, among = found.losses(), torch.cat([each.logits for each in wanted])
             for number, place in enumerate(places):
                 own = found.owners == number
                 plain, loss, labels = wanted[place].losses()[0], losses[number], int(own.sum())
-                off = farthest(found.logits[own], wanted[place].logits) if labels else 0.0
+                off = farthest(found.logits[own], wanted[place].logits, among) if labels else 0.0
                 if off > OF_SPREAD or abs(loss - plain) > RELATIVE * abs(plain) + 1e-5 * labels:
                     return f"its outputs change in {_with(task.batching)} (loss {loss:.4f} for {plain:.4f})"
     except Exception as error:  # the next level may do; where none does, the last reason refuses the model
@@ -249,9 +249,16 @@ def _answers_differ(found: tuple[torch.Tensor, torch.Tensor], wanted: tuple[torc
     return farthest(found[1][same.bool()], wanted[1][same.bool()]) > OF_SPREAD
 
 
-def farthest(found: torch.Tensor, wanted: torch.Tensor) -> float:
+def farthest(found: torch.Tensor, wanted: torch.Tensor, among: torch.Tensor | None = None) -> float:
     """Compute the largest distance of logits (L, C) from those ``wanted``, as a share of their spread; a shift that all
-    classes have in common does not count. Infinite where one is no number and the other is."""
+    classes have in common does not count. Infinite where one is no number and the other is.
+
+    Where there is one output only, C = 1, a shift is all that there is, and the spread is that of several examples'
+    outputs, ``among`` (all labels, 1), of which a tenth of their size is added: untuned, they hardly differ."""
+    if wanted.shape[-1] == 1:
+        every = wanted if among is None else among
+        spread = every.std(correction=0) + 0.1 * every.abs().max() + 1e-9
+        return float(((found - wanted).abs() / spread).nan_to_num(nan=torch.inf).max())
     off = ((found - found.mean(-1, keepdim=True)) - (wanted - wanted.mean(-1, keepdim=True))).abs()
     spread = wanted.std(-1, correction=0).max() + 1e-3 * wanted.abs().max() + 1e-9
     return float((off / spread).nan_to_num(nan=torch.inf).max())

@@ -22,6 +22,7 @@ from finetune.data.sources import as_dataset, as_table
 from finetune.models import Pooling
 from finetune.runner.sets import EvaluationSets, reading_of
 from finetune.tasks.base import Task
+from finetune.tasks.trivial import Trivial
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -49,6 +50,8 @@ class TaskData:
     """For each held-out set, the share that always giving the commonest training answer gets right."""
     facts: dict[str, Any]
     """`splits`, `duplicates_dropped`, `pool` and `leaks` of the study's `data.json`."""
+    trivial: dict[str, Trivial | None] = field(default_factory=dict)
+    """For each held-out set, what always giving the same answer scores."""
     learnt: dict[str, Dataset] = field(default_factory=dict)
     """The training examples, and those of the validation split where there is one, as they were read."""
     own: dict[str, Task] = field(default_factory=dict)
@@ -182,7 +185,8 @@ class Resources:
         }
         majority = {name: sets.task_of(name).majority(found.examples) for name, found in encoded.items()}
         learnt = {"train": splits.train, **({"validation": splits.validation} if splits.validation else {})}
-        return TaskData(task, train, validation, encoded, splits.held_out, majority, facts, learnt, sets.tasks)
+        trivial = {name: sets.task_of(name).trivial(found.examples) for name, found in encoded.items()}
+        return TaskData(task, train, validation, encoded, splits.held_out, majority, facts, trivial, learnt, sets.tasks)
 
     def once(self, kind: str, wanted: list[Any], load: Callable[[], T]) -> T:
         """Call ``load``, or give its result from when the same was wanted before."""

@@ -9,7 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from finetune import models
@@ -68,8 +70,8 @@ def run(
     strategy = assembled.strategy if session.recipe.train.save_model else None
     results = []
     whole = not any(each.facts["resumed"] for each in trained)
-    for number, (replica, how, (scores, right, latency)) in enumerate(zip(replicas, trained, found, strict=True)):
-        status, reason = judge(how, scores, right, data, session.recipe, untuned)
+    for number, (replica, how, (scores, measured, latency)) in enumerate(zip(replicas, trained, found, strict=True)):
+        status, reason = judge(how, scores, measured, data, session.recipe, untuned)
         with assembled.group.alone(0 if single else number) as model:
             result = {
                 **opening(variant, replica.streams.seed, status, reason),
@@ -134,7 +136,7 @@ def train_before(session: Session, replicas: Sequence[Replica]) -> list[Weights]
 def judge(
     trained: Trained,
     scores: Scores,
-    means: dict[str, float],
+    measured: Mapping[str, NDArray[np.float64]],
     data: TaskData,
     recipe: Recipe,
     untuned: Scores | None,
@@ -143,23 +145,29 @@ def judge(
     `finished`."""
     if trained.diverged:
         return "diverged", trained.diverged
-    from finetune.stats import at_chance  # takes a third of a second to import, which `check` need not wait for
+    from finetune.stats import no_better  # takes a third of a second to import, which `check` need not wait for
 
     task = next(iter(data.held_out))
-    majority = data.majority[task]
-    if majority is not None and at_chance(means[task], majority, len(data.held_out[task].examples)):
-        found = f"{data.task_of(task).example_score} {means[task]:.3f} on '{task}'"
-        shown = "" if means[task] <= majority else ", and so few examples do not show that it is more"
-        return "degenerate", f"{found}; always giving the commonest label gets {majority:.3f}{shown}"
+    trivial, own = data.trivial[task], measured[task]
+    if trivial is not None and no_better(own, trivial.scores, trivial.higher_is_better):
+        mean, others, higher = float(own.mean()), float(trivial.scores.mean()), trivial.higher_is_better
+        ahead = mean > others if higher else mean < others
+        shown = f", and so few examples do not show that it is {'more' if higher else 'less'}" if ahead else ""
+        found = f"{trivial.measure} {_number(mean)} on '{task}'"
+        return "degenerate", f"{found}; {trivial.said} gets {_number(others)}{shown}"
     headline = recipe.task.metrics[0]
     plain = trivial_score(data, task, headline)
-    own = scores.get(f"{task}/{headline}")
-    if plain is not None and own is not None and not _better(headline, own, plain):
-        return "degenerate", f"{headline} {own:.4g} on '{task}'; answers that take no learning get {plain:.4g}"
+    score = scores.get(f"{task}/{headline}")
+    if plain is not None and score is not None and not _better(headline, score, plain):
+        return "degenerate", f"{headline} {score:.4g} on '{task}'; answers that take no learning get {plain:.4g}"
     before = (untuned or {}).get(f"{task}/{headline}")
-    if before is not None and own is not None and not _better(headline, own, before):
-        return "degenerate", f"{headline} {own:.4g} on '{task}'; the untuned base model has {before:.4g}"
+    if before is not None and score is not None and not _better(headline, score, before):
+        return "degenerate", f"{headline} {score:.4g} on '{task}'; the untuned base model has {before:.4g}"
     return "finished", None
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if 0 <= value <= 1 else f"{value:.4g}"
 
 
 def _better(metric: str, score: float, other: float) -> bool:
@@ -170,7 +178,7 @@ def trivial_score(data: TaskData, task: str, metric: str) -> float | None:
     """Compute the ``metric`` of answers to held-out set ``task`` that take no learning; None where there are none, or
     where the metric is not of answers."""
     examples = data.held_out[task].examples
-    answers, known = data.task.trivial(examples), metrics.load(metric)
+    answers, known = data.task.trivial_answers(examples), metrics.load(metric)
     if answers is None or set(known.columns) != {"prediction", "reference"}:
         return None
     return known.value({"prediction": answers, "reference": [example.reference for example in examples], "labels": ()})

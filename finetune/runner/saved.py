@@ -62,7 +62,8 @@ def load_model(folder: str | Path) -> LoadedModel:
 
     tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True)
     model = _complete(said, place) if (place / "config.json").exists() else _made_again(said, place, tokenizer)
-    return LoadedModel(model.float().cpu().eval(), tokenizer)
+    model = _task_of(said).handed_over(model.float().cpu().eval(), said["config"])
+    return LoadedModel(model, tokenizer)
 
 
 def _complete(said: dict[str, Any], place: Path) -> torch.nn.Module:

@@ -38,8 +38,8 @@ class Scored(NamedTuple):
     """The scores of a run on its held-out tasks."""
 
     scores: Scores
-    means: dict[str, float]
-    """By task, the mean over examples of the prediction store's `score` column."""
+    measured: dict[str, np.ndarray]
+    """By task, (examples,) in their order: what is held against an answer that needs no learning."""
     latency: dict[str, float]
     """By task, seconds that an example took, at `scoring.batch_size`: a run's share of those of its group. Only where
     the whole model was run: not for predictions that were stored, nor from what a frozen prefix had stored."""
@@ -96,7 +96,9 @@ def score_held_out(
                 with phase("writing predictions"):
                     predictions.write(path, key)
             scored[number].scores.update(scores_on(task, predictions, asked.options.metrics))
-            scored[number].means[task] = float(predictions.score.mean())
+            order = predictions.example.argsort()  # the store may have them in another one
+            rows = order[np.searchsorted(predictions.example, encoded.examples.numbers, sorter=order)]
+            scored[number].measured[task] = asked.measured(predictions.columns())[rows]
     return scored
 
 

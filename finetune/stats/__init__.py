@@ -15,7 +15,16 @@ from finetune.stats.estimates import (
     sd_interval,
     t_interval,
 )
-from finetune.stats.failures import Expected, FailureRate, at_chance, expected, failure_rate, holds_in_all, told_apart
+from finetune.stats.failures import (
+    Expected,
+    FailureRate,
+    at_chance,
+    expected,
+    failure_rate,
+    holds_in_all,
+    no_better,
+    told_apart,
+)
 from finetune.stats.families import Family
 from finetune.stats.judging import compare, family_of, holm, judge, verdict
 from finetune.stats.spread import Spread, spread
@@ -49,6 +58,7 @@ __all__ = [
     "holm",
     "interval_of_mean",
     "judge",
+    "no_better",
     "sd_factors",
     "sd_interval",
     "spread",

@@ -97,6 +97,25 @@ def at_chance(right: float, commonest: float, examples: int) -> bool:
     return float(stats.binom.sf(round(right * examples) - 1, examples, commonest)) > MARGIN
 
 
+def no_better(own: ArrayLike, trivial: ArrayLike, higher_is_better: bool = True) -> bool:
+    """Tell whether a run's scores of examples do not show more than those of an answer that needs no learning.
+
+    ``own`` and ``trivial`` are (examples,) scores of the same examples, one by one. Where each is 1 or 0, right or
+    wrong, :func:`at_chance` tells; otherwise the one-sided paired t test over examples (Student 1908), at the same
+    level :data:`MARGIN`. Of a single example nothing is shown, and of scores that are no numbers neither.
+    """
+    found, others = np.asarray(own, dtype=float), np.asarray(trivial, dtype=float)
+    if np.isin([found, others], (0.0, 1.0)).all() and higher_is_better:
+        return at_chance(float(found.mean()), float(others.mean()), len(found))
+    gain = found - others if higher_is_better else others - found
+    if not np.isfinite(gain).all() or len(gain) < 2:
+        return True
+    error = float(gain.std(ddof=1)) / len(gain) ** 0.5
+    if error == 0:  # all alike
+        return bool(gain[0] <= 0)
+    return float(stats.t.sf(gain.mean() / error, len(gain) - 1)) > MARGIN
+
+
 def expected(
     scores: ArrayLike,
     failed: Sequence[float | None],

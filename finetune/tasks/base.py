@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from datetime import date
@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from finetune.core import options
-from finetune.core.answers import HEAD_KINDS, PIPELINE_TAGS, Answer, Column
+from finetune.core.answers import HEAD_KINDS, PIPELINE_TAGS, SOLVED, Answer, Column
 from finetune.core.encoded import Encoded
 from finetune.core.examples import Batch, Example, Outputs, Prediction
+from finetune.metrics import Columns
 from finetune.models import Architecture, OwnHead
 from finetune.tasks.baselines.base import Baseline
 from finetune.tasks.batching import Batching
 from finetune.tasks.encoding import EncodedRows, encode
 from finetune.tasks.messages import readable
+from finetune.tasks.trivial import Trivial
 
 if TYPE_CHECKING:
     import torch
@@ -116,12 +118,6 @@ class Task:
     def pipeline_tag(self) -> str:
         """Give the hub's name for what the trained model does; known once the task is fitted."""
         return PIPELINE_TAGS.get(self.answer, "other")
-
-    @property
-    def softmax(self) -> bool:
-        """Tell whether the outputs of its head are the logits of one of :attr:`labels` each, so that a linear one can
-        be solved for."""
-        return self.answer == "label"
 
     @property
     def fills(self) -> frozenset[Column]:
@@ -299,6 +295,30 @@ class Task:
         already."""
         return None
 
+    def trivial(self, examples: Sequence[Example]) -> Trivial | None:
+        """Score always giving the same answer to ``examples``, those that are scored; None: no such answer. A run that
+        is not shown to be better, by what :meth:`measured` gives, has learnt nothing."""
+        if self.commonest is None:
+            return None
+        right = np.array([example.reference == self.commonest for example in examples], dtype=float)
+        return Trivial("always giving the commonest label", self.example_score, right)
+
+    def measured(self, columns: Columns) -> np.ndarray:
+        """Measure each prediction of a run, of whose store these are the ``columns``, as :meth:`trivial` does:
+        (examples,). Here, by its own score."""
+        return np.asarray(columns["score"], dtype=float)
+
+    @property
+    def solvable(self) -> bool:
+        """Tell whether what a linear head learns best can be solved for: multinomial logistic regression of a label, or
+        least squares, with targets that are the numbers themselves."""
+        return self.answer in SOLVED
+
+    def handed_over(self, model: torch.nn.Module, config: Mapping[str, Any]) -> torch.nn.Module:
+        """Give a trained ``model`` as a person gets it, who asks it without this task. ``config`` is what
+        :meth:`model_config` said when it was trained."""
+        return model
+
     def majority(self, examples: Sequence[Example]) -> float | None:
         """Compute the share of ``examples``, those that are scored, that always giving the commonest training answer
         gets right; None: no such thing."""
@@ -306,7 +326,7 @@ class Task:
             return None
         return sum(example.reference == self.commonest for example in examples) / len(examples)
 
-    def trivial(self, examples: Sequence[Example]) -> list[str] | None:
+    def trivial_answers(self, examples: Sequence[Example]) -> list[str] | None:
         """Give the answers to ``examples`` that take no learning, such as no entity anywhere; None: no such thing. A
         run whose headline metric is no better than theirs has learnt nothing."""
         return None

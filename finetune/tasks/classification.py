@@ -113,6 +113,10 @@ class Classification(TextClassifier):
         return super().fills | {"probabilities"}
 
     @property
+    def solvable(self) -> bool:
+        return super().solvable and self.softmax
+
+    @property
     def softmax(self) -> bool:
         return self.options.ordinal is None
 

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from finetune.core.errors import bad_input
 from finetune.core.examples import Batch, Example, pad
 
 IGNORED = -100
 """The label of a token that is not learnt."""
 
 if TYPE_CHECKING:
+    import torch
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
@@ -62,3 +64,26 @@ def padded(
     inputs["attention_mask"] = real.long()
     targets = torch.tensor([example.target for example in examples]) if labels is None else pad(labels, IGNORED)
     return Batch(inputs, targets, example=torch.arange(len(examples))[:, None].where(real, -1))
+
+
+def logits_alone(model: torch.nn.Module, example: Example) -> torch.Tensor:
+    """Compute the logits (1, C) of one example as plain transformers does: of its tokens, and their types, alone."""
+    import torch
+
+    device = next(model.parameters()).device
+    inputs = {name: torch.tensor(value).long()[None].to(device) for name, value in example.inputs.items()}
+    return model(**inputs).logits.float()
+
+
+def check_read_out(model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse an encoder-decoder whose own class for sequences could not read its texts out."""
+    # transformers does so at the input's end token; T5Gemma's at the last token, as in other models.
+    if not getattr(model.config, "is_encoder_decoder", False) or model.config.model_type.startswith("t5gemma"):
+        return
+    end = model.config.eos_token_id
+    if tokenizer("a")["input_ids"][-1] != end:
+        raise bad_input(
+            "model.source",
+            f"this encoder-decoder is read out at its end token (number {end}), and its tokenizer ends no text so",
+            "name the tokenizer that belongs to it in model.tokenizer",
+        )

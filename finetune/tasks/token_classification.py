@@ -196,7 +196,7 @@ class TokenClassification(Task):
             predictions.append(Prediction(" ".join(tags), loss))
         return predictions
 
-    def trivial(self, examples: Sequence[Example]) -> list[str]:
+    def trivial_answers(self, examples: Sequence[Example]) -> list[str]:
         return [outside(len(example.reference.split())) for example in examples]
 
     def baselines(self, shots: int = 0) -> list[Baseline]:

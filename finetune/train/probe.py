@@ -42,16 +42,9 @@ class Probe:
     normalised: bool
     mode: str
     facts: dict[str, Any]
-    """For the run's result: `strength` (C), and what was tried."""
-
-    @property
-    def why(self) -> str:
-        """Say in words why it sees examples as it does."""
-        tried = [
-            f"{one['pooling']}{', normalised' if one['normalise'] else ''} {one['accuracy']:.1%}"
-            for one in self.facts["tried"]
-        ]
-        return f"as cross-validation on the training examples prefers ({'; '.join(tried)} right)"
+    """For the run's result: how strong its penalty is, and what was tried."""
+    why: str
+    """Why it sees examples as it does, in words."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +103,10 @@ def fit(
         "validated": {"nll": best.nll, "accuracy": best.accuracy},
         "seconds": time.perf_counter() - begun,
     }
-    return Probe(solved[0], biases[0], best.normalised, best.mode, facts | {"tried": _summary(tried)})
+    ways = _summary(tried)
+    said = [f"{one['pooling']}{', normalised' if one['normalise'] else ''} {one['accuracy']:.1%}" for one in ways]
+    why = f"as cross-validation on the training examples prefers ({'; '.join(said)} right)"
+    return Probe(solved[0], biases[0], best.normalised, best.mode, facts | {"tried": ways}, why)
 
 
 def _validated(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from finetune.strategies.base import single_linear, trained_parameters
 from finetune.tasks.base import Task
 from finetune.train.features import extract, looks_back_only
 from finetune.train.probe import Probe, fit
+from finetune.train.ridge import fit_ridge
 from finetune.train.state import Trained
 
 MODES = ("mean", "cls", "max")
@@ -90,17 +91,32 @@ def _find(
     normalise = asked.normalise if own else False
     key = ("solved", id(examples), modes, normalise, streams.seed_of("split"), str(runtime.dtype))
     if key not in base.kept:
-        targets = [example.target for example in examples]
         main = runtime.accelerator.is_main_process
-        counts, count = weights_of(examples), len(task.labels)
-        weights = counts if (counts != 1).any() else None
-        probe = fit(features, normalise, targets, count, intercept, streams, runtime, weights) if main else None
+        probe = _fitted(features, normalise, task, examples, intercept, streams, runtime) if main else None
         base.kept[key] = runtime.broadcast(probe)
         found = base.kept[key]
         if own and not asked.settled:
             runtime.progress.say(f"{runtime.title} · pooling: {_pooling(found, why)}, {why or found.why}")
     found = base.kept[key]
     return (_pooling(found, why or found.why) if own else asked), found
+
+
+def _fitted(
+    features: Mapping[str, torch.Tensor],
+    normalise: bool | None,
+    task: Task,
+    examples: Sequence[Example],
+    intercept: bool,
+    streams: Streams,
+    runtime: Runtime,
+) -> Probe:
+    """Fit a probe for the kind of answer that ``task`` has: one label of several, or numbers."""
+    targets = [example.target for example in examples]
+    if task.labels:
+        counts, count = weights_of(examples), len(task.labels)
+        weights = counts if (counts != 1).any() else None
+        return fit(features, normalise, targets, count, intercept, streams, runtime, weights)
+    return fit_ridge(features, normalise, targets, intercept, runtime)
 
 
 def _pooling(found: Probe, why: str) -> Pooling:

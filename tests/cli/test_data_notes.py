@@ -33,6 +33,18 @@ def test_labels_are_listed(notes):
     assert "alike" not in said and "repeat" not in said
 
 
+def test_numbers_are_summarised(notes, topics):
+    task = ["task={type: regression, max_length: 32, target: size}", "data.split.stratify=null"]
+    one = "variants.linear.task.pooling=auto"
+    said = notes(*task, one, size=lambda n: n / 2)
+    assert "numbers in column 'size': train mean" in said and "; validation mean" in said and "labels" not in said
+    assert "in the same unit?" not in said
+    lines = [f"{text} again,{1000 + number}" for number, (text, _) in enumerate(tiny.sentences(9, 1))]
+    (topics.parent / "test.csv").write_text("\n".join(["text,size", *lines]) + "\n")
+    own = ["data.split.test=0", f"data.test.path={topics.parent / 'test.csv'}"]
+    assert "the numbers of 'test' are 3" in notes(*task, one, *own, size=lambda n: n / 2)
+
+
 def test_labels_that_look_alike_are_shown_and_not_refused(notes):
     odd = {0: "money\u200b", 3: "money\u200b", 6: "money\u200b", 1: "-1", 4: "-1", 7: "-1", 10: "-1"}
     said = notes("data.split.stratify=null", "data.split.test=3", "data.split.validation=3", relabel=odd.get)

@@ -90,6 +90,11 @@ EMBEDDING: dict[str, Any] = {
 COMPARED = {"label": None, "pair": "other"}
 """Pairs of texts without a score."""
 RATED = {**COMPARED, "score": "rating", "metrics": ["cosine_spearman"]}
+REGRESSION: dict[str, Any] = {
+    **PLAIN,
+    "data": {"train": {"path": "numbers.csv"}, "split": {"test": 8, "validation": 6}},
+    "task": {"type": "regression", "target": "size", "max_length": 16, "metrics": ["rmse"]},
+}
 SOLVED: dict[str, Any] = {**PLAIN, "strategy": {"type": "linear"}, "train": {"save_model": True}}
 LONG_ANSWERS = {"task": {"prompt": "kind", "completion": "prompt"}}
 """Prompts of a letter, answers of a sentence."""
@@ -187,6 +192,7 @@ RECIPES: dict[str, tuple[dict[str, Any], tuple[str | int, ...]]] = {
     "R4FOptions": (_treated("r4f", eps=0.05), ("mitigations", 0)),
     "SmartOptions": (_treated("smart", sigma=0.01, eta=0.1, epsilon=0.05), ("mitigations", 0)),
     "SoupOptions": (merged(_treated("soup"), LEARNT), ("mitigations", 0)),
+    "RegressionOptions": (REGRESSION, ("task",)),
     "HeldOut": ({**PLAIN, "evaluate": [{"name": "elsewhere", "data": {"path": "others.csv"}}]}, ("evaluate", 0)),
     "ScoringOptions": (PLAIN, ("scoring",)),
     "BaselineOptions": (merged(PLAIN, {"train": BRIEF, "baselines": {"enabled": True}}), ("baselines",)),
@@ -285,6 +291,16 @@ CASES: dict[str, Case] = {
     "MultiLabelOptions.normalise": Case({"task": {"pooling": "mean"}}, value=True),
     "MultiLabelOptions.max_length": Case(value=6),
     "MultiLabelOptions.metrics": Case(value=["micro_f1"]),
+    "RegressionOptions.type": Case(value={"type": "classification", "max_length": 16}, at=("task",)),
+    "RegressionOptions.text": Case(value="other"),
+    "RegressionOptions.pair": Case(value="other"),
+    "RegressionOptions.target": Case(value="length"),
+    "RegressionOptions.group": Case({"data": {"split": {"group": "topic"}}}, value="topic", reported=True),
+    "RegressionOptions.delta": Case({"task": {"loss": "huber"}}, value=0.1),
+    "RegressionOptions.pooling": Case(value="mean"),
+    "RegressionOptions.normalise": Case({"task": {"pooling": "mean"}}, value=True),
+    "RegressionOptions.max_length": Case(value=6),
+    "RegressionOptions.metrics": Case(value=["mae"]),
     "LanguageOptions.type": Case(value={"type": "classification", "max_length": 16}, at=("task",)),
     "LanguageOptions.text": Case(value="other"),
     "LanguageOptions.group": Case({"data": {"split": {"group": "topic"}}}, value="topic", reported=True),
@@ -433,6 +449,11 @@ def write_files(folder: Path) -> None:
     for name, found in {"rows": rows, "others": _rows(1), "twice": [*rows, *rows[:9]], "bare": rows}.items():
         with open(folder / f"{name}.csv", "w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([*([] if name == "bare" else [list(rows[0])]), *(row.values() for row in found)])
+    tiny.write_csv(
+        folder / "numbers.csv",
+        [(*row.values(), number % 7 / 2, len(row["text"])) for number, row in enumerate(rows)],
+        header=(*rows[0], "size", "length"),
+    )
     (folder / "quoted.txt").write_text("text\n" + "".join(f'"{row["text"]}"\n' for row in rows), encoding="utf-8")
     western = "text,label\n" + "".join(f"“{row['text']}”,{row['label']}\n" for row in rows)
     (folder / "western.csv").write_bytes(western.encode("cp1252"))

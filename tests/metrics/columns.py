@@ -17,6 +17,15 @@ SENTENCES = [
 ]
 
 
+NUMBERS = {"cat": "-1.5", "dog": "0.25", "mat": "2", "the": "7e1"}
+"""A number for each word."""
+
+
+def as_numbers(text):
+    """A text of such words as a number, the same for the same text."""
+    return repr(float(sum(place * float(NUMBERS.get(word, 1e3)) for place, word in enumerate(text.split(), start=1))))
+
+
 def believed(prediction, sure=1.0):
     """Probabilities of a model that is so ``sure`` of its predictions, and the labels that they are of."""
     labels = tuple(sorted(set(prediction)))
@@ -40,8 +49,18 @@ def columns(pairs, loss=None, weight=None, margin=None, score=None, sure=1.0):
 
 
 def value(name, pairs, **numbers):
-    """The metric called ``name`` of such columns."""
-    return find(name).value(columns([[written(name, text) for text in pair] for pair in pairs], **numbers))
+    """The metric called ``name`` of such columns; of one that compares numbers, with one for each text."""
+    if find(name).numeric and not all(_is_number(text) for pair in pairs for text in pair):
+        pairs = [(written(name, said), written(name, wanted)) for said, wanted in pairs]
+    return find(name).value(columns(pairs, **numbers))
+
+
+def _is_number(text):
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def contributions(name, pairs, **numbers):

@@ -9,10 +9,10 @@ from finetune.core.registry import METRICS, summary
 from finetune.metrics import contributions, find, unit
 from tests.metrics.columns import columns, value, written
 
-BEST = {"chrf": 100.0, "nll": 0.0, "loss": 0.0, "brier": 0.0, "ece": 0.0, "hamming_loss": 0.0, "rank_mae": 0.0}
+BEST = {"chrf": 100.0} | dict.fromkeys(("nll", "loss", "brier", "ece", "hamming_loss", "rank_mae", "rmse", "mae"), 0.0)
 """What a perfect prediction scores, where it is not 1."""
 
-LESS_IS_BETTER = {"nll", "loss", "brier", "ece", "hamming_loss", "rank_mae"}
+LESS_IS_BETTER = {"nll", "loss", "brier", "ece", "hamming_loss", "rank_mae", "rmse", "mae"}
 
 words = st.sampled_from(["cat", "dog", "mat", "the"])
 rows = st.lists(
@@ -72,7 +72,7 @@ def test_it_says_what_it_is(name):
 @pytest.mark.parametrize("name", METRICS.all())
 def test_without_its_columns_it_is_our_mistake_and_has_no_contributions(name):
     metric = find(name)
-    lacking = columns([("a", "a")]) | {column: None for column in metric.columns}
+    lacking = columns([("1", "1")]) | {column: None for column in metric.columns}
     with pytest.raises(ValueError, match=f"{name} needs the column '{metric.columns[0]}' of at least one"):
         metric.check(lacking)
     assert contributions(name, lacking) is None and contributions(name, columns([])) is None
@@ -82,10 +82,8 @@ def test_which_way_is_up_and_what_a_point_is():
     assert {name for name in METRICS.all() if not find(name).higher_is_better} == LESS_IS_BETTER
     assert {name for name in METRICS.all() if "loss" in find(name).columns} == {"nll", "loss"}
     points = {name: unit(name).point for name in METRICS.all() if not unit(name).is_share}
-    assert points == {
-        **{"mcc": 0.01, "cosine_spearman": 0.01, "quadratic_kappa": 0.01, "chrf": 1.0},
-        **dict.fromkeys(LESS_IS_BETTER),
-    }
+    correlations = ("mcc", "pearson", "spearman", "cosine_spearman", "quadratic_kappa")
+    assert points == {"chrf": 1.0, **dict.fromkeys(correlations, 0.01), **dict.fromkeys(LESS_IS_BETTER)}
     assert {unit(name).point for name in METRICS.all() if unit(name).is_share} == {0.01}
 
 

@@ -47,8 +47,18 @@ def stores(draw, texts):
     return stored(prediction, reference, column(LOSSES), column(st.integers(1, 9)), column(st.floats(-9, 9)), score)
 
 
-@pytest.mark.parametrize("name", METRICS.all())
-@pytest.mark.parametrize("texts", [TEXTS, LABELS, TAGS], ids=["texts", "labels", "tags"])
+NUMBERS = st.floats(-1e6, 1e6).map(repr) | st.sampled_from(["0", "1", "2.5", "-3"])
+"""With ties among them."""
+
+KINDS = [
+    pytest.param(name, texts, id=f"{name}-{kind}")
+    for name in METRICS.all()
+    for kind, texts in (("texts", TEXTS), ("labels", LABELS), ("tags", TAGS), ("numbers", NUMBERS))
+    if find(name).numeric == (kind == "numbers")
+]
+
+
+@pytest.mark.parametrize(("name", "texts"), KINDS)
 def test_the_mean_is_the_metric(name, texts):
     @settings(max_examples=20)  # `evaluate` takes its time
     @given(stores(texts))
@@ -57,7 +67,7 @@ def test_the_mean_is_the_metric(name, texts):
         found = contributions(name, columns)
         assert found.shape == (len(predictions),) and found.dtype == float
         value = find(name).value(columns)
-        assert found.mean() == pytest.approx(value, abs=1e-9)
+        assert found.mean() == pytest.approx(value, abs=1e-9, rel=1e-6)
         assert score_by_evaluate(predictions, [name]) == {name: value}, "evaluate's and ours are one"
 
     check()
@@ -107,6 +117,40 @@ def test_those_of_tags_are_the_derivatives_too(name, pairs):
         less[example] -= 1
         slope = (weighted_metric(name, columns, more) - weighted_metric(name, columns, less)) / (2 / times)
         assert found[example] == pytest.approx(value + n * slope, rel=1e-3, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["pearson", "spearman", "rmse", "mae"])
+@pytest.mark.parametrize("ties", [False, True], ids=["no ties", "ties"])
+def test_of_numbers_too_they_are_the_derivatives(name, ties):
+    """Of Spearman's correlation also by the ranks of others, which an example's weight moves."""
+    rng = np.random.default_rng(2)
+    wanted = rng.normal(size=8)
+    said = wanted + rng.normal(size=8)
+    said, wanted = (np.round(each) if ties else each for each in (said, wanted))
+    assert len(set(said)) == 8 or ties
+    columns, _ = stored(list(map(repr, said.tolist())), list(map(repr, wanted.tolist())))
+    found, value, times = contributions(name, columns), find(name).value(columns), 200
+    for example in range(8):
+        more, less = (np.full(8, times) for _ in range(2))
+        more[example] += 1
+        less[example] -= 1
+        slope = (weighted_metric(name, columns, more) - weighted_metric(name, columns, less)) / (2 / times)
+        assert found[example] == pytest.approx(value + 8 * slope, rel=1e-3, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["pearson", "spearman", "rmse"])
+def test_the_spread_that_they_give_is_that_of_resampling_numbers(name):
+    """The bootstrap's standard error of one run's score on 400 examples, a third of them tied."""
+    rng = np.random.default_rng(5)
+    wanted = np.where(rng.random(400) < 0.3, 2.0, rng.normal(2, 1.5, 400))
+    said = np.round(0.7 * wanted + rng.normal(0, 0.8, 400), 1)
+
+    def columns(rows):
+        return {"prediction": said[rows].tolist(), "reference": wanted[rows].tolist()}
+
+    by_contributions = contributions(name, columns(np.arange(400))).std() / 400**0.5
+    resampled = np.std([find(name).value(columns(rng.integers(400, size=400))) for _ in range(1500)])
+    assert by_contributions == pytest.approx(resampled, rel=0.1)
 
 
 @pytest.mark.parametrize("name", ["macro_f1", "mcc"])

@@ -106,6 +106,15 @@ def test_a_pooler_that_the_checkpoint_lacks_is_not_missed(tmp_path):
     assert loaded.new == {"classification_head.weight", "classification_head.bias"}
 
 
+def test_one_output_has_a_squared_error(tmp_path, encoder_folder):
+    """As transformers' own classes have it where there is one output."""
+    model = load_base(ModelOptions(source=str(encoder_folder)), POOLED, True, num_labels=1).copy(Streams(1)).eval()
+    ids, labels = torch.tensor([[9, 17, 33], [70, 12, 9]]), torch.tensor([2.0, -1.0])
+    found = model(input_ids=ids, labels=labels)
+    assert found.logits.shape == (2, 1)
+    assert found.loss.item() == pytest.approx(((found.logits[:, 0] - labels) ** 2).mean().item())
+
+
 def save_funnel(folder):
     """Its bare model has an encoder and a decoder inside, and is no encoder-decoder."""
     from transformers import FunnelConfig, FunnelModel

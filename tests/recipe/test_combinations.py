@@ -53,9 +53,11 @@ def text(**sections: str) -> str:
         ({"task": "{type: classification, metrics: [micro_f1]}"}, "task.metrics.0", "another kind of answers"),
         ({"task": f"{{{SETS}, metrics: [micro_f1, brier]}}"}, "task.metrics.1", "probabilities of answers"),
         ({"task": "{type: chat, prompt: p, completion: c, metrics: [ece]}"}, "task.metrics.0", "gives none"),
-        ({"task": f"{{{SETS}}}", "strategy": "{type: linear}"}, "strategy.solver", "one label of several"),
+        ({"task": f"{{{SETS}}}", "strategy": "{type: linear}"}, "strategy.solver", "has another loss"),
         ({"task": ORDINAL, "strategy": "{type: linear}"}, "strategy.solver", "the labels here are ordinal"),
         ({"task": f"{{{SETS}}}", "mitigations": "[{type: label-smoothing}]"}, "mitigations.0.type", "softmax"),
+        ({"task": "{type: classification, metrics: [mae]}"}, "task.metrics.0", "answers with none"),
+        ({"task": "{type: regression, metrics: [mae, mcc]}"}, "task.metrics.1", "pearson, rmse, spearman"),
         ({"stages": STAGE % TANGENT}, "stages.0.strategy", "nothing can start from it"),
         (SET("task: {type: language}, role: shifted", data=NO_TEST), "evaluate.0.task", "first set"),
         (SET("labels: {a: b}", task=CHAT), "evaluate.0.labels", "has none"),
@@ -90,6 +92,7 @@ def test_impossible(write, sections, path, said):
         SET("task: {type: language}, margin: 0.1", task=CHAT),
         SET("role: forgetting", task=CHAT),
         SET("task: {text: tweet}, labels: {type: x}"),
+        {"task": "{type: regression, metrics: [loss, mae, 'hub:mse']}", "strategy": "{type: linear}"},
     ],
 )
 def test_possible(write, sections):

@@ -21,6 +21,7 @@ from finetune.tasks.batching import Batching
 from finetune.tasks.chat import Chat
 from finetune.tasks.classification import Classification
 from finetune.tasks.language import Language
+from finetune.tasks.regression import Regression
 from tests import tiny
 
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
@@ -56,13 +57,15 @@ def save(folder, kind, shape, chat):
 def table():
     rows = tiny.sentences(24)
     texts, labels = [text for text, _ in rows], [label for _, label in rows]
-    return tiny.dataset(text=texts, label=labels, prompt=texts, completion=labels)
+    numbers = [len(text) / 3 for text in texts]
+    return tiny.dataset(text=texts, label=labels, target=numbers, prompt=texts, completion=labels)
 
 
 TASKS = {
     "chat": lambda: Chat(Chat.Options(type="chat", prompt="prompt", completion="completion")),
     "language": lambda: Language(Language.Options(type="language")),
     "classification": lambda: Classification(Classification.Options(type="classification")),
+    "regression": lambda: Regression(Regression.Options(type="regression")),
 }
 
 
@@ -84,10 +87,12 @@ def test_a_decoder_shares_what_changes_nothing(tmp_path, name):
     assert bool(found.given_up) is (name != "llama")
 
 
+@pytest.mark.parametrize("task", ["classification", "regression"])
 @pytest.mark.parametrize("name", ENCODERS)
-def test_an_encoder_shares_what_changes_nothing(tmp_path, name):
+def test_an_encoder_shares_what_changes_nothing(tmp_path, name, task):
+    """Also of one output, which has no others beside it that would tell how large a difference is."""
     kind, shape, batching = ENCODERS[name]
-    task, examples, model = on_bench(save(tmp_path, kind, shape, chat=False), "classification")
+    task, examples, model = on_bench(save(tmp_path, kind, shape, chat=False), task)
     found = compare(model, task, examples)
     assert (found.batching, found.refused) == (batching, None)
     assert (found.line(name) is None) is (name == "bert")
@@ -163,6 +168,15 @@ def test_a_pair_is_shortened_in_both_its_halves(llama):
     chosen, rejected = short.parts(short.target)
     assert len(chosen) == len(rejected) == 8
     assert chosen[0] == ids[0] and rejected[-1] == ids[-1] and rejected[0] == second.inputs["input_ids"][0]
+
+
+def test_a_difference_of_one_output_is_a_share_of_what_examples_differ_by():
+    wanted = torch.tensor([[0.5]])
+    among = torch.tensor([[0.5], [0.7], [0.3]])
+    assert parity.farthest(wanted, wanted, among) == 0
+    size = float(among.std(correction=0)) + 0.07
+    assert parity.farthest(wanted + 0.1, wanted, among) == pytest.approx(0.1 / size, rel=1e-5)
+    assert parity.farthest(wanted * torch.nan, wanted, among) == np.inf
 
 
 # In a study

@@ -27,6 +27,7 @@ from finetune.runner.run import judge, run, save_model
 from finetune.runner.session import Session
 from finetune.strategies.base import trained_parameters
 from finetune.study.preflight import split_seed
+from finetune.tasks.trivial import Trivial
 from finetune.train.state import Trained
 
 
@@ -191,11 +192,15 @@ def test_a_mitigation_whose_changes_would_stay_frozen_is_refused(bench, strategy
 
 
 def judged(scores, *, mean=1.0, majority=None, untuned=None, metrics=("accuracy",), diverged=None, trivial=None):
+    def right(share):
+        return np.arange(300) < round(300 * share)
+
+    same = None if majority is None else Trivial("always giving the commonest label", "accuracy", right(majority))
     examples = [SimpleNamespace(reference="B-x O" if number % 2 else "O O") for number in range(300)]
-    data = SimpleNamespace(held_out={"test": SimpleNamespace(examples=examples)}, majority={"test": majority})
-    data.task = SimpleNamespace(example_score="accuracy", trivial=lambda examples: trivial and [trivial] * 300)
+    data = SimpleNamespace(held_out={"test": SimpleNamespace(examples=examples)}, trivial={"test": same})
+    data.task = SimpleNamespace(trivial_answers=lambda examples: trivial and [trivial] * 300)
     made = SimpleNamespace(task=SimpleNamespace(metrics=list(metrics)))
-    return judge(Trained(diverged, {}), scores, {"test": mean}, data, made, untuned)
+    return judge(Trained(diverged, {}), scores, {"test": right(mean)}, data, made, untuned)
 
 
 @pytest.mark.parametrize(
@@ -243,6 +248,30 @@ def test_how_a_run_is_judged(arguments, status, said):
     assert reason is None if said is None else reason.startswith(said)
 
 
+@pytest.mark.parametrize(
+    ("share", "status", "said"),
+    [
+        (0.5, "finished", None),
+        (0.97, "degenerate", ", and so few examples do not show that it is less"),
+        (1.0, "degenerate", "squared error 1.1"),
+        (1.2, "degenerate", "always giving the training mean gets 1.1"),
+        (math.nan, "degenerate", "squared error nan"),
+    ],
+)
+def test_numbers_are_held_against_the_mean_by_their_errors(share, status, said):
+    """On 60 examples, whose squared errors are ``share`` of the mean's, up to noise."""
+    random = np.random.default_rng(0)
+    errors = random.chisquare(1, 60)
+    errors *= 1.1 / errors.mean()
+    own = errors * random.uniform(0.5, 1.5, 60)
+    own *= share * 1.1 / own.mean()
+    same = Trivial("always giving the training mean", "squared error", errors, higher_is_better=False)
+    data = SimpleNamespace(held_out={"test": None}, trivial={"test": same})
+    made = SimpleNamespace(task=SimpleNamespace(metrics=["pearson"]))
+    found, reason = judge(Trained(None, {}), {}, {"test": own if share != 1 else errors}, data, made, None)
+    assert found == status and (reason is None if said is None else said in reason)
+
+
 def test_a_score_that_is_no_number_is_left_out(bench, monkeypatch):
     made = bench()
     model, _ = made.build()
@@ -253,8 +282,8 @@ def test_a_score_that_is_no_number_is_left_out(bench, monkeypatch):
         return [replace(one, loss=math.nan) for one in found]
 
     monkeypatch.setattr(made.data.task, "predict", predict)
-    [(scores, means, _)] = made.session.score(ReplicaGroup(model), [made.folder])
-    assert set(means) == {"test"} and 0 <= means["test"] <= 1
+    [(scores, measured, _)] = made.session.score(ReplicaGroup(model), [made.folder])
+    assert set(measured) == {"test"} and 0 <= measured["test"].mean() <= 1
     assert set(scores) == {"test/accuracy", "test/macro_f1", "test/mcc"}
     assert isinstance(read_predictions(made.folder.predictions("test")), Predictions)
 

@@ -69,7 +69,8 @@ def scored(variant, group, folder, model="base", **changes):
     folders = [RunDir(folder / str(number)) for number in range(group.count)]
     dtype = changes.get("dtype", torch.float32)
     found = score_held_out(group, variant.data, recipe, variant.runtime(dtype=dtype), folders, model)
-    return [(each.scores, each.means) for each in found]  # not the time it took
+    means = [{task: float(own.mean()) for task, own in each.measured.items()} for each in found]
+    return [(each.scores, own) for each, own in zip(found, means, strict=True)]  # not the time it took
 
 
 def rows(path):

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from finetune.stats import at_chance, estimate, expected, failure_rate, holds_in_all, told_apart
+from finetune.stats import at_chance, estimate, expected, failure_rate, holds_in_all, no_better, told_apart
 from finetune.stats.failures import rate_limits
 
 works = st.lists(st.integers(60, 99).map(lambda k: k / 100), min_size=2, max_size=8)
@@ -115,6 +115,31 @@ def test_it_holds_in_all_where_failures_cannot_cost_the_lead():
     assert not holds_in_all((0.05, 0.09), 0.8, [], 0.5, failure_rate(0, 0))
     assert holds_in_all((-0.09, -0.05), 0.2, [], 0.5, none, higher_is_better=False)
     assert not holds_in_all((-0.09, -0.05), 0.2, [0.9], 0.5, none, higher_is_better=False)
+
+
+def test_numbers_are_told_from_the_mean_by_a_paired_test():
+    """Student's one-sided test, against SciPy's; and how often it takes noise for learning."""
+    rng = np.random.default_rng(0)
+    for shift in (0.0, 0.1, 0.3, 1.0):
+        theirs = rng.chisquare(1, 50)
+        own = np.abs(theirs - shift + 0.3 * rng.normal(size=50))
+        p = stats.ttest_rel(own, theirs, alternative="less").pvalue
+        assert no_better(own, theirs, higher_is_better=False) is bool(p > 0.05)
+        assert no_better(-own, -theirs) is bool(p > 0.05)
+    taken = [not no_better(rng.normal(size=40), rng.normal(size=40), False) for _ in range(2000)]
+    assert np.mean(taken) == pytest.approx(0.05, abs=0.015)
+
+
+def test_what_is_right_or_wrong_is_told_by_counting():
+    right, same = np.arange(300) < 110, np.arange(300) < 100
+    assert no_better(right, same) is at_chance(110 / 300, 1 / 3, 300) is True
+    assert no_better(np.arange(300) < 120, same) is False
+
+
+def test_where_nothing_can_be_shown_nothing_is():
+    for own, theirs in (([1.5], [9.0]), ([np.nan, 0.5], [2.0, 3.0]), ([2.5, 2.5], [2.5, 2.5])):
+        assert no_better(own, theirs, higher_is_better=False)
+    assert not no_better([1.5, 1.5], [2.5, 2.5], higher_is_better=False)
 
 
 def test_a_published_collapse_is_a_failure_and_not_a_part_of_the_mean():

@@ -139,7 +139,7 @@ def test_a_study_of_it_runs_and_its_models_come_back(installed, tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["strategy.type=linear"], "solves for one label of several, and task mood has none"),
+        (["strategy.type=linear"], "for one linear layer, and more is new here"),
         (["mitigations=[{type: label-smoothing}]"], "about a softmax over classes or tokens"),
         (["mitigations=[{type: r3f}]"], "about a softmax over classes or tokens"),
         (["task.metrics=[accuracy]", "mitigations=[{type: ensemble}]"], "averages probabilities of labels"),

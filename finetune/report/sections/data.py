@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from finetune.core.numbers import NONE, count
+from finetune.metrics.unit import Unit
 from finetune.report.blocks import Block, Cell, Column, Fold, Section, Table, Text
 from finetune.results.reading import Study
 from finetune.results.schema import Results
 
+NUMBER = Unit("number", figures=4)
 FEW_LABELS = 12
 """Label counts up to this many stand open on the page."""
 
@@ -48,7 +50,8 @@ def sections(study: Study, results: Results) -> list[Section]:
     if labels is not None:
         many = len(labels.rows) > FEW_LABELS
         blocks.append(Fold(f"Examples of each of the {len(labels.rows)} labels", [labels]) if many else labels)
-    return [Section("data", "Data", blocks)]
+    numbers = _number_table(splits)
+    return [Section("data", "Data", blocks if numbers is None else [*blocks, numbers])]
 
 
 def _clusters(study: Study, task: str) -> str:
@@ -68,6 +71,18 @@ def _cleaning(study: Study) -> str:
             both = f"{count(shared['found'])} on both sides, and {done}" if shared["found"] else "none on both sides"
             sentences.append(f"Of the groups of '{shared['column']}', {both}.")
     return " ".join(sentences)
+
+
+def _number_table(splits: dict[str, Any]) -> Table | None:
+    """Summarise the numbers that are to be predicted, where there are such."""
+    found = {name: split.get("facts", {}).get("numbers") for name, split in splits.items()}
+    columns = [Column("numbers", numeric=False), Column("mean"), Column("SD"), Column("lowest"), Column("highest")]
+    rows = [
+        [Cell(name), *(Cell(NUMBER.number(each[key])) for key in ("mean", "sd", "min", "max"))]
+        for name, each in found.items()
+        if each
+    ]
+    return Table(columns, rows) if rows else None
 
 
 def _label_table(splits: dict[str, Any]) -> Table | None:

@@ -9,9 +9,10 @@ from finetune.results.reading import Study
 from finetune.results.schema import Results
 
 INTRO = (
-    "Degenerate: it trained, and is not shown to beat always giving the commonest label, or the untuned model. "
-    "Diverged: its loss or gradient was not finite, or its loss exploded. Error: an exception stopped it. Interrupted: "
-    "running the recipe again resumes it. All but the last are counted as failed; none is in a mean."
+    "Degenerate: it trained, and is not shown to beat always giving the same answer (the commonest label, the mean "
+    "number), or the untuned model. Diverged: its loss or gradient was not finite, or its loss exploded. "
+    "Error: an exception stopped it. Interrupted: running the recipe again resumes it. All but the last are counted as "
+    "failed; none is in a mean."
 )
 
 

@@ -11,8 +11,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from finetune.core.answers import EXCLUSIVE, NAMED
-from finetune.core.numbers import NONE
-from finetune.metrics import unit
+from finetune.core.numbers import MINUS, NONE
+from finetune.metrics import find, unit
 from finetune.metrics.unit import Unit
 from finetune.report.blocks import Block, Cell, Column, Fold, Panels, Section, Table, Text
 from finetune.report.drawing import label_sets
@@ -77,7 +77,8 @@ def _hardest(study: Study, found: list[Answers], task: str) -> Block:
         return Fold(title, [Text(why, "muted")])
     metric, right_or_wrong = study.facts(task).get("example_score", "rouge_l"), found[0].answer in EXCLUSIVE
     means = np.stack([answers.score for answers in found])
-    rows = hardest(-means if metric == "loss" else means, right_or_wrong)
+    known = find(metric)
+    rows = hardest(-means if known is not None and not known.higher_is_better else means, right_or_wrong)
     if not len(rows):
         return Fold(title, [Text("No example is got wrong by most runs of most variants.")])
     said = "Wrong in more than half of the runs of more than half of the variants" if right_or_wrong else "Worst scores"
@@ -101,7 +102,10 @@ def _example_table(study: Study, found: list[Answers], task: str, rows: NDArray[
     if texts and not tags:
         columns.append(Column("text", numeric=False))
     if answers:
-        columns += [Column("wanted", numeric=False), Column("most often said", "And in how many of the runs", False)]
+        said = Column("most often said", "And in how many of the runs", False)
+        if _single_numbers(found):
+            said = Column("said", "The median over all runs, and the lowest and the highest", False)
+        columns += [Column("wanted", numeric=False), said]
     columns += [Column(each.variant, f"{shown.heading}, mean over runs") for each in found]
     scores, table = [each.score for each in found], []
     for row in rows.tolist():
@@ -126,6 +130,8 @@ def _answer_cells(found: list[Answers], row: int, wanted: str, given: str | None
     ``tags``, in the words that were ``given``, where these were kept."""
     said = [text for answers in found for text in answers.said(row)]
     counts = Counter(text for text in said if text != wanted)
+    if _single_numbers(found):
+        return [Cell(cut(wanted)), _middle(said) if counts else Cell(NONE)]
     text, times = min(counts.items(), key=lambda pair: (-pair[1], pair[0]), default=(wanted, 0))
     small = f"{times} of {len(said)}" if times else ""
     if tags:
@@ -134,6 +140,24 @@ def _answer_cells(found: list[Answers], row: int, wanted: str, given: str | None
     shown = f"{label_sets.in_words(text)} ({label_sets.apart(text, wanted)})" if sets else text
     first = Cell(cut(label_sets.in_words(wanted) if sets else wanted))
     return [first, Cell(cut(shown) or "nothing", small) if times else Cell(NONE)]
+
+
+def _single_numbers(found: list[Answers]) -> bool:
+    """Tell whether each answer is a number, and not several."""
+    if found[0].answer != "number":
+        return False
+    try:
+        float(found[0].stored[0]["reference"][0].as_py())
+    except ValueError:
+        return False
+    return True
+
+
+def _middle(said: list[str]) -> Cell:
+    """Show the median of the numbers that runs said, of which hardly two are equal, and the lowest and the highest."""
+    numbers = np.array([float(text) for text in said])
+    middle, low, high = (f"{value:.4g}".replace("-", MINUS) for value in np.quantile(numbers, (0.5, 0, 1)))
+    return Cell(middle, f"from {low} to {high}")
 
 
 def cut(text: str) -> str:

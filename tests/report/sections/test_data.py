@@ -36,6 +36,17 @@ def test_what_has_to_be_known_about_the_data_stands_there_once(study):
     assert len(splits) > 1 and texts.count("2 answers were changed") == 1
 
 
+def test_numbers_are_summarised_by_split(study):
+    facts, splits = study.data(), {}
+    numbers = {"mean": 2.7, "sd": 1.5, "min": 0.0, "max": 120000.0}
+    for name, split in facts["splits"].items():
+        splits[name] = {**split, "facts": {"numbers": numbers} if name == "train" else {}}
+    study.json("data.json", {**facts, "splits": splits})
+    table = blocks_of(study)[-1]
+    assert [column.title for column in table.columns] == ["numbers", "mean", "SD", "lowest", "highest"]
+    assert [[cell.text for cell in row] for row in table.rows] == [["train", "2.700", "1.500", "0.000", "120,000"]]
+
+
 def test_groups_are_counted_beside_examples(study):
     (study.path / "examples").mkdir()
     groups = {"example": range(200), "input": ["a"] * 200, "reference": ["b"] * 200, "group": ["x", "y"] * 100}

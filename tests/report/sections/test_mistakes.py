@@ -95,7 +95,35 @@ def test_numbers_are_shown_without_their_texts_and_are_no_classes(fabricator):
     keep(made, [None] * 3)
     section = told(made)
     assert not [block for block in section.blocks if isinstance(block, Panels)]
-    assert [row[:3] for row in cells(hardest_of(section))] == [["0", "1", "1.5"], ["1", "4", "2"], ["2", "0", "–"]]
+    table = hardest_of(section)
+    assert [row[:3] for row in cells(table)] == [["0", "1", "1.5"], ["1", "4", "2"], ["2", "0", "–"]]
+    assert [column.title for column in table.columns][:3] == ["example", "wanted", "said"]
+
+
+def test_the_hardest_numbers_are_those_with_the_largest_errors(fabricator):
+    """Said in full, shown with four digits: the median over runs, and how far they are apart."""
+    made = fabricator([1, 2], {"full": "full"}, labels=(), examples=3)
+    for seed, said in ((1, "1.23456789"), (2, "-4.0")):
+        pairs = [("0.5", "0.5"), (said, "7.5"), ("2.25", "2.0")]
+        scores = [abs(float(one) - float(other)) for one, other in pairs]
+        answer(made, "full", seed, pairs, labels=(), scores=scores)
+    data = made.data()
+    data["tasks"][0] |= {"answer": "number", "example_score": "mae"}
+    made.json("data.json", data)
+    keep(made, ["a", "b", "c"])
+    table = hardest_of(told(made))
+    assert cells(table)[:2] == [
+        ["1", "b", "7.5", "\N{MINUS SIGN}1.383", "8.88"],
+        ["2", "c", "2.0", "2.25", "0.250"],
+    ]
+    assert table.rows[0][3].small == "from \N{MINUS SIGN}4 to 1.235" and table.columns[4].help.startswith("MAE")
+
+
+def test_several_numbers_in_one_answer_are_shown_as_they_were_said(fabricator):
+    made = chats(fabricator, answers=(("1 2", "1 3"), ("2 0", "4 1"), ("0 0", "0 0")))
+    answering(made, "number")
+    keep(made, [None] * 3)
+    assert [column.title for column in hardest_of(told(made)).columns][2] == "most often said"
 
 
 def test_several_labels_at_once_are_not_taken_for_each_other(fabricator):
