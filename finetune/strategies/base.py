@@ -62,6 +62,12 @@ class Strategy(TrainingHook):
         return False
 
     @property
+    def reward_scale(self) -> float | None:
+        """Give the factor by which log-ratios of the trained model and the untuned one are rewards; None: it does not
+        compare the two."""
+        return None
+
+    @property
     def library(self) -> Literal["transformers", "peft", "finetune"]:
         """Give the hub's name of the library that opens what :meth:`save` writes: ours, where only parameters are saved
         that training has changed."""
