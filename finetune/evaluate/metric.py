@@ -12,10 +12,13 @@ from typing import Any
 import evaluate
 from datasets import Features, Value
 
-from finetune.metrics.base import Columns, Metric
+from finetune.metrics.base import EXTRACTED, Columns, Metric
 
 INPUTS = {"prediction": "predictions", "reference": "references"}
-"""What `evaluate` calls a column of the prediction store, where it is not its name; these hold texts, others floats."""
+"""What `evaluate` calls a column of the prediction store, where it is not its name."""
+
+TEXTS = (*INPUTS, *EXTRACTED.values())
+"""Columns that hold texts; others hold floats."""
 
 
 class StoreMetric(evaluate.Metric):
@@ -29,7 +32,7 @@ class StoreMetric(evaluate.Metric):
         return ""  # the parent's makes a folder below the home directory, which a table in memory has no use for
 
     def _info(self) -> evaluate.MetricInfo:
-        columns = {INPUTS.get(name, name): Value("string" if name in INPUTS else "float64") for name in self._columns}
+        columns = {INPUTS.get(name, name): Value("string" if name in TEXTS else "float64") for name in self._columns}
         description = inspect.getdoc(type(self._metric)) or ""
         return evaluate.MetricInfo(description=description, citation="", features=Features(columns))
 

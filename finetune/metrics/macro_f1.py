@@ -24,6 +24,7 @@ class MacroF1(Metric):
     unit = percent("macro-F1")
     hub: ClassVar = {"type": "f1", "args": {"average": "macro"}}
     by_equality = True
+    of_answers = True
 
     def value(self, columns: Columns) -> float:
         """Compute the mean of the labels' F1, by scikit-learn."""

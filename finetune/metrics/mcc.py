@@ -22,6 +22,7 @@ class MCC(Metric):
     unit = Unit("MCC", point=0.01, bounds=(-1.0, 1.0))
     hub: ClassVar = {"type": "matthews_correlation"}
     by_equality = True
+    of_answers = True
 
     def value(self, columns: Columns) -> float:
         """Compute the correlation, by scikit-learn."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from finetune import metrics
@@ -71,19 +72,21 @@ def _computed(run: Run, task: str, name: str) -> Floats | None:
     metric = metrics.find(name)
     if metric is None:
         return None
-    wanted = metric.contributing
-    table = run.predictions(task, wanted, TEXTS if metric.by_equality else ())
+    wanted, stored = metric.contributing, run.stored(task)
+    sources = [metric.source(column, stored) for column in wanted]
+    table = run.predictions(task, sources, TEXTS if metric.by_equality else ())
     if table is None:
         return None
     if metric.by_equality:
-        columns = [table[column].combine_chunks() for column in wanted]
+        columns = [table[column].combine_chunks().dictionary_encode() for column in sources]
         numbers = codes_of([column.dictionary.to_pylist() for column in columns])
         coded = [own[column.indices.to_numpy()] for own, column in zip(numbers, columns, strict=True)]
         return metrics.contributions(name, dict(zip(wanted, coded, strict=True)))
-    return metrics.contributions(name, {column: _values(column, table[column]) for column in wanted})
+    found = {column: _values(table[source]) for column, source in zip(wanted, sources, strict=True)}
+    return metrics.contributions(name, found)
 
 
-def _values(name: str, column: Any) -> list[str] | Floats | None:
-    if name in TEXTS:
+def _values(column: Any) -> list[str] | Floats | None:
+    if pa.types.is_string(column.type):
         return list(column.to_pylist())
     return None if column.null_count else column.to_numpy().astype(float)

@@ -154,6 +154,11 @@ class Preference(Strategy):
         return self.options.method != "kto"
 
     @property
+    def last_answers(self) -> bool:
+        # What two answers have in common cancels out in differences of sums alone.
+        return self.options.method != "dpo"
+
+    @property
     def reward_scale(self) -> float | None:
         return self.options.beta if self.compares else None
 

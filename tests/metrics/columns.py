@@ -15,11 +15,12 @@ SENTENCES = [
 ]
 
 
-def columns(pairs, loss=None, weight=None, margin=None, score=None):
-    """From (prediction, reference) pairs, and lists of numbers."""
-    numbers = {"loss": loss, "weight": weight, "margin": margin, "score": score}
+def columns(pairs, loss=None, weight=None, margin=None, score=None, reward=None, extracted=None):
+    """From (prediction, reference) pairs, and lists of numbers; and of the answers found in predictions."""
+    numbers = {"loss": loss, "weight": weight, "margin": margin, "score": score, "reward": reward}
     arrays = {name: None if values is None else np.array(values, float) for name, values in numbers.items()}
-    return {"prediction": [pair[0] for pair in pairs], "reference": [pair[1] for pair in pairs], **arrays}
+    texts = {"prediction": [pair[0] for pair in pairs], "reference": [pair[1] for pair in pairs]}
+    return {**texts, **arrays, "extracted": extracted}
 
 
 def value(name, pairs, **numbers):

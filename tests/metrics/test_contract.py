@@ -1,5 +1,7 @@
 """What every metric promises."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +11,7 @@ from finetune.core.registry import METRICS, summary
 from finetune.metrics import contributions, find, unit
 from tests.metrics.columns import columns, value
 
-BEST = {"chrf": 100.0, "nll": 0.0, "loss": 0.0}
+BEST = {"chrf": 100.0, "nll": 0.0, "loss": 0.0, "preference_loss": math.log1p(math.exp(-1))}
 """What a perfect prediction scores, where it is not 1."""
 
 words = st.sampled_from(["cat", "dog", "mat", "the"])
@@ -27,7 +29,8 @@ rows = st.lists(
 
 def computed(name, table):
     numbers = {"loss": [row[2] for row in table], "weight": [row[3] for row in table]}
-    return value(name, [row[:2] for row in table], **numbers, margin=[1 - row[2] for row in table])
+    numbers |= {"margin": [1 - row[2] for row in table], "reward": [1 - row[2] for row in table]}
+    return value(name, [row[:2] for row in table], **numbers, extracted=[row[0] for row in table])
 
 
 @pytest.mark.parametrize("name", METRICS.all())
@@ -52,12 +55,13 @@ def test_a_perfect_prediction_scores_best_and_none_scores_beyond(name, table):
 def test_it_says_what_it_is(name):
     metric = find(name)
     assert metric.name == name and summary(type(metric)).endswith(".") and metric.unit == unit(name)
-    assert set(metric.columns) <= {"prediction", "reference", "loss", "weight", "margin"}
+    assert set(metric.columns) <= {"prediction", "reference", "loss", "weight", "margin", "reward", "extracted"}
     assert metric.unit.label and (metric.unit.is_share <= metric.higher_is_better)
     if metric.hub:
         assert metric.hub.keys() <= {"type", "args", "config"} and metric.hub["type"]
     if metric.right_or_wrong:
-        table = columns([("a", "a"), ("b", "a")], loss=[0, 1], weight=[1, 1], margin=[1, -1], score=[1, 0])
+        numbers = {"loss": [0, 1], "weight": [1, 1], "margin": [1, -1], "score": [1, 0], "reward": [1, -1]}
+        table = columns([("a", "a"), ("b", "a")], **numbers, extracted=["a", ""])
         assert set(metric.contributions(table)) == {0.0, 1.0}
 
 
@@ -71,10 +75,17 @@ def test_without_its_columns_it_is_our_mistake_and_has_no_contributions(name):
 
 
 def test_which_way_is_up_and_what_a_point_is():
-    assert {name for name in METRICS.all() if not find(name).higher_is_better} == {"nll", "loss"}
+    assert {name for name in METRICS.all() if not find(name).higher_is_better} == {"nll", "loss", "preference_loss"}
     assert {name for name in METRICS.all() if "loss" in find(name).columns} == {"nll", "loss"}
     points = {name: unit(name).point for name in METRICS.all() if not unit(name).is_share}
-    assert points == {"mcc": 0.01, "chrf": 1.0, "nll": None, "loss": None}
+    assert points == {
+        "mcc": 0.01,
+        "chrf": 1.0,
+        "nll": None,
+        "loss": None,
+        "reward_margin": None,
+        "preference_loss": None,
+    }
     assert {unit(name).point for name in METRICS.all() if unit(name).is_share} == {0.01}
 
 

@@ -17,14 +17,16 @@ LABELS = st.sampled_from(["no", "yes", "yes ", "maybe"])
 LOSSES = st.floats(0, 50)
 
 
-def stored(prediction, reference, loss=None, weight=None, margin=None, score=None):
+def stored(prediction, reference, loss=None, weight=None, margin=None, score=None, reward=None):
     """A prediction store's columns, and the store itself."""
-    zeros = np.zeros(len(prediction))
+    zeros, numbers = np.zeros(len(prediction)), {"loss": loss, "weight": weight, "margin": margin, "reward": reward}
     columns = {
         "prediction": prediction,
         "reference": reference,
         "score": zeros if score is None else score,
-        **{name: value and np.array(value) for name, value in (("loss", loss), ("weight", weight), ("margin", margin))},
+        **{name: value and np.array(value) for name, value in numbers.items()},
+        "extracted": prediction,
+        "extracted_reference": reference,
     }
     return columns, Predictions(example=np.arange(len(prediction)), **columns)
 
@@ -38,7 +40,8 @@ def stores(draw, texts):
 
     prediction, reference = column(texts), column(texts)
     score = scores_of("rouge_l", prediction, reference)
-    return stored(prediction, reference, column(LOSSES), column(st.integers(1, 9)), column(st.floats(-9, 9)), score)
+    margins, rewards = column(st.floats(-9, 9)), column(st.floats(-9, 9))
+    return stored(prediction, reference, column(LOSSES), column(st.integers(1, 9)), margins, score, rewards)
 
 
 @pytest.mark.parametrize("name", METRICS.all())

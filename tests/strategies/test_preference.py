@@ -23,11 +23,18 @@ import finetune
 from finetune import recipe as recipes
 from finetune.core.errors import InputError
 from finetune.core.hooks import TrainingHooks, TrainingState
+from finetune.core.progress import Progress
 from finetune.core.randomness import Streams
 from finetune.core.registry import MITIGATIONS, STRATEGIES
+from finetune.core.run_dir import RunDir
+from finetune.core.runtime import open_runtime
+from finetune.core.signals import StopRequest
 from finetune.evaluate.metrics import score
 from finetune.evaluate.predict import predict
+from finetune.evaluate.store import read
 from finetune.models import ModelOptions, load_base, load_tokenizer
+from finetune.replicas.group import ReplicaGroup
+from finetune.runner.reference import Reference
 from finetune.strategies.base import set_training_mode, trained_parameters
 from finetune.study.preflight import preflight
 from finetune.tasks.chat import Chat
@@ -267,6 +274,24 @@ def test_the_gradient_is_that_of_trl(trainer):
         assert torch.allclose(value.grad, slopes[name], rtol=1e-3, atol=1e-6), name
 
 
+def test_rewards_are_those_of_trl(trainer):
+    theirs, made = trainer
+    theirs._metrics["train"].clear()
+    with torch.no_grad():
+        theirs.compute_loss(theirs.model, theirs.data_collator(list(theirs.train_dataset)))
+    logged = {name: values[-1] for name, values in theirs._metrics["train"].items()}
+    runtime = open_runtime("cpu", "float32", Progress(), StopRequest(), Path())
+    task, pairs = Chat.fitted(made.task.options, made.task.tokenizer, (), None, False), made.examples
+    task.marker, task.special = made.task.marker, made.task.special
+    found = predict(ReplicaGroup(made.model.eval()), task, pairs, 5, runtime, answers=False)
+    [rewarded] = Reference(made.base, task, made.strategy.reward_scale, 5, runtime).rewarded(found, pairs)
+    scores = score(rewarded, ["reward_accuracy", "reward_margin", "preference_loss"])
+    assert 0 < scores["reward_accuracy"] < 1
+    assert scores["reward_accuracy"] == pytest.approx(logged["rewards/accuracies"])
+    assert scores["reward_margin"] == pytest.approx(logged["rewards/margins"], abs=1e-5)
+    assert scores["preference_loss"] == pytest.approx(float(made.losses().mean().detach()), abs=1e-5)
+
+
 # Its relatives
 
 UNEVEN = {**DATA, "rejected": [f"{answer} of the cup" for answer in DATA["rejected"]]}
@@ -471,6 +496,55 @@ def test_options_of_a_method_have_its_defaults_and_are_refused_elsewhere():
     for name, wrong in (("beta", 0), ("beta", math.nan), ("gamma", -1), ("gamma", math.inf), ("desirable", 0)):
         with pytest.raises(ValidationError, match=name):
             options_of(**{"method": "kto" if name == "desirable" else "simpo", name: wrong})
+
+
+def test_rewards_are_scored_and_chosen_by(tmp_path, decoder_folder):
+    """They are measured from the untuned model, which is ahead of itself nowhere."""
+    metrics = ["reward_accuracy", "reward_margin", "preference_loss", "preference_accuracy"]
+    made = variant(
+        tmp_path,
+        decoder_folder,
+        strategy={"of": FULL, "beta": 0.5, "method": "ipo"},
+        task={"metrics": metrics},
+        data=ONE_SIDED,
+        min_steps=12,
+        learning_rate=5e-3,
+    )
+    session, folder = made.session(), RunDir(tmp_path / "scored")
+    [untuned] = session.score(ReplicaGroup(made.assembled().model), [folder])
+    wanted = {"reward_accuracy": 0.0, "reward_margin": 0.0, "preference_loss": LOG_2}
+    assert {name: untuned.scores[f"test/{name}"] for name in wanted} == pytest.approx(wanted, abs=1e-6)
+    kept = read(folder.predictions("test"))
+    assert kept.reward.tolist() == pytest.approx([0] * 3, abs=1e-6) and kept.margin.any()
+    model = made.assembled().model
+    [came] = made.run([0], "run")
+    with torch.no_grad():
+        for name, value in trained_parameters(model).items():
+            value.copy_(came.weights[name])
+    [tuned] = session.score(ReplicaGroup(model), [folder])
+    after = read(folder.predictions("test"))
+    assert after.reward == pytest.approx(0.5 * (after.margin - kept.margin), abs=1e-5)
+    assert tuned.scores["test/reward_accuracy"] == 1 and tuned.scores["test/preference_loss"] < LOG_2
+    compared = [key for key in session.base.kept if key[0] == "margins"]
+    assert len(compared) == 1, "the untuned model is asked once for all runs"
+
+
+@pytest.mark.parametrize(
+    "strategy", [{"method": "orpo"}, {"method": "simpo"}, {"type": "full"}], ids=lambda own: next(iter(own.values()))
+)
+def test_rewards_need_a_reference(tmp_path, decoder_folder, strategy):
+    with pytest.raises(InputError, match="rewards against the untuned model") as caught:
+        recipe_of(tmp_path, decoder_folder, strategy=strategy, task={"metrics": ["loss", "reward_margin"]})
+    assert [problem.path for problem in caught.value.problems] == ["task.metrics.1"]
+
+
+def test_conversations_are_compared_by_their_last_answers(tmp_path, decoder_folder):
+    own = {"messages": "completion", "prompt": None, "completion": None, "template": "model"}
+    with pytest.raises(InputError, match="compares the last answers") as caught:
+        recipe_of(tmp_path, decoder_folder, strategy={"method": "ipo"}, task=own)
+    assert [problem.path for problem in caught.value.problems] == ["task.learn"]
+    for strategy, task in (({"method": "ipo"}, {**own, "learn": "last"}), ({"method": "dpo"}, own)):
+        recipe_of(tmp_path, decoder_folder, strategy=strategy, task=task)
 
 
 # Training
