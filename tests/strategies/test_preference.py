@@ -276,11 +276,12 @@ def test_the_gradient_is_that_of_trl(trainer):
 
 def test_rewards_are_those_of_trl(trainer):
     theirs, made = trainer
-    theirs._metrics["train"].clear()
+    for own in theirs._metrics.values():
+        own.clear()
     with torch.no_grad():
         theirs.compute_loss(theirs.model, theirs.data_collator(list(theirs.train_dataset)))
-    logged = {name: values[-1] for name, values in theirs._metrics["train"].items()}
-    runtime = open_runtime("cpu", "float32", Progress(), StopRequest(), Path())
+    logged = {name: values[-1] for own in theirs._metrics.values() for name, values in own.items()}
+    runtime = open_runtime(torch.device("cpu"), torch.float32, Progress(), StopRequest(), Path())
     task, pairs = Chat.fitted(made.task.options, made.task.tokenizer, (), None, False), made.examples
     task.marker, task.special = made.task.marker, made.task.special
     found = predict(ReplicaGroup(made.model.eval()), task, pairs, 5, runtime, answers=False)
