@@ -31,8 +31,8 @@ def predictions(pairs, loss=None, weight=None, labels=(), margin=None, reward=No
         weight=None if weight is None else np.array(weight, float),
         margin=None if margin is None else np.array(margin, float),
         reward=None if reward is None else np.array(reward, float),
-        extracted=extracted and [pair[0] for pair in pairs],
-        extracted_reference=extracted and [pair[1] for pair in pairs],
+        extracted=[pair[0] for pair in pairs] if extracted else None,
+        extracted_reference=[pair[1] for pair in pairs] if extracted else None,
         probabilities=np.zeros((n, len(labels)), np.float32) if labels else None,
         labels=tuple(labels),
     )
