@@ -30,11 +30,20 @@ class Noise(Protocol):
 class Losses(Protocol):
     """Of a task, what computes losses of a collated batch of N examples."""
 
+    def collate(self, examples: Sequence[Example], counts: Sequence[int] | None = None) -> Batch:
+        """Put examples into one batch."""
+
     def losses(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         """Compute each example's loss, (N,), nats."""
 
     def margins(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         """Compute by how much each pair's chosen answer is likelier than its rejected one, (N,), nats."""
+
+    def pair_losses(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        """Compute the loss of each pair's chosen and rejected answer, (N, 2), nats."""
+
+    def pair_tokens(self, batch: Batch) -> torch.Tensor:
+        """Count the tokens that each pair's chosen and rejected answer have, (N, 2)."""
 
     def outputs(self, model: torch.nn.Module, batch: Batch) -> Outputs:
         """Run the model and give what losses are computed from."""

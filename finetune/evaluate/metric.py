@@ -13,12 +13,15 @@ import evaluate
 from datasets import Features, Value
 from datasets import Sequence as ListOf
 
-from finetune.metrics.base import Columns, Metric
+from finetune.metrics.base import EXTRACTED, Columns, Metric
 
 INPUTS = {"prediction": "predictions", "reference": "references"}
 """What `evaluate` calls a column of the prediction store, where it is not its name."""
 
-KINDS = {**dict.fromkeys(INPUTS, Value("string")), "probabilities": ListOf(Value("float32"))}
+KINDS = {
+    **dict.fromkeys((*INPUTS, *EXTRACTED.values()), Value("string")),
+    "probabilities": ListOf(Value("float32")),
+}
 """What columns hold that are not floats."""
 
 LABELS = "labels"

@@ -90,7 +90,14 @@ def score(predictions: Predictions, names: Sequence[str]) -> dict[str, float]:
     metrics, columns = [load(name) for name in names], predictions.columns()
     for metric in metrics:
         metric.check(columns)
-    values = compute([metric for metric in metrics if not isinstance(metric, HubMetric)], columns)
+    stored = [name for name, column in columns.items() if column is not None]
+    together: dict[bool, list[Metric]] = {}
+    for metric in metrics:
+        if not isinstance(metric, HubMetric):  # those of answers may read other columns under the same names
+            together.setdefault(metric.of_answers and "extracted" in stored, []).append(metric)
+    values: dict[str, float] = {}
+    for own in together.values():
+        values |= compute(own, {name: columns[each.source(name, stored)] for each in own for name in each.columns})
     # One by one: each may fail in its own way, and calls its numbers as it likes.
     values |= {metric.name: metric.value(columns) for metric in metrics if isinstance(metric, HubMetric)}
     return {name: values[name] for name in names}

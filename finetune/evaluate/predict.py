@@ -125,6 +125,8 @@ def table_of(task: Task, examples: Sequence[Example], predictions: Sequence[Pred
         margin=_column([p.margin for p in predictions if p.margin is not None]),
         probabilities=np.stack(probabilities) if probabilities else None,
         labels=task.labels,
+        extracted=task.extracted(texts),
+        extracted_reference=task.extracted(references),
     )
 
 

@@ -13,6 +13,10 @@ import pyarrow.parquet as pq
 
 from finetune.core.run_dir import atomic
 
+ADDED = ("margin", "reward")
+EXTRACTED = ("extracted", "extracted_reference")
+"""Columns of numbers and of texts that only some stores have."""
+
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
@@ -39,11 +43,18 @@ class Predictions:
     margin: np.ndarray | None = None
     """(n,) float64: log-likelihood of the chosen answer minus that of the rejected one, where there are both, in
     nats."""
+    reward: np.ndarray | None = None
+    """(n,) float64: by how much `margin` exceeds that of the untuned model, times the strategy's factor (DPO's beta):
+    the implicit reward of the chosen answer minus that of the rejected one. Where a metric asks for it."""
+    extracted: list[str] | None = None
+    """The answers that were found in `prediction`, empty where there is none, for tasks that look for them."""
+    extracted_reference: list[str] | None = None
+    """The same of `reference`."""
 
     def __post_init__(self) -> None:
         """Raises ValueError when the columns do not fit together: a mistake of ours, never of a person."""
         n = len(self.example)
-        for name in ("prediction", "reference", "score", "loss", "weight", "margin", "probabilities"):
+        for name in (each.name for each in fields(self) if each.name not in ("example", "labels")):
             column = getattr(self, name)
             if column is not None and len(column) != n:
                 raise ValueError(f"{name} has {len(column)} rows where example has {n}")
@@ -73,8 +84,9 @@ class Predictions:
             "probabilities": _rows(self.probabilities, len(self)),
             "loss": _floats(self.loss, len(self)),
             "weight": _floats(self.weight, len(self)),
-            **({} if self.margin is None else {"margin": _floats(self.margin, len(self))}),
         }
+        columns |= {name: _floats(own, len(self)) for name in ADDED if (own := getattr(self, name)) is not None}
+        columns |= {name: pa.array(own, pa.string()) for name in EXTRACTED if (own := getattr(self, name)) is not None}
         table = pa.table(columns).sort_by("example")
         table = table.replace_schema_metadata({"labels": json.dumps(self.labels, ensure_ascii=False), "key": key})
         with atomic(path) as temporary:
@@ -105,10 +117,16 @@ def read(path: Path) -> Predictions:
         score=np.empty(0) if score is None else score,
         loss=loss,
         weight=weight,
-        margin=_numbers(table["margin"]) if "margin" in table.column_names else None,
         probabilities=probabilities,
         labels=labels,
+        **_added(table),
     )
+
+
+def _added(table: pa.Table) -> dict[str, Any]:
+    """Give the columns that only some stores have, by name."""
+    found: dict[str, Any] = {name: _numbers(table[name]) for name in ADDED if name in table.column_names}
+    return found | {name: table[name].to_pylist() for name in EXTRACTED if name in table.column_names}
 
 
 def _floats(values: np.ndarray | None, n: int) -> pa.Array:

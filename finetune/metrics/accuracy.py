@@ -17,6 +17,7 @@ class Accuracy(MeanMetric):
     unit = percent("accuracy")
     right_or_wrong = True
     by_equality = True
+    of_answers = True
 
     def per_example(self, columns: Columns) -> Values:
         """Compute 1.0 where prediction and reference are the same, letter by letter, else 0.0."""

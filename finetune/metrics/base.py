@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,9 +12,13 @@ from numpy.typing import ArrayLike, NDArray
 from finetune.metrics.unit import Unit
 
 Columns = Mapping[str, Any]
-"""Columns of a prediction store: `prediction` and `reference` (lists of str), `score`, `loss`, `weight` and `margin`
-((examples,) floats, or None), `probabilities` ((examples, K) floats, or None); and `labels`, the K labels in their
-order, which are no column but stand beside them."""
+"""Columns of a prediction store: `prediction` and `reference` (lists of str), `score`, `loss`, `weight`, `margin` and
+`reward` ((examples,) floats, or None), `extracted` and `extracted_reference` (lists of str, or None), `probabilities`
+((examples, K) floats, or None); and `labels`, the K labels in their order, which are no column but stand beside
+them."""
+
+EXTRACTED = {"prediction": "extracted", "reference": "extracted_reference"}
+"""Columns of answers that were found in texts, by the column of the texts."""
 
 Values = NDArray[np.float64]
 """(examples,) floats, in the metric's unit."""
@@ -41,8 +45,16 @@ class Metric(ABC):
     """Whether every example counts 1 or 0, so that two variants can be told apart by whom they get right."""
     numeric: bool = False
     """Whether predictions and references are numbers, written out; of other texts the value is the worst, or 0."""
+    of_answers: bool = False
+    """Whether it asks if an answer is right: then it reads the answers that were found in texts, where a store has
+    them, instead of the texts."""
     by_equality: bool = False
     """Whether texts are looked at only for being equal; equal numbers for equal texts then give the same."""
+
+    def source(self, column: str, stored: Collection[str]) -> str:
+        """Name the one of the ``stored`` columns that is read for ``column``."""
+        found = EXTRACTED.get(column, column) if self.of_answers else column
+        return found if found in stored else column
 
     @property
     def contributing(self) -> tuple[str, ...]:

@@ -11,11 +11,15 @@ from finetune.metrics.unit import percent
 
 @METRICS.register
 class ExactMatch(MeanMetric):
-    """Share of texts equal to the reference, white space around them aside; upper and lower case differ."""
+    """Share of texts equal to the reference, white space around them aside; upper and lower case differ.
+
+    Of a task that looks for answers in texts, the share of answers equal to the reference's.
+    """
 
     name = "exact_match"
     unit = percent("exact match")
     right_or_wrong = True
+    of_answers = True
 
     def per_example(self, columns: Columns) -> Values:
         """Compute 1.0 where they are the same, else 0.0."""

@@ -25,6 +25,7 @@ class MacroF1(Metric):
     hub: ClassVar = {"type": "f1", "args": {"average": "macro"}}
     of = frozenset(("label", "choice", "text"))
     by_equality = True
+    of_answers = True
 
     def value(self, columns: Columns) -> float:
         """Compute the mean of the labels' F1, by scikit-learn."""

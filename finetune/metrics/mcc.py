@@ -23,6 +23,7 @@ class MCC(Metric):
     hub: ClassVar = {"type": "matthews_correlation"}
     of = frozenset(("label", "choice", "text"))
     by_equality = True
+    of_answers = True
 
     def value(self, columns: Columns) -> float:
         """Compute the correlation, by scikit-learn."""

@@ -70,8 +70,40 @@ def _margins(task: Any, advice: str = "leave it out") -> Iterator[Mistake]:
     """Metrics of pairs, where there are none."""
     for number, name in enumerate(task.metrics):
         metric = find(name)
-        if metric is not None and "margin" in metric.columns:
+        if metric is not None and {"margin", "reward"} & set(metric.columns):
             found = f"'{name}' compares chosen with rejected answers, and this task has no rejected ones"
+            yield Mistake(("task", "metrics", number), found, advice)
+
+
+def _rewards(task: Any, strategy: Any) -> Iterator[Mistake]:
+    """Metrics of rewards, where the strategy does not compare with the untuned model."""
+    if not getattr(task, "rejected", None) or STRATEGIES.get(strategy.type)(strategy).reward_scale is not None:
+        return
+    how = f"{strategy.type} by {strategy.method}" if hasattr(strategy, "method") else strategy.type
+    for number, name in enumerate(task.metrics):
+        metric = find(name)
+        if metric is not None and "reward" in metric.columns:
+            found = f"'{name}' is about rewards against the untuned model, and strategy {how} has none"
+            yield Mistake(("task", "metrics", number), found, "write preference_accuracy, which needs no other model")
+
+
+def _last_answers(task: Any, strategy: Any) -> Iterator[Mistake]:
+    """Conversations of several answers, where the loss is about the last one."""
+    whole = getattr(task, "learn", None) == "all" and task.prompt is None and task.rejected is not None
+    if whole and STRATEGIES.get(strategy.type)(strategy).last_answers:
+        found = f"is 'all', and {strategy.type} by {strategy.method} compares the last answers of conversations alone"
+        yield Mistake(("task", "learn"), found, "write last")
+
+
+def _extracted(task: Any) -> Iterator[Mistake]:
+    """Metrics of answers that are found in texts, where none are looked for."""
+    if "extracted" in TASKS.get(task.type)(task).fills:
+        return
+    for number, name in enumerate(task.metrics):
+        metric = find(name)
+        if metric is not None and "extracted" in metric.columns:
+            found = f"'{name}' counts texts in which an answer is found, and this task looks for none"
+            advice = "write task type chat, and what an answer looks like in task.answer.pattern"
             yield Mistake(("task", "metrics", number), found, advice)
 
 
@@ -301,8 +333,11 @@ CHECKS: tuple[Callable[..., Iterator[Mistake]], ...] = (
     _head,
     _normalise,
     _pairs,
+    _rewards,
+    _last_answers,
     _answers,
     _columns,
+    _extracted,
     _solved,
     _distributed,
     _held_out,

@@ -46,6 +46,11 @@ class Run:
         """Give the value by "evaluation set/metric" of those scores that could be computed."""
         return {name: value for name, value in (self.result.get("scores") or {}).items() if value is not None}
 
+    def stored(self, task: str) -> list[str]:
+        """List the columns of the prediction store of an evaluation set; none where it is not stored."""
+        path = self.folder.predictions(task)
+        return _read_predictions(path, path.stat().st_mtime_ns).column_names if path.exists() else []
+
     def predictions(self, task: str, columns: Sequence[str], texts: Sequence[str] = ()) -> pa.Table | None:
         """Read ``columns`` of the prediction store of an evaluation set, in order of `example`; None: not stored.
 

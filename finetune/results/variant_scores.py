@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
@@ -73,26 +74,27 @@ def _computed(run: Run, task: str, name: str) -> Floats | None:
     metric = metrics.find(name)
     if metric is None:
         return None
-    wanted = metric.contributing
-    stored = [column for column in wanted if column != "labels"]
-    table = run.predictions(task, stored, TEXTS if metric.by_equality else ())
+    wanted, stored = metric.contributing, run.stored(task)
+    sources = {column: metric.source(column, stored) for column in wanted if column != "labels"}
+    table = run.predictions(task, list(dict.fromkeys(sources.values())), TEXTS if metric.by_equality else ())
     if table is None:
         return None
     if metric.by_equality:
-        columns = [table[column].combine_chunks() for column in wanted]
+        columns = [table[source].combine_chunks().dictionary_encode() for source in sources.values()]
         numbers = codes_of([column.dictionary.to_pylist() for column in columns])
         coded = [own[column.indices.to_numpy()] for own, column in zip(numbers, columns, strict=True)]
-        return metrics.contributions(name, dict(zip(wanted, coded, strict=True)))
+        return metrics.contributions(name, dict(zip(sources, coded, strict=True)))
     labels = {"labels": json.loads(table.schema.metadata[b"labels"])} if "labels" in wanted else {}
-    return metrics.contributions(name, {column: _values(column, table[column]) for column in stored} | labels)
+    found = {column: _values(table[source]) for column, source in sources.items()}
+    return metrics.contributions(name, found | labels)
 
 
-def _values(name: str, column: Any) -> list[str] | Floats | None:
-    if name in TEXTS:
+def _values(column: Any) -> list[str] | Floats | None:
+    if pa.types.is_string(column.type):
         return list(column.to_pylist())
     if column.null_count:
         return None
-    if name == "probabilities":
+    if pa.types.is_list(column.type):  # of probabilities
         rows = column.combine_chunks()
         return np.asarray(pc.list_flatten(rows).to_numpy().reshape(len(rows), -1))
     return column.to_numpy().astype(float)

@@ -22,6 +22,7 @@ from finetune.evaluate import metrics, store
 from finetune.evaluate.predict import predict
 from finetune.evaluate.store import Predictions
 from finetune.replicas.group import ReplicaGroup
+from finetune.runner.reference import Reference, needs_reference
 from finetune.runner.resources import TaskData
 from finetune.strategies.base import trained_parameters
 from finetune.tasks.base import Task
@@ -46,29 +47,43 @@ class Scored(NamedTuple):
 
 
 def validate_with(
-    group: ReplicaGroup, task: Task, examples: Sequence[Example], select: str, size: int, runtime: Runtime
+    group: ReplicaGroup,
+    task: Task,
+    examples: Sequence[Example],
+    select: str,
+    size: int,
+    runtime: Runtime,
+    reference: Reference | None = None,
 ) -> Validation:
     """Describe the scoring of the validation split's ``examples`` during training, ``size`` at once. ``select`` names
-    the metric that picks the weights to keep."""
+    the metric that picks the weights to keep; ``reference`` is what it may compare with."""
     # Generating answers at every evaluation would cost more than training does; only a metric that needs them asks.
     generated = task.answer == "text"
-    answers = not generated or "prediction" in metrics.load(select).columns
+    answers = not generated or bool({"prediction", "extracted"} & set(metrics.load(select).columns))
+    compared = reference if needs_reference([select]) else None
     wanted = list(dict.fromkeys(["loss", select, *([] if generated else [task.example_score])]))
 
     def score_now() -> list[dict[str, float]]:
         found = predict(group, task, examples, size, runtime, answers, "validating")
+        found = compared.rewarded(found, examples) if compared else found
         return [metrics.score(predictions, wanted) for predictions in found]
 
     return Validation(score_now, select, metrics.load(select, "train.select").higher_is_better)
 
 
 def score_held_out(
-    group: ReplicaGroup, data: TaskData, recipe: Recipe, runtime: Runtime, folders: Sequence[RunDir], model: str
+    group: ReplicaGroup,
+    data: TaskData,
+    recipe: Recipe,
+    runtime: Runtime,
+    folders: Sequence[RunDir],
+    model: str,
+    reference: Reference | None = None,
 ) -> list[Scored]:
     """Score every held-out task, and write each run's prediction store.
 
     ``model`` identifies the base model: predictions that the store has of the same weights, data and options are not
-    made again.
+    made again. ``reference`` is what rewards are measured from, where a metric asks for them.
     """
     scored = [Scored({}, {}, {}) for _ in folders]
     weights = []
@@ -91,6 +106,7 @@ def score_held_out(
             spent = (time.perf_counter() - begun) * runtime.accelerator.num_processes
             for each in scored if group.prefix is None else []:
                 each.latency[task] = spent / len(encoded.examples) / group.count
+            found = reference.rewarded(found, encoded.examples) if reference else found
         for number, (predictions, path, key) in enumerate(zip(found, paths, keys, strict=True)):
             if runtime.accelerator.is_main_process:
                 with phase("writing predictions"):

@@ -21,6 +21,7 @@ from finetune.replicas.prefix import Activations, CannotRemember, Prefix, bottom
 from finetune.replicas.stacked import Weights
 from finetune.runner.build import Built, make_strategy, prepare, to_device, treated
 from finetune.runner.parity import compared
+from finetune.runner.reference import Reference, needs_reference
 from finetune.runner.resources import Resources, TaskData
 from finetune.runner.scoring import Scored, score_held_out, validate_with
 from finetune.runner.side_by_side import check_group, remembers_rightly
@@ -172,11 +173,20 @@ class Session:
         if self.data.validation is None or self.recipe.train.evaluations == 0:
             return None
         examples, size = self.data.validation.examples, self.recipe.scoring.batch_size
-        return validate_with(group, self.data.task, examples, self.recipe.train.select, size, self.runtime)
+        select = self.recipe.train.select
+        return validate_with(group, self.data.task, examples, select, size, self.runtime, self._reference([select]))
 
     def score(self, group: ReplicaGroup, folders: Sequence[RunDir]) -> list[Scored]:
         """Score each run of ``group`` on every held-out task, and write its prediction store to its folder."""
-        return score_held_out(group, self.data, self.recipe, self.runtime, folders, self.base.digest)
+        reference = self._reference(self.recipe.task.metrics)
+        return score_held_out(group, self.data, self.recipe, self.runtime, folders, self.base.digest, reference)
+
+    def _reference(self, metrics: Sequence[str]) -> Reference | None:
+        """Give what rewards are measured from; None where none of ``metrics`` asks for them."""
+        scale = self.strategy.reward_scale
+        if scale is None or not needs_reference(metrics):
+            return None
+        return Reference(self.base, self.data.task, scale, self.recipe.scoring.batch_size, self.runtime)
 
     def _open_prefix(self, group: ReplicaGroup) -> None:
         """Remember the activations of the model's frozen bottom for the examples, where there is one and it pays.

@@ -62,6 +62,17 @@ class Strategy(TrainingHook):
         return False
 
     @property
+    def reward_scale(self) -> float | None:
+        """Give the factor by which log-ratios of the trained model and the untuned one are rewards; None: it does not
+        compare the two."""
+        return None
+
+    @property
+    def last_answers(self) -> bool:
+        """Tell whether its loss is about the last answer of a conversation alone, and others must not be in it."""
+        return False
+
+    @property
     def library(self) -> Literal["transformers", "peft", "finetune"]:
         """Give the hub's name of the library that opens what :meth:`save` writes: ours, where only parameters are saved
         that training has changed."""

@@ -267,6 +267,20 @@ class Task:
         log-likelihoods, each summed over its label tokens, (N,), float32, nats. For tasks that have pairs."""
         raise NotImplementedError
 
+    def pair_losses(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        """Compute the negative log-likelihoods of each pair's chosen and rejected answer, each summed over its label
+        tokens: (N, 2), float32, nats. For tasks that have pairs."""
+        raise NotImplementedError
+
+    def pair_tokens(self, batch: Batch) -> torch.Tensor:
+        """Count the label tokens of each pair's chosen and rejected answer: (N, 2). For tasks that have pairs."""
+        raise NotImplementedError
+
+    def extracted(self, texts: Sequence[str]) -> list[str] | None:
+        """Find the answer in each of ``texts``, which a person or a model has written; empty where there is none. None:
+        the texts themselves are the answers."""
+        return None
+
     def outputs(self, model: torch.nn.Module, batch: Batch) -> Outputs:
         """Compute the logits that :meth:`losses` are made of, for hooks that change the losses; takes more memory where
         labels are many."""

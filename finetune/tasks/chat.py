@@ -6,21 +6,22 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from finetune.core.answers import Answer
+from finetune.core.answers import Answer, Column
 from finetune.core.encoded import Encoded
 from finetune.core.errors import bad_input
-from finetune.core.examples import Batch, Example, Outputs, Prediction
+from finetune.core.examples import Example
 from finetune.core.options import OPERATIONAL, Options
 from finetune.core.registry import TASKS
 from finetune.models import is_masked
-from finetune.tasks.base import EncodedRows, Task
+from finetune.tasks.answering import AnswerOptions, SamplingOptions, cut_at, refuse_unmatched, tokens_near
+from finetune.tasks.base import EncodedRows
 from finetune.tasks.baselines.answers import CopyFirstSentence, FewShot
-from finetune.tasks.batching import Batching
+from finetune.tasks.causal_task import CausalTask
 from finetune.tasks.chat_columns import ChatColumns, Given, as_tools, in_row
 from finetune.tasks.control import MARKS, Marker, special_tokens
 from finetune.tasks.conversation import (
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     from finetune.core.encoded import Examples
     from finetune.data import Splits
     from finetune.tasks.baselines.base import Baseline
-    from finetune.tasks.causal.loss_paths import LossPath
 
 
 class ChatOptions(Options):
@@ -55,8 +55,8 @@ class ChatOptions(Options):
     messages: str | None = None
     """Column with a list of {role, content} and what else the model's template reads, such as `tool_calls`, or of
     ShareGPT's {from, value}. The assistant's turns are learnt, but for those with `weight: 0` or `train: false`; the
-    last one is scored. Without this and `prompt`, columns `messages`, `conversations`, or `instruction`, `input` and
-    `output` are looked for."""
+    last one is scored. Roles are those that the model's template knows. Without this and `prompt`, columns `messages`,
+    `conversations`, or `instruction`, `input` and `output` are looked for."""
     prompt: str | None = None
     """Column with the prompt, shown as the user's turn."""
     completion: str | None = None
@@ -64,6 +64,9 @@ class ChatOptions(Options):
     rejected: str | None = None
     """Column with a worse answer to the same, in the form of `completion`, or of `messages` up to its own last turn:
     for strategy preference, and for the metrics that compare the two."""
+    learn: Literal["all", "last"] = "all"
+    """Which of the assistant's turns are learnt: all of them (but for those that the data leave out), or the last one
+    alone, with all others to be read only, as comparing answers wants it."""
     system: str | None = None
     """System message put before every conversation that has none."""
     tools: str | None = None
@@ -85,7 +88,17 @@ class ChatOptions(Options):
     """Put several examples into one row, as long as the longest, without their seeing each other, so that little is
     padding. A model that cannot keep them apart (one with a recurrent state, say) is noticed, and gets one a row."""
     max_new_tokens: int = Field(64, ge=1)
-    """Longest generated answer, in tokens; decoding is greedy."""
+    """Longest generated answer, in tokens."""
+    sampling: SamplingOptions | None = None
+    """Draw answers that are scored. Default: each token is the likeliest, the same every time."""
+    stop: list[Annotated[str, Field(min_length=1)]] = Field([])
+    """Texts at the first of which a generated answer ends; it and what follows are cut off. White space at the ends of
+    an answer does not count, so that a line break before its first word ends nothing."""
+    answer: AnswerOptions | None = None
+    """Which part of a text is the answer: metrics that ask whether it is right (`exact_match`, `accuracy`, `macro_f1`,
+    `mcc`) compare it alone, in what is generated and in the right answer, each of which has to have one; where a
+    generated text has none, it is wrong (`answered` is the share that has one). `rouge_l`, `chrf` and those of the hub
+    compare whole texts, which stay in `predictions/` beside it. Default: the whole text."""
     metrics: list[str] = Field(["rouge_l", "chrf", "exact_match", "loss"], min_length=1)
     """Metrics of the held-out tasks, the headline first; `hub:NAME` loads one with `evaluate.load`."""
 
@@ -102,19 +115,21 @@ class ChatOptions(Options):
             raise ValueError("a system message needs the model's template; put its text into the prompt")
         if self.tools and self.template == "none":
             raise ValueError("tools need the model's template; describe them in the prompt")
+        if self.prompt is not None and self.learn == "last":
+            raise ValueError(
+                "learn: last is about conversations, and prompt and completion have one answer; leave it out"
+            )
         if kept := {"role", "content"} & set(self.drop_keys):
             raise ValueError(f"drop_keys cannot hold {kept.pop()}, which every message needs")
         return self
 
 
 @TASKS.register
-class Chat(Task):
+class Chat(CausalTask):
     """Learns to answer, from messages or prompt and completion; the loss counts the answers only."""
 
     name: ClassVar[str] = "chat"
     Options = ChatOptions
-    architecture = "AutoModelForCausalLM"
-    causal = True
     new_head: ClassVar[bool] = False
     answer: ClassVar[Answer] = "text"
     example_score: ClassVar[str] = "rouge_l"
@@ -171,6 +186,14 @@ class Chat(Task):
     def model_config(self) -> dict[str, Any]:
         return {"pad_token_id": self.tokenizer.pad_token_id}
 
+    @property
+    def fills(self) -> frozenset[Column]:
+        found: frozenset[Column] = frozenset(("extracted",) if self.options.answer else ())
+        return super().fills | found
+
+    def extracted(self, texts: Sequence[str]) -> list[str] | None:
+        return None if self.options.answer is None else list(map(self.options.answer.find, texts))
+
     def encode_rows(self, data: Dataset, at: str, training: bool) -> EncodedRows:
         examples, refuse = [], self.options.too_long == "refuse"
         # Where it is not learnt from, a worse answer is of use in scoring only.
@@ -190,6 +213,8 @@ class Chat(Task):
                 advice = "take this row out of the file; where both answers are cut, raise task.max_length"
                 raise bad_input("task.rejected", f"{at}, row {number + 1}: {mistake}", advice)
             examples.append(self._example(number, given[0][0], tokens, training))
+            if self.options.answer and not training:
+                refuse_unmatched(examples[-1].reference, self.options.answer, at, number + 1)
         answered = [int((each.target[: each.rejected] != IGNORED).sum()) for each in examples]
         return EncodedRows(examples, counts, sizes={"answer_tokens": answered})
 
@@ -243,83 +268,29 @@ class Chat(Task):
 
         return list(map(readable, values_of(data, self.inputs()[0])))
 
-    def collate(self, examples: Sequence[Example], counts: Sequence[int] | None = None) -> Batch:
-        from finetune.tasks.causal.packing import lay_out, packed_rows, with_mask
-        from finetune.tasks.causal.pairs import together
-
-        ids = [part for example in examples for part in example.parts(example.inputs["input_ids"])]
-        targets = [part for example in examples for part in example.parts(example.target)]
-        filler, each = self.tokenizer.pad_token_id, len(ids) // len(examples)
-        if self.packing:
-            sizes = [each * count for count in counts or [len(examples)]]
-            batch = lay_out(packed_rows([len(own) for own in ids], sizes), ids, targets, filler)
-        else:
-            batch = with_mask(lay_out([[index] for index in range(len(ids))], ids, targets, filler))
-        return together(batch) if each == 2 else batch
-
-    @property
-    def packing(self) -> bool:
-        return self.options.packing and self.batching == Batching.PACKED
-
-    def packs(self, model: torch.nn.Module) -> bool:
-        return self.packing and self._loss_path(model).packed
-
-    def loss_path(self, model: torch.nn.Module, replicas: int = 1) -> str | None:
-        found = self._loss_path(model, replicas)
-        return self.in_words(replace(found, packed=found.packed and self.packing))
-
-    def _loss_path(self, model: torch.nn.Module, replicas: int = 1) -> LossPath:
-        from finetune.tasks.causal.loss_paths import loss_path_of
-
-        tokens = np.linspace(0, len(self.tokenizer), 18, dtype=int)[1:-1]
-        return loss_path_of(model, tokens.tolist(), replicas)
-
-    def arranged(self, model: torch.nn.Module, batch: Batch) -> Batch:
-        from finetune.tasks.causal.packing import unpacked
-        from finetune.tasks.causal.pairs import apart, together
-
-        if self._loss_path(model).packed:
-            return batch
-        alone = unpacked(apart(batch), self.tokenizer.pad_token_id)
-        return alone if batch.place is None else together(alone)
-
-    def losses(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-        return self._losses(model, batch)[:, 0]
-
-    def plain(self, model: torch.nn.Module, example: Example) -> Outputs:
-        from finetune.tasks.causal.loss_paths import plain_outputs
-
-        return plain_outputs(model, example.parts(example.inputs["input_ids"])[0], example.parts(example.target)[0])
-
-    def margins(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-        chosen, rejected = self._losses(model, batch).unbind(1)
-        return rejected - chosen
-
-    def _losses(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-        """Compute the loss of each example's answer, (N, 1), or of each pair's chosen and rejected one, (N, 2)."""
-        from finetune.tasks.causal.loss_paths import losses_of
-        from finetune.tasks.causal.pairs import apart
-
-        found = losses_of(model, apart(self.arranged(model, batch)), self._loss_path(model).head)
-        return found.view(-1, 1 if batch.place is None else 2)
-
-    def outputs(self, model: torch.nn.Module, batch: Batch) -> Outputs:
-        from finetune.tasks.causal.loss_paths import outputs_of
-        from finetune.tasks.causal.pairs import chosen
-
-        return outputs_of(model, chosen(self.arranged(model, batch)), self._loss_path(model).head)
-
-    def predict(self, model: torch.nn.Module, examples: Sequence[Example], batch: Batch) -> list[Prediction]:
-        found = self._losses(model, batch).cpu().tolist()
-        return [Prediction("", loss, margin=rejected[0] - loss if rejected else None) for loss, *rejected in found]
-
     def generate(self, model: torch.nn.Module, examples: Sequence[Example], device: torch.device) -> list[str]:
-        from finetune.tasks.causal.generation import answers
+        from finetune.tasks.causal.generation import Sampling, answers
 
-        prompts = [example.prompt for example in examples if example.prompt is not None]
-        ends, filler = sorted(self._end_tokens(examples)), self.tokenizer.pad_token_id
-        found = answers(model, prompts, filler, ends, self.options.max_new_tokens, self.answering)
-        return [words_in(ids, each.frame, self.tokenizer, ends) for ids, each in zip(found, examples, strict=True)]
+        options, prompts = self.options, [example.prompt for example in examples if example.prompt is not None]
+        ends, most = sorted(self._end_tokens(examples)), options.max_new_tokens
+        drawn = None
+        if (asked := options.sampling) is not None:
+            draws = asked.draws([example.number for example in examples], most)
+            drawn = Sampling(draws, asked.temperature, asked.top_k, asked.top_p)
+
+        def words(place: int, ids: Sequence[int]) -> str:
+            return words_in(ids, examples[place].frame, self.tokenizer, ends)
+
+        def stopped(place: int, ids: Sequence[int]) -> bool:
+            near = self.tokenizer.decode(list(ids[-tokens_near(options.stop) :]), skip_special_tokens=True)
+            # Looking at all of it, at each token, would take the square of the time.
+            return (
+                any(stop in near for stop in options.stop) and cut_at(said := words(place, ids), options.stop) != said
+            )
+
+        done = stopped if options.stop else None
+        found = answers(model, prompts, self.tokenizer.pad_token_id, ends, most, self.answering, drawn, done)
+        return [cut_at(words(place, ids), options.stop) for place, ids in enumerate(found)]
 
     def _end_tokens(self, examples: Sequence[Example]) -> set[int]:
         """Find the tokenizer's end token, and the token that closes the template's turns, where that is another."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from finetune.core.errors import InputError, bad_input
 from finetune.core.progress import track
-from finetune.tasks.messages import Message, has_value, mistake_in, without_keys
+from finetune.tasks.messages import Message, has_value, mistake_in, with_last_learnt, without_keys
 from finetune.tasks.recognised import MESSAGES, as_messages, known_columns, parsed, recognised, with_messages
 
 if TYPE_CHECKING:
@@ -133,6 +133,7 @@ class ChatColumns:
         for prompt, answer, own in zip(prompts, track(answers, "writing out conversations"), tools, strict=False):
             if self.messages:
                 messages, words = without_keys(answer, options.drop_keys, dropped), ("", "")
+                messages = with_last_learnt(messages) if options.learn == "last" else messages
             else:
                 messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
                 words = (prompt, answer)

@@ -9,6 +9,9 @@ from typing import Any
 
 Message = dict[str, Any]
 
+ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+"""Roles that everyone knows; a template may have others of its own."""
+
 OWN_KEYS = ("weight", "train")
 """Keys of an answer that say whether it is learnt (`weight`: OpenAI's fine-tuning format; `train`: axolotl's)."""
 CALLS = ("tool_calls", "function_call")
@@ -29,7 +32,14 @@ def mistake_in(messages: Any) -> str | None:
     last = last_learnt(messages)
     if last is None:
         return "has no answer that is to be learnt: each has weight 0 or train: false"
-    return None if _answers(messages[last]) else "ends with an answer in which there is nothing"
+    if not _answers(messages[last]):
+        return "ends with an answer in which there is nothing"
+    for turn, message in enumerate(messages[:last], start=1):
+        if is_learnt(message) and not _answers(message):
+            return f"has an answer in which there is nothing, turn {turn}, and it is to be learnt"
+        if message["role"] == "user" and not _says_something(message):
+            return f"has a turn of the user's in which there is nothing, turn {turn}"
+    return None
 
 
 def _mistake_in_one(message: Any) -> str | None:
@@ -60,11 +70,14 @@ def _is_part(part: Any) -> bool:
 
 def _answers(message: Message) -> bool:
     """Tell whether it is an answer in which there is something: words, a tool call, or an image."""
-    if message["role"] != "assistant":
-        return False
+    return message["role"] == "assistant" and (_says_something(message) or any(message.get(key) for key in CALLS))
+
+
+def _says_something(message: Message) -> bool:
+    """Tell whether there are words in it, or an image."""
     content = message.get("content")
     other = isinstance(content, list) and any("text" not in part for part in content)
-    return other or bool(text_of(message).strip()) or any(message.get(key) for key in CALLS)
+    return other or bool(text_of(message).strip())
 
 
 def is_learnt(message: Message) -> bool:
@@ -75,6 +88,15 @@ def is_learnt(message: Message) -> bool:
 def last_learnt(messages: Sequence[Message]) -> int | None:
     """Find the place of the last answer that is learnt, with which a conversation ends for us."""
     return max((turn for turn, message in enumerate(messages) if is_learnt(message)), default=None)
+
+
+def with_last_learnt(messages: Sequence[Message]) -> list[Message]:
+    """Let the last answer that is learnt be the only one, and all before it be read."""
+    last = last_learnt(messages)
+    return [
+        {**message, "weight": 0} if turn != last and is_learnt(message) else message
+        for turn, message in enumerate(messages)
+    ]
 
 
 def text_of(message: Message) -> str:

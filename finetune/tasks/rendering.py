@@ -8,8 +8,8 @@ from datetime import date, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from finetune.core.errors import InputError, bad_input
-from finetune.tasks.messages import Message, forms, garbled, has_value
+from finetune.core.errors import InputError, bad_input, did_you_mean
+from finetune.tasks.messages import ROLES, Message, forms, garbled, has_value
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -82,6 +82,13 @@ class Renderer:
             found = found or bad_input("task.template", f"the model's chat template cannot show {wrong}", ADVICE)
         assert found is not None
         raise found
+
+    def refuse_unknown(self, messages: Sequence[Message], tools: list[Any] | None) -> None:
+        """Refuse a role that is none of those that everyone knows, and of which the template does not speak."""
+        for role in dict.fromkeys(message["role"] for message in messages):
+            if role not in ROLES and not re.search(rf"\b{re.escape(role)}\b", self.source(bool(tools))):
+                found = f"there is a message of role '{role}', which the model's chat template does not know"
+                raise bad_input("task.messages", found, did_you_mean(role, ROLES))
 
     def refuse_unread(self, messages: Sequence[Message], tools: list[Any] | None, text: str) -> None:
         """Refuse a message that says something under a key that the template does not read, and unread ``tools``.

@@ -74,6 +74,7 @@ class Template:
         shows without something that they say; `answers_not_learnt`, earlier ones that it shows in another way later.
         """
         counts = Counter() if counts is None else counts
+        self.renderer.refuse_unknown(messages, tools)
         last = last_learnt(messages)
         assert last is not None
         learnt = [turn for turn in range(last + 1) if is_learnt(messages[turn])]

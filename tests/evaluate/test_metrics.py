@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from finetune.evaluate.store import Predictions
 LABELS = ("a", "b", "c")
 
 
-def predictions(pairs, loss=None, weight=None, labels=(), margin=None, probabilities=None):
+def predictions(pairs, loss=None, weight=None, labels=(), margin=None, probabilities=None, reward=None, extracted=None):
     """Predictions from (prediction, reference) pairs."""
     n = len(pairs)
     return Predictions(
@@ -29,6 +30,9 @@ def predictions(pairs, loss=None, weight=None, labels=(), margin=None, probabili
         loss=None if loss is None else np.array(loss, float),
         weight=None if weight is None else np.array(weight, float),
         margin=None if margin is None else np.array(margin, float),
+        reward=None if reward is None else np.array(reward, float),
+        extracted=[pair[0] for pair in pairs] if extracted else None,
+        extracted_reference=[pair[1] for pair in pairs] if extracted else None,
         probabilities=np.zeros((n, len(labels)), np.float32) if labels and probabilities is None else probabilities,
         labels=tuple(labels),
     )
@@ -48,11 +52,12 @@ SENTENCES = [
 ]
 
 
-def whole():
+def whole(extracted=True):
     """A store in which every column is there."""
-    numbers = {"loss": [0.1, 0.5, 1.0, 3.0], "weight": [1, 2, 3, 4], "margin": [-1.0, 0.0, 1.0, 2.0]}
-    labels = [said for said, _ in SENTENCES]
-    return predictions(SENTENCES, **numbers, labels=labels, probabilities=np.full((4, 4), 0.25, np.float32))
+    numbers = {"loss": [0.1, 0.5, 1.0, 3.0], "weight": [1, 2, 3, 4]}
+    numbers |= {"margin": [-1.0, 0.0, 1.0, 2.0], "reward": [-0.5, 0.0, 0.5, 1.0]}
+    more = {"labels": [said for said, _ in SENTENCES], "probabilities": np.full((4, 4), 0.25, np.float32)}
+    return predictions(SENTENCES, **numbers, **more, extracted=extracted)
 
 
 def test_all_scores_are_computed_together_in_the_order_asked_for():
@@ -63,13 +68,23 @@ def test_all_scores_are_computed_together_in_the_order_asked_for():
     assert all(metrics.score(store, [name]) == {name: found[name]} for name in wanted), "alone as together"
 
 
+def test_metrics_of_answers_read_what_was_found_in_texts():
+    store = replace(whole(), extracted=["4", "", "x", "7"], extracted_reference=["4", "5", "y", "7"])
+    found = metrics.score(store, ["exact_match", "accuracy", "rouge_l"])
+    assert (found["exact_match"], found["accuracy"]) == (0.5, 0.5)
+    assert found["rouge_l"] == score("rouge_l", SENTENCES) and score("exact_match", SENTENCES) == 0.25
+
+
 def test_it_is_evaluate_that_combines_them(monkeypatch):
     """One table of all columns that are wanted, of which each metric reads its own."""
     import evaluate
 
     asked, combine = [], evaluate.combine
     monkeypatch.setattr(evaluate, "combine", lambda modules: asked.append(modules) or combine(modules))
-    assert metrics.score(whole(), ["loss", "accuracy"]) == {"loss": pytest.approx(4.6 / 10), "accuracy": 0.25}
+    assert metrics.score(whole(extracted=False), ["loss", "accuracy"]) == {
+        "loss": pytest.approx(4.6 / 10),
+        "accuracy": 0.25,
+    }
     [modules] = asked
     assert [list(module.features) for module in modules] == [["loss", "weight"], ["predictions", "references"]]
 
@@ -136,7 +151,8 @@ def test_no_file_is_left_behind(tmp_path):
         "import numpy as np; from finetune.evaluate.metrics import score; from finetune.core.registry import METRICS;"
         "from finetune.evaluate.store import Predictions;"
         "p = Predictions(np.arange(2), ['a', 'b'], ['a', 'a'], np.zeros(2), np.ones(2), np.ones(2), margin=np.ones(2),"
-        "probabilities=np.ones((2, 2)), labels=('a', 'b'));"
+        " reward=np.ones(2), extracted=['a', 'b'], extracted_reference=['a', 'a'], probabilities=np.ones((2, 2)),"
+        " labels=('a', 'b'));"
         "score(p, list(METRICS.all()))"
     )
     home, scratch = tmp_path / "home", tmp_path / "tmp"

@@ -1,5 +1,7 @@
 """What every metric promises."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,10 +11,14 @@ from finetune.core.registry import METRICS, summary
 from finetune.metrics import contributions, find, unit
 from tests.metrics.columns import columns, value, written
 
-BEST = {"chrf": 100.0} | dict.fromkeys(("nll", "loss", "brier", "ece", "hamming_loss", "rank_mae", "rmse", "mae"), 0.0)
+BEST = {
+    "chrf": 100.0,
+    "preference_loss": math.log1p(math.exp(-1)),
+    **dict.fromkeys(("nll", "loss", "brier", "ece", "hamming_loss", "rank_mae", "rmse", "mae"), 0.0),
+}
 """What a perfect prediction scores, where it is not 1."""
 
-LESS_IS_BETTER = {"nll", "loss", "brier", "ece", "hamming_loss", "rank_mae", "rmse", "mae"}
+LESS_IS_BETTER = {"nll", "loss", "brier", "ece", "hamming_loss", "rank_mae", "rmse", "mae", "preference_loss"}
 
 words = st.sampled_from(["cat", "dog", "mat", "the"])
 rows = st.lists(
@@ -29,7 +35,8 @@ rows = st.lists(
 
 def computed(name, table):
     numbers = {"loss": [row[2] for row in table], "weight": [row[3] for row in table]}
-    return value(name, [row[:2] for row in table], **numbers, margin=[1 - row[2] for row in table])
+    numbers |= {"margin": [1 - row[2] for row in table], "reward": [1 - row[2] for row in table]}
+    return value(name, [row[:2] for row in table], **numbers, extracted=[row[0] for row in table])
 
 
 @pytest.mark.parametrize("name", METRICS.all())
@@ -54,18 +61,15 @@ def test_a_perfect_prediction_scores_best_and_none_scores_beyond(name, table):
 def test_it_says_what_it_is(name):
     metric = find(name)
     assert metric.name == name and summary(type(metric)).endswith(".") and metric.unit == unit(name)
-    assert set(metric.columns) <= {"prediction", "reference", "loss", "weight", "margin", "probabilities", "labels"}
+    names = {"prediction", "reference", "loss", "weight", "margin", "reward", "extracted", "probabilities", "labels"}
+    assert set(metric.columns) <= names
     assert metric.unit.label and (metric.unit.is_share <= metric.higher_is_better)
     if metric.hub:
         assert metric.hub.keys() <= {"type", "args", "config"} and metric.hub["type"]
     if metric.right_or_wrong:
-        table = columns(
-            [(written(name, said), written(name, "a")) for said in "ba"],
-            loss=[0, 1],
-            weight=[1, 1],
-            margin=[1, -1],
-            score=[1, 0],
-        )
+        numbers = {"loss": [0, 1], "weight": [1, 1], "margin": [1, -1], "score": [1, 0], "reward": [1, -1]}
+        pairs = [(written(name, said), written(name, "a")) for said in "ba"]
+        table = columns(pairs, **numbers, extracted=["a", ""])
         assert set(metric.contributions(table)) == {0.0, 1.0}
 
 
@@ -83,7 +87,8 @@ def test_which_way_is_up_and_what_a_point_is():
     assert {name for name in METRICS.all() if "loss" in find(name).columns} == {"nll", "loss"}
     points = {name: unit(name).point for name in METRICS.all() if not unit(name).is_share}
     correlations = ("mcc", "pearson", "spearman", "cosine_spearman", "quadratic_kappa")
-    assert points == {"chrf": 1.0, **dict.fromkeys(correlations, 0.01), **dict.fromkeys(LESS_IS_BETTER)}
+    without = dict.fromkeys({*LESS_IS_BETTER, "reward_margin"})
+    assert points == {"chrf": 1.0, **dict.fromkeys(correlations, 0.01), **without}
     assert {unit(name).point for name in METRICS.all() if unit(name).is_share} == {0.01}
 
 

@@ -20,9 +20,9 @@ TAGS = st.lists(st.sampled_from(["O", "B-a", "I-a", "B-b", "I-b"]), min_size=1, 
 LOSSES = st.floats(0, 50)
 
 
-def stored(prediction, reference, loss=None, weight=None, margin=None, score=None):
+def stored(prediction, reference, loss=None, weight=None, margin=None, score=None, reward=None):
     """A prediction store's columns, and the store itself."""
-    zeros = np.zeros(len(prediction))
+    zeros, numbers = np.zeros(len(prediction)), {"loss": loss, "weight": weight, "margin": margin, "reward": reward}
     probabilities, labels = believed(prediction, 0.7)
     columns = {
         "probabilities": probabilities,
@@ -30,7 +30,9 @@ def stored(prediction, reference, loss=None, weight=None, margin=None, score=Non
         "prediction": prediction,
         "reference": reference,
         "score": zeros if score is None else score,
-        **{name: value and np.array(value) for name, value in (("loss", loss), ("weight", weight), ("margin", margin))},
+        **{name: value and np.array(value) for name, value in numbers.items()},
+        "extracted": prediction,
+        "extracted_reference": reference,
     }
     return columns, Predictions(example=np.arange(len(prediction)), **columns)
 
@@ -44,7 +46,8 @@ def stores(draw, texts):
 
     prediction, reference = column(texts), column(texts)
     score = scores_of("rouge_l", prediction, reference)
-    return stored(prediction, reference, column(LOSSES), column(st.integers(1, 9)), column(st.floats(-9, 9)), score)
+    margins, rewards = column(st.floats(-9, 9)), column(st.floats(-9, 9))
+    return stored(prediction, reference, column(LOSSES), column(st.integers(1, 9)), margins, score, rewards)
 
 
 NUMBERS = st.floats(-1e6, 1e6).map(repr) | st.sampled_from(["0", "1", "2.5", "-3"])

@@ -1,4 +1,4 @@
-"""DPO: the loss is that of the paper and of trl, from log 2 at the start to every pair told apart."""
+"""DPO and its relatives: losses are those of the papers and of trl; of DPO, from log 2 to every pair told apart."""
 
 import json
 import math
@@ -23,11 +23,18 @@ import finetune
 from finetune import recipe as recipes
 from finetune.core.errors import InputError
 from finetune.core.hooks import TrainingHooks, TrainingState
+from finetune.core.progress import Progress
 from finetune.core.randomness import Streams
 from finetune.core.registry import MITIGATIONS, STRATEGIES
+from finetune.core.run_dir import RunDir
+from finetune.core.runtime import open_runtime
+from finetune.core.signals import StopRequest
 from finetune.evaluate.metrics import score
 from finetune.evaluate.predict import predict
+from finetune.evaluate.store import read
 from finetune.models import ModelOptions, load_base, load_tokenizer
+from finetune.replicas.group import ReplicaGroup
+from finetune.runner.reference import Reference
 from finetune.strategies.base import set_training_mode, trained_parameters
 from finetune.study.preflight import preflight
 from finetune.tasks.chat import Chat
@@ -36,7 +43,13 @@ from tests import tiny
 from tests.examples import Example
 from tests.replicas.groups import Variant, far
 
-EXAMPLES = {"preference": Example({"of": {"type": "adapter", "rank": 4}})}
+EXAMPLES = {
+    "preference": Example({"of": {"type": "adapter", "rank": 4}}),
+    "preference/ipo": Example({"method": "ipo", "of": {"type": "adapter", "rank": 4}}),
+    "preference/orpo": Example({"method": "orpo", "of": {"type": "adapter", "rank": 4}}),
+    "preference/kto": Example({"method": "kto", "beta": 1.0, "of": {"type": "adapter", "rank": 4}}),
+    "preference/simpo": Example({"method": "simpo", "of": {"type": "adapter", "rank": 4}}),
+}
 
 pytestmark = pytest.mark.usefixtures("quick_collection")
 
@@ -54,14 +67,14 @@ TASK = {"type": "chat", "prompt": "prompt", "completion": "completion", "rejecte
 LOG_2 = math.log(2)
 
 
-def started(folder, of=ADAPTER, beta=0.1, **config):
+def started(folder, of=ADAPTER, beta=0.1, rows=DATA, options=None, **config):
     """A model, as training starts from it under the strategy, with its task and pairs."""
-    task = Chat(Chat.Options(template="none", **TASK), pairs=True)
-    data, options = tiny.dataset(**DATA), ModelOptions(source=str(folder), dtype="float32")
+    task, said = Chat(Chat.Options(template="none", **TASK), pairs=True), options or {}
+    data, options = tiny.dataset(**rows), ModelOptions(source=str(folder), dtype="float32")
     task.fit(tiny.splits(data), load_tokenizer(options))
     examples = task.encode(data, "data.train", training=True).examples
     plugin = STRATEGIES.get("preference")
-    strategy = plugin(plugin.Options.model_validate({"type": "preference", "of": of, "beta": beta}))
+    strategy = plugin(plugin.Options.model_validate({"type": "preference", "of": of, "beta": beta, **said}))
     base = load_base(options, task.architecture, **task.model_config(), **config)
     streams = Streams(0)
     with streams.globally("init", 1):
@@ -259,6 +272,280 @@ def test_the_gradient_is_that_of_trl(trainer):
     slopes = {name: value.grad for name, value in theirs.model.named_parameters()}
     for name, value in made.parameters.items():
         assert torch.allclose(value.grad, slopes[name], rtol=1e-3, atol=1e-6), name
+
+
+def test_rewards_are_those_of_trl(trainer):
+    theirs, made = trainer
+    for own in theirs._metrics.values():
+        own.clear()
+    with torch.no_grad():
+        theirs.compute_loss(theirs.model, theirs.data_collator(list(theirs.train_dataset)))
+    logged = {name: values[-1] for own in theirs._metrics.values() for name, values in own.items()}
+    runtime = open_runtime(torch.device("cpu"), torch.float32, Progress(), StopRequest(), Path())
+    task, pairs = Chat.fitted(made.task.options, made.task.tokenizer, (), None, False), made.examples
+    task.marker, task.special = made.task.marker, made.task.special
+    found = predict(ReplicaGroup(made.model.eval()), task, pairs, 5, runtime, answers=False)
+    [rewarded] = Reference(made.base, task, made.strategy.reward_scale, 5, runtime).rewarded(found, pairs)
+    scores = score(rewarded, ["reward_accuracy", "reward_margin", "preference_loss"])
+    assert 0 < scores["reward_accuracy"] < 1
+    assert scores["reward_accuracy"] == pytest.approx(logged["rewards/accuracies"])
+    assert scores["reward_margin"] == pytest.approx(logged["rewards/margins"], abs=1e-5)
+    assert scores["preference_loss"] == pytest.approx(float(made.losses().mean().detach()), abs=1e-5)
+
+
+# Its relatives
+
+UNEVEN = {**DATA, "rejected": [f"{answer} of the cup" for answer in DATA["rejected"]]}
+"""Rejected answers of more tokens."""
+RELATIVES = ("ipo", "orpo", "kto", "simpo")
+
+
+def relative(folder, method, rows=UNEVEN, **options):
+    """What :func:`started` gives, of another method and all that learns, which has moved."""
+    made = started(folder, FULL, 0.3, rows, {"method": method, **options})
+    shake(made.model)
+    return made
+
+
+def make_likelier(made):
+    """Raise all answers, or KTO's reference point would be nothing."""
+    for _ in range(5):
+        loss = made.task.pair_losses(made.model, made.task.collate(made.examples)).mean()
+        slopes = torch.autograd.grad(loss, list(made.parameters.values()))
+        with torch.no_grad():
+            for value, slope in zip(made.parameters.values(), slopes, strict=True):
+                value -= 0.1 * slope
+
+
+def theirs_of(kind, config, folder, made, rows=UNEVEN, reference=True):
+    """A trainer of trl's over the same texts and models."""
+    from datasets import Dataset
+
+    columns = zip(rows, ("prompt", "chosen", "rejected"), strict=True)
+    theirs = kind(
+        model=made.base.copy(Streams(0)),
+        **({"ref_model": made.base.copy(Streams(0))} if reference else {}),
+        args=config(str(folder), use_cpu=True, bf16=False, report_to=[]),
+        train_dataset=Dataset.from_dict({name: rows[own] for own, name in columns}),
+        processing_class=made.task.tokenizer,
+    )
+    theirs.model.load_state_dict(made.model.state_dict())
+    return theirs
+
+
+def test_ipo_is_that_of_trl(tmp_path, decoder_folder):
+    from functools import partial
+
+    from trl import DPOConfig, DPOTrainer
+
+    made = relative(decoder_folder, "ipo")
+    theirs = theirs_of(DPOTrainer, partial(DPOConfig, beta=0.3, loss_type="ipo"), tmp_path, made)
+    with torch.no_grad():
+        batches = [theirs.data_collator([row]) for row in theirs.train_dataset]
+        wanted = [float(theirs.compute_loss(theirs.model, batch)) for batch in batches]
+    assert max(wanted) - min(wanted) > 0.05
+    assert made.losses().tolist() == pytest.approx(wanted, rel=1e-5, abs=1e-5)
+
+
+def by_hand(made, example, model):
+    """Log-likelihoods of both answers and how many tokens they have, from plain logits."""
+    found = []
+    for ids, labels in zip(example.parts(example.inputs["input_ids"]), example.parts(example.target), strict=True):
+        with torch.no_grad():
+            steps = log_softmax(model(torch.from_numpy(ids)[None].long()).logits[0], -1)
+        places = (labels != IGNORED).nonzero()[0]
+        found += [sum(float(steps[place - 1, labels[place]]) for place in places), len(places)]
+    return found
+
+
+@pytest.mark.parametrize("method", RELATIVES)
+def test_losses_are_computed_from_the_answers_alone(decoder_folder, method):
+    """From the papers' formulas, in Python's own numbers; KTO's reference point is 0 here, and tested below."""
+    made = relative(decoder_folder, method)
+    made.strategy._point = (0, torch.tensor(0.0))
+    frozen, wanted = made.base.copy(Streams(0)).eval(), []
+    sigmoid = lambda x: 1 / (1 + math.exp(-x))  # noqa: E731
+    for example in made.examples:
+        chosen, many, rejected, others = by_hand(made, example, made.model.eval())
+        before, _, worse, _ = by_hand(made, example, frozen)
+        one, other = math.exp(chosen / many), math.exp(rejected / others)
+        odds = math.log(one / (1 - one)) - math.log(other / (1 - other))
+        wanted.append(
+            {
+                "ipo": ((chosen - before) / many - (rejected - worse) / others - 1 / 0.6) ** 2,
+                "orpo": -chosen / many - 0.3 * math.log(sigmoid(odds)),
+                "kto": 1 - (sigmoid(0.3 * (chosen - before)) + sigmoid(-0.3 * (rejected - worse))) / 2,
+                "simpo": -math.log(sigmoid(0.3 * (chosen / many - rejected / others) - 1)),
+            }[method]
+        )
+    assert max(wanted) - min(wanted) > 0.01 and UNEVEN["rejected"] != DATA["rejected"]
+    assert made.losses().tolist() == pytest.approx(wanted, rel=1e-5, abs=2e-5)
+
+
+def test_kto_is_that_of_trl(tmp_path, decoder_folder):
+    """Its batch, of which every pair is two examples, and a reference point from the same other answers."""
+    from datasets import Dataset
+    from trl import KTOConfig, KTOTrainer
+
+    made = relative(decoder_folder, "kto", desirable=1.2, undesirable=0.7)
+    make_likelier(made)
+    rows = [
+        {"prompt": prompt, "completion": answer, "label": label}
+        for prompt, *answers in zip(*UNEVEN.values(), strict=True)
+        for answer, label in zip(answers, (True, False), strict=True)
+    ]
+    theirs = KTOTrainer(
+        model=made.base.copy(Streams(0)),
+        ref_model=made.base.copy(Streams(0)),
+        args=KTOConfig(
+            str(tmp_path),
+            beta=0.3,
+            use_cpu=True,
+            bf16=False,
+            report_to=[],
+            desirable_weight=1.2,
+            undesirable_weight=0.7,
+            per_device_train_batch_size=len(rows),
+            train_sampling_strategy="sequential",
+        ),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=made.task.tokenizer,
+    )
+    theirs.model.load_state_dict(made.model.state_dict())
+    with torch.no_grad():
+        batch = theirs.data_collator(list(theirs.train_dataset))
+        wanted = float(theirs.compute_loss(theirs.model, batch))
+        kl = float(
+            theirs._compute_kl_logps(theirs.model, batch).sub(theirs._compute_kl_logps(theirs.ref_model, batch)).mean()
+        )
+    made.strategy._point = (0, torch.tensor(max(kl, 0.0)))
+    assert kl > 0.01 and made.losses().mean().item() == pytest.approx(wanted, abs=1e-5)
+
+
+def test_ktos_reference_point_is_the_mean_ratio_of_answers_to_other_prompts(decoder_folder):
+    """From plain logits, of each pair's prompt and another one's answers; the same however a batch is cut."""
+    made = relative(decoder_folder, "kto")
+    make_likelier(made)
+    frozen, task, model = made.base.copy(Streams(0)).eval(), made.task, made.model.eval()
+    places = Streams(0).numpy("noise", 0, -1).permutation(len(made.examples))[:8].tolist()
+    ratios = []
+    for one, other in zip(places, [*places[1:], places[0]], strict=True):
+        asked, answered = made.examples[one], made.examples[other]
+        for ids in answered.parts(answered.inputs["input_ids"]):
+            row = torch.tensor([*asked.prompt, *ids[len(answered.prompt) :]])[None].long()
+            begin, sums = len(asked.prompt), []
+            for each in (model, frozen):
+                with torch.no_grad():
+                    steps = log_softmax(each(row).logits[0], -1)
+                sums.append(sum(float(steps[place - 1, row[0, place]]) for place in range(begin, row.shape[1])))
+            ratios.append(sums[0] - sums[1])
+    for size in (1, 5):
+        made.strategy._point = None
+        batch = task.collate(made.examples[:size])
+        made.strategy.objective(task, made.model, batch)
+        found = float(made.strategy._point[1])
+        assert found == pytest.approx(sum(ratios) / len(ratios), abs=1e-4) and found > 0.1
+
+
+@pytest.mark.parametrize("method", ["orpo", "simpo"])
+def test_what_compares_with_nothing_keeps_no_other_model_and_runs_none(decoder_folder, method):
+    made = relative(decoder_folder, method)
+    assert not hasattr(made.strategy, "start") and made.strategy.reward_scale is None
+    with patch.object(Chat, "pair_losses", side_effect=Chat.pair_losses, autospec=True) as passes:
+        made.losses()
+    assert passes.call_count == 1
+
+
+@pytest.mark.parametrize("method", RELATIVES)
+def test_a_real_step_tells_answers_apart_better(decoder_folder, method):
+    made = started(decoder_folder, FULL, 0.3, UNEVEN, {"method": method})
+    first = made.losses()
+    first.mean().backward()
+    before = made.task.margins(made.model, made.task.collate(made.examples)).detach()
+    with torch.no_grad():
+        for value in made.parameters.values():
+            value -= 0.02 * value.grad
+        made.training_state.step = 1
+        assert float(made.losses().mean()) < float(first.mean())
+        assert float((made.task.margins(made.model, made.task.collate(made.examples)) - before).mean()) > 0
+
+
+@pytest.mark.parametrize("method", RELATIVES)
+def test_how_a_batch_is_cut_does_not_matter(tmp_path, decoder_folder, method):
+    strategy = {"method": method, "of": FULL}
+    whole = variant(tmp_path / "whole", decoder_folder, strategy=strategy, min_steps=4, learning_rate=3e-3)
+    parts = variant(
+        tmp_path / "parts", decoder_folder, strategy=strategy, min_steps=4, learning_rate=3e-3, micro_batch_size=1
+    )
+    assert far(whole.run([0], "run")[0], parts.run([0], "run")[0]) < 1e-4
+
+
+def options_of(**given):
+    return STRATEGIES.get("preference").Options.model_validate({"type": "preference", **given})
+
+
+def test_options_of_a_method_have_its_defaults_and_are_refused_elsewhere():
+    assert (options_of().beta, options_of(method="ipo").beta, options_of(method="simpo").beta) == (0.1, 0.1, 2)
+    assert options_of(method="simpo", beta=1.5).gamma == 1 and options_of().gamma is None
+    assert options_of(method="kto").desirable == 1
+    for method in ("dpo", *RELATIVES):
+        made = options_of(method=method)
+        assert options_of(**made.model_dump(exclude={"type", "of"})) == made, "a resolved recipe says the same"
+    for name, method in (("gamma", "dpo"), ("desirable", "simpo"), ("undesirable", "orpo"), ("gamma", "kto")):
+        with pytest.raises(ValidationError, match=f"{name} is about method"):
+            options_of(**{"method": method, name: 0.5})
+    for name, wrong in (("beta", 0), ("beta", math.nan), ("gamma", -1), ("gamma", math.inf), ("desirable", 0)):
+        with pytest.raises(ValidationError, match=name):
+            options_of(**{"method": "kto" if name == "desirable" else "simpo", name: wrong})
+
+
+def test_rewards_are_scored_and_chosen_by(tmp_path, decoder_folder):
+    """They are measured from the untuned model, which is ahead of itself nowhere."""
+    metrics = ["reward_accuracy", "reward_margin", "preference_loss", "preference_accuracy"]
+    made = variant(
+        tmp_path,
+        decoder_folder,
+        strategy={"of": FULL, "beta": 0.5, "method": "ipo"},
+        task={"metrics": metrics},
+        data=ONE_SIDED,
+        min_steps=12,
+        learning_rate=5e-3,
+    )
+    session, folder = made.session(), RunDir(tmp_path / "scored")
+    [untuned] = session.score(ReplicaGroup(made.assembled().model), [folder])
+    wanted = {"reward_accuracy": 0.0, "reward_margin": 0.0, "preference_loss": LOG_2}
+    assert {name: untuned.scores[f"test/{name}"] for name in wanted} == pytest.approx(wanted, abs=1e-6)
+    kept = read(folder.predictions("test"))
+    assert kept.reward.tolist() == pytest.approx([0] * 3, abs=1e-6) and kept.margin.any()
+    model = made.assembled().model
+    [came] = made.run([0], "run")
+    with torch.no_grad():
+        for name, value in trained_parameters(model).items():
+            value.copy_(came.weights[name])
+    [tuned] = session.score(ReplicaGroup(model), [folder])
+    after = read(folder.predictions("test"))
+    assert after.reward == pytest.approx(0.5 * (after.margin - kept.margin), abs=1e-5)
+    assert tuned.scores["test/reward_accuracy"] == 1 and tuned.scores["test/preference_loss"] < LOG_2
+    compared = [key for key in session.base.kept if key[0] == "margins"]
+    assert len(compared) == 1, "the untuned model is asked once for all runs"
+
+
+@pytest.mark.parametrize(
+    "strategy", [{"method": "orpo"}, {"method": "simpo"}, {"type": "full"}], ids=lambda own: next(iter(own.values()))
+)
+def test_rewards_need_a_reference(tmp_path, decoder_folder, strategy):
+    with pytest.raises(InputError, match="rewards against the untuned model") as caught:
+        recipe_of(tmp_path, decoder_folder, strategy=strategy, task={"metrics": ["loss", "reward_margin"]})
+    assert [problem.path for problem in caught.value.problems] == ["task.metrics.1"]
+
+
+def test_conversations_are_compared_by_their_last_answers(tmp_path, decoder_folder):
+    own = {"messages": "completion", "prompt": None, "completion": None, "template": "model"}
+    with pytest.raises(InputError, match="compares the last answers") as caught:
+        recipe_of(tmp_path, decoder_folder, strategy={"method": "ipo"}, task=own)
+    assert [problem.path for problem in caught.value.problems] == ["task.learn"]
+    for strategy, task in (({"method": "ipo"}, {**own, "learn": "last"}), ({"method": "dpo"}, own)):
+        recipe_of(tmp_path, decoder_folder, strategy=strategy, task=task)
 
 
 # Training

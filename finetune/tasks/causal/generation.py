@@ -1,13 +1,14 @@
-"""Greedy answers to prompts, as many at once as a model can take. They can be stopped between two tokens: whoever asks
-for answers has to look whether that was asked for, and throw them away.
+"""Answers to prompts, greedy or drawn, as many at once as a model can take. They can be stopped between two tokens:
+whoever asks for answers has to look whether that was asked for, and throw them away.
 
-Shapes: N prompts; S new tokens; V tokens in the vocabulary.
+Shapes: N prompts, n of them in a batch; S new tokens; V tokens in the vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,37 @@ from finetune.tasks.causal.loss_paths import bare, without_adapter
 Tokens = list[int]
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """Draws tokens instead of taking the likeliest. Each is decided by one number of its own prompt's, by which the
+    probabilities are gone through in the vocabulary's order: what else is in a batch has no part in it."""
+
+    draws: np.ndarray
+    """(N, S) from 0 up to 1."""
+    temperature: float
+    top_k: int | None
+    top_p: float
+
+    def choose(self, scores: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
+        """Choose a token, (n,), of those with logits ``scores`` (n, V), by ``draws`` (n,)."""
+        logits = scores.double() / self.temperature
+        if self.top_k is not None:
+            least = logits.topk(min(self.top_k, logits.shape[-1])).values[:, -1:]
+            logits = logits.where(logits >= least, -torch.inf)
+        if self.top_p < 1:
+            falling, order = logits.softmax(-1).sort(dim=-1, descending=True, stable=True)
+            before = falling.cumsum(-1) - falling  # the likeliest is always among them
+            logits = logits.masked_fill((before >= self.top_p).gather(-1, order.argsort(-1)), -torch.inf)
+        summed = logits.softmax(-1).cumsum(-1)
+        wanted = draws[:, None].to(summed) * summed[:, -1:]
+        last = (summed < summed[:, -1:]).sum(-1)  # of those that can be drawn
+        return torch.minimum((summed <= wanted).sum(-1), last)
+
+
+Done = Callable[[int, Tokens], bool]
+"""Tells of a prompt, by its place, and of what has been generated whether that is enough."""
+
+
 def answers(
     model: torch.nn.Module,
     prompts: Sequence[np.ndarray],
@@ -29,11 +61,17 @@ def answers(
     ends: Sequence[int],
     most: int,
     batching: Batching,
+    sampling: Sampling | None = None,
+    done: Done | None = None,
 ) -> list[Tokens]:
-    """Answer each of ``prompts`` with at most ``most`` tokens, up to one of ``ends``; ``filler`` may stand after it."""
+    """Answer each of ``prompts`` with at most ``most`` tokens, up to one of ``ends`` or where it is ``done``;
+    ``filler`` may stand after it. Without ``sampling`` each token is the likeliest."""
     found: dict[int, Tokens] = {}
     for batch in _batches(prompts, batching):
-        generated = _generate(model, [prompts[index] for index in batch], filler, most, eos_token_id=list(ends))
+        draws = None if sampling is None else replace(sampling, draws=sampling.draws[batch])
+        own = [prompts[index] for index in batch]
+        enough = done and _Enough(done, batch.tolist())
+        generated = _generate(model, own, filler, most, draws, enough, eos_token_id=list(ends))
         found.update(zip(batch.tolist(), generated.tolist(), strict=True))
     return [found[index] for index in range(len(prompts))]
 
@@ -45,7 +83,7 @@ def continued(
     (N, S, V)."""
     tokens: dict[int, torch.Tensor] = {}
     logits: dict[int, torch.Tensor] = {}
-    asked = {"eos_token_id": None, "output_logits": True, "return_dict_in_generate": True}
+    asked: dict[str, Any] = {"eos_token_id": None, "output_logits": True, "return_dict_in_generate": True}
     for batch in _batches(prompts, batching):
         own = [prompts[index] for index in batch]
         generated = _generate(model, own, filler, steps, **asked)
@@ -65,9 +103,31 @@ def _batches(prompts: Sequence[np.ndarray], batching: Batching) -> Iterator[np.n
     return cut(order, lengths, len(prompts), batching)
 
 
-def _generate(model: torch.nn.Module, prompts: Sequence[np.ndarray], filler: int, most: int, **settings: Any) -> Any:
+class _Enough:
+    """Watches which answers of a batch are done; what is done once stays so."""
+
+    def __init__(self, done: Done, places: Sequence[int]):
+        """``places`` are those of the batch's prompts."""
+        self._done, self._places, self._found = done, places, [False] * len(places)
+
+    def __call__(self, new: torch.Tensor) -> torch.Tensor:
+        """Tell of the ``new`` tokens of each prompt, (n, S), whether they are enough: (n,)."""
+        for row, tokens in enumerate(new.tolist()):
+            self._found[row] = self._found[row] or self._done(self._places[row], tokens)
+        return torch.tensor(self._found, device=new.device)
+
+
+def _generate(
+    model: torch.nn.Module,
+    prompts: Sequence[np.ndarray],
+    filler: int,
+    most: int,
+    sampling: Sampling | None = None,
+    enough: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    **settings: Any,
+) -> Any:
     """Generate what follows ``prompts``: the sequences without them."""
-    from transformers import GenerationConfig, StoppingCriteriaList
+    from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
     device = next(model.parameters()).device
     # Padding stands at the left, so that answers go on where prompts end.
@@ -77,12 +137,24 @@ def _generate(model: torch.nn.Module, prompts: Sequence[np.ndarray], filler: int
     with _without_own_generation(model) as plain, phase("generating answers", most) as under_way:
 
         def watch(so_far: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
-            under_way.step(so_far.shape[1] - ids.shape[1])
-            return torch.full((len(so_far),), stop_requested(), device=so_far.device)
+            new = so_far[:, ids.shape[1] :]
+            under_way.step(new.shape[1])
+            if enough is None or stop_requested():
+                return torch.full((len(so_far),), stop_requested(), device=so_far.device)
+            return enough(new)
 
-        watching = StoppingCriteriaList([watch])
+        def draw(so_far: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+            assert sampling is not None
+            draws = torch.from_numpy(sampling.draws[:, so_far.shape[1] - ids.shape[1]]).to(scores.device)
+            chosen = sampling.choose(scores, draws)[:, None]
+            return torch.full_like(scores, -torch.inf).scatter(1, chosen, 0.0)
+
         generated = plain.generate(
-            input_ids=ids, attention_mask=mask, generation_config=greedy, stopping_criteria=watching
+            input_ids=ids,
+            attention_mask=mask,
+            generation_config=greedy,
+            stopping_criteria=StoppingCriteriaList([watch]),
+            logits_processor=LogitsProcessorList([draw] if sampling else []),
         )
     if isinstance(generated, torch.Tensor):
         return generated[:, ids.shape[1] :]

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 
-from finetune.core.examples import Batch
+from finetune.core.examples import Batch, Example
 from finetune.tasks.conversation import IGNORED
 
 
@@ -38,3 +39,25 @@ def chosen(batch: Batch) -> Batch:
         return batch
     rejected = batch.place > batch.positions
     return replace(batch, targets=torch.where(rejected, IGNORED, batch.targets))
+
+
+def label_counts(batch: Batch) -> torch.Tensor:
+    """Count the tokens that are learnt in each pair's chosen and rejected answer: (N, 2)."""
+    alone = apart(batch)
+    learnt = alone.example[alone.targets != IGNORED]
+    return torch.bincount(learnt, minlength=2 * batch.count).view(-1, 2)
+
+
+def mismatched(asked: Example, answered: Example) -> Example:
+    """Make a pair of one pair's prompt and another one's answers. Where that is longer than either of them was, the
+    prompt loses its beginning."""
+    assert asked.prompt is not None and answered.prompt is not None, "pairs have prompts"
+    begin, ids, targets = len(answered.prompt), [], []
+    limit = max(len(part) for each in (asked, answered) for part in each.parts(each.inputs["input_ids"]))
+    for own in answered.parts(answered.inputs["input_ids"]):
+        ids.append(np.concatenate([asked.prompt, own[begin:]])[-limit:])
+        learnt = len(own[begin:])
+        targets.append(np.where(np.arange(len(ids[-1])) < len(ids[-1]) - learnt, IGNORED, ids[-1]).astype(np.int64))
+        targets[-1][0] = IGNORED  # nothing comes before it
+    inputs = {"input_ids": np.concatenate(ids)}
+    return replace(asked, inputs=inputs, target=np.concatenate(targets), rejected=len(ids[0]), origin=None)
