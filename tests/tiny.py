@@ -48,6 +48,11 @@ def write_chats(path: Path, count: int, seed: int = 0) -> Path:
     return path
 
 
+def write_sources(path: Path, count: int, seed: int = 0) -> Path:
+    """Write sources whose target is their topic, twice, as a csv file."""
+    return write_csv(path, [(text, f"{topic} {topic}") for text, topic in sentences(count, seed)], ("source", "target"))
+
+
 def write_pairs(path: Path, count: int, seed: int = 0) -> Path:
     """Write prompts with their topic as the chosen answer, and a word that is no topic as the rejected one."""
     lines = [
@@ -263,6 +268,29 @@ train: {{epochs: 1, min_steps: 30, batch_size: 8, learning_rate: 2.0e-2, evaluat
 """
     )
     return recipe
+
+
+def save_bart(folder: Path, **config) -> Path:
+    """A BART with 2 blocks in each half, without dropout; its tokenizer ends every text with the end token."""
+    import torch
+    from tokenizers.processors import TemplateProcessing
+    from transformers import AutoTokenizer, BartConfig, BartForConditionalGeneration
+
+    folder.mkdir(parents=True, exist_ok=True)
+    size = save_tokenizer(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="$A <eos>", pair="$A <eos> $B <eos>", special_tokens=[("<eos>", tokenizer.eos_token_id)]
+    )
+    tokenizer.save_pretrained(folder)
+    halves = {"layers": 2, "attention_heads": 4, "ffn_dim": 64}
+    shape = {f"{half}_{name}": value for half in ("encoder", "decoder") for name, value in halves.items()}
+    special = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 2, "decoder_start_token_id": 2}
+    shape |= {"d_model": 32, "max_position_embeddings": 128, "dropout": 0.0, "forced_eos_token_id": None}
+    torch.manual_seed(0)
+    model = BartForConditionalGeneration(BartConfig(vocab_size=size, **special, **{**shape, **config}))
+    model.save_pretrained(folder)
+    return folder
 
 
 def save_encoder_decoder(folder: Path, **config) -> Path:

@@ -54,6 +54,13 @@ def require_text(dataset: Dataset, column: str, at: str, option: str) -> None:
         raise bad_input(option, f"every text in column '{column}' of {at} is empty")
 
 
+def refuse_empty(dataset: Dataset, column: str, at: str, option: str) -> None:
+    """Refuse a column of texts, one of which is empty or nothing but white space."""
+    table = _table(dataset, column, at, option)
+    empty = _each(table[column], lambda part: pc.equal(pc.utf8_trim_whitespace(part), ""))
+    _refuse_rows(table, empty, f"column '{column}' of {at} has an empty text", option)
+
+
 def require_labels(dataset: Dataset, column: str, at: str, option: str) -> None:
     """Refuse a column that is missing, has gaps, or holds something else than text, whole numbers or true/false.
 

@@ -34,6 +34,8 @@ class Predictions:
     """(n, labels) float32, where one label of several is the answer."""
     labels: tuple[str, ...] = ()
     """What the columns of `probabilities` stand for."""
+    bytes: np.ndarray | None = None
+    """(n,) float64: bytes in UTF-8 of the text that the label tokens stand for."""
     margin: np.ndarray | None = None
     """(n,) float64: log-likelihood of the chosen answer minus that of the rejected one, where there are both, in
     nats."""
@@ -41,7 +43,7 @@ class Predictions:
     def __post_init__(self) -> None:
         """Raises ValueError when the columns do not fit together: a mistake of ours, never of a person."""
         n = len(self.example)
-        for name in ("prediction", "reference", "score", "loss", "weight", "margin", "probabilities"):
+        for name in ("prediction", "reference", "score", "loss", "weight", "bytes", "margin", "probabilities"):
             column = getattr(self, name)
             if column is not None and len(column) != n:
                 raise ValueError(f"{name} has {len(column)} rows where example has {n}")
@@ -72,6 +74,7 @@ class Predictions:
             "loss": _floats(self.loss, len(self)),
             "weight": _floats(self.weight, len(self)),
             **({} if self.margin is None else {"margin": _floats(self.margin, len(self))}),
+            **({} if self.bytes is None else {"bytes": _floats(self.bytes, len(self))}),
         }
         table = pa.table(columns).sort_by("example")
         table = table.replace_schema_metadata({"labels": json.dumps(self.labels, ensure_ascii=False), "key": key})
@@ -103,6 +106,7 @@ def read(path: Path) -> Predictions:
         score=np.empty(0) if score is None else score,
         loss=loss,
         weight=weight,
+        bytes=_numbers(table["bytes"]) if "bytes" in table.column_names else None,
         margin=_numbers(table["margin"]) if "margin" in table.column_names else None,
         probabilities=probabilities,
         labels=labels,

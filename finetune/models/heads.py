@@ -22,10 +22,13 @@ class OwnHead:
     """Makes the head for a configuration: see :meth:`finetune.tasks.base.Task.head`."""
 
 
+WARM_STARTED = "WarmStartedEncoderDecoder"
+"""An encoder-decoder that begins as an encoder, twice: see `warm_started.py`."""
+
 Architecture = str | OwnHead
-"""The name of a transformers Auto class or of our pooled classifier, or a task's own head."""
+"""The name of a transformers Auto class, of our pooled classifier, or of :data:`WARM_STARTED`; or a task's own head."""
 
 
 def is_ours(architecture: Architecture) -> bool:
     """Tell whether plain transformers has no such class."""
-    return isinstance(architecture, OwnHead) or architecture == POOLED
+    return isinstance(architecture, OwnHead) or architecture in (POOLED, WARM_STARTED)

@@ -168,7 +168,11 @@ def shortened(example: Example, most: int) -> Example:
     kept = [part if len(part) <= most else np.r_[part[: most // 2], part[-(most - most // 2) :]] for part in parts]
     start = 0 if example.rejected is None else example.rejected
     places = np.concatenate([kept[0], *(own + start for own in kept[1:])])
-    target = example.target[places] if isinstance(example.target, np.ndarray) else example.target
+    target = example.target
+    if isinstance(target, np.ndarray) and len(target) == example.length:
+        target = target[places]
+    elif isinstance(target, np.ndarray) and len(target) > most:  # what an encoder-decoder answers
+        target = np.r_[target[: most // 2], target[-(most - most // 2) :]]
     return replace(
         example,
         inputs={name: value[places] for name, value in example.inputs.items()},

@@ -37,6 +37,7 @@ def variants(tmp_path_factory, encoder_folder):
         "encoder": encoder_folder,
         "decoder": tiny.save_decoder(folder / "model", attention_dropout=0.1),
         "encoder-decoder": tiny.save_encoder_decoder(folder / "both"),
+        "bart": tiny.save_bart(folder / "bart", dropout=0.1),
     }
     made = {}
 

@@ -29,11 +29,13 @@ def answers(
     ends: Sequence[int],
     most: int,
     batching: Batching,
+    **settings: Any,
 ) -> list[Tokens]:
-    """Answer each of ``prompts`` with at most ``most`` tokens, up to one of ``ends``; ``filler`` may stand after it."""
+    """Answer each of ``prompts`` with at most ``most`` tokens, up to one of ``ends``; ``filler`` may stand after it.
+    ``settings`` are others of transformers' for generation."""
     found: dict[int, Tokens] = {}
     for batch in _batches(prompts, batching):
-        generated = _generate(model, [prompts[index] for index in batch], filler, most, eos_token_id=list(ends))
+        generated = _generate(model, [prompts[index] for index in batch], filler, most, eos_token_id=list(ends), **settings)
         found.update(zip(batch.tolist(), generated.tolist(), strict=True))
     return [found[index] for index in range(len(prompts))]
 
@@ -66,18 +68,22 @@ def _batches(prompts: Sequence[np.ndarray], batching: Batching) -> Iterator[np.n
 
 
 def _generate(model: torch.nn.Module, prompts: Sequence[np.ndarray], filler: int, most: int, **settings: Any) -> Any:
-    """Generate what follows ``prompts``: the sequences without them."""
+    """Generate what follows ``prompts``: the sequences without them, or without an encoder-decoder's first token."""
     from transformers import GenerationConfig, StoppingCriteriaList
 
-    device = next(model.parameters()).device
-    # Padding stands at the left, so that answers go on where prompts end.
-    ids = pad(prompts, filler, left=True).to(device)
-    mask = pad([np.ones_like(prompt) for prompt in prompts], 0, left=True).to(device)
+    device, config = next(model.parameters()).device, without_adapter(model).config
+    both = bool(getattr(config, "is_encoder_decoder", False))
+    # Padding stands at the left, so that answers go on where prompts end; an encoder's stands where it did in training.
+    ids = pad(prompts, filler, left=not both).to(device)
+    mask = pad([np.ones_like(prompt) for prompt in prompts], 0, left=not both).to(device)
+    begins = 1 if both else ids.shape[1]
+    if both:
+        settings = {"decoder_start_token_id": config.decoder_start_token_id, **settings}
     greedy = GenerationConfig(do_sample=False, max_new_tokens=most, pad_token_id=filler, **settings)
     with _without_own_generation(model) as plain, phase("generating answers", most) as under_way:
 
         def watch(so_far: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
-            under_way.step(so_far.shape[1] - ids.shape[1])
+            under_way.step(so_far.shape[1] - begins)
             return torch.full((len(so_far),), stop_requested(), device=so_far.device)
 
         watching = StoppingCriteriaList([watch])
@@ -85,8 +91,8 @@ def _generate(model: torch.nn.Module, prompts: Sequence[np.ndarray], filler: int
             input_ids=ids, attention_mask=mask, generation_config=greedy, stopping_criteria=watching
         )
     if isinstance(generated, torch.Tensor):
-        return generated[:, ids.shape[1] :]
-    generated.sequences = generated.sequences[:, ids.shape[1] :]
+        return generated[:, begins:]
+    generated.sequences = generated.sequences[:, begins:]
     return generated
 
 
