@@ -105,6 +105,17 @@ def save_encoder(folder: Path, **config) -> Path:
     return folder
 
 
+def save_masked(folder: Path, **config) -> Path:
+    """The same BERT as :func:`save_encoder`'s with its output layer, as it was pretrained."""
+    import torch
+    from transformers import AutoConfig, BertForMaskedLM
+
+    torch.manual_seed(0)
+    save_encoder(folder, **{"initializer_range": 0.1, **config})
+    BertForMaskedLM(AutoConfig.from_pretrained(folder)).save_pretrained(folder)
+    return folder
+
+
 def save_decoder(folder: Path, chat: bool = True, **config) -> Path:
     """A Llama of 2 blocks, with a chat template unless told otherwise; dropout-free, output tied to the input."""
     import torch
@@ -286,7 +297,7 @@ def save_bart(folder: Path, **config) -> Path:
     halves = {"layers": 2, "attention_heads": 4, "ffn_dim": 64}
     shape = {f"{half}_{name}": value for half in ("encoder", "decoder") for name, value in halves.items()}
     special = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 2, "decoder_start_token_id": 2}
-    shape |= {"d_model": 32, "max_position_embeddings": 128, "dropout": 0.0, "forced_eos_token_id": None}
+    shape |= {"d_model": 32, "max_position_embeddings": 128, "dropout": 0.0, "init_std": 0.2}
     torch.manual_seed(0)
     model = BartForConditionalGeneration(BartConfig(vocab_size=size, **special, **{**shape, **config}))
     model.save_pretrained(folder)

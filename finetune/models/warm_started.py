@@ -25,6 +25,7 @@ class WarmStartedEncoderDecoder(EncoderDecoderModel):
 
     drawn: ClassVar[tuple[str, ...]] = ("crossattention",)
     """What no encoder has: as `model.new` would name it."""
+    _keys_to_ignore_on_load_missing: ClassVar = [r"^encoder\.pooler\."]  # it is not saved, nor looked for
 
     @classmethod
     def from_pretrained(cls, name: Any, *_: Any, **settings: Any) -> Any:  # type: ignore[override]
@@ -32,7 +33,9 @@ class WarmStartedEncoderDecoder(EncoderDecoderModel):
         the folder that one of these was saved to."""
         config = settings.pop("config", None)
         if config is None:
-            return EncoderDecoderModel.from_pretrained(name, **settings)
+            saved = super().from_pretrained(name, **settings)
+            without_pooler(saved.encoder)
+            return saved
         told, both = settings.pop("output_loading_info", False), joined(config)
         found = {
             half: kind.from_pretrained(name, config=getattr(both, half), output_loading_info=True, **settings)
