@@ -115,7 +115,9 @@ class Seq2Seq(Task):
             return
         if not is_masked(config):
             found = f"is a {config.model_type} model, a decoder, which continues one text"
-            advice = "use an encoder-decoder, such as T5 or BART, or an encoder, of which one is made; or task type chat"
+            advice = (
+                "use an encoder-decoder, such as T5 or BART, or an encoder, of which one is made; or task type chat"
+            )
             raise bad_input("model.source", found, advice)
         from finetune.models.warm_started import check_encoder
 

@@ -25,6 +25,7 @@ def stored(prediction, reference, loss=None, weight=None, margin=None, score=Non
         "reference": reference,
         "score": zeros if score is None else score,
         **{name: value and np.array(value) for name, value in (("loss", loss), ("weight", weight), ("margin", margin))},
+        "bytes": weight and 4.0 * np.array(weight),
     }
     return columns, Predictions(example=np.arange(len(prediction)), **columns)
 
@@ -68,7 +69,7 @@ def weighted_metric(name, columns, weights):
     return contributions(name, repeated).mean()
 
 
-@pytest.mark.parametrize("name", ["macro_f1", "mcc", "chrf", "loss"])
+@pytest.mark.parametrize("name", ["macro_f1", "mcc", "chrf", "loss", "perplexity", "bits_per_byte"])
 def test_they_are_the_derivatives_by_an_examples_weight(name):
     """Central differences: every example 200 times, one of them once more or less."""
     rng = np.random.default_rng(1)

@@ -91,8 +91,8 @@ def outermost(model: torch.nn.Module, head: Collection[str]) -> list[str]:
                 break
             found = {one for one in found if not one.startswith(f"{parent}.")} | {parent}
             name = parent
-    # A language model's output layer is no head, and is often the embeddings' own: what only its module holds, a bias that
-    # begins at zero, stays as it is.
+    # A language model's output layer is no head, and is often the embeddings' own: what only its module holds, a bias
+    # that begins at zero, stays as it is.
     output = _output(model)
     return sorted(name for name in found if all(module is not output for module in model.get_submodule(name).modules()))
 

@@ -35,7 +35,9 @@ def answers(
     ``settings`` are others of transformers' for generation."""
     found: dict[int, Tokens] = {}
     for batch in _batches(prompts, batching):
-        generated = _generate(model, [prompts[index] for index in batch], filler, most, eos_token_id=list(ends), **settings)
+        generated = _generate(
+            model, [prompts[index] for index in batch], filler, most, eos_token_id=list(ends), **settings
+        )
         found.update(zip(batch.tolist(), generated.tolist(), strict=True))
     return [found[index] for index in range(len(prompts))]
 
