@@ -38,8 +38,8 @@ class TaskExample:
     options: Mapping[str, Any]
     data: Write
     models: tuple[str, ...] = ("decoder",)
-    """Those it is tried on, of `encoder`, `decoder`, `encoder-decoder`, `bart` and `masked`; mitigations meet the first one
-    alone."""
+    """Those it is tried on, of `encoder`, `decoder`, `encoder-decoder`, `bart` and `masked`; mitigations meet the first
+    one alone."""
     pairs: Write | None = None
     """Data with a column `rejected`, for tasks that may have worse answers beside the right ones."""
     alone: bool = False

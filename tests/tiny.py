@@ -63,12 +63,14 @@ def write_pairs(path: Path, count: int, seed: int = 0) -> Path:
     return path
 
 
-def save_tokenizer(folder: Path, chat: bool = False) -> int:
-    """Train a small byte-level BPE tokenizer, save it in ``folder``, and return its size."""
+def save_tokenizer(folder: Path, chat: bool = False, extra: int = 0) -> int:
+    """Train a small byte-level BPE tokenizer, save it in ``folder``, and return its size. It has so many ``extra``
+    tokens that stand for hidden spans."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     special = ["<pad>", "<unk>", "<eos>", "<|im_start|>", "<|im_end|>", "[MASK]"]
+    special += [f"<extra_id_{number}>" for number in range(extra)]
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -175,13 +177,13 @@ def save_gpt2(folder: Path, **config) -> Path:
     return folder
 
 
-def save_t5(folder: Path, **config) -> Path:
-    """A T5 with 2 blocks in the encoder and 3 in the decoder."""
+def save_t5(folder: Path, extra: int = 0, **config) -> Path:
+    """A T5 with 2 blocks in the encoder and 3 in the decoder, and ``extra`` tokens that stand for hidden spans."""
     import torch
     from transformers import T5Config, T5ForConditionalGeneration
 
     folder.mkdir(parents=True, exist_ok=True)
-    size = save_tokenizer(folder)
+    size = save_tokenizer(folder, extra=extra)
     shape = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_decoder_layers": 3, "num_heads": 4}
     special = {"pad_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 0}
     torch.manual_seed(0)
@@ -309,7 +311,7 @@ def save_encoder_decoder(folder: Path, **config) -> Path:
     from tokenizers.processors import TemplateProcessing
     from transformers import AutoTokenizer
 
-    save_t5(folder, **{"num_decoder_layers": 2, **config})
+    save_t5(folder, 12, **{"num_decoder_layers": 2, **config})
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
         single="$A <eos>", pair="$A <eos> $B <eos>", special_tokens=[("<eos>", tokenizer.eos_token_id)]

@@ -17,7 +17,6 @@ from finetune.core.options import OPERATIONAL, Options
 from finetune.core.registry import TASKS
 from finetune.models import WARM_STARTED, is_masked
 from finetune.tasks.base import EncodedRows, Task
-from finetune.tasks.batching import Batching
 from finetune.tasks.conversation import words_in
 
 if TYPE_CHECKING:
@@ -128,7 +127,8 @@ class Seq2Seq(Task):
         config = self.config()
         self.whole = bool(getattr(config, "is_encoder_decoder", False))
         own = getattr(config, "decoder_start_token_id", None)
-        known = (tokenizer.cls_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id)
+        # And not with padding, which transformers hides from such a decoder.
+        known = (tokenizer.cls_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.sep_token_id)
         self.start = own if self.whole else _first(*known)
         if self.start is None:
             found = "does not say with which token its decoder begins"
