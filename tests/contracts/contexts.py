@@ -330,7 +330,7 @@ INERT = {
     "Recipe.mix": "a permission: what it permits is another machine or version, which a test cannot become",
     "ModelOptions.device": "where it is computed; there is one device here",
     "ModelOptions.trust_remote_code": "a permission, for models that bring code of their own",
-    "Seq2SeqOptions.source_language": "needs a multilingual tokenizer, which none of the tiny models has; others refuse it",
+    "Seq2SeqOptions.source_language": "needs a multilingual tokenizer, which no tiny model has; others refuse",
     "Seq2SeqOptions.target_language": "the same",
     "Stage.after": "what is valid is what holds without it: each stage but the last has to be used by a later one",
     "TrainOptions.compile": "speed only, and compiling takes longer than all of these tests",

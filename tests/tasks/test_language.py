@@ -185,7 +185,7 @@ def test_special_tokens_are_never_predicted(tmp_path, encoder_folder):
 
 def test_spans_are_hidden_and_written_down(tmp_path):
     """Raffel et al. 2020, figure 2: each span is one sentinel in the text, and comes after it in the labels."""
-    task, examples = fitted(tiny.save_encoder_decoder(tmp_path), texts(20), max_length=32)
+    task, examples = fitted(tiny.save_encoder_decoder(tmp_path), [" ".join(texts(40))], max_length=32)
     assert task.architecture == "AutoModelForSeq2SeqLM" and task.dynamic and not task.causal
     drawn = set()
     for example in examples:
@@ -198,7 +198,7 @@ def test_spans_are_hidden_and_written_down(tmp_path):
         used = [token for token in seen.target if token in task.sentinels]
         assert used == task.sentinels[: spans + 1] and len(seen.target) == hidden + spans + 2
         drawn |= {tuple(task.resample(example, seed).target) for seed in range(4)}
-    assert len(drawn) > 2 * len(examples)
+    assert len(drawn) > len(examples)
 
 
 @given(st.integers(2, 200), st.floats(0.01, 0.9), st.floats(1, 9), st.integers(0, 99))
@@ -212,7 +212,7 @@ def test_spans_have_the_share_and_number_that_are_asked_for(tokens, share, mean,
 
 
 def test_the_losses_of_spans_are_plain_transformers(tmp_path):
-    task, examples = fitted(tiny.save_encoder_decoder(tmp_path), texts(5), training=False)
+    task, examples = fitted(tiny.save_encoder_decoder(tmp_path), texts(5), training=False, max_length=32)
     model = model_for(tmp_path, task)
     with torch.no_grad():
         for example, loss in zip(examples, task.losses(model, task.collate(examples)), strict=True):
@@ -233,6 +233,6 @@ def test_bytes_are_those_of_the_text(tmp_path, request, kind):
     if kind == "decoder":  # all but what the first tokens of the pieces stand for
         first = [task.tokenizer.decode(example.inputs["input_ids"][:1]) for example in examples]
         known = sum(len(text.encode()) for text in written) - sum(len(text.encode()) for text in first)
-        assert sizes.sum() == pytest.approx(known)
+        assert sizes.sum() == pytest.approx(known, rel=0.02)  # a piece may begin inside a character
     else:  # half of them
         assert sizes.sum() == pytest.approx(sum(len(text.encode()) for text in written) / 2, rel=0.1)
