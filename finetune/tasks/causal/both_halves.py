@@ -7,6 +7,7 @@ T and S have nothing to do with each other.
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -73,5 +74,7 @@ def plain_of_both(model: torch.nn.Module, ids: np.ndarray, target: np.ndarray) -
     """Compute the logits of one example's labels from a model that is given its tokens and labels, and nothing else."""
     device = next(model.parameters()).device
     labels = torch.tensor(target).long().to(device)
-    logits = model(input_ids=torch.tensor(ids).long()[None].to(device), labels=labels[None]).logits[0].float()
+    with warnings.catch_warnings():  # transformers tells whoever gives labels of something that it once did otherwise
+        warnings.simplefilter("ignore", FutureWarning)
+        logits = model(input_ids=torch.tensor(ids).long()[None].to(device), labels=labels[None]).logits[0].float()
     return Outputs(logits, labels, torch.zeros_like(labels), 1)
