@@ -38,11 +38,14 @@ class TaskExample:
     options: Mapping[str, Any]
     data: Write
     models: tuple[str, ...] = ("decoder",)
-    """Those it is tried on, of `encoder`, `decoder` and `encoder-decoder`; mitigations meet the first one alone."""
+    """Those it is tried on, of `encoder`, `decoder`, `encoder-decoder`, `bart` and `masked`; mitigations meet the first
+    one alone."""
     pairs: Write | None = None
     """Data with a column `rejected`, for tasks that may have worse answers beside the right ones."""
     alone: bool = False
     """Tried with full tuning alone, where strategies and mitigations would meet nothing new in it."""
+    both: bool = False
+    """Every model of it is an encoder-decoder, whatever it was made of."""
     cannot_stack: Mapping[str, str] = field(default_factory=dict)
     """Models of which several cannot be trained side by side when all of them learns, with what is said."""
 

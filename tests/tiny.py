@@ -48,6 +48,11 @@ def write_chats(path: Path, count: int, seed: int = 0) -> Path:
     return path
 
 
+def write_sources(path: Path, count: int, seed: int = 0) -> Path:
+    """Write sources whose target is their topic, twice, as a csv file."""
+    return write_csv(path, [(text, f"{topic} {topic}") for text, topic in sentences(count, seed)], ("source", "target"))
+
+
 def write_pairs(path: Path, count: int, seed: int = 0) -> Path:
     """Write prompts with their topic as the chosen answer, and a word that is no topic as the rejected one."""
     lines = [
@@ -58,12 +63,14 @@ def write_pairs(path: Path, count: int, seed: int = 0) -> Path:
     return path
 
 
-def save_tokenizer(folder: Path, chat: bool = False) -> int:
-    """Train a small byte-level BPE tokenizer, save it in ``folder``, and return its size."""
+def save_tokenizer(folder: Path, chat: bool = False, extra: int = 0) -> int:
+    """Train a small byte-level BPE tokenizer, save it in ``folder``, and return its size. It has so many ``extra``
+    tokens that stand for hidden spans."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     special = ["<pad>", "<unk>", "<eos>", "<|im_start|>", "<|im_end|>", "[MASK]"]
+    special += [f"<extra_id_{number}>" for number in range(extra)]
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -97,6 +104,17 @@ def save_encoder(folder: Path, **config) -> Path:
     shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
     torch.manual_seed(0)
     BertModel(BertConfig(vocab_size=size, max_position_embeddings=128, **{**shape, **config})).save_pretrained(folder)
+    return folder
+
+
+def save_masked(folder: Path, **config) -> Path:
+    """The same BERT as :func:`save_encoder`'s with its output layer, as it was pretrained."""
+    import torch
+    from transformers import AutoConfig, BertForMaskedLM
+
+    torch.manual_seed(0)
+    save_encoder(folder, **{"initializer_range": 0.1, **config})
+    BertForMaskedLM(AutoConfig.from_pretrained(folder)).save_pretrained(folder)
     return folder
 
 
@@ -159,13 +177,13 @@ def save_gpt2(folder: Path, **config) -> Path:
     return folder
 
 
-def save_t5(folder: Path, **config) -> Path:
-    """A T5 with 2 blocks in the encoder and 3 in the decoder."""
+def save_t5(folder: Path, extra: int = 0, **config) -> Path:
+    """A T5 with 2 blocks in the encoder and 3 in the decoder, and ``extra`` tokens that stand for hidden spans."""
     import torch
     from transformers import T5Config, T5ForConditionalGeneration
 
     folder.mkdir(parents=True, exist_ok=True)
-    size = save_tokenizer(folder)
+    size = save_tokenizer(folder, extra=extra)
     shape = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_decoder_layers": 3, "num_heads": 4}
     special = {"pad_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 0}
     torch.manual_seed(0)
@@ -265,12 +283,35 @@ train: {{epochs: 1, min_steps: 30, batch_size: 8, learning_rate: 2.0e-2, evaluat
     return recipe
 
 
+def save_bart(folder: Path, **config) -> Path:
+    """A BART with 2 blocks in each half, without dropout; its tokenizer ends every text with the end token."""
+    import torch
+    from tokenizers.processors import TemplateProcessing
+    from transformers import AutoTokenizer, BartConfig, BartForConditionalGeneration
+
+    folder.mkdir(parents=True, exist_ok=True)
+    size = save_tokenizer(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="$A <eos>", pair="$A <eos> $B <eos>", special_tokens=[("<eos>", tokenizer.eos_token_id)]
+    )
+    tokenizer.save_pretrained(folder)
+    halves = {"layers": 2, "attention_heads": 4, "ffn_dim": 64}
+    shape = {f"{half}_{name}": value for half in ("encoder", "decoder") for name, value in halves.items()}
+    special = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 2, "decoder_start_token_id": 2}
+    shape |= {"d_model": 32, "max_position_embeddings": 128, "dropout": 0.0, "init_std": 0.2}
+    torch.manual_seed(0)
+    model = BartForConditionalGeneration(BartConfig(vocab_size=size, **special, **{**shape, **config}))
+    model.save_pretrained(folder)
+    return folder
+
+
 def save_encoder_decoder(folder: Path, **config) -> Path:
     """A T5 with 2 blocks in each half, whose tokenizer ends every text with the end token, as T5's do."""
     from tokenizers.processors import TemplateProcessing
     from transformers import AutoTokenizer
 
-    save_t5(folder, **{"num_decoder_layers": 2, **config})
+    save_t5(folder, 12, **{"num_decoder_layers": 2, **config})
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
         single="$A <eos>", pair="$A <eos> $B <eos>", special_tokens=[("<eos>", tokenizer.eos_token_id)]

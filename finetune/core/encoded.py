@@ -97,10 +97,20 @@ class Examples(Sequence[Example]):
         """(examples,) each one's target, where targets are single numbers."""
         return np.concatenate([chunk.targets for chunk in self._chunks])
 
+    @property
+    def label_counts(self) -> np.ndarray:
+        """(examples,) int64: labels of each, where targets are arrays."""
+        return self._joined([chunk.label_counts for chunk in self._chunks], np.int64)
+
     def tokens(self) -> Iterator[np.ndarray]:
         """Yield the tokens of all examples, (tokens,), some thousands at a time."""
         for chunk in self._chunks:
             yield chunk.inputs["input_ids"].values
+
+    def labels(self) -> Iterator[np.ndarray]:
+        """Yield the labels of all examples whose targets are arrays, (labels,), some thousands at a time."""
+        for chunk in self._chunks:
+            yield from chunk.labels
 
     @staticmethod
     def _joined(arrays: list[np.ndarray], dtype: Any) -> np.ndarray:
@@ -140,6 +150,7 @@ def table_of(examples: Sequence[Example]) -> pa.Table:
         "tail": pa.array([example.frame.tail for example in examples], pa.string()),
         "rejected": pa.array([example.rejected for example in examples], pa.int64()),
         "prompt": _lists([example.prompt for example in examples]),
+        "bytes": pa.array([example.bytes for example in examples], pa.float64()),
     }
     if isinstance(first.target, np.ndarray):
         columns[LABELS] = _lists([example.target for example in examples])
@@ -203,12 +214,21 @@ class _Chunk:
         self.reference = batch["reference"]
         self._prompt = _Lists(batch["prompt"])
         self._batch, self._target = batch, _target(batch)
+        self._bytes = batch["bytes"]
         self._lead, self._tail = batch["lead"], batch["tail"]
         self._framed = any(texts.unique().to_pylist() != [""] for texts in (self._lead, self._tail))
 
     @property
     def targets(self) -> np.ndarray:
         return self._batch[TARGET].to_numpy()
+
+    @property
+    def labels(self) -> list[np.ndarray]:
+        return [_Lists(self._batch[LABELS]).values] if LABELS in self._batch.schema.names else []
+
+    @property
+    def label_counts(self) -> np.ndarray:
+        return np.diff(self._batch[LABELS].offsets.to_numpy())
 
     @property
     def prompts(self) -> np.ndarray:
@@ -226,6 +246,7 @@ class _Chunk:
             prompt=self._prompt.get(row),
             frame=Frame(self._lead[row].as_py(), self._tail[row].as_py()) if self._framed else _PLAIN,
             rejected=None if rejected < 0 else rejected,
+            bytes=self._bytes[row].as_py(),
             origin=origin,
         )
 

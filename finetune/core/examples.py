@@ -70,6 +70,8 @@ class Example:
     rejected: int | None = None
     """Of a pair, whose sequences follow each other in inputs and target, the chosen answer's first: where the rejected
     one's begins. None: no pair."""
+    bytes: float | None = None
+    """Bytes in UTF-8 of the text that its label tokens stand for; None where that is not known."""
     origin: tuple[int, int] | None = field(default=None, compare=False)
     """The set in which it is kept, and its place there; None: nowhere. What is made of it has none."""
 

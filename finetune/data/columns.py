@@ -58,6 +58,11 @@ def require_text(dataset: Dataset, column: str, at: str, option: str) -> None:
 def require_words(dataset: Dataset, column: str, at: str, option: str) -> None:
     """Refuse what :func:`require_text` does, and empty texts."""
     require_text(dataset, column, at, option)
+    refuse_empty(dataset, column, at, option)
+
+
+def refuse_empty(dataset: Dataset, column: str, at: str, option: str) -> None:
+    """Refuse a column of texts, one of which is empty or nothing but white space."""
     table = _table(dataset, column, at, option)
     empty = _each(table[column], lambda part: pc.equal(pc.utf8_trim_whitespace(part), ""))
     _refuse_rows(table, empty, f"column '{column}' of {at} has an empty text", option)

@@ -122,6 +122,7 @@ def table_of(task: Task, examples: Sequence[Example], predictions: Sequence[Pred
         score=score,
         loss=loss,
         weight=weight,
+        bytes=_column([example.bytes for example in examples if example.bytes is not None]),
         margin=_column([p.margin for p in predictions if p.margin is not None]),
         probabilities=np.stack(probabilities) if probabilities else None,
         labels=task.labels,

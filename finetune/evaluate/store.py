@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from finetune.core.run_dir import atomic
 
-ADDED = ("margin", "reward")
+ADDED = ("margin", "reward", "bytes")
 EXTRACTED = ("extracted", "extracted_reference")
 """Columns of numbers and of texts that only some stores have."""
 
@@ -40,6 +40,8 @@ class Predictions:
     """(n, labels) float32, where one label of several is the answer."""
     labels: tuple[str, ...] = ()
     """What the columns of `probabilities` stand for."""
+    bytes: np.ndarray | None = None
+    """(n,) float64: bytes in UTF-8 of the text that the label tokens stand for."""
     margin: np.ndarray | None = None
     """(n,) float64: log-likelihood of the chosen answer minus that of the rejected one, where there are both, in
     nats."""

@@ -5,13 +5,14 @@ from finetune.models.configuration import dropout_of, is_masked, positions_of, r
 from finetune.models.devices import choose_device, choose_dtype, choose_parts, explain_dtype, processor
 from finetune.models.facts import Facts, facts_of
 from finetune.models.fit import modules_of
-from finetune.models.heads import Architecture, OwnHead, is_ours
+from finetune.models.heads import WARM_STARTED, Architecture, OwnHead, is_ours
 from finetune.models.loading import load_base, load_config, load_tokenizer, skeleton, weightless_base
 from finetune.models.places import Location, ModelOptions, check_files, locate
 from finetune.models.pooling import Pooling, declared
 from finetune.models.small import draw_small
 
 __all__ = [
+    "WARM_STARTED",
     "Architecture",
     "BaseModel",
     "Facts",

@@ -14,6 +14,7 @@ TASKS = {
     "AutoModelForSequenceClassification": "type classification",
     "AutoModelForCausalLM": "types chat and language",
     "AutoModelForMaskedLM": "type language (masked)",
+    "AutoModelForSeq2SeqLM": "type seq2seq",
 }
 """What transformers' Auto classes are used for here."""
 
@@ -61,7 +62,8 @@ def check_class(config: Any, architecture: Architecture) -> None:
         return
     others = [task for name, task in TASKS.items() if _has(config, getattr(transformers, name), name)]
     if getattr(config, "is_encoder_decoder", False):  # whose halves cannot be trained alone here
-        others = [task for task in others if task == TASKS["AutoModelForSequenceClassification"]]
+        whole = (TASKS["AutoModelForSequenceClassification"], TASKS["AutoModelForSeq2SeqLM"])
+        others = [task for task in others if task in whole]
     raise bad_input(
         "model.source",
         f"is a {config.model_type} model, of which transformers has no {_named(architecture)}",
@@ -83,9 +85,7 @@ def positions_of(model: PreTrainedModel) -> int | None:
     A table of positions that has a padding row counts from behind it (RoBERTa and its kin: transformers'
     `create_position_ids_from_input_ids`), so that its last rows are as many fewer.
     """
-    config = text_config(model.config)
-    said = [limit for name in LIMITS if isinstance(limit := getattr(config, name, None), int) and limit > 0]
-    limits = said[:1]
+    limits = [limit for config in halves_of(model.config) for limit in _limits(config)[:1]]
     for name, module in model.named_modules():
         padding, table = getattr(module, "padding_idx", None), getattr(module, "weight", None)
         if padding is not None and table is not None and table.ndim == 2 and "pos" in name.rpartition(".")[2]:
@@ -93,10 +93,21 @@ def positions_of(model: PreTrainedModel) -> int | None:
     return min(limits, default=None)
 
 
+def _limits(config: Any) -> list[int]:
+    return [limit for name in LIMITS if isinstance(limit := getattr(config, name, None), int) and limit > 0]
+
+
+def halves_of(config: Any) -> list[Any]:
+    """The configurations of both halves, of a model that is made of two; else its own, as far as it is about text."""
+    halves = [getattr(config, name, None) for name in ("encoder", "decoder")]
+    both = config.model_type == "encoder-decoder" and all(half is not None for half in halves)
+    return [text_config(half) for half in halves] if both else [text_config(config)]
+
+
 def rows_said(config: Any) -> int | None:
     """Read the size of the vocabulary from a configuration; None where it gives none."""
-    said = getattr(text_config(config), "vocab_size", None)
-    return said if isinstance(said, int) and said > 0 else None
+    said = [getattr(half, "vocab_size", None) for half in halves_of(config)]
+    return min((rows for rows in said if isinstance(rows, int) and rows > 0), default=None)
 
 
 def rows_of(model: PreTrainedModel) -> int | None:

@@ -22,8 +22,12 @@ class OwnHead:
     """Makes the head for a configuration: see :meth:`finetune.tasks.base.Task.head`."""
 
 
+WARM_STARTED = "WarmStartedEncoderDecoder"
+"""An encoder-decoder that begins as an encoder, twice: see `warm_started.py`."""
+
 Architecture = str | OwnHead
-"""The name of a transformers Auto class or of one of our pooled models, or a task's own head."""
+"""The name of a transformers Auto class, of one of our pooled models, or of :data:`WARM_STARTED`; or a task's own
+head."""
 
 
 def name_of(architecture: Architecture) -> str:
@@ -33,4 +37,4 @@ def name_of(architecture: Architecture) -> str:
 
 def is_ours(architecture: Architecture) -> bool:
     """Tell whether plain transformers has no such class."""
-    return isinstance(architecture, OwnHead) or architecture in (POOLED, EMBEDDED)
+    return isinstance(architecture, OwnHead) or architecture in (POOLED, EMBEDDED, WARM_STARTED)

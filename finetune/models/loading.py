@@ -15,7 +15,7 @@ from finetune.core.errors import bad_input, first_line
 from finetune.models.base import BaseModel, head_parameters
 from finetune.models.configuration import check_class, lay_over
 from finetune.models.fit import fit_of
-from finetune.models.heads import Architecture, OwnHead, is_ours
+from finetune.models.heads import WARM_STARTED, Architecture, OwnHead, is_ours
 from finetune.models.places import Location, ModelOptions, check_files, locate
 from finetune.models.weights import weight_shapes
 
@@ -87,7 +87,7 @@ def load_base(options: ModelOptions, architecture: Architecture, new_head: bool 
     if getattr(model.config, "quantization_config", None) is not None:
         # The weights are plain now; saved with this entry they could not be loaded again.
         del model.config.quantization_config
-    fit = fit_of(model, report, options.new, options.source, new_head)
+    fit = fit_of(model, report, _wanted(options, model), options.source, new_head)
     return BaseModel(model, fit.new, (*fit.lines(), *said))
 
 
@@ -116,8 +116,13 @@ def weightless_base(options: ModelOptions, empty: PreTrainedModel, new_head: boo
             )
         except RuntimeError:
             return BaseModel(empty, frozenset(head_parameters(empty)) if new_head else frozenset())
-    fit = fit_of(empty, report, options.new, options.source, new_head)
+    fit = fit_of(empty, report, _wanted(options, empty), options.source, new_head)
     return BaseModel(empty, fit.new, (*fit.lines(), *said))
+
+
+def _wanted(options: ModelOptions, model: PreTrainedModel) -> list[str]:
+    """What a checkpoint may lack: what the recipe names, and what the model's class adds to any checkpoint."""
+    return [*options.new, *getattr(model, "drawn", ())]
 
 
 def class_of(architecture: Architecture) -> Any:
@@ -130,6 +135,10 @@ def class_of(architecture: Architecture) -> Any:
         return headed(architecture)
     if not is_ours(architecture):
         return getattr(transformers, architecture)
+    if architecture == WARM_STARTED:
+        from finetune.models.warm_started import WarmStartedEncoderDecoder
+
+        return WarmStartedEncoderDecoder
     from finetune.models import pooled
 
     return getattr(pooled, architecture)

@@ -111,7 +111,7 @@ def _answers(task: Any) -> Iterator[Mistake]:
     """Metrics of answers, where nothing is answered."""
     if "prediction" in TASKS.get(task.type)(task).fills:
         return
-    others = [name for name, metric in METRICS.all().items() if set(metric.columns) <= {"loss", "weight"}]
+    others = [name for name, metric in METRICS.all().items() if set(metric.columns) <= {"loss", "weight", "bytes"}]
     for number, name in enumerate(task.metrics):
         metric = find(name)  # those of others compare answers
         if metric is None or "prediction" in metric.columns:
@@ -140,6 +140,17 @@ def _columns(task: Any) -> Iterator[Mistake]:
         else:
             continue
         yield Mistake(("task", "metrics", number), found, f"choose from: {', '.join(own)}" if own else "leave it out")
+
+
+def _bytes(task: Any) -> Iterator[Mistake]:
+    """Metrics of a text's bytes, where no text is predicted."""
+    if "bytes" in TASKS.get(task.type)(task).fills:
+        return
+    for number, name in enumerate(task.metrics):
+        metric = find(name)
+        if metric is not None and "bytes" in metric.columns:
+            found = f"'{name}' is about the bytes of a text, and task {task.type} predicts none that are counted"
+            yield Mistake(("task", "metrics", number), found, "leave it out")
 
 
 def _solved(task: Any, strategy: Any) -> Iterator[Mistake]:
@@ -240,10 +251,12 @@ def _select(task: Any, train: TrainOptions) -> Iterator[Mistake]:
 
 def _shots(task: Any, baselines: BaselineOptions) -> Iterator[Mistake]:
     """Examples before a question, where no question is answered in words."""
-    if baselines.shots and TASKS.get(task.type).answer != "text":
-        found = (
-            f"is {baselines.shots}, examples to be shown before a question, and task {task.type} generates no answer"
-        )
+    if not baselines.shots:
+        return
+    known = TASKS.get(task.type)(task)
+    if known.answer != "text" or not known.causal:
+        why = "generates no answer" if known.answer != "text" else "has a model that continues no text"
+        found = f"is {baselines.shots}, examples to be shown before a question, and task {task.type} {why}"
         yield Mistake(("baselines", "shots"), found, "leave it out")
 
 
@@ -338,6 +351,7 @@ CHECKS: tuple[Callable[..., Iterator[Mistake]], ...] = (
     _answers,
     _columns,
     _extracted,
+    _bytes,
     _solved,
     _distributed,
     _held_out,

@@ -108,7 +108,8 @@ class ReplicaGroup:
         for place in places:
             group._let_go(place)
         if count > 1:
-            model.register_forward_pre_hook(rows.look, with_kwargs=True)
+            for looking in [model, *_encoder(model)]:
+                looking.register_forward_pre_hook(rows.look, with_kwargs=True)
         return group
 
     def _stand_in(self) -> None:
@@ -191,6 +192,14 @@ class ReplicaGroup:
         ends = torch.tensor(counts or [(int(last.max()) + 1) // self.count] * self.count).cumsum(0)
         owners = torch.searchsorted(ends, last, right=True)
         return torch.bincount(owners, minlength=self.count).tolist()
+
+
+def _encoder(model: torch.nn.Module) -> list[torch.nn.Module]:
+    """The encoder of an encoder-decoder, which runs by itself before answers are generated; else nothing."""
+    wrapped: Any = model
+    inner = wrapped.get_base_model() if hasattr(model, "get_base_model") else wrapped
+    both = getattr(getattr(inner, "config", None), "is_encoder_decoder", False)
+    return [inner.get_encoder()] if both and hasattr(inner, "get_encoder") else []
 
 
 def _partly_seen(model: torch.nn.Module, seen: torch.Tensor | None) -> torch.nn.Embedding | None:

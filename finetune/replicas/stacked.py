@@ -45,6 +45,7 @@ class Rows:
         """Count the rows before the model is called: if it counts positions itself, it looks them up once for all
         rows."""
         ids = inputs.get("input_ids", args[0] if args else None)
+        ids = inputs.get("decoder_input_ids") if ids is None else ids  # of a decoder whose encoder has run before
         self.passing = None if ids is None else len(ids)
 
     @contextmanager

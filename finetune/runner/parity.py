@@ -167,8 +167,11 @@ def shortened(example: Example, most: int) -> Example:
     """Take out an example's middle: at most ``most`` tokens stay (of a pair, in each half), the prompt at its end."""
     parts = example.parts(np.arange(example.length))
     kept = [part if len(part) <= most else np.r_[part[: most // 2], part[-(most - most // 2) :]] for part in parts]
-    places = np.concatenate(kept)
-    target = example.target[places] if isinstance(example.target, np.ndarray) else example.target
+    places, target = np.concatenate(kept), example.target
+    if isinstance(target, np.ndarray) and len(target) == example.length:
+        target = target[places]
+    elif isinstance(target, np.ndarray) and len(target) > most:  # what an encoder-decoder answers
+        target = np.r_[target[: most // 2], target[-(most - most // 2) :]]
     return replace(
         example,
         inputs={name: value[places] for name, value in example.inputs.items()},

@@ -231,6 +231,8 @@ def _seen(data: TaskData, config: Any) -> torch.Tensor | None:
     if data.task.dynamic:
         return None
     ids = [np.unique(tokens) for tokens in data.train.examples.tokens()]
+    if getattr(config, "is_encoder_decoder", False):  # whose decoder is given the labels
+        ids += [np.unique(labels[labels >= 0]) for labels in data.train.examples.labels()]
     padding = data.task.tokenizer.pad_token_id
     own = [0 if padding is None else padding]
     if getattr(config, "is_encoder_decoder", False):

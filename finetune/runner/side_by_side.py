@@ -36,8 +36,8 @@ def check_group(group: ReplicaGroup, task: Task, examples: Sequence[Example], ru
     chosen = _few(task, choose(task, examples)[:: EXAMPLES - 1])
     group.model.eval()
     with _told_apart(group), torch.inference_mode(), runtime.autocast():
-        task.loss_path(group.model, group.count)
         try:
+            task.loss_path(group.model, group.count)
             together = _shown(group, task, chosen, runtime)
         except Exception as error:  # whatever it may be: run by run, the model has been tried already
             if out_of_memory(error):

@@ -23,6 +23,9 @@ from finetune.study.combine import check_combining
 from finetune.study.stages import chain, recipe_of, split_of, whose, within
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from finetune.core.examples import Example
     from finetune.recipe import Recipe, ResolvedRecipe, Variant
 
 T = TypeVar("T")
@@ -166,13 +169,13 @@ def check_tokens(data: TaskData, rows: int | None, at: str) -> None:
         return
     used = {"its padding": tokenizer.pad_token_id}
     for name, encoded in data.sets.items():
-        texts = [ids for each in encoded.examples for ids in (each.inputs["input_ids"], each.prompt) if ids is not None]
+        texts = [ids for each in encoded.examples for ids in _tokens_of(each, data.task.answer == "text")]
         used[f"'{name}'"] = max((int(ids.max()) for ids in texts if len(ids)), default=0)
         # One that the data write, but that is read as plain text, is meant all the same.
         written = "\n".join(tokenizer.batch_decode([ids.tolist() for ids in texts]))
         meant = (number for token, number in tokenizer.get_added_vocab().items() if number >= rows and token in written)
         used[f"the text of '{name}'"] = max(meant, default=0)
-    if data.task.dynamic:
+    if data.task.dynamic and tokenizer.mask_token_id is not None:
         used["a hidden word"] = tokenizer.mask_token_id
     for where, number in used.items():
         if number >= rows:
@@ -183,6 +186,13 @@ def check_tokens(data: TaskData, rows: int | None, at: str) -> None:
                 "name the tokenizer that the model was trained with in model.tokenizer, or save the model after "
                 f"model.resize_token_embeddings({len(tokenizer)})",
             )
+
+
+def _tokens_of(example: Example, answered: bool) -> list[np.ndarray]:
+    """List the tokens that a model is given of an example; where it is ``answered`` in words, an encoder-decoder is
+    given these too."""
+    answer = example.target[example.target >= 0] if answered else None
+    return [ids for ids in (example.inputs["input_ids"], example.prompt, answer) if ids is not None]
 
 
 def split_seed(recipe: ResolvedRecipe, variant: Variant, seed: int) -> int:

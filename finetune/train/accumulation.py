@@ -162,7 +162,9 @@ class Accumulation:
 
     @staticmethod
     def _masks(micro_batch: MicroBatch, batch: Batch) -> Masks:
-        return Masks(micro_batch.seeds.to(batch.example.device)[batch.example.clamp(min=0)], batch.positions)
+        # At padding stands the row's own example, so that where a decoder's positions are as many, they are its too.
+        owners = batch.example.where(batch.example >= 0, batch.example[:, :1].clamp(min=0))
+        return Masks(micro_batch.seeds.to(owners.device)[owners], batch.positions)
 
     def _prepared(self, step: int) -> list[MicroBatch]:
         """Give the step's micro-batches, made while the step before was under way, and begin the next step's."""

@@ -33,7 +33,8 @@ class Masks:
     def keep(self, shape: torch.Size, p: float) -> torch.Tensor:
         """Decide which values stay, int16 of ``shape``: all bits set, or none.
 
-        The first dimension may be N, followed by T or by heads, T and T, or N times T. A tensor of another shape
+        The first dimension may be N, followed by T or by heads, T and T, or N times T. Where a row holds one example,
+        other numbers may stand for T, those of a decoder's positions, which count from 0. A tensor of another shape
         belongs to no example, and takes the place of the first row's.
         """
         self.calls += 1
@@ -42,14 +43,15 @@ class Masks:
         if len(shape) > 1 and shape[0] == rows * tokens and tokens > 1:
             return self.keep_rows(seeds, shape[1:], p).reshape(shape)
         if len(shape) == 4 and shape[0] == rows and shape[2:] == (tokens, tokens):  # heads may be as many as positions
-            heads = torch.arange(-(-shape[1] // LANES), device=seeds.device) * HEAD
-            queries, keys = seeds + self.positions * QUERY, self.positions * KEY
-            words = queries[:, None, :, None] + keys[:, None, None, :] + heads[:, None, None]
-            lanes = _lanes(words).permute(0, 1, 4, 2, 3).reshape(rows, -1, tokens, tokens)
-            return _decide(lanes[:, : shape[1]], p)
+            return _attention(seeds + self.positions * QUERY, self.positions * KEY, shape, p)
         if len(shape) > 2 and shape[:2] == (rows, tokens):
             return self.keep_rows(seeds, shape[2:], p)
         own = shape[0] == rows and len(shape) > 1
+        if own and len(shape) > 2:
+            count = [torch.arange(size, device=seeds.device) for size in shape[1:]]
+            if len(shape) == 4:
+                return _attention(seeds[:, :1] + count[1] * QUERY, (count[2] * KEY).expand(rows, -1), shape, p)
+            return _by_position(seeds[:, :1] + count[0] * QUERY, shape[2:], p)
         first = seeds[:, 0].reshape(-1, *[1] * (len(shape) - 1)) if own else seeds[0, 0]
         inner = _counter(shape[1:] if own else shape, -(-shape[-1] // LANES), seeds.device)
         return _decide(_lanes(first + inner).flatten(-2)[..., : shape[-1]], p)
@@ -64,9 +66,23 @@ class Masks:
 
     def keep_rows(self, seeds: torch.Tensor, inner: torch.Size, p: float) -> torch.Tensor:
         """Decide which values stay, (N, T, ...), where each position has ``inner`` values."""
-        words = (seeds + self.positions * QUERY).reshape(*seeds.shape, *[1] * len(inner))
-        words = words + _counter(inner, -(-inner[-1] // LANES), seeds.device)
-        return _decide(_lanes(words).flatten(-2)[..., : inner[-1]], p)
+        return _by_position(seeds + self.positions * QUERY, inner, p)
+
+
+def _by_position(places: torch.Tensor, inner: torch.Size, p: float) -> torch.Tensor:
+    """Decide which values stay, (N, T, ...), where each of ``places`` (N, T) has ``inner`` values."""
+    words = places.reshape(*places.shape, *[1] * len(inner))
+    words = words + _counter(inner, -(-inner[-1] // LANES), places.device)
+    return _decide(_lanes(words).flatten(-2)[..., : inner[-1]], p)
+
+
+def _attention(queries: torch.Tensor, keys: torch.Tensor, shape: torch.Size, p: float) -> torch.Tensor:
+    """Decide the same for attention weights of ``shape`` (N, heads, Q, K), whose places are ``queries`` (N, Q) and
+    ``keys`` (N, K)."""
+    heads = torch.arange(-(-shape[1] // LANES), device=queries.device) * HEAD
+    words = queries[:, None, :, None] + keys[:, None, None, :] + heads[:, None, None]
+    lanes = _lanes(words).permute(0, 1, 4, 2, 3).reshape(shape[0], -1, *shape[2:])
+    return _decide(lanes[:, : shape[1]], p)
 
 
 def _counter(shape: torch.Size, last: int, device: torch.device) -> torch.Tensor:

@@ -91,10 +91,15 @@ def combinations(registry: Registry) -> list[tuple[str, str, str, str | None]]:
         for mitigation in mitigations
         if mitigation is None or model == tasks[task].models[0]
         # An encoder-decoder takes the longest.
-        if model != "encoder-decoder" or plugin_of(strategy) == strategy
+        if not has_both(task, model) or plugin_of(strategy) == strategy
         if not tasks[task].alone or (strategy == "full" and mitigation is None)
         if _possible(strategy, task, mitigation)
     ]
+
+
+def has_both(task: str, model: str) -> bool:
+    """Whether that task's model has an encoder and a decoder."""
+    return model == "encoder-decoder" or example_of(TASKS, task).both
 
 
 def _possible(strategy: str, task: str, mitigation: str | None) -> bool:

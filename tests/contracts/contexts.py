@@ -58,6 +58,18 @@ CHAT: dict[str, Any] = {
         "metrics": ["rouge_l"],
     },
 }
+SEQ2SEQ: dict[str, Any] = {
+    **PLAIN,
+    "model": {"source": "both", "dtype": "float32", "device": "cpu"},
+    "task": {
+        "type": "seq2seq",
+        "source": "text",
+        "target": "label",
+        "max_length": 16,
+        "max_new_tokens": 4,
+        "metrics": ["rouge_l"],
+    },
+}
 LANGUAGE: dict[str, Any] = {
     **PLAIN,
     "task": {"type": "language", "max_length": 8, "metrics": ["loss"]},
@@ -158,6 +170,7 @@ RECIPES: dict[str, tuple[dict[str, Any], tuple[str | int, ...]]] = {
     "MultiLabelOptions": (SETS, ("task",)),
     "TokenClassificationOptions": (TAGS, ("task",)),
     "EmbeddingOptions": (EMBEDDING, ("task",)),
+    "Seq2SeqOptions": (SEQ2SEQ, ("task",)),
     "AdaptiveOptions": (_tuned("adaptive", method="layerwise"), ("strategy",)),
     "RateGroup": (
         _tuned("adaptive", method="groups", groups=[{"pattern": "*embed*", "factor": 0.1}]),
@@ -331,6 +344,17 @@ CASES: dict[str, Case] = {
     "EmbeddingOptions.normalise": Case({"train": {"save_model": True}}, value=True),
     "EmbeddingOptions.max_length": Case(value=6),
     "EmbeddingOptions.metrics": Case(value=["recall_at_5"]),
+    "LanguageOptions.span": Case({"model": {"source": "both"}, "task": {"max_length": 16}}, value=1.0),
+    "Seq2SeqOptions.type": Case(value={"type": "classification", "max_length": 16}, at=("task",)),
+    "Seq2SeqOptions.source": Case(value="other"),
+    "Seq2SeqOptions.target": Case(value="other"),
+    "Seq2SeqOptions.prefix": Case(value="match goal "),
+    "Seq2SeqOptions.group": Case({"data": {"split": {"group": "topic"}}}, value="topic", reported=True),
+    "Seq2SeqOptions.max_length": Case(value=6),
+    "Seq2SeqOptions.max_target_length": Case({"task": {"target": "other"}}, value=3),
+    "Seq2SeqOptions.max_new_tokens": Case(value=2),
+    "Seq2SeqOptions.num_beams": Case(value=3),
+    "Seq2SeqOptions.metrics": Case(value=["chrf"]),
     "AdapterOptions.method": Case(value="ia3"),
     "AdapterOptions.targets": Case(value=["query"]),
     "AdapterOptions.ratio": Case({"strategy": {"method": "lora+"}}),
@@ -402,6 +426,8 @@ INERT = {
     "Recipe.mix": "a permission: what it permits is another machine or version, which a test cannot become",
     "ModelOptions.device": "where it is computed; there is one device here",
     "ModelOptions.trust_remote_code": "a permission, for models that bring code of their own",
+    "Seq2SeqOptions.source_language": "needs a multilingual tokenizer, which no tiny model has; others refuse",
+    "Seq2SeqOptions.target_language": "the same",
     "Stage.after": "what is valid is what holds without it: each stage but the last has to be used by a later one",
     "TrainOptions.compile": "speed only, and compiling takes longer than all of these tests",
 }
@@ -442,6 +468,7 @@ def write_files(folder: Path) -> None:
     tiny.save_encoder(folder / "encoder", **small)
     tiny.save_encoder(folder / "wider", **{**small, "intermediate_size": 48})
     tiny.save_decoder(folder / "decoder", **small)
+    tiny.save_encoder_decoder(folder / "both")
     tiny.save_encoder(folder / "broad")
     tiny.save_decoder(folder / "broad-decoder", chat=False)
     _write_models(folder)

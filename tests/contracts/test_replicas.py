@@ -11,7 +11,7 @@ from finetune.replicas.stacked import CannotStack
 from finetune.runner.autotune import alone as one_by_one
 from finetune.runner.autotune import choose_replicas
 from tests import tiny
-from tests.contracts.battery import combinations, example_of, plugin_of, said, training
+from tests.contracts.battery import combinations, example_of, has_both, plugin_of, said, training
 from tests.replicas.groups import Variant, far
 
 SEEDS = (0, 1, 2)
@@ -39,6 +39,8 @@ def variants(tmp_path_factory, encoder_folder):
         "encoder": encoder_folder,
         "decoder": tiny.save_decoder(folder / "model", attention_dropout=0.1),
         "encoder-decoder": tiny.save_encoder_decoder(folder / "both"),
+        "masked": tiny.save_masked(folder / "masked"),
+        "bart": tiny.save_bart(folder / "bart", dropout=0.1),
     }
     made = {}
 
@@ -104,7 +106,7 @@ def test_what_is_remembered_is_what_would_be_computed(variants, alone, combinati
     plain = variants(combination).like(prefix_cache=False)
     can_cache_prefix = variants(combination).assembled().prefix is not None
     if combination[1:3] != ENCODER_ALONE:
-        assert can_cache_prefix == (combination[0] in REMEMBERING and combination[2] != "encoder-decoder")
+        assert can_cache_prefix == (combination[0] in REMEMBERING and not has_both(*combination[1:3]))
     assert plain.assembled().prefix is None
     if can_cache_prefix:
         apart, together = alone(combination)[0], plain.run(SEEDS, "computed")

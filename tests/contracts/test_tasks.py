@@ -36,7 +36,7 @@ def test_it_says_what_it_answers(batteries, combination):
     task = batteries(combination).data.task
     assert task.answer is None or task.answer in get_args(Answer)
     assert (task.example_score == "loss") or "prediction" in task.fills
-    assert re.fullmatch("[a-z]+(-[a-z]+)*", task.pipeline_tag)
+    assert re.fullmatch("[a-z0-9]+(-[a-z]+)*", task.pipeline_tag)
     assert {"loss"} <= task.fills <= set(get_args(Column))
     assert "probabilities" not in task.fills or task.answer in EXCLUSIVE
 

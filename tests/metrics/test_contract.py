@@ -13,12 +13,17 @@ from tests.metrics.columns import columns, value, written
 
 BEST = {
     "chrf": 100.0,
+    "sacrebleu": 100.0,
     "preference_loss": math.log1p(math.exp(-1)),
-    **dict.fromkeys(("nll", "loss", "brier", "ece", "hamming_loss", "rank_mae", "rmse", "mae"), 0.0),
+    **dict.fromkeys(("nll", "loss", "brier", "ece", "hamming_loss", "rank_mae", "rmse", "mae", "bits_per_byte"), 0.0),
 }
 """What a perfect prediction scores, where it is not 1."""
 
-LESS_IS_BETTER = {"nll", "loss", "brier", "ece", "hamming_loss", "rank_mae", "rmse", "mae", "preference_loss"}
+SECOND = "zebra on a hill"
+LESS_IS_BETTER = {
+    *("nll", "loss", "brier", "ece", "hamming_loss", "rank_mae", "rmse", "mae", "preference_loss"),
+    *("perplexity", "bits_per_byte"),
+}
 
 words = st.sampled_from(["cat", "dog", "mat", "the"])
 rows = st.lists(
@@ -36,6 +41,7 @@ rows = st.lists(
 def computed(name, table):
     numbers = {"loss": [row[2] for row in table], "weight": [row[3] for row in table]}
     numbers |= {"margin": [1 - row[2] for row in table], "reward": [1 - row[2] for row in table]}
+    numbers["size"] = [4 * row[3] for row in table]
     return value(name, [row[:2] for row in table], **numbers, extracted=[row[0] for row in table])
 
 
@@ -52,8 +58,9 @@ def test_the_order_of_rows_does_not_matter(name, table, random):
 def test_a_perfect_prediction_scores_best_and_none_scores_beyond(name, table):
     best, sign = BEST.get(name, 1.0), 1 if find(name).higher_is_better else -1
     assert sign * computed(name, table) <= sign * best + 1e-9
-    # A second label, so that the Matthews correlation is defined.
-    perfect = [(wanted, wanted, 0.0, weight) for _, wanted, _, weight in table] + [("zebra", "zebra", 0.0, 1)]
+    # A second label, so that the Matthews correlation is defined; of four words, so that BLEU is.
+    texts = [(f"{wanted} {wanted}", weight) for _, wanted, _, weight in table]  # of two words, so that ROUGE-2 is
+    perfect = [(text, text, 0.0, weight) for text, weight in texts] + [(SECOND, SECOND, 0.0, 1)]
     assert computed(name, perfect) == pytest.approx(best)
 
 
@@ -62,7 +69,7 @@ def test_it_says_what_it_is(name):
     metric = find(name)
     assert metric.name == name and summary(type(metric)).endswith(".") and metric.unit == unit(name)
     names = {"prediction", "reference", "loss", "weight", "margin", "reward", "extracted", "probabilities", "labels"}
-    assert set(metric.columns) <= names
+    assert set(metric.columns) <= names | {"bytes"}
     assert metric.unit.label and (metric.unit.is_share <= metric.higher_is_better)
     if metric.hub:
         assert metric.hub.keys() <= {"type", "args", "config"} and metric.hub["type"]
@@ -84,11 +91,16 @@ def test_without_its_columns_it_is_our_mistake_and_has_no_contributions(name):
 
 def test_which_way_is_up_and_what_a_point_is():
     assert {name for name in METRICS.all() if not find(name).higher_is_better} == LESS_IS_BETTER
-    assert {name for name in METRICS.all() if "loss" in find(name).columns} == {"nll", "loss"}
+    assert {name for name in METRICS.all() if "loss" in find(name).columns} == {
+        "nll",
+        "loss",
+        "perplexity",
+        "bits_per_byte",
+    }
     points = {name: unit(name).point for name in METRICS.all() if not unit(name).is_share}
     correlations = ("mcc", "pearson", "spearman", "cosine_spearman", "quadratic_kappa")
     without = dict.fromkeys({*LESS_IS_BETTER, "reward_margin"})
-    assert points == {"chrf": 1.0, **dict.fromkeys(correlations, 0.01), **without}
+    assert points == {"chrf": 1.0, "sacrebleu": 1.0, **dict.fromkeys(correlations, 0.01), **without}
     assert {unit(name).point for name in METRICS.all() if unit(name).is_share} == {0.01}
 
 

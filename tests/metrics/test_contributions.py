@@ -15,6 +15,7 @@ from tests.metrics.columns import believed
 
 TEXTS = st.text(alphabet="ab ?\t🙂É", max_size=12)
 LABELS = st.sampled_from(["no", "yes", "yes ", "maybe"])
+LANGUAGE = ["perplexity", "bits_per_byte"]
 SETS = ["micro_f1", "label_macro_f1", "subset_accuracy", "hamming_loss"]
 TAGS = st.lists(st.sampled_from(["O", "B-a", "I-a", "B-b", "I-b"]), min_size=1, max_size=5).map(" ".join)
 LOSSES = st.floats(0, 50)
@@ -33,6 +34,7 @@ def stored(prediction, reference, loss=None, weight=None, margin=None, score=Non
         **{name: value and np.array(value) for name, value in numbers.items()},
         "extracted": prediction,
         "extracted_reference": reference,
+        "bytes": weight and 4.0 * np.array(weight),
     }
     return columns, Predictions(example=np.arange(len(prediction)), **columns)
 
@@ -90,7 +92,8 @@ def weighted_metric(name, columns, weights):
 
 
 @pytest.mark.parametrize(
-    "name", ["macro_f1", "mcc", "chrf", "loss", "nll", "brier", "ece", *SETS, "quadratic_kappa", "rank_mae"]
+    "name",
+    ["macro_f1", "mcc", "chrf", "loss", "nll", "brier", "ece", *SETS, "quadratic_kappa", "rank_mae", *LANGUAGE],
 )
 def test_they_are_the_derivatives_by_an_examples_weight(name):
     """Central differences: every example 200 times, one of them once more or less."""

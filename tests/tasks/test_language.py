@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 import transformers as tf
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
 from finetune.core.errors import InputError
@@ -11,6 +13,7 @@ from finetune.core.randomness import Streams
 from finetune.models import ModelOptions, load_base, load_config, load_tokenizer
 from finetune.tasks.conversation import IGNORED
 from finetune.tasks.language import Language
+from finetune.tasks.spans import draw_spans, restored, span_counts
 from tests import tiny
 from tests.examples import TaskExample
 
@@ -18,9 +21,9 @@ EXAMPLES = {
     "language": TaskExample(
         {"max_length": 16},
         lambda folder, count: tiny.write_csv(folder / "data.csv", tiny.sentences(count)),
-        models=("encoder", "decoder"),
+        models=("encoder", "decoder", "encoder-decoder"),
         alone=True,
-        cannot_stack={"encoder": "BertLMPredictionHead"},
+        cannot_stack={"encoder": "BertLMPredictionHead", "encoder-decoder": "side by side the model fails"},
     )
 }
 
@@ -51,9 +54,13 @@ def test_the_objective_is_the_base_models(request, fixture, masked):
         fitted(request.getfixturevalue(fixture), texts(3), objective="causal" if masked else "masked")
 
 
-def test_an_encoder_decoder_is_refused(tmp_path):
-    with pytest.raises(InputError, match="whose pretraining cannot be continued here"):
-        fitted(tiny.save_t5(tmp_path), texts(3))
+def test_an_encoder_decoder_without_tokens_for_spans_is_refused(tmp_path):
+    with pytest.raises(InputError, match="has no <extra_id_0>"):
+        fitted(tiny.save_t5(tmp_path / "without"), texts(3))
+    with pytest.raises(InputError, match="has tokens <extra_id_n> for 1"):
+        fitted(tiny.save_t5(tmp_path / "few", extra=2), texts(3), max_length=64)
+    with pytest.raises(InputError, match="write span-corruption, or auto"):
+        fitted(tiny.save_t5(tmp_path / "few"), texts(3), objective="causal")
 
 
 def test_a_long_text_is_several_examples_and_nothing_is_lost(decoder_folder):
@@ -171,3 +178,61 @@ def test_special_tokens_are_never_predicted(tmp_path, encoder_folder):
     special = np.isin(example.inputs["input_ids"], task.tokenizer.all_special_ids)
     assert special.any()
     assert all((task.resample(example, seed).target[special] == IGNORED).all() for seed in range(20))
+
+
+# Span corruption, and bytes
+
+
+def test_spans_are_hidden_and_written_down(tmp_path):
+    """Raffel et al. 2020, figure 2: each span is one sentinel in the text, and comes after it in the labels."""
+    task, examples = fitted(tiny.save_encoder_decoder(tmp_path), [" ".join(texts(40))], max_length=32)
+    assert task.architecture == "AutoModelForSeq2SeqLM" and task.dynamic and not task.causal
+    drawn = set()
+    for example in examples:
+        ids, (seen, again) = example.inputs["input_ids"], (task.resample(example, seed) for seed in (1, 1))
+        assert seen.target.tolist() == again.target.tolist()
+        assert len(seen.target) == len(example.target) == seen.weight == example.weight
+        assert seen.length <= example.length and seen.inputs["input_ids"][-1] == task.tokenizer.eos_token_id
+        assert restored(seen.inputs["input_ids"], seen.target, task.sentinels) == ids.tolist()
+        hidden, spans = span_counts(len(ids) - 1, 0.15, 3.0)
+        used = [token for token in seen.target if token in task.sentinels]
+        assert used == task.sentinels[: spans + 1] and len(seen.target) == hidden + spans + 2
+        drawn |= {tuple(task.resample(example, seed).target) for seed in range(4)}
+    assert len(drawn) > len(examples)
+
+
+@given(st.integers(2, 200), st.floats(0.01, 0.9), st.floats(1, 9), st.integers(0, 99))
+def test_spans_have_the_share_and_number_that_are_asked_for(tokens, share, mean, seed):
+    hidden, spans = span_counts(tokens, share, mean)
+    mask = draw_spans(tokens, share, mean, np.random.default_rng(seed))
+    assert len(mask) == tokens and mask.sum() == hidden and not mask[0] and mask[-1]
+    assert (np.diff(mask.astype(int)) == 1).sum() == spans
+    if tokens > 50 and 0.1 < share < 0.5:
+        assert hidden == round(share * tokens) and spans == min(max(round(hidden / mean), 1), tokens - hidden)
+
+
+def test_the_losses_of_spans_are_plain_transformers(tmp_path):
+    task, examples = fitted(tiny.save_encoder_decoder(tmp_path), texts(5), training=False, max_length=32)
+    model = model_for(tmp_path, task)
+    with torch.no_grad():
+        for example, loss in zip(examples, task.losses(model, task.collate(examples)), strict=True):
+            ids, labels = (torch.tensor(each).long()[None] for each in (example.inputs["input_ids"], example.target))
+            assert float(loss) == pytest.approx(
+                float(model(input_ids=ids, labels=labels).loss) * example.weight, rel=1e-4
+            )
+
+
+@pytest.mark.parametrize("kind", ["encoder", "decoder", "encoder-decoder"])
+def test_bytes_are_those_of_the_text(tmp_path, request, kind):
+    folder = tiny.save_encoder_decoder(tmp_path) if "-" in kind else request.getfixturevalue(f"{kind}_folder")
+    written = ["a bänk of money \U0001f642 and so on", " ".join(texts(6)), "orbit moon"]
+    task, examples = fitted(folder, written, training=False, max_length=16, share=0.5)
+    sizes = np.array([example.bytes for example in examples])
+    assert (sizes > 0).all() and "bytes" in task.fills
+    assert fitted(folder, written, training=True, max_length=16)[1][0].bytes is None, "which only scores need"
+    if kind == "decoder":  # all but what the first tokens of the pieces stand for
+        first = [task.tokenizer.decode(example.inputs["input_ids"][:1]) for example in examples]
+        known = sum(len(text.encode()) for text in written) - sum(len(text.encode()) for text in first)
+        assert sizes.sum() == pytest.approx(known, rel=0.02)  # a piece may begin inside a character
+    else:  # half of them
+        assert sizes.sum() == pytest.approx(sum(len(text.encode()) for text in written) / 2, rel=0.1)

@@ -91,7 +91,16 @@ def outermost(model: torch.nn.Module, head: Collection[str]) -> list[str]:
                 break
             found = {one for one in found if not one.startswith(f"{parent}.")} | {parent}
             name = parent
-    return sorted(found)
+    # A language model's output layer is no head, and is often the embeddings' own: what only its module holds, a bias
+    # that begins at zero, stays as it is.
+    output = _output(model)
+    return sorted(name for name in found if all(module is not output for module in model.get_submodule(name).modules()))
+
+
+def _output(model: torch.nn.Module) -> torch.nn.Module | None:
+    """Find the output layer of a language model, if it is one."""
+    found: torch.nn.Module | None = model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None
+    return found
 
 
 def inside(name: str, modules: Sequence[str]) -> bool:

@@ -63,15 +63,17 @@ def answers(
     batching: Batching,
     sampling: Sampling | None = None,
     done: Done | None = None,
+    **settings: Any,
 ) -> list[Tokens]:
     """Answer each of ``prompts`` with at most ``most`` tokens, up to one of ``ends`` or where it is ``done``;
-    ``filler`` may stand after it. Without ``sampling`` each token is the likeliest."""
+    ``filler`` may stand after it. Without ``sampling`` each token is the likeliest. ``settings`` are others of
+    transformers' for generation."""
     found: dict[int, Tokens] = {}
     for batch in _batches(prompts, batching):
         draws = None if sampling is None else replace(sampling, draws=sampling.draws[batch])
         own = [prompts[index] for index in batch]
         enough = done and _Enough(done, batch.tolist())
-        generated = _generate(model, own, filler, most, draws, enough, eos_token_id=list(ends))
+        generated = _generate(model, own, filler, most, draws, enough, eos_token_id=list(ends), **settings)
         found.update(zip(batch.tolist(), generated.tolist(), strict=True))
     return [found[index] for index in range(len(prompts))]
 
@@ -126,18 +128,22 @@ def _generate(
     enough: Callable[[torch.Tensor], torch.Tensor] | None = None,
     **settings: Any,
 ) -> Any:
-    """Generate what follows ``prompts``: the sequences without them."""
+    """Generate what follows ``prompts``: the sequences without them, or without an encoder-decoder's first token."""
     from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
-    device = next(model.parameters()).device
-    # Padding stands at the left, so that answers go on where prompts end.
-    ids = pad(prompts, filler, left=True).to(device)
-    mask = pad([np.ones_like(prompt) for prompt in prompts], 0, left=True).to(device)
+    device, config = next(model.parameters()).device, without_adapter(model).config
+    both = bool(getattr(config, "is_encoder_decoder", False))
+    # Padding stands at the left, so that answers go on where prompts end; an encoder's stands where it did in training.
+    ids = pad(prompts, filler, left=not both).to(device)
+    mask = pad([np.ones_like(prompt) for prompt in prompts], 0, left=not both).to(device)
+    begins = 1 if both else ids.shape[1]
+    if both:
+        settings = {"decoder_start_token_id": config.decoder_start_token_id, **settings}
     greedy = GenerationConfig(do_sample=False, max_new_tokens=most, pad_token_id=filler, **settings)
     with _without_own_generation(model) as plain, phase("generating answers", most) as under_way:
 
         def watch(so_far: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
-            new = so_far[:, ids.shape[1] :]
+            new = so_far[:, begins:]
             under_way.step(new.shape[1])
             if enough is None or stop_requested():
                 return torch.full((len(so_far),), stop_requested(), device=so_far.device)
@@ -145,7 +151,7 @@ def _generate(
 
         def draw(so_far: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
             assert sampling is not None
-            draws = torch.from_numpy(sampling.draws[:, so_far.shape[1] - ids.shape[1]]).to(scores.device)
+            draws = torch.from_numpy(sampling.draws[:, so_far.shape[1] - begins]).to(scores.device)
             chosen = sampling.choose(scores, draws)[:, None]
             return torch.full_like(scores, -torch.inf).scatter(1, chosen, 0.0)
 
@@ -157,8 +163,8 @@ def _generate(
             logits_processor=LogitsProcessorList([draw] if sampling else []),
         )
     if isinstance(generated, torch.Tensor):
-        return generated[:, ids.shape[1] :]
-    generated.sequences = generated.sequences[:, ids.shape[1] :]
+        return generated[:, begins:]
+    generated.sequences = generated.sequences[:, begins:]
     return generated
 
 

@@ -160,12 +160,19 @@ _masked: WeakKeyDictionary[torch.nn.Module, Head] = WeakKeyDictionary()
 def masked_head_of(model: torch.nn.Module, tokens: Sequence[int], rows: int) -> Head:
     """Find where a masked model's logits are best computed: like :func:`loss_path_of`, for models that see both
     sides."""
-    model = bare(model)
-    if model not in _masked:
+    if bare(model) not in _masked:
         text = torch.tensor(tokens, device=next(model.parameters()).device).expand(rows, -1)
         example = torch.arange(rows, device=text.device)[:, None].expand_as(text)
         targets = text.where(torch.arange(text.shape[1], device=text.device) % 3 == 0, IGNORED)
-        batch = Batch({"input_ids": text, "attention_mask": torch.ones_like(text)}, targets, example)
+        return head_on(model, Batch({"input_ids": text, "attention_mask": torch.ones_like(text)}, targets, example))
+    return _masked[bare(model)]
+
+
+def head_on(model: torch.nn.Module, batch: Batch) -> Head:
+    """Find where the logits of a model whose positions predict their own labels are best computed, by trying
+    ``batch``; it is kept for each model."""
+    model = bare(model)
+    if model not in _masked:
         with torch.no_grad(), _evaluating(model):
             wanted = losses_of(model, batch, _PLAINEST, ahead=False)
             agreeing = (
