@@ -140,6 +140,8 @@ def table_of(examples: Sequence[Example]) -> pa.Table:
         "tail": pa.array([example.frame.tail for example in examples], pa.string()),
         "rejected": pa.array([example.rejected for example in examples], pa.int64()),
         "prompt": _lists([example.prompt for example in examples]),
+        "branch": _lists([example.branch for example in examples]),
+        "sizes": _lists([example.sizes for example in examples]),
     }
     if isinstance(first.target, np.ndarray):
         columns[LABELS] = _lists([example.target for example in examples])
@@ -201,7 +203,7 @@ class _Chunk:
             name.removeprefix(INPUT): _Lists(batch[name]) for name in batch.schema.names if name.startswith(INPUT)
         }
         self.reference = batch["reference"]
-        self._prompt = _Lists(batch["prompt"])
+        self._prompt, self._branch, self._sizes = (_Lists(batch[name]) for name in ("prompt", "branch", "sizes"))
         self._batch, self._target = batch, _target(batch)
         self._lead, self._tail = batch["lead"], batch["tail"]
         self._framed = any(texts.unique().to_pylist() != [""] for texts in (self._lead, self._tail))
@@ -226,6 +228,8 @@ class _Chunk:
             prompt=self._prompt.get(row),
             frame=Frame(self._lead[row].as_py(), self._tail[row].as_py()) if self._framed else _PLAIN,
             rejected=None if rejected < 0 else rejected,
+            branch=self._branch.get(row),
+            sizes=self._sizes.get(row),
             origin=origin,
         )
 

@@ -65,6 +65,12 @@ class Example:
     rejected: int | None = None
     """Of a pair, whose sequences follow each other in inputs and target, the chosen answer's first: where the rejected
     one's begins. None: no pair."""
+    branch: np.ndarray | None = None
+    """Of an example with several candidate answers, (tokens,): which of them each token belongs to, from 1; 0: the ones
+    before the candidates that follow, and common to these. What is common may come again, with other candidates behind
+    it, whose numbers go on. None: there are no candidates."""
+    sizes: np.ndarray | None = None
+    """(candidates,) bytes of each candidate's text in UTF-8, where they are compared by likelihood."""
     origin: tuple[int, int] | None = field(default=None, compare=False)
     """The set in which it is kept, and its place there; None: nowhere. What is made of it has none."""
 
@@ -73,7 +79,10 @@ class Example:
         return len(self.inputs["input_ids"])
 
     def parts(self, values: np.ndarray) -> list[np.ndarray]:
-        """Split ``values`` of the tokens, (tokens,), into those of each sequence: one, or a pair's two."""
+        """Split ``values`` of the tokens, (tokens,), into those of each sequence: one, or a pair's two; or into those of
+        each candidate, and what each group of them has in common."""
+        if self.branch is not None:
+            return np.split(values, np.flatnonzero(np.diff(self.branch)) + 1)
         return [values] if self.rejected is None else [values[: self.rejected], values[self.rejected :]]
 
 
@@ -89,8 +98,10 @@ class Batch:
     example: torch.Tensor
     """(rows, T) which of the examples each position belongs to, from 0; -1: padding."""
     place: torch.Tensor | None = None
-    """Of examples that are pairs, (rows, T) the position inside the pair, whose sequences follow each other; None: no
-    pairs, and each example is one sequence."""
+    """Of examples that are pairs or have candidates, (rows, T) the position inside the example, whose sequences follow
+    each other; None: each example is one sequence."""
+    branch: torch.Tensor | None = None
+    """(rows, T) of examples with candidates, as :attr:`Example.branch` has it; 0 at padding. None: they have none."""
 
     @property
     def count(self) -> int:
@@ -113,8 +124,10 @@ class Batch:
             return value.to(device, non_blocking=non_blocking)
 
         place = None if self.place is None else moved(self.place)
+        branch = None if self.branch is None else moved(self.branch)
         inputs = {name: moved(value) for name, value in self.inputs.items()}
-        return replace(self, inputs=inputs, targets=moved(self.targets), example=moved(self.example), place=place)
+        targets, example = moved(self.targets), moved(self.example)
+        return replace(self, inputs=inputs, targets=targets, example=example, place=place, branch=branch)
 
 
 @dataclass(frozen=True)
@@ -128,6 +141,9 @@ class Prediction:
     probabilities: np.ndarray | None = None
     margin: float | None = None
     """By how much the right answer's log-likelihood exceeds that of the rejected one, in nats."""
+    margin_norm: float | None = None
+    """By how much the right choice's log-likelihood exceeds that of the best other one, each divided by the bytes of its
+    text, in nats per byte."""
 
 
 @dataclass(frozen=True)
@@ -142,12 +158,20 @@ class Outputs:
     """(L,) which of the batch's examples each label belongs to."""
     examples: int
     """How many examples there are."""
+    absent: torch.Tensor | None = None
+    """(L, C) True at what is no choice there, whose logit is far below all others; None: all are choices everywhere."""
 
     def losses(self) -> torch.Tensor:
         """Compute the negative log-likelihood of each example's labels, summed: (N,), nats."""
         from torch.nn.functional import cross_entropy
 
         return self.by_example(cross_entropy(self.logits, self.targets, reduction="none"))
+
+    def mean_logits(self) -> torch.Tensor:
+        """Compute the mean logit of what there is to choose from: (L,)."""
+        if self.absent is None:
+            return self.logits.mean(1)
+        return self.logits.masked_fill(self.absent, 0).sum(1) / (~self.absent).sum(1)
 
     def by_example(self, values: torch.Tensor) -> torch.Tensor:
         """Sum ``values`` of the labels, (L,), over each example's labels: (N,)."""

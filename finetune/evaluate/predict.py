@@ -122,6 +122,7 @@ def table_of(task: Task, examples: Sequence[Example], predictions: Sequence[Pred
         loss=loss,
         weight=weight,
         margin=_column([p.margin for p in predictions if p.margin is not None]),
+        margin_norm=_column([p.margin_norm for p in predictions if p.margin_norm is not None]),
         probabilities=np.stack(probabilities) if probabilities else None,
         labels=task.labels,
     )

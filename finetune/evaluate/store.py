@@ -37,11 +37,14 @@ class Predictions:
     margin: np.ndarray | None = None
     """(n,) float64: log-likelihood of the chosen answer minus that of the rejected one, where there are both, in
     nats."""
+    margin_norm: np.ndarray | None = None
+    """(n,) float64: log-likelihood of the right choice minus that of the best other one, each divided by the bytes of
+    its text, where choices are compared by likelihood, in nats per byte."""
 
     def __post_init__(self) -> None:
         """Raises ValueError when the columns do not fit together: a mistake of ours, never of a person."""
         n = len(self.example)
-        for name in ("prediction", "reference", "score", "loss", "weight", "margin", "probabilities"):
+        for name in ("prediction", "reference", "score", "loss", "weight", "margin", "margin_norm", "probabilities"):
             column = getattr(self, name)
             if column is not None and len(column) != n:
                 raise ValueError(f"{name} has {len(column)} rows where example has {n}")
@@ -72,6 +75,7 @@ class Predictions:
             "loss": _floats(self.loss, len(self)),
             "weight": _floats(self.weight, len(self)),
             **({} if self.margin is None else {"margin": _floats(self.margin, len(self))}),
+            **({} if self.margin_norm is None else {"margin_norm": _floats(self.margin_norm, len(self))}),
         }
         table = pa.table(columns).sort_by("example")
         table = table.replace_schema_metadata({"labels": json.dumps(self.labels, ensure_ascii=False), "key": key})
@@ -104,6 +108,7 @@ def read(path: Path) -> Predictions:
         loss=loss,
         weight=weight,
         margin=_numbers(table["margin"]) if "margin" in table.column_names else None,
+        margin_norm=_numbers(table["margin_norm"]) if "margin_norm" in table.column_names else None,
         probabilities=probabilities,
         labels=labels,
     )

@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from finetune.metrics.unit import Unit
 
 Columns = Mapping[str, Any]
-"""Columns of a prediction store: `prediction` and `reference` (lists of str), `score`, `loss`, `weight` and `margin`
-((examples,) floats, or None)."""
+"""Columns of a prediction store: `prediction` and `reference` (lists of str), `score`, `loss`, `weight`, `margin` and
+`margin_norm` ((examples,) floats, or None)."""
 
 Values = NDArray[np.float64]
 """(examples,) floats, in the metric's unit."""

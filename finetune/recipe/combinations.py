@@ -36,7 +36,7 @@ def impossible(sections: dict[str, Any]) -> list[Mistake]:
 
 
 def _head(task: Any, strategy: Any) -> Iterator[Mistake]:
-    if STRATEGIES.get(strategy.type)(strategy).needs_head and not TASKS.get(task.type).new_head:
+    if STRATEGIES.get(strategy.type)(strategy).needs_head and not TASKS.get(task.type)(task).new_head:
         yield Mistake(
             ("strategy", "type"),
             f"is '{strategy.type}', which trains only a new head, and the task {task.type} has none",
@@ -87,7 +87,7 @@ def _solved(task: Any, strategy: Any) -> Iterator[Mistake]:
     asked: Any = STRATEGIES.get(strategy.type)(strategy)
     first = asked.before()
     solves = asked.solves or (first is not None and STRATEGIES.get(first[0].type)(first[0]).solves)
-    if solves and TASKS.get(task.type).new_head and TASKS.get(task.type).answer != "label":
+    if solves and TASKS.get(task.type)(task).new_head and TASKS.get(task.type).answer != "label":
         found = f"is {strategy.solver}, which solves for one label of several, and task {task.type} has none"
         yield Mistake(("strategy", "solver"), found, "write steps")
 

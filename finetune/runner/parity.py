@@ -163,11 +163,11 @@ def choose(task: Task, examples: Sequence[Example]) -> list[Example]:
 
 
 def shortened(example: Example, most: int) -> Example:
-    """Take out an example's middle: at most ``most`` tokens stay (of a pair, in each half), the prompt at its end."""
-    parts = [np.arange(len(part)) for part in example.parts(np.arange(example.length))]
+    """Take out an example's middle: at most ``most`` tokens stay (of a pair, in each half; of several candidates, in each
+    of them and in what they have in common), the prompt at its end."""
+    parts = example.parts(np.arange(example.length))
     kept = [part if len(part) <= most else np.r_[part[: most // 2], part[-(most - most // 2) :]] for part in parts]
-    start = 0 if example.rejected is None else example.rejected
-    places = np.concatenate([kept[0], *(own + start for own in kept[1:])])
+    places = np.concatenate(kept)
     target = example.target[places] if isinstance(example.target, np.ndarray) else example.target
     return replace(
         example,
@@ -175,6 +175,7 @@ def shortened(example: Example, most: int) -> Example:
         target=target,
         prompt=None if example.prompt is None else example.prompt[-max(MOST_PROMPT * most // MOST_TOKENS, 1) :],
         rejected=None if example.rejected is None else len(kept[0]),
+        branch=None if example.branch is None else example.branch[places],
         origin=None,
     )
 

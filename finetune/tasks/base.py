@@ -81,9 +81,10 @@ class Task:
         labels: Sequence[str],
         pooling: Pooling | None,
         pairs: bool,
+        config: Callable[[], Any] | None = None,
     ) -> Task:
         """Make the task as a model was trained for it, without the data that it was fitted to."""
-        task = cls(options, pairs=pairs)
+        task = cls(options, pairs=pairs, config=config)
         task.tokenizer, task.labels, task.pooling = tokenizer, tuple(labels), pooling
         return task
 

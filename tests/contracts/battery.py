@@ -99,7 +99,7 @@ def combinations(registry: Registry) -> list[tuple[str, str, str, str | None]]:
 
 def _possible(strategy: str, task: str, mitigation: str | None) -> bool:
     """Whether a recipe may ask for them together."""
-    learnt, how = TASKS.get(plugin_of(task)), plugin(STRATEGIES, strategy)
+    learnt, how = plugin(TASKS, task), plugin(STRATEGIES, strategy)
     if (how.pairs and "rejected" not in learnt.Options.model_fields) or (how.needs_head and not learnt.new_head):
         return False
     cure = MITIGATIONS.get(plugin_of(mitigation)) if mitigation else None
