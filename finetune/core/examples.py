@@ -70,7 +70,7 @@ class Example:
     before the candidates that follow, and common to these. What is common may come again, with other candidates behind
     it, whose numbers go on. None: there are no candidates."""
     sizes: np.ndarray | None = None
-    """(candidates,) bytes of each candidate's text in UTF-8, where they are compared by likelihood."""
+    """(candidates,) characters of each candidate's text, where they are compared by likelihood."""
     origin: tuple[int, int] | None = field(default=None, compare=False)
     """The set in which it is kept, and its place there; None: nowhere. What is made of it has none."""
 
@@ -142,8 +142,8 @@ class Prediction:
     margin: float | None = None
     """By how much the right answer's log-likelihood exceeds that of the rejected one, in nats."""
     margin_norm: float | None = None
-    """By how much the right choice's log-likelihood exceeds that of the best other one, each divided by the bytes of its
-    text, in nats per byte."""
+    """By how much the right choice's log-likelihood exceeds that of the best other one, each divided by the characters of
+    its text, in nats per character."""
 
 
 @dataclass(frozen=True)

@@ -38,8 +38,8 @@ class Predictions:
     """(n,) float64: log-likelihood of the chosen answer minus that of the rejected one, where there are both, in
     nats."""
     margin_norm: np.ndarray | None = None
-    """(n,) float64: log-likelihood of the right choice minus that of the best other one, each divided by the bytes of
-    its text, where choices are compared by likelihood, in nats per byte."""
+    """(n,) float64: log-likelihood of the right choice minus that of the best other one, each divided by the
+    characters of its text, where choices are compared by likelihood, in nats per character."""
 
     def __post_init__(self) -> None:
         """Raises ValueError when the columns do not fit together: a mistake of ours, never of a person."""

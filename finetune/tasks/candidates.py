@@ -188,8 +188,8 @@ def outputs_among(scores: torch.Tensor, batch: Batch) -> Outputs:
 
 
 def margin_norm(likelihoods: np.ndarray, sizes: np.ndarray, target: int) -> float:
-    """Compute by how much the right candidate's log-likelihood for each byte exceeds that of the best other one, from
-    ``likelihoods`` (candidates,), in nats, and ``sizes`` (candidates,), in bytes."""
+    """Compute by how much the right candidate's log-likelihood per character exceeds that of the best other
+    one, from ``likelihoods`` (candidates,), in nats, and ``sizes`` (candidates,), in characters."""
     normed = likelihoods / sizes
     return float(normed[target] - np.delete(normed, target).max())
 

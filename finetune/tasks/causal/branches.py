@@ -63,6 +63,12 @@ def owners_of(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     return owners, torch.arange(len(owners), device=counts.device) - starts[owners]
 
 
+def tokens_of(batch: Batch) -> torch.Tensor:
+    """Count the tokens of each candidate itself: (S,)."""
+    sequence = _sequences(batch)
+    return torch.bincount(sequence[sequence >= 0]) - 1
+
+
 def unrolled(batch: Batch, filler: int) -> Batch:
     """Lay out each candidate in a row of its own, behind what it has in common with others; ``batch`` itself when it is
     so already."""
