@@ -215,6 +215,11 @@ class Task:
         found.batching, found.answering = batching, answering
         return found
 
+    def uncombined(self) -> Task:
+        """Give the same task with what the model itself says as its outputs, for comparing models: here, the task. For
+        tasks whose outputs are differences, in which rounding is large beside what is left."""
+        return self
+
     def batch_for(
         self,
         model: torch.nn.Module,

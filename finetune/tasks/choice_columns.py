@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from random import Random
 from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from finetune.core.errors import bad_input
+from finetune.core.progress import PART
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -21,6 +23,10 @@ SAID = {
     "number": "the place of a choice, counted from 1",
     "letter": "the letter of a choice, A for the first",
 }
+
+
+SEED = 0
+"""Draws wrong choices: the same for every study."""
 
 
 class Question(NamedTuple):
@@ -67,7 +73,7 @@ class ChoiceColumns:
 
     def inputs(self) -> list[str]:
         """Name the columns that make two examples the same one."""
-        several = self.options.choices
+        several = [] if self.options.draw else self.options.choices
         named = [several] if isinstance(several, str) else list(several)
         return [self.options.question, *([self.options.context] if self.options.context else []), *named]
 
@@ -81,23 +87,26 @@ class ChoiceColumns:
         for name in self.inputs()[1 + bool(self.options.context) :]:
             refuse_missing(data, name, at, "task.choices")
         refuse_missing(data, self.options.answer, at, "task.answer")
+        if self.options.draw_within:
+            refuse_missing(data, self.options.draw_within, at, "task.draw_within")
         for number, found in zip(data["example"], self.rows(data, at), strict=True):
             if mistake := _mistake_in(found.choices):
                 advice = "correct the row, or take it out of the file"
                 raise bad_input("task.choices", f"{at}, row {number + 1}: {mistake}", advice)
 
     def rows(self, data: Dataset, at: str) -> list[Question]:
-        """Read all rows. Raises InputError for choices that are no list of texts."""
+        """Read all rows. Raises InputError for choices that are no list of texts, and where too few can be drawn."""
         from finetune.data.nested import values_of
 
-        options = self.options
+        options, found = self.options, []
         contexts = data[options.context] if options.context else [""] * data.num_rows
-        if isinstance(options.choices, str):
+        answers = values_of(data, options.answer)
+        if options.draw:
+            given: Sequence[Any] = self._drawn(data, answers, at)
+        elif isinstance(options.choices, str):
             given = values_of(data, options.choices)
         else:
             given = list(zip(*(values_of(data, name) for name in options.choices), strict=True))
-        found = []
-        answers = values_of(data, options.answer)
         for row in zip(data["example"], data[options.question], contexts, given, answers, strict=True):
             number, question, context, choices, answer = row
             texts, labels = _taken_apart(choices)
@@ -108,12 +117,37 @@ class ChoiceColumns:
             found.append(Question(question, context, texts, labels, answer))
         return found
 
+    def _drawn(self, data: Dataset, answers: Sequence[Any], at: str) -> list[list[str]]:
+        """Draw wrong choices for each row among the answers of the rows around it, and the right one's place."""
+        from finetune.data.nested import values_of
+
+        within = values_of(data, self.options.draw_within) if self.options.draw_within else [None] * len(answers)
+        texts, numbers, found = [str(answer).strip() for answer in answers], list(data["example"]), list[list[str]]()
+        for start in range(0, len(texts), PART):  # as rows are encoded, so that each is drawn for alike by itself
+            pools: dict[Any, dict[str, None]] = {}
+            for value, text in zip(within[start : start + PART], texts[start : start + PART], strict=True):
+                pools.setdefault(value, {})[text] = None
+            lists = {value: list(pool) for value, pool in pools.items()}
+            for row in range(start, min(start + PART, len(texts))):
+                rng, pool = Random(f"{SEED} {numbers[row]}"), lists[within[row]]
+                others = [each for each in rng.sample(pool, min(self.options.draw + 1, len(pool))) if each != texts[row]]
+                if len(others) < self.options.draw:
+                    what = f"{at}, row {numbers[row] + 1}: there are {len(pool) - 1} other answers to draw from"
+                    advice = f"lower task.draw, which is {self.options.draw}, or leave task.draw_within out"
+                    raise bad_input("task.draw", what, advice)
+                others = others[: self.options.draw]
+                others.insert(rng.randrange(len(others) + 1), texts[row])
+                found.append(others)
+        return found
+
     def read(self, sets: dict[str, Dataset]) -> dict[str, list[Question]]:
         """Read the rows of all ``sets``, by their recipe path, and find out how their answers name a choice, which has to
         be the same in all. Raises InputError where an answer names none, and where answers may be read in two ways."""
         found = {at: self.rows(data, at) for at, data in sets.items()}
         every = [row for rows in found.values() for row in rows]
-        if self.options.answer_is is not None:
+        if self.options.draw:
+            self.form = "text"
+        elif self.options.answer_is is not None:
             self.form = self.options.answer_is
         else:
             counts = {form: sum(row.right(form) is not None for row in every) for form in FORMS}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -94,6 +95,8 @@ class LabelWords(Task):
     options: LabelWordsOptions
     column: LabelColumn
     asking: Asking
+    combining: bool = True
+    """Whether what is calibrated is made of the two scores that each label has."""
 
     @property
     def fills(self) -> frozenset[Column]:
@@ -190,10 +193,19 @@ class LabelWords(Task):
         scores = self._calibrated(self.scorer.plain(model, example))
         return outputs_among(scores, self._once(self.collate([example]).to(device)))
 
+    def uncombined(self) -> Task:
+        found = copy(self)
+        found.combining = False
+        return found
+
+    @property
+    def _calibrates(self) -> bool:
+        return self.combining and self.options.calibrate != "none"
+
     def _calibrated(self, scores: torch.Tensor) -> torch.Tensor:
         """Compute the scores of labels, (N * labels,), from those of all candidates, which have the ones after the text
         without content first."""
-        if self.options.calibrate == "none":
+        if not self._calibrates:
             return scores
         free, own = scores.view(-1, 2, len(self.labels)).unbind(1)
         return (own - free).flatten()
@@ -201,7 +213,7 @@ class LabelWords(Task):
     def _once(self, batch: Batch) -> Batch:
         """``batch`` as if its labels were there once."""
         branch = batch.branch
-        return batch if branch is None else replace(batch, branch=branch.clamp(max=len(self.labels)))
+        return batch if branch is None or not self._calibrates else replace(batch, branch=branch.clamp(max=len(self.labels)))
 
     def predict(self, model: torch.nn.Module, examples: Sequence[Example], batch: Batch) -> list[Prediction]:
         log_likelihoods = self.outputs(model, batch).logits.log_softmax(-1).cpu().numpy()

@@ -59,8 +59,14 @@ class MultipleChoiceOptions(Options):
     choices: str | list[str] = "choices"
     """Column with the list of choices, or with `{text: [...], label: [...]}`; or several columns, one for each choice.
     Rows may have different numbers of choices."""
+    draw: int | None = Field(None, ge=1)
+    """How many wrong choices to draw for each row, where the data bring none: among the right answers of other rows, in
+    `answer`, of the same split, the same ones for every seed. The right one's place among them is drawn too."""
+    draw_within: str | None = None
+    """Column whose equal values rows have in common whose answers are drawn for each other (a section, a source), so that
+    the wrong choices are near the right one. Default: all rows."""
     answer: str = "answer"
-    """Column that names the right choice."""
+    """Column that names the right choice; with `draw`, that has it as text."""
     answer_is: Literal["text", "label", "index", "number", "letter"] | None = None
     """How it does: by the choice's text, by the label that the choices bring, by its place from 0 (`index`) or from 1
     (`number`), or by its letter. Default: what fits the answers of all examples, which is told; where two ways fit and
@@ -91,6 +97,10 @@ class MultipleChoiceOptions(Options):
 
     @model_validator(mode="after")
     def _fit_together(self) -> MultipleChoiceOptions:
+        if self.draw and {"choices", "answer_is"} & self.model_fields_set:
+            raise ValueError("draw makes choices of answers that are texts; leave choices and answer_is out")
+        if self.draw_within and not self.draw:
+            raise ValueError("draw_within says from which rows wrong choices are drawn; say how many in draw")
         if not isinstance(self.choices, str) and len(self.choices) < 2:
             raise ValueError("choices are one column of lists, or two columns and more")
         if self.prompt is not None and "{question}" not in self.prompt:
