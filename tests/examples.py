@@ -43,6 +43,9 @@ class TaskExample:
     """Data with a column `rejected`, for tasks that may have worse answers beside the right ones."""
     alone: bool = False
     """Tried with full tuning alone, where strategies and mitigations would meet nothing new in it."""
+    far: float = 1e-4
+    """By how much runs side by side may differ from runs alone; sums of many tokens' log-likelihoods round more than
+    single logits, and what seeks the worst change of an input makes more of it. Another seed differs by 1 % and more."""
     cannot_stack: Mapping[str, str] = field(default_factory=dict)
     """Models of which several cannot be trained side by side when all of them learns, with what is said."""
 

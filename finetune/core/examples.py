@@ -79,8 +79,8 @@ class Example:
         return len(self.inputs["input_ids"])
 
     def parts(self, values: np.ndarray) -> list[np.ndarray]:
-        """Split ``values`` of the tokens, (tokens,), into those of each sequence: one, or a pair's two; or into those of
-        each candidate, and what each group of them has in common."""
+        """Split ``values`` of the tokens, (tokens,), into those of each sequence: one, or a pair's two; or into those
+        of each candidate, and what each group of them has in common."""
         if self.branch is not None:
             return np.split(values, np.flatnonzero(np.diff(self.branch)) + 1)
         return [values] if self.rejected is None else [values[: self.rejected], values[self.rejected :]]
@@ -142,8 +142,8 @@ class Prediction:
     margin: float | None = None
     """By how much the right answer's log-likelihood exceeds that of the rejected one, in nats."""
     margin_norm: float | None = None
-    """By how much the right choice's log-likelihood exceeds that of the best other one, each divided by the characters of
-    its text, in nats per character."""
+    """By how much the right choice's log-likelihood exceeds that of the best other one, each divided by the characters
+    of its text, in nats per character."""
 
 
 @dataclass(frozen=True)

@@ -166,8 +166,8 @@ def choose(task: Task, examples: Sequence[Example]) -> list[Example]:
 
 
 def shortened(example: Example, most: int) -> Example:
-    """Take out an example's middle: at most ``most`` tokens stay (of a pair, in each half; of several candidates, in each
-    of them and in what they have in common), the prompt at its end."""
+    """Take out an example's middle: at most ``most`` tokens stay (of a pair, in each half; of several candidates, in
+    each of them and in what they have in common), the prompt at its end."""
     example = _with_few_candidates(example)
     parts = example.parts(np.arange(example.length))
     kept = [part if len(part) <= most else np.r_[part[: most // 2], part[-(most - most // 2) :]] for part in parts]

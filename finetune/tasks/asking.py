@@ -21,8 +21,8 @@ Tokens = Sequence[int]
 
 
 class Asking:
-    """Asks for answers. With the chat template the prompt is the user's turn, an answer the assistant's, up to the token
-    that ends it; without one an answer follows the prompt after a space, and nothing follows it, as in
+    """Asks for answers. With the chat template the prompt is the user's turn, an answer the assistant's, up to the
+    token that ends it; without one an answer follows the prompt after a space, and nothing follows it, as in
     lm-evaluation-harness."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str | None, today: date | None):
@@ -76,7 +76,7 @@ class Asking:
         self, text: str, prompted: Callable[[str], str], answers: Sequence[str], limit: int, at: str, row: int
     ) -> tuple[list[int], list[list[int]], bool]:
         """Give the same of the prompt that ``prompted`` makes of ``text``, and whether the text had to be cut at its
-        end for the prompt with the longest answer to have ``limit`` tokens. Raises InputError where it does not help."""
+        end for the prompt with the longest answer to have ``limit`` tokens. Raises InputError where no cut does."""
         kept = text
         while True:
             prompt, answered = self.tokens(prompted(kept), answers)
@@ -84,7 +84,7 @@ class Asking:
             if over <= 0:
                 return prompt, answered, kept != text
             if not kept:
-                found = f"{at}, row {row + 1}: prompt and longest answer are {over} tokens too long even without the text"
+                found = f"{at}, row {row + 1}: prompt and longest answer are {over} tokens too long without any text"
                 raise bad_input("task.max_length", found, f"raise task.max_length to {limit + over} or more")
             kept = self._without_last(kept, over)
 

@@ -119,8 +119,8 @@ class Likelihoods(Scorer):
 class HeadScores(Scorer):
     """Scores of a new head that reads each candidate with its question: transformers' class for multiple choice.
 
-    It is called on each candidate as if it were the only one, which it gives the same score as among others. So examples
-    may have different numbers of candidates, and the softmax over them is taken here.
+    It is called on each candidate as if it were the only one, which it gives the same score as among others. So
+    examples may have different numbers of candidates, and the softmax over them is taken here.
     """
 
     architecture = "AutoModelForMultipleChoice"
@@ -151,7 +151,9 @@ class HeadScores(Scorer):
         device, found = next(model.parameters()).device, []
         for number in range(len(example.parts(branch_of(example)))):
             own = {name: example.parts(values)[number] for name, values in example.inputs.items()}
-            found.append(_alone(model, {name: torch.tensor(each).long()[None].to(device) for name, each in own.items()}))
+            found.append(
+                _alone(model, {name: torch.tensor(each).long()[None].to(device) for name, each in own.items()})
+            )
         return torch.cat(found)
 
     def positions(self, examples: Sequence[Example]) -> np.ndarray:
@@ -218,4 +220,3 @@ def refuse_masked(model: Any) -> None:
             f"is a {model.config.model_type} model, which does not continue a text, and has no likelihoods of answers",
             "use a decoder, a model that was trained to continue text; or a task with a new head",
         )
-

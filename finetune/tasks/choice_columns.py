@@ -130,7 +130,9 @@ class ChoiceColumns:
             lists = {value: list(pool) for value, pool in pools.items()}
             for row in range(start, min(start + PART, len(texts))):
                 rng, pool = Random(f"{SEED} {numbers[row]}"), lists[within[row]]
-                others = [each for each in rng.sample(pool, min(self.options.draw + 1, len(pool))) if each != texts[row]]
+                others = [
+                    each for each in rng.sample(pool, min(self.options.draw + 1, len(pool))) if each != texts[row]
+                ]
                 if len(others) < self.options.draw:
                     what = f"{at}, row {numbers[row] + 1}: there are {len(pool) - 1} other answers to draw from"
                     advice = f"lower task.draw, which is {self.options.draw}, or leave task.draw_within out"
@@ -141,8 +143,8 @@ class ChoiceColumns:
         return found
 
     def read(self, sets: dict[str, Dataset]) -> dict[str, list[Question]]:
-        """Read the rows of all ``sets``, by their recipe path, and find out how their answers name a choice, which has to
-        be the same in all. Raises InputError where an answer names none, and where answers may be read in two ways."""
+        """Read the rows of all ``sets``, by their recipe path, and find out how their answers name a choice, which
+        has to be the same in all. Raises InputError where an answer names none, and where answers may be read in two ways."""
         found = {at: self.rows(data, at) for at, data in sets.items()}
         every = [row for rows in found.values() for row in rows]
         if self.options.draw:
@@ -156,7 +158,9 @@ class ChoiceColumns:
             if len(likely) > 1 and best and self._differ(likely, every):
                 ways = f"both as {SAID[likely[0]]} and as {SAID[likely[1]]}"
                 advice = f"say which: task.answer_is: {likely[0]} or {likely[1]}"
-                raise bad_input("task.answer", f"all answers in column '{self.options.answer}' can be read {ways}", advice)
+                raise bad_input(
+                    "task.answer", f"all answers in column '{self.options.answer}' can be read {ways}", advice
+                )
             self.form = likely[0]
         for at, rows in found.items():
             self._refuse_outside(sets[at], rows, at)
@@ -170,7 +174,9 @@ class ChoiceColumns:
     def _refuse_outside(self, data: Dataset, rows: Sequence[Question], at: str) -> None:
         for number, row in zip(data["example"], rows, strict=True):
             if row.right(self.form) is None:
-                found = f"{at}, row {number + 1}: the answer {row.answer!r:.60} is none of its {len(row.choices)} choices"
+                found = (
+                    f"{at}, row {number + 1}: the answer {row.answer!r:.60} is none of its {len(row.choices)} choices"
+                )
                 advice = f"answers are read as {SAID[self.form]}; correct the row, or write task.answer_is"
                 raise bad_input("task.answer", found, advice)
 

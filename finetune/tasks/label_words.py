@@ -52,15 +52,15 @@ class LabelWordsOptions(Options):
     verbaliser: dict[str, str] = Field({})
     """The words that stand for a label, by label. Those of others are their names, with underscores as blanks."""
     prompt: str = "Text: {text}\n\nQuestion: Which category does this text belong to?\nAnswer:"
-    """What the model is asked, with the text in the place of `{text}`. The words of a label are scored as the answer."""
+    """What the model is asked, with the text in the place of `{text}`. The words of a label are its answers."""
     template: Literal["model", "none"] | None = None
     """`model`: the prompt is the user's turn in the model's own chat template, and the words are the assistant's, with
     the token that ends them. `none`: the words follow the prompt after a space, and nothing follows them. Default:
     `model` where the tokenizer has a chat template."""
     calibrate: Literal["none", "contextual"] = "none"
     """`contextual`: divide the probability of each label's words by the one that they have after a text without content
-    (Zhao et al. 2021), so that words which the model likes to say count no more than others. Each example is nearly twice
-    as long for it, in training as in scoring."""
+    (Zhao et al. 2021), so that words which the model likes to say count no more than others. Each example is nearly
+    twice as long for it, in training as in scoring."""
     content_free: str = "N/A"
     """The text without content, for `calibrate`. Zhao et al. average over `N/A`, an empty text and `[MASK]`."""
     group: str | None = Field(None, json_schema_extra=OPERATIONAL)
@@ -166,7 +166,7 @@ class LabelWords(Task):
         return self.options.prompt.replace(PLACE, text)
 
     def _free(self, at: str) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Make the tokens and branches of the labels after the text without content; none where nothing is calibrated."""
+        """Make the tokens and branches of the labels after the text without content; none where not calibrated."""
         if self.options.calibrate == "none":
             return []
         prompt, words = self.asking.tokens(self._prompted(self.options.content_free), self.words)
@@ -213,7 +213,11 @@ class LabelWords(Task):
     def _once(self, batch: Batch) -> Batch:
         """``batch`` as if its labels were there once."""
         branch = batch.branch
-        return batch if branch is None or not self._calibrates else replace(batch, branch=branch.clamp(max=len(self.labels)))
+        return (
+            batch
+            if branch is None or not self._calibrates
+            else replace(batch, branch=branch.clamp(max=len(self.labels)))
+        )
 
     def predict(self, model: torch.nn.Module, examples: Sequence[Example], batch: Batch) -> list[Prediction]:
         log_likelihoods = self.outputs(model, batch).logits.log_softmax(-1).cpu().numpy()

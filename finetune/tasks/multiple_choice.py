@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from finetune.data import Splits
     from finetune.tasks.baselines.base import Baseline
 
+
 class MultipleChoiceOptions(Options):
     """Columns, what scores the choices, and encoding."""
 
@@ -63,8 +64,8 @@ class MultipleChoiceOptions(Options):
     """How many wrong choices to draw for each row, where the data bring none: among the right answers of other rows, in
     `answer`, of the same split, the same ones for every seed. The right one's place among them is drawn too."""
     draw_within: str | None = None
-    """Column whose equal values rows have in common whose answers are drawn for each other (a section, a source), so that
-    the wrong choices are near the right one. Default: all rows."""
+    """Column whose equal values rows have in common whose answers are drawn for each other (a section, a source), so
+    that the wrong choices are near the right one. Default: all rows."""
     answer: str = "answer"
     """Column that names the right choice; with `draw`, that has it as text."""
     answer_is: Literal["text", "label", "index", "number", "letter"] | None = None
@@ -79,8 +80,8 @@ class MultipleChoiceOptions(Options):
     """Of `head: likelihood`, what is learnt and chosen by: log-likelihoods summed over the tokens of a choice, as
     lm-evaluation-harness does for `acc`, or their mean (Liu et al. 2022), which favours short choices less."""
     prompt: str | None = None
-    """Of `head: likelihood`, what the model is asked, with `{question}`, `{context}` and `{choices}` (listed with letters)
-    in their places. Default: the context, an empty line, and `Question: {question}`, `Answer:` on a line each."""
+    """Of `head: likelihood`, what the model is asked, with `{question}`, `{context}` and `{choices}` (listed with
+    letters) in their places. Default: the context, an empty line, and `Question: {question}`, `Answer:` on a line each."""
     template: Literal["model", "none"] | None = None
     """Of `head: likelihood`: the prompt is the user's turn in the model's chat template and a choice the assistant's,
     with the token that ends it (`model`), or a choice follows the prompt after a space (`none`). Default: `model` where
@@ -133,8 +134,8 @@ class MultipleChoice(Task):
 
     @property
     def by_likelihood(self) -> bool:
-        """Tell whether choices are scored by their likelihood; not before the base model's configuration is known, where
-        the options do not say."""
+        """Tell whether choices are scored by their likelihood; not before the base model's configuration is known,
+        where the options do not say."""
         if self.options.head is None:
             return self._config is not None and not has_choice_head(self.config())
         return self.options.head == "likelihood"
@@ -241,8 +242,8 @@ class MultipleChoice(Task):
         return {"input_ids": ids}, branch, asked[2]
 
     def _beside(self, row: Question, at: str, number: int) -> tuple[dict[str, np.ndarray], np.ndarray, bool]:
-        """Encode each choice beside its question, as a pair of texts: with a context that is the first, and the question
-        stands before the choice."""
+        """Encode each choice beside its question, as a pair of texts: with a context that is the first, and the
+        question stands before the choice."""
         tokenizer, first, before = self.tokenizer, row.question, ""
         if self.options.context:
             first, before = row.context, f"{row.question} "

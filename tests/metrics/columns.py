@@ -15,9 +15,9 @@ SENTENCES = [
 ]
 
 
-def columns(pairs, loss=None, weight=None, margin=None, score=None):
+def columns(pairs, loss=None, weight=None, margin=None, score=None, margin_norm=None):
     """From (prediction, reference) pairs, and lists of numbers."""
-    numbers = {"loss": loss, "weight": weight, "margin": margin, "score": score}
+    numbers = {"loss": loss, "weight": weight, "margin": margin, "score": score, "margin_norm": margin_norm}
     arrays = {name: None if values is None else np.array(values, float) for name, values in numbers.items()}
     return {"prediction": [pair[0] for pair in pairs], "reference": [pair[1] for pair in pairs], **arrays}
 

@@ -1,8 +1,8 @@
 """Candidate answers to one prompt, scored together: the prompt is computed once, and each candidate is a branch behind
 it that sees the prompt and itself, and no other branch.
 
-Such trees of tokens are from speculative decoding (Miao et al. 2024, "SpecInfer", section 4.2). A branch begins with the
-last token of the prompt, which is there once for each: so every label is predicted by the token before it, and loss
+Such trees of tokens are from speculative decoding (Miao et al. 2024, "SpecInfer", section 4.2). A branch begins with
+the last token of the prompt, which is there once for each: so every label is predicted by the token before it, and loss
 paths need not know of branches. What a model that cannot be given such a mask makes of them is computed one candidate
 a row. Shapes: N examples; S candidates of all of them; rows and T columns of a batch.
 """
@@ -214,4 +214,3 @@ def sequences_of(example: Example) -> list[tuple[np.ndarray, np.ndarray]]:
         labels[len(common) + 1 :] = own[1:]
         found.append((np.concatenate([common, own]), labels))
     return found
-
