@@ -45,7 +45,7 @@ class TaskExample:
     """Tried with full tuning alone, where strategies and mitigations would meet nothing new in it."""
     far: float = 1e-4
     """By how much runs side by side may differ from runs alone; sums of many tokens' log-likelihoods round more than
-    single logits, and what seeks the worst change of an input makes more of it. Another seed differs by 1 % and more."""
+    single logits, and what seeks the worst change of an input makes more of it. Another seed differs by 1 %."""
     cannot_stack: Mapping[str, str] = field(default_factory=dict)
     """Models of which several cannot be trained side by side when all of them learns, with what is said."""
 

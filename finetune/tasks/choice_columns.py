@@ -144,7 +144,7 @@ class ChoiceColumns:
 
     def read(self, sets: dict[str, Dataset]) -> dict[str, list[Question]]:
         """Read the rows of all ``sets``, by their recipe path, and find out how their answers name a choice, which
-        has to be the same in all. Raises InputError where an answer names none, and where answers may be read in two ways."""
+        has to be the same in all. Raises InputError where one names none, and where they may be read in two ways."""
         found = {at: self.rows(data, at) for at, data in sets.items()}
         every = [row for rows in found.values() for row in rows]
         if self.options.draw:

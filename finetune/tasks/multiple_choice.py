@@ -81,7 +81,7 @@ class MultipleChoiceOptions(Options):
     lm-evaluation-harness does for `acc`, or their mean (Liu et al. 2022), which favours short choices less."""
     prompt: str | None = None
     """Of `head: likelihood`, what the model is asked, with `{question}`, `{context}` and `{choices}` (listed with
-    letters) in their places. Default: the context, an empty line, and `Question: {question}`, `Answer:` on a line each."""
+    letters) in their places. Default: the context, an empty line, `Question: {question}` and `Answer:`, a line each."""
     template: Literal["model", "none"] | None = None
     """Of `head: likelihood`: the prompt is the user's turn in the model's chat template and a choice the assistant's,
     with the token that ends it (`model`), or a choice follows the prompt after a space (`none`). Default: `model` where
