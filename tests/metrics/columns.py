@@ -17,7 +17,13 @@ SENTENCES = [
 
 def columns(pairs, loss=None, weight=None, margin=None, score=None, margin_norm=None):
     """From (prediction, reference) pairs, and lists of numbers."""
-    numbers = {"loss": loss, "weight": weight, "margin": margin, "score": score, "margin_norm": margin_norm}
+    numbers = {
+        "loss": loss,
+        "weight": weight,
+        "margin": margin,
+        "score": score,
+        "margin_norm": margin if margin_norm is None else margin_norm,
+    }
     arrays = {name: None if values is None else np.array(values, float) for name, values in numbers.items()}
     return {"prediction": [pair[0] for pair in pairs], "reference": [pair[1] for pair in pairs], **arrays}
 

@@ -52,7 +52,7 @@ def test_a_perfect_prediction_scores_best_and_none_scores_beyond(name, table):
 def test_it_says_what_it_is(name):
     metric = find(name)
     assert metric.name == name and summary(type(metric)).endswith(".") and metric.unit == unit(name)
-    assert set(metric.columns) <= {"prediction", "reference", "loss", "weight", "margin"}
+    assert set(metric.columns) <= {"prediction", "reference", "loss", "weight", "margin", "margin_norm"}
     assert metric.unit.label and (metric.unit.is_share <= metric.higher_is_better)
     if metric.hub:
         assert metric.hub.keys() <= {"type", "args", "config"} and metric.hub["type"]

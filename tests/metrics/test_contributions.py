@@ -20,11 +20,12 @@ LOSSES = st.floats(0, 50)
 def stored(prediction, reference, loss=None, weight=None, margin=None, score=None):
     """A prediction store's columns, and the store itself."""
     zeros = np.zeros(len(prediction))
+    numbers = {"loss": loss, "weight": weight, "margin": margin, "margin_norm": margin}
     columns = {
         "prediction": prediction,
         "reference": reference,
         "score": zeros if score is None else score,
-        **{name: value and np.array(value) for name, value in (("loss", loss), ("weight", weight), ("margin", margin))},
+        **{name: value and np.array(value) for name, value in numbers.items()},
     }
     return columns, Predictions(example=np.arange(len(prediction)), **columns)
 
