@@ -9,7 +9,7 @@ Answer = Literal["label", "labels", "number", "tags", "span", "choice", "text"]
 `span`: a part of the text that was given. `choice`: one of the answers that were given with the question. `text`: words
 of its own. A task that answers nothing, such as language modelling, has None."""
 
-Column = Literal["prediction", "probabilities", "loss", "margin", "extracted", "bytes"]
+Column = Literal["prediction", "probabilities", "loss", "margin", "margin_norm", "extracted", "bytes"]
 """Columns of the prediction store that depend on the task; every store has the others. `probabilities` are those of
 answers of which one is right, so that those of several models have a mean; `extracted` are answers found in texts, and
 `bytes` those of the text that was predicted."""

@@ -151,6 +151,8 @@ def table_of(examples: Sequence[Example]) -> pa.Table:
         "rejected": pa.array([example.rejected for example in examples], pa.int64()),
         "prompt": _lists([example.prompt for example in examples]),
         "bytes": pa.array([example.bytes for example in examples], pa.float64()),
+        "branch": _lists([example.branch for example in examples]),
+        "sizes": _lists([example.sizes for example in examples]),
     }
     if isinstance(first.target, np.ndarray):
         columns[LABELS] = _lists([example.target for example in examples])
@@ -212,7 +214,7 @@ class _Chunk:
             name.removeprefix(INPUT): _Lists(batch[name]) for name in batch.schema.names if name.startswith(INPUT)
         }
         self.reference = batch["reference"]
-        self._prompt = _Lists(batch["prompt"])
+        self._prompt, self._branch, self._sizes = (_Lists(batch[name]) for name in ("prompt", "branch", "sizes"))
         self._batch, self._target = batch, _target(batch)
         self._bytes = batch["bytes"]
         self._lead, self._tail = batch["lead"], batch["tail"]
@@ -247,6 +249,8 @@ class _Chunk:
             frame=Frame(self._lead[row].as_py(), self._tail[row].as_py()) if self._framed else _PLAIN,
             rejected=None if rejected < 0 else rejected,
             bytes=self._bytes[row].as_py(),
+            branch=self._branch.get(row),
+            sizes=self._sizes.get(row),
             origin=origin,
         )
 

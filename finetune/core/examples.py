@@ -72,6 +72,12 @@ class Example:
     one's begins. None: no pair."""
     bytes: float | None = None
     """Bytes in UTF-8 of the text that its label tokens stand for; None where that is not known."""
+    branch: np.ndarray | None = None
+    """Of an example with several candidate answers, (tokens,): which of them each token belongs to, from 1; 0: the ones
+    before the candidates that follow, and common to these. What is common may come again, with other candidates behind
+    it, whose numbers go on. None: there are no candidates."""
+    sizes: np.ndarray | None = None
+    """(candidates,) characters of each candidate's text, where they are compared by likelihood."""
     origin: tuple[int, int] | None = field(default=None, compare=False)
     """The set in which it is kept, and its place there; None: nowhere. What is made of it has none."""
 
@@ -80,9 +86,12 @@ class Example:
         return len(self.inputs["input_ids"])
 
     def parts(self, values: np.ndarray) -> list[np.ndarray]:
-        """Split ``values`` of the tokens, (tokens,), into those of each sequence: one, a pair's two, or all texts'."""
+        """Split ``values`` of the tokens, (tokens,), into those of each sequence: one, a pair's two, or all texts'; or
+        into those of each candidate, and what each group of them has in common."""
         if PART in self.inputs:
             return np.split(values, np.flatnonzero(np.diff(self.inputs[PART])) + 1)
+        if self.branch is not None:
+            return np.split(values, np.flatnonzero(np.diff(self.branch)) + 1)
         return [values] if self.rejected is None else [values[: self.rejected], values[self.rejected :]]
 
 
@@ -98,8 +107,10 @@ class Batch:
     example: torch.Tensor
     """(rows, T) which of the examples each position belongs to, from 0; -1: padding."""
     place: torch.Tensor | None = None
-    """Of examples that are pairs or more texts, (rows, T) the position inside the example, whose sequences follow each
-    other; None: each example is one sequence."""
+    """Of examples that are pairs, more texts or candidates, (rows, T) the position inside the example, whose sequences
+    follow each other; None: each example is one sequence."""
+    branch: torch.Tensor | None = None
+    """(rows, T) of examples with candidates, as :attr:`Example.branch` has it; 0 at padding. None: they have none."""
     weights: torch.Tensor | None = None
     """(N,) what each example counts where its loss is not the plain one of its label tokens; None: all count 1."""
 
@@ -123,10 +134,10 @@ class Batch:
         def moved(value: torch.Tensor) -> torch.Tensor:
             return value.to(device, non_blocking=non_blocking)
 
-        place, weights = (None if own is None else moved(own) for own in (self.place, self.weights))
+        optional = {"place": self.place, "branch": self.branch, "weights": self.weights}
+        more = {name: None if own is None else moved(own) for name, own in optional.items()}
         inputs = {name: moved(value) for name, value in self.inputs.items()}
-        targets, example = moved(self.targets), moved(self.example)
-        return replace(self, inputs=inputs, targets=targets, example=example, weights=weights, place=place)
+        return replace(self, inputs=inputs, targets=moved(self.targets), example=moved(self.example), **more)
 
 
 @dataclass(frozen=True)
@@ -143,6 +154,9 @@ class Prediction:
     vectors: np.ndarray | None = None
     """Of tasks that compare examples with each other: what :meth:`finetune.tasks.base.Task.completed` makes the answer
     of."""
+    margin_norm: float | None = None
+    """By how much the right choice's log-likelihood exceeds that of the best other one, each divided by the characters
+    of its text, in nats per character."""
 
 
 @dataclass(frozen=True)
@@ -159,12 +173,20 @@ class Outputs:
     """How many examples there are."""
     weights: torch.Tensor | None = None
     """(N,) what each example counts, by which all that is added up over its labels is multiplied; None: 1."""
+    absent: torch.Tensor | None = None
+    """(L, C) True at what is no choice there, whose logit is far below all others; None: all are choices everywhere."""
 
     def losses(self) -> torch.Tensor:
         """Compute the negative log-likelihood of each example's labels, summed, times its weight: (N,), nats."""
         from torch.nn.functional import cross_entropy
 
         return self.by_example(cross_entropy(self.logits, self.targets, reduction="none"))
+
+    def mean_logits(self) -> torch.Tensor:
+        """Compute the mean logit of what there is to choose from: (L,)."""
+        if self.absent is None:
+            return self.logits.mean(1)
+        return self.logits.masked_fill(self.absent, 0).sum(1) / (~self.absent).sum(1)
 
     def by_example(self, values: torch.Tensor) -> torch.Tensor:
         """Sum ``values`` of the labels, (L,), over each example's labels, times its weight: (N,)."""

@@ -124,6 +124,7 @@ def table_of(task: Task, examples: Sequence[Example], predictions: Sequence[Pred
         weight=weight,
         bytes=_column([example.bytes for example in examples if example.bytes is not None]),
         margin=_column([p.margin for p in predictions if p.margin is not None]),
+        margin_norm=_column([p.margin_norm for p in predictions if p.margin_norm is not None]),
         probabilities=np.stack(probabilities) if probabilities else None,
         labels=task.labels,
         extracted=task.extracted(texts),

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from finetune.core.run_dir import atomic
 
-ADDED = ("margin", "reward", "bytes")
+ADDED = ("margin", "margin_norm", "reward", "bytes")
 EXTRACTED = ("extracted", "extracted_reference")
 """Columns of numbers and of texts that only some stores have."""
 
@@ -48,6 +48,9 @@ class Predictions:
     reward: np.ndarray | None = None
     """(n,) float64: by how much `margin` exceeds that of the untuned model, times the strategy's factor (DPO's beta):
     the implicit reward of the chosen answer minus that of the rejected one. Where a metric asks for it."""
+    margin_norm: np.ndarray | None = None
+    """(n,) float64: log-likelihood of the right choice minus that of the best other one, each divided by the
+    characters of its text, where choices are compared by likelihood, in nats per character."""
     extracted: list[str] | None = None
     """The answers that were found in `prediction`, empty where there is none, for tasks that look for them."""
     extracted_reference: list[str] | None = None

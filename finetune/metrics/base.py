@@ -13,9 +13,9 @@ from finetune.metrics.unit import Unit
 
 Columns = Mapping[str, Any]
 """Columns of a prediction store: `prediction` and `reference` (lists of str), `score`, `loss`, `weight`, `margin` and
-`reward` ((examples,) floats, or None), `extracted` and `extracted_reference` (lists of str, or None), `probabilities`
-((examples, K) floats, or None); and `labels`, the K labels in their order, which are no column but stand beside
-them."""
+`margin_norm` and `reward` ((examples,) floats, or None), `extracted` and `extracted_reference` (lists of str, or None),
+`probabilities` ((examples, K) floats, or None); and `labels`, the K labels in their order, which are no column but
+stand beside them."""
 
 EXTRACTED = {"prediction": "extracted", "reference": "extracted_reference"}
 """Columns of answers that were found in texts, by the column of the texts."""

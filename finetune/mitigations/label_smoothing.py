@@ -49,6 +49,5 @@ class LabelSmoothing(Mitigation):
     def losses(self, losses: torch.Tensor, outputs: Outputs, again: Callable[[], Outputs]) -> torch.Tensor:
         # As what it adds to the plain loss, so that it does not scale what others have added: the normaliser of the
         # softmax cancels, and the right class's logit is held against the mean one.
-        logits = outputs.logits
-        ahead = logits.gather(1, outputs.targets[:, None])[:, 0] - logits.mean(1)
+        ahead = outputs.logits.gather(1, outputs.targets[:, None])[:, 0] - outputs.mean_logits()
         return losses + self.options.epsilon * outputs.by_example(ahead)

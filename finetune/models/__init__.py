@@ -1,7 +1,15 @@
 """A base model from the hub (with a revision), a folder, a GGUF file, or an installed package."""
 
 from finetune.models.base import BaseModel, head_parameters, initialise
-from finetune.models.configuration import dropout_of, is_masked, positions_of, rows_of, rows_said, width_of
+from finetune.models.configuration import (
+    dropout_of,
+    has_choice_head,
+    is_masked,
+    positions_of,
+    rows_of,
+    rows_said,
+    width_of,
+)
 from finetune.models.devices import choose_device, choose_dtype, choose_parts, explain_dtype, processor
 from finetune.models.facts import Facts, facts_of
 from finetune.models.fit import modules_of
@@ -29,6 +37,7 @@ __all__ = [
     "dropout_of",
     "explain_dtype",
     "facts_of",
+    "has_choice_head",
     "head_parameters",
     "initialise",
     "is_masked",

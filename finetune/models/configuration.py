@@ -15,6 +15,7 @@ TASKS = {
     "AutoModelForCausalLM": "types chat and language",
     "AutoModelForMaskedLM": "type language (masked)",
     "AutoModelForSeq2SeqLM": "type seq2seq",
+    "AutoModelForMultipleChoice": "type multiple-choice",
 }
 """What transformers' Auto classes are used for here."""
 
@@ -40,6 +41,13 @@ def is_masked(config: Any) -> bool:
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
     return config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
+
+
+def has_choice_head(config: Any) -> bool:
+    """Tell whether transformers has a multiple choice head for a model."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIPLE_CHOICE_MAPPING_NAMES
+
+    return config.model_type in MODEL_FOR_MULTIPLE_CHOICE_MAPPING_NAMES
 
 
 def lay_over(config: Any, values: dict[str, Any]) -> Any:

@@ -36,7 +36,7 @@ def impossible(sections: dict[str, Any]) -> list[Mistake]:
 
 
 def _head(task: Any, strategy: Any) -> Iterator[Mistake]:
-    if STRATEGIES.get(strategy.type)(strategy).needs_head and not TASKS.get(task.type).new_head:
+    if STRATEGIES.get(strategy.type)(strategy).needs_head and not TASKS.get(task.type)(task).new_head:
         yield Mistake(
             ("strategy", "type"),
             f"is '{strategy.type}', which trains only a new head, and the task {task.type} has none",
@@ -199,7 +199,7 @@ def _sets(
     has_test = data.test is not None or bool(data.split.test)
     for number, entry in enumerate(evaluate):
         own = entry.task or task
-        at, kind = ("evaluate", number), TASKS.get(own.type)
+        at, kind = ("evaluate", number), TASKS.get(own.type)(own)
         if own.type != task.type and kind.new_head:
             found = f"is '{own.type}', which wants a new head, and the model has the one of task {task.type}"
             without = [name for name, each in TASKS.all().items() if not each.new_head]

@@ -35,6 +35,8 @@ MOST_TOKENS = 48
 SHORT = 4
 """Tokens of the shortest example, which depends most on the padding beside it, if it does."""
 MOST_PROMPT = 24
+MOST_CANDIDATES = 6
+"""Candidates of an example that stay, of each group that has something in common: each is a pass by itself."""
 STEPS = 8
 """New tokens of an answer."""
 RELATIVE = 1e-4
@@ -113,6 +115,7 @@ def try_small(resources: Resources, recipe: Recipe, data: TaskData, config: Any)
 def compare(model: torch.nn.Module, task: Task, examples: Sequence[Example]) -> Parity:
     """Find out what ``examples`` may share in ``model``, a copy of one in float32. No random number is drawn."""
     _unlike_new(model)
+    task = task.uncombined()
     chosen, kind = choose(task, examples), model.config.model_type  # type: ignore[union-attr]
     if task.pooling is not None:
         model.pooling = task.pooling  # type: ignore[assignment]
@@ -164,7 +167,9 @@ def choose(task: Task, examples: Sequence[Example]) -> list[Example]:
 
 
 def shortened(example: Example, most: int) -> Example:
-    """Take out an example's middle: at most ``most`` tokens stay (of a pair, in each half), the prompt at its end."""
+    """Take out an example's middle: at most ``most`` tokens stay (of a pair, in each half; of several candidates, in
+    each of them and in what they have in common), the prompt at its end."""
+    example = _with_few_candidates(example)
     parts = example.parts(np.arange(example.length))
     kept = [part if len(part) <= most else np.r_[part[: most // 2], part[-(most - most // 2) :]] for part in parts]
     places, target = np.concatenate(kept), example.target
@@ -178,6 +183,29 @@ def shortened(example: Example, most: int) -> Example:
         target=target,
         prompt=None if example.prompt is None else example.prompt[-max(MOST_PROMPT * most // MOST_TOKENS, 1) :],
         rejected=None if example.rejected is None else len(kept[0]),
+        branch=None if example.branch is None else example.branch[places],
+        origin=None,
+    )
+
+
+def _with_few_candidates(example: Example) -> Example:
+    """Take candidates out of an example that has many."""
+    if example.branch is None:
+        return example
+    kept, branch, number, beside = list[np.ndarray](), list[np.ndarray](), 0, 0
+    for part, which in zip(example.parts(np.arange(example.length)), example.parts(example.branch), strict=True):
+        beside = beside + 1 if which[0] else 0
+        if beside <= MOST_CANDIDATES:
+            number += bool(which[0])
+            kept.append(part)
+            branch.append(np.full_like(which, number if which[0] else 0))
+    places = np.concatenate(kept)
+    return replace(
+        example,
+        inputs={name: value[places] for name, value in example.inputs.items()},
+        target=example.target % min(number, MOST_CANDIDATES),
+        branch=np.concatenate(branch),
+        sizes=None,
         origin=None,
     )
 

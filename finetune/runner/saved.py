@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -96,7 +97,8 @@ def _made_again(said: dict[str, Any], place: Path, tokenizer: PreTrainedTokenize
 
     recipe, kind = Recipe.model_validate(said["recipe"]), type(_task_of(said))
     pairs = STRATEGIES.get(recipe.strategy.type).pairs
-    task = kind.fitted(recipe.task, tokenizer, said["labels"], read_pooling(place), pairs)
+    read_config = partial(models.load_config, recipe.model)
+    task = kind.fitted(recipe.task, tokenizer, said["labels"], read_pooling(place), pairs, read_config)
     config = dict(said["config"])
     if "id2label" in config:  # JSON has no numbers for keys
         config["id2label"] = {int(number): label for number, label in config["id2label"].items()}

@@ -143,6 +143,8 @@ def _shown(encoded: Encoded) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for example in encoded.examples:
         arrays = {**example.inputs, "target": example.target, "prompt": example.prompt}
+        if example.branch is not None:
+            arrays |= {"branch": example.branch, "sizes": example.sizes}
         for name, value in arrays.items():
             digest.update(name.encode() + b"|")
             digest.update(b"-" if value is None else np.ascontiguousarray(value).tobytes())

@@ -84,9 +84,10 @@ class Task:
         labels: Sequence[str],
         pooling: Pooling | None,
         pairs: bool,
+        config: Callable[[], Any] | None = None,
     ) -> Task:
         """Make the task as a model was trained for it, without the data that it was fitted to."""
-        task = cls(options, pairs=pairs)
+        task = cls(options, pairs=pairs, config=config)
         task.tokenizer, task.labels, task.pooling = tokenizer, tuple(labels), pooling
         return task
 
@@ -224,6 +225,11 @@ class Task:
         found = copy(self)
         found.batching, found.answering = batching, answering
         return found
+
+    def uncombined(self) -> Task:
+        """Give the same task with what the model itself says as its outputs, for comparing models: here, the task. For
+        tasks whose outputs are differences, in which rounding is large beside what is left."""
+        return self
 
     def batch_for(
         self,

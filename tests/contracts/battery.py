@@ -104,7 +104,7 @@ def has_both(task: str, model: str) -> bool:
 
 def _possible(strategy: str, task: str, mitigation: str | None) -> bool:
     """Whether a recipe may ask for them together."""
-    learnt, how = TASKS.get(plugin_of(task)), plugin(STRATEGIES, strategy)
+    learnt, how = plugin(TASKS, task), plugin(STRATEGIES, strategy)
     if (how.pairs and "rejected" not in learnt.Options.model_fields) or (how.needs_head and not learnt.new_head):
         return False
     if solves(how) and learnt.new_head and learnt.answer != "label":

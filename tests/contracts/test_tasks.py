@@ -91,7 +91,7 @@ def test_predictions_have_the_loss_that_training_sees(batteries, outcomes, combi
     assert len(texts) == len(examples) and all(isinstance(text, str) for text in texts)
     if task.answer == "label":
         assert set(texts) <= set(task.labels)
-    for column in ("probabilities", "margin"):
+    for column in ("probabilities", "margin", "margin_norm"):
         assert {getattr(prediction, column) is not None for prediction in found} == {column in task.fills}
 
 

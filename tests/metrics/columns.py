@@ -39,11 +39,11 @@ def written(name, text):
     return str(1 + 20 * crc32(text.encode())) if find(name).numeric else text
 
 
-def columns(pairs, loss=None, weight=None, margin=None, score=None, reward=None, extracted=None, size=None, sure=1.0):
+def columns(pairs, loss=None, weight=None, margin=None, extracted=None, size=None, sure=1.0, **more):
     """From (prediction, reference) pairs, and lists of numbers; and of the answers found in predictions."""
     probabilities, labels = believed([pair[0] for pair in pairs], sure)
-    numbers = {"loss": loss, "weight": weight, "margin": margin, "score": score, "reward": reward}
-    numbers["bytes"] = size
+    numbers = {"loss": loss, "weight": weight, "margin": margin, "bytes": size}
+    numbers |= {"score": None, "reward": None, "margin_norm": margin} | more
     arrays = {name: None if values is None else np.array(values, float) for name, values in numbers.items()}
     texts = {"prediction": [pair[0] for pair in pairs], "reference": [pair[1] for pair in pairs]}
     return {**texts, **arrays, "probabilities": probabilities, "labels": labels, "extracted": extracted}

@@ -69,7 +69,7 @@ def test_it_says_what_it_is(name):
     metric = find(name)
     assert metric.name == name and summary(type(metric)).endswith(".") and metric.unit == unit(name)
     names = {"prediction", "reference", "loss", "weight", "margin", "reward", "extracted", "probabilities", "labels"}
-    assert set(metric.columns) <= names | {"bytes"}
+    assert set(metric.columns) <= names | {"bytes", "margin_norm"}
     assert metric.unit.label and (metric.unit.is_share <= metric.higher_is_better)
     if metric.hub:
         assert metric.hub.keys() <= {"type", "args", "config"} and metric.hub["type"]

@@ -24,6 +24,7 @@ LOSSES = st.floats(0, 50)
 def stored(prediction, reference, loss=None, weight=None, margin=None, score=None, reward=None):
     """A prediction store's columns, and the store itself."""
     zeros, numbers = np.zeros(len(prediction)), {"loss": loss, "weight": weight, "margin": margin, "reward": reward}
+    numbers["margin_norm"] = margin
     probabilities, labels = believed(prediction, 0.7)
     columns = {
         "probabilities": probabilities,

@@ -149,7 +149,7 @@ def loss_path_of(model: torch.nn.Module, tokens: Sequence[int], rows: int) -> Lo
     """
     model = bare(model)
     if model not in _found:
-        with torch.no_grad(), _evaluating(model):
+        with torch.no_grad(), evaluating(model):
             _found[model] = _try(model, tokens, rows)
     return _found[model]
 
@@ -173,7 +173,7 @@ def head_on(model: torch.nn.Module, batch: Batch) -> Head:
     ``batch``; it is kept for each model."""
     model = bare(model)
     if model not in _masked:
-        with torch.no_grad(), _evaluating(model):
+        with torch.no_grad(), evaluating(model):
             wanted = losses_of(model, batch, _PLAINEST, ahead=False)
             agreeing = (
                 head for head in _possible_heads(model, batch) if _right(model, batch, head, wanted, ahead=False)
@@ -187,7 +187,7 @@ def _try(model: torch.nn.Module, tokens: Sequence[int], rows: int) -> LossPath:
     # An example beside a copy of itself: a model that looks across finds all answers there.
     beside_itself, beside_another = _pairs(text, text, rows), _pairs(text.flip(0), text, rows)
     apart = unpacked(beside_itself)
-    wanted, tolerance = losses_of(model, apart, _PLAINEST), _tolerance(model)
+    wanted, tolerance = losses_of(model, apart, _PLAINEST), tolerance_of(model)
     agreeing = (head for head in _possible_heads(model, apart) if _right(model, apart, head, wanted))
     head = next(agreeing, _PLAINEST)
     logging.getLogger("transformers.modeling_utils").addFilter(_not_about_masks)
@@ -195,7 +195,7 @@ def _try(model: torch.nn.Module, tokens: Sequence[int], rows: int) -> LossPath:
     # The second of a pair has the same loss, to the last bit, whatever the first one is; and, as attention may round
     # otherwise in longer rows, nearly the same as alone.
     alone = torch.equal(packed[1::2], other[1::2])
-    return LossPath(alone and _agree(packed, wanted, 4 * tolerance), head)
+    return LossPath(alone and agree(packed, wanted, 4 * tolerance), head)
 
 
 def _possible_heads(model: torch.nn.Module, batch: Batch) -> list[Head]:
@@ -241,14 +241,14 @@ def _right(model: torch.nn.Module, batch: Batch, head: Head, wanted: torch.Tenso
         if out_of_memory(error):
             raise
         return False
-    return _agree(found, wanted, _tolerance(model))
+    return agree(found, wanted, tolerance_of(model))
 
 
-def _agree(found: torch.Tensor, wanted: torch.Tensor, tolerance: float) -> bool:
+def agree(found: torch.Tensor, wanted: torch.Tensor, tolerance: float) -> bool:
     return torch.allclose(found, wanted, rtol=tolerance, atol=0)
 
 
-def _tolerance(model: torch.nn.Module) -> float:
+def tolerance_of(model: torch.nn.Module) -> float:
     """Choose the relative tolerance of sums over tokens, which round less than each of them."""
     parameter = next(model.parameters())
     kind = parameter.device.type
@@ -301,7 +301,7 @@ def _standing_in(layer: Any, forward: Callable[[torch.Tensor], torch.Tensor]) ->
 
 
 @contextmanager
-def _evaluating(model: torch.nn.Module) -> Iterator[None]:
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
     """Within the context, let nothing be random; every module gets its own mode back."""
     training = [module for module in model.modules() if module.training]
     model.eval()

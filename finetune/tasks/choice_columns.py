@@ -1,0 +1,208 @@
+"""The columns of multiple choice: the question, its choices, and how the right one is named."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+from string import ascii_uppercase
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from finetune.core.errors import bad_input
+from finetune.core.progress import PART
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+FORMS = ("text", "label", "index", "number", "letter")
+"""How an answer may name a choice, in the order in which they are tried."""
+
+SAID = {
+    "text": "the text of a choice",
+    "label": "the label that the choices bring",
+    "index": "the place of a choice, counted from 0",
+    "number": "the place of a choice, counted from 1",
+    "letter": "the letter of a choice, A for the first",
+}
+
+
+SEED = 0
+"""Draws wrong choices: the same for every study."""
+
+
+class Question(NamedTuple):
+    """The contents of one row."""
+
+    question: str
+    context: str
+    choices: tuple[str, ...]
+    labels: tuple[str, ...]
+    """What the data call the choices; empty where they do not."""
+    answer: Any
+
+    def right(self, form: str) -> int | None:
+        """Find the place of the right choice, from 0, if the answer is read as ``form``; None: it names none."""
+        said = str(self.answer).strip()
+        if form in ("text", "label"):
+            known = self.choices if form == "text" else self.labels
+            return known.index(said) if said in known else None
+        if form == "letter":
+            place = ascii_uppercase.find(said.upper()) if len(said) == 1 else -1
+        else:
+            place = int(said) - (form == "number") if said.isdecimal() else -1
+        return place if 0 <= place < len(self.choices) else None
+
+
+def name_of(place: int) -> str:
+    """Call a choice by its letter, from A; past Z by its number, from 1."""
+    return ascii_uppercase[place] if place < len(ascii_uppercase) else str(place + 1)
+
+
+def listed(choices: Sequence[str]) -> str:
+    """List ``choices`` with their letters, a line each."""
+    return "\n".join(f"{name_of(place)}. {choice}" for place, choice in enumerate(choices))
+
+
+class ChoiceColumns:
+    """Reads the columns that the ``options`` of a multiple choice task name."""
+
+    form: str
+    """How answers name the right choice."""
+
+    def __init__(self, options: Any):
+        self.options = options
+
+    def inputs(self) -> list[str]:
+        """Name the columns that make two examples the same one."""
+        several = [] if self.options.draw else self.options.choices
+        named = [several] if isinstance(several, str) else list(several)
+        return [self.options.question, *([self.options.context] if self.options.context else []), *named]
+
+    def check(self, data: Dataset, at: str) -> None:
+        """Refuse columns that are missing or have gaps, and rows whose choices are none."""
+        from finetune.data.columns import refuse_missing, require_text
+
+        require_text(data, self.options.question, at, "task.question")
+        if self.options.context:
+            require_text(data, self.options.context, at, "task.context")
+        for name in self.inputs()[1 + bool(self.options.context) :]:
+            refuse_missing(data, name, at, "task.choices")
+        refuse_missing(data, self.options.answer, at, "task.answer")
+        if self.options.draw_within:
+            refuse_missing(data, self.options.draw_within, at, "task.draw_within")
+        for number, found in zip(data["example"], self.rows(data, at), strict=True):
+            if mistake := _mistake_in(found.choices):
+                advice = "correct the row, or take it out of the file"
+                raise bad_input("task.choices", f"{at}, row {number + 1}: {mistake}", advice)
+
+    def rows(self, data: Dataset, at: str) -> list[Question]:
+        """Read all rows. Raises InputError for choices that are no list of texts, and where too few can be drawn."""
+        from finetune.data.nested import values_of
+
+        options, found = self.options, []
+        contexts = data[options.context] if options.context else [""] * data.num_rows
+        answers = values_of(data, options.answer)
+        if options.draw:
+            given: Sequence[Any] = self._drawn(data, answers, at)
+        elif isinstance(options.choices, str):
+            given = values_of(data, options.choices)
+        else:
+            given = list(zip(*(values_of(data, name) for name in options.choices), strict=True))
+        for row in zip(data["example"], data[options.question], contexts, given, answers, strict=True):
+            number, question, context, choices, answer = row
+            texts, labels = _taken_apart(choices)
+            if texts is None:
+                what = f"{at}, row {number + 1}: {choices!r:.60} where a list of choices is wanted"
+                advice = "name a column of lists, or several columns with a choice each: [option_a, option_b]"
+                raise bad_input("task.choices", what, advice)
+            found.append(Question(question, context, texts, labels, answer))
+        return found
+
+    def _drawn(self, data: Dataset, answers: Sequence[Any], at: str) -> list[list[str]]:
+        """Draw wrong choices for each row among the answers of the rows around it, and the right one's place."""
+        from finetune.data.nested import values_of
+
+        within = values_of(data, self.options.draw_within) if self.options.draw_within else [None] * len(answers)
+        texts, numbers, found = [str(answer).strip() for answer in answers], list(data["example"]), list[list[str]]()
+        for start in range(0, len(texts), PART):  # as rows are encoded, so that each is drawn for alike by itself
+            pools: dict[Any, dict[str, None]] = {}
+            for value, text in zip(within[start : start + PART], texts[start : start + PART], strict=True):
+                pools.setdefault(value, {})[text] = None
+            lists = {value: list(pool) for value, pool in pools.items()}
+            for row in range(start, min(start + PART, len(texts))):
+                rng, pool = Random(f"{SEED} {numbers[row]}"), lists[within[row]]
+                others = [
+                    each for each in rng.sample(pool, min(self.options.draw + 1, len(pool))) if each != texts[row]
+                ]
+                if len(others) < self.options.draw:
+                    what = f"{at}, row {numbers[row] + 1}: there are {len(pool) - 1} other answers to draw from"
+                    advice = f"lower task.draw, which is {self.options.draw}, or leave task.draw_within out"
+                    raise bad_input("task.draw", what, advice)
+                others = others[: self.options.draw]
+                others.insert(rng.randrange(len(others) + 1), texts[row])
+                found.append(others)
+        return found
+
+    def read(self, sets: dict[str, Dataset]) -> dict[str, list[Question]]:
+        """Read the rows of all ``sets``, by their recipe path, and find out how their answers name a choice, which
+        has to be the same in all. Raises InputError where one names none, and where they may be read in two ways."""
+        found = {at: self.rows(data, at) for at, data in sets.items()}
+        every = [row for rows in found.values() for row in rows]
+        if self.options.draw:
+            self.form = "text"
+        elif self.options.answer_is is not None:
+            self.form = self.options.answer_is
+        else:
+            counts = {form: sum(row.right(form) is not None for row in every) for form in FORMS}
+            best = max(counts.values())
+            likely = [form for form in FORMS if counts[form] == best]
+            if len(likely) > 1 and best and self._differ(likely, every):
+                ways = f"both as {SAID[likely[0]]} and as {SAID[likely[1]]}"
+                advice = f"say which: task.answer_is: {likely[0]} or {likely[1]}"
+                raise bad_input(
+                    "task.answer", f"all answers in column '{self.options.answer}' can be read {ways}", advice
+                )
+            self.form = likely[0]
+        for at, rows in found.items():
+            self._refuse_outside(sets[at], rows, at)
+        return found
+
+    @staticmethod
+    def _differ(forms: Sequence[str], rows: Sequence[Question]) -> bool:
+        """Tell whether two ways to read answers ever name different choices."""
+        return any(len({row.right(form) for form in forms}) > 1 for row in rows)
+
+    def _refuse_outside(self, data: Dataset, rows: Sequence[Question], at: str) -> None:
+        for number, row in zip(data["example"], rows, strict=True):
+            if row.right(self.form) is None:
+                found = (
+                    f"{at}, row {number + 1}: the answer {row.answer!r:.60} is none of its {len(row.choices)} choices"
+                )
+                advice = f"answers are read as {SAID[self.form]}; correct the row, or write task.answer_is"
+                raise bad_input("task.answer", found, advice)
+
+
+def _taken_apart(choices: Any) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
+    """Give the texts of a row's choices, None where they are no list of values, and their labels, where they have
+    some: `{text: [...], label: [...]}`, as ARC and its kin write them."""
+    labels: Any = ()
+    if isinstance(choices, dict):
+        choices, labels = choices.get("text"), choices.get("label") or ()
+    lists = all(isinstance(each, list | tuple) for each in (choices, labels))
+    if not lists or any(isinstance(each, list | dict) for each in [*choices, *labels]):
+        return None, ()
+    texts = tuple("" if _absent(each) else str(each).strip() for each in choices)
+    return texts, tuple(str(each).strip() for each in labels)
+
+
+def _absent(value: Any) -> bool:
+    return value is None or value != value  # NaN
+
+
+def _mistake_in(choices: Sequence[str]) -> str | None:
+    """Say in words what is wrong with the choices of a question; None when nothing is."""
+    if len(choices) < 2:
+        return f"has {len(choices)} choice{'' if len(choices) == 1 else 's'}, and two or more are needed to choose"
+    if "" in choices:
+        return f"choice {name_of(choices.index(''))} is empty"
+    twice = next((each for place, each in enumerate(choices) if each in choices[:place]), None)
+    return None if twice is None else f"the choice {twice!r:.60} is there twice"
