@@ -44,7 +44,8 @@ class TaskExample:
     alone: bool = False
     """Tried with full tuning alone, where strategies and mitigations would meet nothing new in it."""
     slow: Mapping[str, float] = field(default_factory=dict)
-    """By example of a strategy that can do next to nothing for it in 16 steps: to what share the loss falls at least."""
+    """By example of a strategy that can do next to nothing for it in 16 steps: to what share of itself the loss falls
+    at least."""
     cannot_stack: Mapping[str, str] = field(default_factory=dict)
     """Models of which several cannot be trained side by side when all of them learns, with what is said."""
 
