@@ -49,6 +49,9 @@ class TaskExample:
     far: float = 1e-4
     """By how much runs side by side may differ from runs alone; sums of many tokens' log-likelihoods round more than
     single logits, and what seeks the worst change of an input makes more of it. Another seed differs by 1 %."""
+    slow: Mapping[str, float] = field(default_factory=dict)
+    """By example of a strategy that can do next to nothing for it in 16 steps: to what share of itself the loss falls
+    at least."""
     cannot_stack: Mapping[str, str] = field(default_factory=dict)
     """Models of which several cannot be trained side by side when all of them learns, with what is said."""
 

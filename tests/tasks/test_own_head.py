@@ -142,7 +142,7 @@ def test_a_study_of_it_runs_and_its_models_come_back(installed, tmp_path):
         (["strategy.type=linear"], "for one linear layer, and more is new here"),
         (["mitigations=[{type: label-smoothing}]"], "about a softmax over classes or tokens"),
         (["mitigations=[{type: r3f}]"], "about a softmax over classes or tokens"),
-        (["task.metrics=[accuracy]", "mitigations=[{type: ensemble}]"], "averages probabilities of labels"),
+        (["mitigations=[{type: ensemble}]"], "averages probabilities of labels"),
     ],
 )
 def test_what_needs_labels_is_refused(installed, words, said):

@@ -35,6 +35,7 @@ EXAMPLES = {
         write,
         models=("encoder", "decoder", "encoder-decoder"),
         cannot_stack={"encoder-decoder": "side by side the model fails"},
+        slow={"adapter/prompt": 1.01},  # numbers in SDs start at the loss of the best constant: no bias is to be learnt
     ),
     "regression/huber": TaskExample({"max_length": 32, "loss": "huber", "delta": 0.5}, write, ("encoder",), alone=True),
 }
@@ -246,8 +247,9 @@ def test_a_study_of_it_is_scored_beside_cheap_rivals(finished):
 
 def test_its_report_speaks_of_numbers_and_not_of_classes(finished):
     page = (finished / "report" / "report.md").read_text()
-    assert "Hardest examples of test" in page and "| said |" in page and "always giving" not in page.lower()
-    assert "taken for" not in page and "alibration" not in page and "onfusion" not in page
+    assert "Hardest examples of test" in page and "| said |" in page
+    assert "taken for" not in page and "onfusion" not in page
+    assert not [line for line in page.splitlines() if line.startswith("#") and "alibrat" in line]
     assert "| numbers" in page or "numbers |" in page, "means, SDs and ranges by split"
     card = (finished / "report" / "model-card.md").read_text()
     assert "pipeline_tag: text-classification" in card and "type: pearsonr" in card

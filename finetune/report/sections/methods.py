@@ -63,9 +63,9 @@ IMPROVEMENT = "Share of all pairs of seeds in which the left is better; ties cou
 COULD_SEE = "The true difference at which this interval leaves zero out with a chance of 80 %."
 SCATTER = "Ratio of SDs over seeds, and Brown and Forsythe's test around the medians, with Holm's correction."
 FAILED = (
-    "Degenerate (not shown to be better than always giving the most frequent label, by a binomial test at 5 %, or not "
-    "better than the untuned base model), diverged, or stopped by an error. Means are of the runs that work; “with "
-    "failures” counts the others."
+    "Degenerate (not shown to be better than always giving the most frequent label, by a binomial test at 5 %; or the "
+    "mean number, by a paired t test of squared errors at 5 %; or not better than the untuned base model), diverged, "
+    "or stopped by an error. Means are of the runs that work; “with failures” counts the others."
 )
 
 
