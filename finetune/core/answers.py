@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from typing import Literal
 
 Answer = Literal["label", "labels", "number", "tags", "span", "choice", "text"]
@@ -22,7 +24,8 @@ still be kept and shown."""
 
 DISTRIBUTED: frozenset[str | None] = frozenset(("label", "tags", "choice", "text", None))
 """Answers by a softmax over classes or tokens, once for an example or for each of its tokens: what softens targets or
-compares distributions needs one."""
+compares distributions needs one. A span is by two softmaxes over places, of which each text has as many as it is long: there
+are no classes in common, and no share of another place that could be right."""
 
 PIPELINE_TAGS: dict[str | None, str] = {
     "label": "text-classification",
@@ -37,3 +40,20 @@ PIPELINE_TAGS: dict[str | None, str] = {
 
 HEAD_KINDS: dict[str | None, str] = {"tags": "TokenClassification", "span": "QuestionAnswering"}
 """How transformers and peft call models with heads for such answers; those for all others: `SequenceClassification`."""
+
+
+def spans_said(answers: Iterable[str]) -> str:
+    """Write all ``answers`` that count as right, none where there is no answer, as one reference: a JSON list."""
+    return json.dumps(list(dict.fromkeys(answers)), ensure_ascii=False)
+
+
+def spans_in(reference: str) -> list[str]:
+    """Read what :func:`spans_said` has written. Any other text is one answer by itself."""
+    if reference.startswith("[") and reference.endswith("]"):
+        try:
+            found = json.loads(reference)
+        except ValueError:  # a text in brackets
+            return [reference]
+        if isinstance(found, list) and all(isinstance(answer, str) for answer in found):
+            return found
+    return [reference]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from finetune.core.examples import Example, Frame
+from finetune.core.examples import Document, Example, Frame
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -147,6 +147,11 @@ def table_of(examples: Sequence[Example]) -> pa.Table:
         columns[TARGETS] = _lists([np.asarray(example.target) for example in examples])
     else:
         columns[TARGET] = pa.array([example.target for example in examples])
+    if first.document is not None:
+        documents = [example.document for example in examples if example.document]
+        columns["text"] = pa.array([document.text for document in documents], pa.string())
+        columns["places"] = _lists([document.places.ravel() for document in documents])
+        columns["starts"] = _lists([document.starts for document in documents])
     for name in first.inputs:
         columns[INPUT + name] = _lists([example.inputs[name] for example in examples])
     return pa.table(columns)
@@ -204,6 +209,9 @@ class _Chunk:
         self._prompt = _Lists(batch["prompt"])
         self._batch, self._target = batch, _target(batch)
         self._lead, self._tail = batch["lead"], batch["tail"]
+        self._places, self._starts = (
+            _Lists(batch[name]) if name in batch.schema.names else None for name in ("places", "starts")
+        )
         self._framed = any(texts.unique().to_pylist() != [""] for texts in (self._lead, self._tail))
 
     @property
@@ -226,8 +234,14 @@ class _Chunk:
             prompt=self._prompt.get(row),
             frame=Frame(self._lead[row].as_py(), self._tail[row].as_py()) if self._framed else _PLAIN,
             rejected=None if rejected < 0 else rejected,
+            document=self._document(row),
             origin=origin,
         )
+
+    def _document(self, row: int) -> Document | None:
+        if self._places is None or self._starts is None:
+            return None
+        return Document(self._batch["text"][row].as_py(), self._places[row].reshape(-1, 2), self._starts[row])
 
 
 def renumbered(examples: Sequence[Example], first: int) -> list[Example]:

@@ -45,6 +45,19 @@ class Frame:
 
 
 @dataclass(frozen=True)
+class Document:
+    """A text of which answers are parts, as a model is shown it: in one window or in several, sequences that follow
+    each other in an example's inputs and target."""
+
+    text: str
+    places: np.ndarray
+    """(tokens, 2) int32: the characters of the text that each token stands for, from and to; of a token of another
+    text, anything."""
+    starts: np.ndarray
+    """(windows,) int32: the token with which each window begins, the first with 0."""
+
+
+@dataclass(frozen=True)
 class Example:
     """One encoded example."""
 
@@ -65,6 +78,8 @@ class Example:
     rejected: int | None = None
     """Of a pair, whose sequences follow each other in inputs and target, the chosen answer's first: where the rejected
     one's begins. None: no pair."""
+    document: Document | None = None
+    """Of a task whose answers are parts of a text, that text; None where nothing is to be answered, as in training."""
     origin: tuple[int, int] | None = field(default=None, compare=False)
     """The set in which it is kept, and its place there; None: nowhere. What is made of it has none."""
 
@@ -73,7 +88,10 @@ class Example:
         return len(self.inputs["input_ids"])
 
     def parts(self, values: np.ndarray) -> list[np.ndarray]:
-        """Split ``values`` of the tokens, (tokens,), into those of each sequence: one, or a pair's two."""
+        """Split ``values`` of the tokens, (tokens,), into those of each sequence: one, a pair's two, or a document's
+        windows."""
+        if self.document is not None:
+            return np.split(values, self.document.starts[1:])
         return [values] if self.rejected is None else [values[: self.rejected], values[self.rejected :]]
 
 
@@ -89,8 +107,8 @@ class Batch:
     example: torch.Tensor
     """(rows, T) which of the examples each position belongs to, from 0; -1: padding."""
     place: torch.Tensor | None = None
-    """Of examples that are pairs, (rows, T) the position inside the pair, whose sequences follow each other; None: no
-    pairs, and each example is one sequence."""
+    """Of examples that are pairs, or documents in windows, (rows, T) the position inside the example, whose sequences
+    follow each other; None: each example is one sequence."""
 
     @property
     def count(self) -> int:
@@ -127,7 +145,8 @@ class Prediction:
     none, such as a baseline that copies."""
     probabilities: np.ndarray | None = None
     margin: float | None = None
-    """By how much the right answer's log-likelihood exceeds that of the rejected one, in nats."""
+    """By how much the right answer's log-likelihood exceeds that of the rejected one, in nats; of a span, by how much
+    its own exceeds that of no answer."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -98,12 +98,19 @@ def _predict(
     return [row for part in parts for row in _predict(group, task, part, runtime, answers)]
 
 
-def table_of(task: Task, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Predictions:
-    """Make the prediction store's table of ``predictions``, one for each of ``examples``.
+def table_of(
+    task: Task,
+    examples: Sequence[Example],
+    predictions: Sequence[Prediction],
+    decision: Mapping[str, float] | None = None,
+) -> Predictions:
+    """Make the prediction store's table of ``predictions``, one for each of ``examples``, as the task's ``decision``
+    turns them into answers; None: as without validation examples.
 
     Columns that no prediction has are left out; ValueError where only some have it, and where an example's own score is
     its loss and there is none.
     """
+    predictions = task.decided(predictions, decision or {})
     texts, references = [p.text for p in predictions], [example.reference for example in examples]
     probabilities = [p.probabilities for p in predictions if p.probabilities is not None]
     loss = _column([p.loss for p in predictions if p.loss is not None])

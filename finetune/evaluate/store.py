@@ -23,7 +23,9 @@ class Predictions:
     prediction: list[str]
     """The predicted label or number, or the generated text."""
     reference: list[str]
-    """The true label or number, or the text that was wanted."""
+    """The true label or number, or the text that was wanted. Of spans, of which several may be right: all of them, as a
+    JSON list of texts, which is empty where the text does not answer (:func:`finetune.core.answers.spans_in`); the
+    prediction is one text, empty where no answer is said."""
     score: np.ndarray
     """(n,) float64: 1 or 0 for a right or wrong label, ROUGE-L in [0, 1] for a text."""
     loss: np.ndarray | None = None
@@ -35,8 +37,8 @@ class Predictions:
     labels: tuple[str, ...] = ()
     """What the columns of `probabilities` stand for."""
     margin: np.ndarray | None = None
-    """(n,) float64: log-likelihood of the chosen answer minus that of the rejected one, where there are both, in
-    nats."""
+    """(n,) float64: log-likelihood of the chosen answer minus that of the rejected one, where there are both, in nats;
+    of spans, that of the best one minus that of no answer, whichever is said."""
 
     def __post_init__(self) -> None:
         """Raises ValueError when the columns do not fit together: a mistake of ours, never of a person."""

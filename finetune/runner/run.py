@@ -68,7 +68,9 @@ def run(
     strategy = assembled.strategy if session.recipe.train.save_model else None
     results = []
     whole = not any(each.facts["resumed"] for each in trained)
-    for number, (replica, how, (scores, right, latency)) in enumerate(zip(replicas, trained, found, strict=True)):
+    for number, (replica, how, (scores, right, latency, decision)) in enumerate(
+        zip(replicas, trained, found, strict=True)
+    ):
         status, reason = judge(how, scores, right, data, session.recipe, untuned)
         with assembled.group.alone(0 if single else number) as model:
             result = {
@@ -83,6 +85,7 @@ def run(
                 "new": models.modules_of(base.new),
                 "streams": replica.streams.facts(),
                 **pooling_facts(model),
+                **({"decision": decision} if decision else {}),
             }
             results.append(finish(result, strategy, model, data, runtime, replica.folder, session.recipe))
     return results
@@ -150,7 +153,8 @@ def judge(
     if majority is not None and at_chance(means[task], majority, len(data.held_out[task].examples)):
         found = f"{data.task.example_score} {means[task]:.3f} on '{task}'"
         shown = "" if means[task] <= majority else ", and so few examples do not show that it is more"
-        return "degenerate", f"{found}; always giving the commonest label gets {majority:.3f}{shown}"
+        same = "the commonest label" if data.task.answer == "label" else "the same answer"
+        return "degenerate", f"{found}; always giving {same} gets {majority:.3f}{shown}"
     headline = recipe.task.metrics[0]
     if untuned and (key := f"{task}/{headline}") in untuned and key in scores:
         gain = scores[key] - untuned[key]
@@ -227,7 +231,7 @@ def score_untuned(variant: Variant, session: Session, folder: RunDir, known: Sco
     phases = Phases(runtime.device, total=runtime.all_reduce_sum)
     model = to_device(base.copy(Streams(0)).requires_grad_(False), runtime)
     phases.end("load")
-    [(scores, _, latency)] = session.score(ReplicaGroup(model), [folder])
+    [(scores, _, latency, _)] = session.score(ReplicaGroup(model), [folder])
     phases.end("evaluate")
     result = {
         **opening(variant, None, "finished", None),

@@ -158,9 +158,12 @@ class Session:
         examples, size = self.data.validation.examples, self.recipe.scoring.batch_size
         return validate_with(group, self.data.task, examples, self.recipe.train.select, size, self.runtime)
 
-    def score(self, group: ReplicaGroup, folders: Sequence[RunDir]) -> list[Scored]:
-        """Score each run of ``group`` on every held-out task, and write its prediction store to its folder."""
-        return score_held_out(group, self.data, self.recipe, self.runtime, folders, self.base.digest)
+    def score(
+        self, group: ReplicaGroup, folders: Sequence[RunDir], known: Sequence[Mapping[str, float] | None] | None = None
+    ) -> list[Scored]:
+        """Score each run of ``group`` on every held-out task, and write its prediction store to its folder; ``known``:
+        what the task had decided for each before."""
+        return score_held_out(group, self.data, self.recipe, self.runtime, folders, self.base.digest, known)
 
     def _open_prefix(self, group: ReplicaGroup) -> None:
         """Remember the activations of the model's frozen bottom for the examples, where there is one and it pays.

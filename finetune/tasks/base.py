@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from datetime import date
@@ -270,6 +270,21 @@ class Task:
     def predict(self, model: torch.nn.Module, examples: Sequence[Example], batch: Batch) -> list[Prediction]:
         """Predict each of ``examples``, which ``batch`` holds; the text is empty where it is generated."""
         raise NotImplementedError
+
+    @property
+    def decides(self) -> bool:
+        """Tell whether :meth:`decide` has something to choose, such as a threshold, once the task is fitted."""
+        return False
+
+    def decide(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> dict[str, float]:
+        """Choose by the ``predictions`` for ``examples`` of the validation split, after training, how later ones become
+        answers: numbers by name, which are kept with the run. Held-out sets have no part in it."""
+        return {}
+
+    def decided(self, predictions: Sequence[Prediction], decision: Mapping[str, float]) -> list[Prediction]:
+        """Turn what the model predicts into what is said, by a ``decision``; empty: as it is without validation
+        examples."""
+        return list(predictions)
 
     def generate(self, model: torch.nn.Module, examples: Sequence[Example], device: torch.device) -> list[str] | None:
         """Generate the answers of ``model`` to the prompts of ``examples``; None for tasks whose predictions say it

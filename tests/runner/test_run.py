@@ -240,7 +240,7 @@ def test_a_score_that_is_no_number_is_left_out(bench, monkeypatch):
         return [replace(one, loss=math.nan) for one in found]
 
     monkeypatch.setattr(made.data.task, "predict", predict)
-    [(scores, means, _)] = made.session.score(ReplicaGroup(model), [made.folder])
+    [(scores, means, *_)] = made.session.score(ReplicaGroup(model), [made.folder])
     assert set(means) == {"test"} and 0 <= means["test"] <= 1
     assert set(scores) == {"test/accuracy", "test/macro_f1", "test/mcc"}
     assert isinstance(read_predictions(made.folder.predictions("test")), Predictions)
