@@ -174,6 +174,11 @@ class Task:
         """Give the overrides of the model's configuration."""
         return {}
 
+    def idle(self, parameter: str) -> bool:
+        """Tell whether the parameter called so changes neither losses nor answers. It does not learn: its gradient is
+        rounding alone, which optimizers that divide by its size would make steps of."""
+        return False
+
     def encode(self, data: Dataset, at: str, training: bool) -> Encoded:
         """Encode ``data``, read at recipe path ``at``, some rows at a time."""
         return encode(self, data, at, training)

@@ -120,6 +120,10 @@ class QuestionAnswering(Task):
     def model_config(self) -> dict[str, Any]:
         return {"num_labels": 2, "pad_token_id": self.tokenizer.pad_token_id}
 
+    def idle(self, parameter: str) -> bool:
+        """The head's bias, which adds the same to all places, and which every softmax over them takes out again."""
+        return parameter.split(".")[-1] == "bias" and "qa_outputs" in parameter.split(".")
+
     def encode_rows(self, data: Dataset, at: str, training: bool) -> EncodedRows:
         from finetune.tasks.windows import pairs_of
 

@@ -62,6 +62,11 @@ LANGUAGE: dict[str, Any] = {
     **PLAIN,
     "task": {"type": "language", "max_length": 8, "metrics": ["loss"]},
 }
+QUESTIONS: dict[str, Any] = {
+    **PLAIN,
+    "data": {"train": {"path": "questions.jsonl"}, "split": {"test": 8, "validation": 6}},
+    "task": {"type": "question-answering", "max_length": 40, "stride": 8, "metrics": ["squad_f1"]},
+}
 SOLVED: dict[str, Any] = {**PLAIN, "strategy": {"type": "linear"}, "train": {"save_model": True}}
 LONG_ANSWERS = {"task": {"prompt": "kind", "completion": "prompt"}}
 """Prompts of a letter, answers of a sentence."""
@@ -117,6 +122,7 @@ RECIPES: dict[str, tuple[dict[str, Any], tuple[str | int, ...]]] = {
     "ChatOptions": (CHAT, ("task",)),
     "ClassificationOptions": (PLAIN, ("task",)),
     "LanguageOptions": (LANGUAGE, ("task",)),
+    "QuestionAnsweringOptions": (QUESTIONS, ("task",)),
     "AdaptiveOptions": (_tuned("adaptive", method="layerwise"), ("strategy",)),
     "RateGroup": (
         _tuned("adaptive", method="groups", groups=[{"pattern": "*embed*", "factor": 0.1}]),
@@ -240,6 +246,15 @@ CASES: dict[str, Case] = {
     "LanguageOptions.share": Case(value=0.6),
     "LanguageOptions.packing": Case({"model": {"source": "decoder"}}),
     "LanguageOptions.metrics": Case(value=["nll"]),
+    "QuestionAnsweringOptions.type": Case(value={"type": "language", "text": "question", "max_length": 16}, at=("task",)),
+    "QuestionAnsweringOptions.question": Case(value="asked"),
+    "QuestionAnsweringOptions.context": Case(value="text"),
+    "QuestionAnsweringOptions.answers": Case(value="others"),
+    "QuestionAnsweringOptions.group": Case({"data": {"split": {"group": "topic"}}}, value="topic", reported=True),
+    "QuestionAnsweringOptions.max_length": Case(value=32),
+    "QuestionAnsweringOptions.stride": Case({"task": {"max_length": 16}}, value=1),
+    "QuestionAnsweringOptions.max_answer_length": Case(value=1),
+    "QuestionAnsweringOptions.metrics": Case(value=["squad_em"]),
     "AdapterOptions.method": Case(value="ia3"),
     "AdapterOptions.targets": Case(value=["query"]),
     "AdapterOptions.ratio": Case({"strategy": {"method": "lora+"}}),
@@ -357,6 +372,8 @@ def write_files(folder: Path) -> None:
     western = "text,label\n" + "".join(f"“{row['text']}”,{row['label']}\n" for row in rows)
     (folder / "western.csv").write_bytes(western.encode("cp1252"))
     (folder / "chats.jsonl").write_text("".join(json.dumps(_chat(row)) + "\n" for row in rows), encoding="utf-8")
+    asked = "".join(json.dumps(_question(number, row)) + "\n" for number, row in enumerate(rows))
+    (folder / "questions.jsonl").write_text(asked, encoding="utf-8")
     (folder / "hub").mkdir()
     for number, name in enumerate(("one-train", "one-more", "two-train")):
         tiny.write_csv(folder / "hub" / f"{name}.csv", tiny.sentences(40, seed=number))
@@ -388,6 +405,20 @@ def _chat(row: dict[str, str]) -> dict[str, Any]:
     }
     talks = {"turns": turns(row["text"]), "others": turns(row["other"]), "named": turns(row["text"], name="team")}
     return {**own, **talks, "tools": json.dumps([tool]), "topic": row["topic"]}
+
+
+def _question(number: int, row: dict[str, str]) -> dict[str, Any]:
+    context = f"{row['text']} {row['other']}"
+    words = context.split()
+    return {
+        "question": f"{row['label']} {number}",
+        "asked": f"{row['kind']} {number}",
+        "context": context,
+        "text": f"{row['other']} {row['text']}",
+        "answers": words[number % len(words)] if number % 4 else "",
+        "others": words[0] if number % 3 else "",
+        "topic": row["topic"],
+    }
 
 
 def _write_models(folder: Path) -> None:

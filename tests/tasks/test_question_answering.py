@@ -21,7 +21,7 @@ def questions(count, seed=0, silent=4):
     rng, rows = random.Random(seed), []
     for number in range(count):
         topic = sorted(tiny.WORDS)[number % 3]
-        words = [rng.choice(tiny.FILLER) for _ in range(rng.randint(5, 9))]
+        words = [rng.choice(tiny.FILLER) for _ in range(rng.randint(3, 5))]
         place, word = rng.randrange(len(words)), rng.choice(tiny.WORDS[topic])
         if number % silent != silent - 1:
             words[place] = word
