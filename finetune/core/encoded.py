@@ -88,6 +88,11 @@ class Examples(Sequence[Example]):
         return self._joined([chunk.rejected for chunk in self._chunks], np.int64)
 
     @property
+    def windows(self) -> np.ndarray:
+        """(examples,) int64: windows of each one's document; 1: it is a single sequence, or a pair."""
+        return self._joined([chunk.windows for chunk in self._chunks], np.int64)
+
+    @property
     def prompts(self) -> np.ndarray:
         """(examples,) int64: tokens of each one's prompt; -1: none."""
         return self._joined([chunk.prompts for chunk in self._chunks], np.int64)
@@ -217,6 +222,10 @@ class _Chunk:
     @property
     def targets(self) -> np.ndarray:
         return self._batch[TARGET].to_numpy()
+
+    @property
+    def windows(self) -> np.ndarray:
+        return np.ones(len(self.number), np.int64) if self._starts is None else np.diff(self._starts.offsets)
 
     @property
     def prompts(self) -> np.ndarray:

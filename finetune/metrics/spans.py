@@ -1,5 +1,5 @@
-"""Answers that are parts of a text, as the official evaluation of SQuAD compares them (Rajpurkar et al. 2016, section 6.1;
-2018, section 5): what metrics of such answers have in common. Looked at are letters and digits in small letters."""
+"""Answers that are parts of a text, as the official evaluation of SQuAD compares them (Rajpurkar et al. 2016, section
+6.1; 2018, section 5): what metrics of such answers have in common."""
 
 from __future__ import annotations
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
+    from finetune.core.encoded import Examples
     from finetune.data import Splits
     from finetune.tasks.baselines.base import Baseline
     from finetune.tasks.windows import Pair, SpanOutputs
@@ -46,16 +47,16 @@ class QuestionAnsweringOptions(Options):
     context: str = "context"
     """Column with the text that may answer it."""
     answers: str = "answers"
-    """Column with the answers, each a part of the context: `{text: [...], answer_start: [...]}` as the hub's `squad` has
-    them (characters count from 0; empty lists: no answer), or the answer's text alone (empty: no answer). A JSON file
-    of SQuAD's own can be read as it is. Of several right answers the first is learnt, and all count in metrics."""
+    """Column with the answers, each a part of the context: `{text: [...], answer_start: [...]}` as the hub's `squad`
+    has them (characters count from 0; empty lists: no answer), or the answer's text alone (empty: no answer). A JSON
+    file of SQuAD's own can be read as it is. Of several right answers the first is learnt, and all count in metrics."""
     group: str | None = Field(None, json_schema_extra=OPERATIONAL)
     """Column whose equal values belong together (an article, of which there are many questions), so that errors are
     computed by group and not by example. A group must not be on both sides of a split: see `data.split.group` and
     `data.leaks`."""
     max_length: int = Field(384, ge=16)
-    """Tokens of question and text that the model is shown at once (Devlin et al. 2019's code); a longer text is shown in
-    several windows, each with the whole question. `data.json` counts such texts as `cut`."""
+    """Tokens of question and text that the model is shown at once (Devlin et al. 2019's code); a longer text is shown
+    in several windows, each with the whole question. `data.json` counts such texts as `cut`."""
     stride: int = Field(128, ge=0)
     """Tokens of the text that two neighbouring windows have in common (Devlin et al. 2019's code); at most half of a
     window."""
@@ -116,6 +117,9 @@ class QuestionAnswering(Task):
         self.validated = splits.validation is not None
         # What is beaten is silence, where that can be right, be it the commonest answer or not.
         self.commonest = NONE if self.unanswerable else None
+
+    def positions(self, examples: Examples) -> np.ndarray:
+        return examples.lengths // examples.windows  # which are equally long
 
     def model_config(self) -> dict[str, Any]:
         return {"num_labels": 2, "pad_token_id": self.tokenizer.pad_token_id}
@@ -276,7 +280,7 @@ class QuestionAnswering(Task):
         ]
 
     def baselines(self, shots: int = 0) -> list[Baseline]:
-        from finetune.tasks.baselines.spans import NoAnswer, NearestSentence
+        from finetune.tasks.baselines.spans import NearestSentence, NoAnswer
 
         silent: list[Baseline] = [NoAnswer()] if self.unanswerable else []
         return [*silent, NearestSentence(self.options)]

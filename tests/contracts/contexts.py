@@ -246,7 +246,9 @@ CASES: dict[str, Case] = {
     "LanguageOptions.share": Case(value=0.6),
     "LanguageOptions.packing": Case({"model": {"source": "decoder"}}),
     "LanguageOptions.metrics": Case(value=["nll"]),
-    "QuestionAnsweringOptions.type": Case(value={"type": "language", "text": "question", "max_length": 16}, at=("task",)),
+    "QuestionAnsweringOptions.type": Case(
+        value={"type": "language", "text": "question", "max_length": 16}, at=("task",)
+    ),
     "QuestionAnsweringOptions.question": Case(value="asked"),
     "QuestionAnsweringOptions.context": Case(value="text"),
     "QuestionAnsweringOptions.answers": Case(value="others"),

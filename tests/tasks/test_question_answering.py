@@ -111,6 +111,7 @@ def test_long_texts_are_windows_to_learn_from_and_one_example_to_answer(encoder_
     parts = [each[asked:] for each in windows]
     for one, other in zip(parts[:-2], parts[1:-1], strict=True):
         assert one[-8:].tolist() == other[:8].tolist()
+    assert task.positions(answered.examples).tolist()[0] == 40 < example.length
     whole = task.tokenizer(" ".join([TEXT] * 3))["input_ids"]
     assert parts[0].tolist() == whole[: len(parts[0])] and parts[-1].tolist() == whole[-len(parts[0]) :]
     own = [each for each, owner in zip(learnt.examples, learnt.rows, strict=True) if owner == 0]

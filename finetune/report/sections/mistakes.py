@@ -9,13 +9,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from finetune.core.answers import EXCLUSIVE, NAMED
+from finetune.core.answers import EXCLUSIVE, NAMED, spans_in
 from finetune.core.numbers import NONE
 from finetune.metrics import unit
 from finetune.metrics.unit import Unit
 from finetune.report.blocks import Block, Cell, Column, Fold, Panels, Section, Table, Text
 from finetune.report.drawing.confusion import label_table, matrix, pair_table
 from finetune.report.drawing.plots import COLOURS
+from finetune.report.sections.spans import SILENT, error_table, marked, wanted_of
 from finetune.results.mistakes import Answers, answers_of, hardest
 from finetune.results.reading import Study
 from finetune.results.schema import Results
@@ -39,7 +40,8 @@ def sections(study: Study, results: Results) -> list[Section]:
     for task in results.tasks:
         found = answers_of(study, results, task)
         if found:
-            parts = [*_confusions(found, task.name, colours), _hardest(study, found, task.name)]
+            spans = error_table(study, found, task.name) if found[0].answer == "span" else []
+            parts = [*_confusions(found, task.name, colours), *spans, _hardest(study, found, task.name)]
             blocks += parts if not blocks else [Fold(f"Mistakes on {task.name}", parts)]
     return [Section("mistakes", "What the models get wrong", blocks)] if blocks else []
 
@@ -92,7 +94,8 @@ def _example_table(study: Study, found: list[Answers], task: str, rows: NDArray[
     answers = told and any(first["reference"].combine_chunks().dictionary.to_pylist())
     columns = [Column("example", "Its number in the tables of predictions/ and examples/; under it its group, if any")]
     if about and not withheld:
-        columns.append(Column("text", numeric=False))
+        marks = "The wanted answer in [brackets], what is most often said instead in {braces}"
+        columns.append(Column("text", marks if found[0].answer == "span" else "", numeric=False))
     if answers:
         columns += [Column("wanted", numeric=False), Column("most often said", "And in how many of the runs", False)]
     columns += [Column(each.variant, f"{shown.heading}, mean over runs") for each in found]
@@ -101,8 +104,9 @@ def _example_table(study: Study, found: list[Answers], task: str, rows: NDArray[
         number = first["example"][row].as_py()
         own = about.get(number, {})
         cells = [Cell(str(number), cut(own.get("group") or ""))]
-        cells += [Cell(cut(own.get("input", NONE)))] if about and not withheld else []
-        cells += _answer_cells(found, row, first["reference"][row].as_py()) if answers else []
+        reference = first["reference"][row].as_py()
+        cells += [Cell(_text(found, row, reference, own.get("input", NONE)))] if about and not withheld else []
+        cells += _answer_cells(found, row, reference) if answers else []
         table.append([*cells, *(Cell(shown.value(float(score[row]))) for score in scores)])
     notes = ["The texts were not kept (scoring.keep_texts: false)."] if withheld else []
     return Table(columns, table, notes, f"Hardest examples of {task}")
@@ -113,14 +117,34 @@ def _places(kept: pa.Table, stored: pa.Table, rows: NDArray[np.int64]) -> NDArra
     return np.flatnonzero(np.isin(kept["example"].to_numpy(), stored["example"].to_numpy()[rows]))
 
 
-def _answer_cells(found: list[Answers], row: int, wanted: str) -> list[Cell]:
-    """Show what was wanted, and what the runs said most often instead; of equally many, the first in the alphabet."""
+def _text(found: list[Answers], row: int, reference: str, text: str) -> str:
+    """Show the text of an example; of one whose answer is a part of it, what is around that."""
+    if found[0].answer != "span":
+        return cut(text)
+    said, _, _ = _said_instead(found, row, reference)
+    return " ".join(marked(text, reference, said or "").split())
+
+
+def _answer_cells(found: list[Answers], row: int, reference: str) -> list[Cell]:
+    """Show what was wanted, and what the runs said most often instead."""
+    span = found[0].answer == "span"
+    wanted = Cell(cut(wanted_of(reference) if span else reference))
+    text, times, runs = _said_instead(found, row, reference)
+    if text is None:
+        return [wanted, Cell(NONE)]
+    return [wanted, Cell(cut(text) or (SILENT if span else "nothing"), f"{times} of {runs}")]
+
+
+def _said_instead(found: list[Answers], row: int, reference: str) -> tuple[str | None, int, int]:
+    """Find what the runs said most often that was not wanted (of equally many, the first in the alphabet; None: all
+    said what was), in how many of them, and of how many."""
+    right = (spans_in(reference) or [""]) if found[0].answer == "span" else [reference]
     said = [text for answers in found for text in answers.said(row)]
-    counts = Counter(text for text in said if text != wanted)
+    counts = Counter(text for text in said if text not in right)
     if not counts:
-        return [Cell(cut(wanted)), Cell(NONE)]
+        return None, 0, len(said)
     text, times = min(counts.items(), key=lambda pair: (-pair[1], pair[0]))
-    return [Cell(cut(wanted)), Cell(cut(text) or "nothing", f"{times} of {len(said)}")]
+    return text, times, len(said)
 
 
 def cut(text: str) -> str:
