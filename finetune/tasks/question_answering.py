@@ -272,10 +272,10 @@ class QuestionAnswering(Task):
     def decided(self, predictions: Sequence[Prediction], decision: Mapping[str, float]) -> list[Prediction]:
         """Say a span where it is likelier than no answer by more than the threshold."""
         threshold = decision.get(THRESHOLD, 0.0)
+        if not self.unanswerable:
+            return list(predictions)
         return [
-            replace(each, text="")
-            if self.unanswerable and each.margin is not None and each.margin <= threshold
-            else each
+            replace(each, text="") if each.margin is not None and each.margin <= threshold else each
             for each in predictions
         ]
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 PLACE, START, END = 1, 2, 4
-"""What the target of a token is a sum of: an answer may begin and end here; the right one begins here, or ends here. The
-first token of a window stands for no answer. A window that has a part of the answer, and not all, has no right one."""
+"""What the target of a token is a sum of: an answer may begin and end here; the right one begins here, or ends here.
+The first token of a window stands for no answer. A window with a part of the answer, and not all, has no right one."""
 
 LEAST = 8
 """Tokens of a text that a window has at least: with fewer, it is the question that is too long."""

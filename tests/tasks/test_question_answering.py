@@ -2,6 +2,7 @@
 
 import json
 import random
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -109,7 +110,7 @@ def test_long_texts_are_windows_to_learn_from_and_one_example_to_answer(encoder_
     asked = len(task.tokenizer("Who won?")["input_ids"])
     assert all(window[:asked].tolist() == windows[0][:asked].tolist() for window in windows)
     parts = [each[asked:] for each in windows]
-    for one, other in zip(parts[:-2], parts[1:-1], strict=True):
+    for one, other in pairwise(parts[:-1]):
         assert one[-8:].tolist() == other[:8].tolist()
     assert task.positions(answered.examples).tolist()[0] == 40 < example.length
     whole = task.tokenizer(" ".join([TEXT] * 3))["input_ids"]
