@@ -24,8 +24,8 @@ still be kept and shown."""
 
 DISTRIBUTED: frozenset[str | None] = frozenset(("label", "tags", "choice", "text", None))
 """Answers by a softmax over classes or tokens, once for an example or for each of its tokens: what softens targets or
-compares distributions needs one. A span is by two softmaxes over places, of which each text has as many as it is long: there are
-no classes in common."""
+compares distributions needs one. A span is by two softmaxes over the places in its own text:
+there are no classes in common."""
 
 PIPELINE_TAGS: dict[str | None, str] = {
     "label": "text-classification",

@@ -57,7 +57,7 @@ def test_it_says_what_it_is(name):
     if metric.hub:
         assert metric.hub.keys() <= {"type", "args", "config"} and metric.hub["type"]
     if metric.right_or_wrong:
-        table = columns([("a", "a"), ("", "a")], loss=[0, 1], weight=[1, 1], margin=[1, -1], score=[1, 0])
+        table = columns([("cat", "cat"), ("", "cat")], loss=[0, 1], weight=[1, 1], margin=[1, -1], score=[1, 0])
         assert set(metric.contributions(table)) == {0.0, 1.0}
 
 
