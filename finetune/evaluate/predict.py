@@ -26,10 +26,15 @@ def predict(
     runtime: Runtime,
     answers: bool = True,
     title: str = "scoring",
+    decisions: Sequence[Mapping[str, float]] | None = None,
 ) -> list[Predictions]:
-    """Predict every example with each run of ``group``, as tables for the store: see :func:`predictions_of`."""
+    """Predict every example with each run of ``group``, as tables for the store: see :func:`predictions_of`.
+
+    ``decisions`` of the task, one for each run, turn what is predicted into answers; None: as without validation
+    examples.
+    """
     found = predictions_of(group, task, examples, batch_size, runtime, answers, title)
-    return [table_of(task, examples, own) for own in found]
+    return [table_of(task, examples, *each) for each in zip(found, decisions or [{}] * len(found), strict=True)]
 
 
 def predictions_of(

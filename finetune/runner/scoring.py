@@ -19,7 +19,7 @@ from finetune.core.progress import phase
 from finetune.core.run_dir import RunDir
 from finetune.core.runtime import Runtime
 from finetune.evaluate import metrics, store
-from finetune.evaluate.predict import predict, predictions_of, table_of
+from finetune.evaluate.predict import predict, predictions_of
 from finetune.evaluate.store import Predictions
 from finetune.replicas.group import ReplicaGroup
 from finetune.runner.resources import TaskData
@@ -114,11 +114,7 @@ def score_held_out(
         if runtime.all_reduce_sum(len(found)) < len(folders) * runtime.accelerator.num_processes:
             begun = time.perf_counter()
             size, title = recipe.scoring.batch_size, f"scoring {task}"
-            made = predictions_of(group, data.task, encoded.examples, size, runtime, title=title)
-            found = [
-                table_of(data.task, encoded.examples, own, decision)
-                for own, decision in zip(made, decisions, strict=True)
-            ]
+            found = predict(group, data.task, encoded.examples, size, runtime, title=title, decisions=decisions)
             spent = (time.perf_counter() - begun) * runtime.accelerator.num_processes
             for each in scored if group.prefix is None else []:
                 each.latency[task] = spent / len(encoded.examples) / group.count

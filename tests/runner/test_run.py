@@ -192,7 +192,7 @@ def test_a_mitigation_whose_changes_would_stay_frozen_is_refused(bench, strategy
 
 def judged(scores, *, mean=1.0, majority=None, untuned=None, metrics=("accuracy",), diverged=None):
     data = SimpleNamespace(held_out={"test": SimpleNamespace(examples=range(300))}, majority={"test": majority})
-    data.task = SimpleNamespace(example_score="accuracy")
+    data.task = SimpleNamespace(example_score="accuracy", answer="label")
     made = SimpleNamespace(task=SimpleNamespace(metrics=list(metrics)))
     return judge(Trained(diverged, {}), scores, {"test": mean}, data, made, untuned)
 
