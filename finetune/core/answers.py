@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from typing import Literal
 
 Answer = Literal["label", "labels", "number", "tags", "span", "choice", "text"]
@@ -23,7 +25,8 @@ still be kept and shown."""
 
 DISTRIBUTED: frozenset[str | None] = frozenset(("label", "tags", "choice", "text", None))
 """Answers by a softmax over classes or tokens, once for an example or for each of its tokens: what softens targets or
-compares distributions needs one."""
+compares distributions needs one. A span is by two softmaxes over the places in its own text:
+there are no classes in common."""
 
 SOLVED: frozenset[str | None] = frozenset(("label", "number"))
 """Answers of which a linear head can be solved for, instead of being trained in steps."""
@@ -41,3 +44,20 @@ PIPELINE_TAGS: dict[str | None, str] = {
 
 HEAD_KINDS: dict[str | None, str] = {"tags": "TokenClassification", "span": "QuestionAnswering"}
 """How transformers and peft call models with heads for such answers; those for all others: `SequenceClassification`."""
+
+
+def spans_said(answers: Iterable[str]) -> str:
+    """Write all ``answers`` that count as right, none where there is no answer, as one reference: a JSON list."""
+    return json.dumps(list(dict.fromkeys(answers)), ensure_ascii=False)
+
+
+def spans_in(reference: str) -> list[str]:
+    """Read what :func:`spans_said` has written. Any other text is one answer by itself."""
+    if reference.startswith("[") and reference.endswith("]"):
+        try:
+            found = json.loads(reference)
+        except ValueError:  # a text in brackets
+            return [reference]
+        if isinstance(found, list) and all(isinstance(answer, str) for answer in found):
+            return found
+    return [reference]

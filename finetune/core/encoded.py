@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from finetune.core.examples import Example, Frame
+from finetune.core.examples import Document, Example, Frame
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -86,6 +86,11 @@ class Examples(Sequence[Example]):
     def rejected(self) -> np.ndarray:
         """(examples,) int64: where a pair's rejected sequence begins; -1: no pair."""
         return self._joined([chunk.rejected for chunk in self._chunks], np.int64)
+
+    @property
+    def windows(self) -> np.ndarray:
+        """(examples,) int64: windows of each one's document; 1: it is a single sequence, or a pair."""
+        return self._joined([chunk.windows for chunk in self._chunks], np.int64)
 
     @property
     def prompts(self) -> np.ndarray:
@@ -160,6 +165,11 @@ def table_of(examples: Sequence[Example]) -> pa.Table:
         columns[TARGETS] = _lists([np.asarray(example.target) for example in examples])
     else:
         columns[TARGET] = pa.array([example.target for example in examples])
+    if first.document is not None:
+        documents = [example.document for example in examples if example.document]
+        columns["text"] = pa.array([document.text for document in documents], pa.string())
+        columns["places"] = _lists([document.places.ravel() for document in documents])
+        columns["starts"] = _lists([document.starts for document in documents])
     for name in first.inputs:
         columns[INPUT + name] = _lists([example.inputs[name] for example in examples])
     return pa.table(columns)
@@ -218,6 +228,9 @@ class _Chunk:
         self._batch, self._target = batch, _target(batch)
         self._bytes = batch["bytes"]
         self._lead, self._tail = batch["lead"], batch["tail"]
+        self._places, self._starts = (
+            _Lists(batch[name]) if name in batch.schema.names else None for name in ("places", "starts")
+        )
         self._framed = any(texts.unique().to_pylist() != [""] for texts in (self._lead, self._tail))
 
     @property
@@ -231,6 +244,10 @@ class _Chunk:
     @property
     def label_counts(self) -> np.ndarray:
         return np.diff(self._batch[LABELS].offsets.to_numpy())
+
+    @property
+    def windows(self) -> np.ndarray:
+        return np.ones(len(self.number), np.int64) if self._starts is None else np.diff(self._starts.offsets)
 
     @property
     def prompts(self) -> np.ndarray:
@@ -251,8 +268,14 @@ class _Chunk:
             bytes=self._bytes[row].as_py(),
             branch=self._branch.get(row),
             sizes=self._sizes.get(row),
+            document=self._document(row),
             origin=origin,
         )
+
+    def _document(self, row: int) -> Document | None:
+        if self._places is None or self._starts is None:
+            return None
+        return Document(self._batch["text"][row].as_py(), self._places[row].reshape(-1, 2), self._starts[row])
 
 
 def renumbered(examples: Sequence[Example], first: int) -> list[Example]:

@@ -49,6 +49,19 @@ class Frame:
 
 
 @dataclass(frozen=True)
+class Document:
+    """A text of which answers are parts, as a model is shown it: in one window or in several, sequences that follow
+    each other in an example's inputs and target."""
+
+    text: str
+    places: np.ndarray
+    """(tokens, 2) int32: the characters of the text that each token stands for, from and to; of a token of another
+    text, anything."""
+    starts: np.ndarray
+    """(windows,) int32: the token with which each window begins, the first with 0."""
+
+
+@dataclass(frozen=True)
 class Example:
     """One encoded example."""
 
@@ -78,6 +91,8 @@ class Example:
     it, whose numbers go on. None: there are no candidates."""
     sizes: np.ndarray | None = None
     """(candidates,) characters of each candidate's text, where they are compared by likelihood."""
+    document: Document | None = None
+    """Of a task whose answers are parts of a text, that text; None where nothing is to be answered, as in training."""
     origin: tuple[int, int] | None = field(default=None, compare=False)
     """The set in which it is kept, and its place there; None: nowhere. What is made of it has none."""
 
@@ -86,8 +101,10 @@ class Example:
         return len(self.inputs["input_ids"])
 
     def parts(self, values: np.ndarray) -> list[np.ndarray]:
-        """Split ``values`` of the tokens, (tokens,), into those of each sequence: one, a pair's two, or all texts'; or
-        into those of each candidate, and what each group of them has in common."""
+        """Split ``values`` of the tokens, (tokens,), into those of each sequence: one, a pair's two, or all texts'; of
+        each window of a document; or of each candidate, and of what each group of them has in common."""
+        if self.document is not None:
+            return np.split(values, self.document.starts[1:])
         if PART in self.inputs:
             return np.split(values, np.flatnonzero(np.diff(self.inputs[PART])) + 1)
         if self.branch is not None:
@@ -107,8 +124,8 @@ class Batch:
     example: torch.Tensor
     """(rows, T) which of the examples each position belongs to, from 0; -1: padding."""
     place: torch.Tensor | None = None
-    """Of examples that are pairs, more texts or candidates, (rows, T) the position inside the example, whose sequences
-    follow each other; None: each example is one sequence."""
+    """Of examples that are pairs, more texts, candidates, or documents in windows, (rows, T) the position inside the
+    example, whose sequences follow each other; None: each example is one sequence."""
     branch: torch.Tensor | None = None
     """(rows, T) of examples with candidates, as :attr:`Example.branch` has it; 0 at padding. None: they have none."""
     weights: torch.Tensor | None = None
@@ -150,7 +167,8 @@ class Prediction:
     None where what answers has none, such as a baseline that copies."""
     probabilities: np.ndarray | None = None
     margin: float | None = None
-    """By how much the right answer's log-likelihood exceeds that of the rejected one, in nats."""
+    """By how much the right answer's log-likelihood exceeds that of the rejected one, in nats; of a span, by how much
+    its own exceeds that of no answer."""
     vectors: np.ndarray | None = None
     """Of tasks that compare examples with each other: what :meth:`finetune.tasks.base.Task.completed` makes the answer
     of."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -26,10 +26,15 @@ def predict(
     runtime: Runtime,
     answers: bool = True,
     title: str = "scoring",
+    decisions: Sequence[Mapping[str, float]] | None = None,
 ) -> list[Predictions]:
-    """Predict every example with each run of ``group``, as tables for the store: see :func:`predictions_of`."""
+    """Predict every example with each run of ``group``, as tables for the store: see :func:`predictions_of`.
+
+    ``decisions`` of the task, one for each run, turn what is predicted into answers; None: as without validation
+    examples.
+    """
     found = predictions_of(group, task, examples, batch_size, runtime, answers, title)
-    return [table_of(task, examples, own) for own in found]
+    return [table_of(task, examples, *each) for each in zip(found, decisions or [{}] * len(found), strict=True)]
 
 
 def predictions_of(
@@ -98,13 +103,19 @@ def _predict(
     return [row for part in parts for row in _predict(group, task, part, runtime, answers)]
 
 
-def table_of(task: Task, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Predictions:
-    """Make the prediction store's table of ``predictions``, one for each of ``examples``.
+def table_of(
+    task: Task,
+    examples: Sequence[Example],
+    predictions: Sequence[Prediction],
+    decision: Mapping[str, float] | None = None,
+) -> Predictions:
+    """Make the prediction store's table of ``predictions``, one for each of ``examples``, as the task's ``decision``
+    turns them into answers; None: as without validation examples.
 
     Columns that no prediction has are left out; ValueError where only some have it, and where an example's own score is
     its loss and there is none.
     """
-    predictions = task.completed(examples, predictions)
+    predictions = task.decided(task.completed(examples, predictions), decision or {})
     texts, references = [p.text for p in predictions], [example.reference for example in examples]
     probabilities = [p.probabilities for p in predictions if p.probabilities is not None]
     loss = _column([p.loss for p in predictions if p.loss is not None])

@@ -27,7 +27,9 @@ class Predictions:
     prediction: list[str]
     """The predicted label or number, or the generated text."""
     reference: list[str]
-    """The true label or number, or the text that was wanted."""
+    """The true label or number, or the text that was wanted. Of spans, of which several may be right: all of them, as a
+    JSON list of texts, which is empty where the text does not answer (:func:`finetune.core.answers.spans_in`); the
+    prediction is one text, empty where no answer is said."""
     score: np.ndarray
     """(n,) float64: 1 or 0 for a right or wrong label, ROUGE-L in [0, 1] for a text."""
     loss: np.ndarray | None = None
@@ -43,8 +45,8 @@ class Predictions:
     bytes: np.ndarray | None = None
     """(n,) float64: bytes in UTF-8 of the text that the label tokens stand for."""
     margin: np.ndarray | None = None
-    """(n,) float64: log-likelihood of the chosen answer minus that of the rejected one, where there are both, in
-    nats."""
+    """(n,) float64: log-likelihood of the chosen answer minus that of the rejected one, where there are both, in nats;
+    of spans, that of the best one minus that of no answer, whichever is said."""
     reward: np.ndarray | None = None
     """(n,) float64: by how much `margin` exceeds that of the untuned model, times the strategy's factor (DPO's beta):
     the implicit reward of the chosen answer minus that of the rejected one. Where a metric asks for it."""

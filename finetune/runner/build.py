@@ -96,6 +96,8 @@ def prepare(
         pretrained -= {id(value) for value in own.values()} if mitigation.redraws else set()
     strategy = make_strategy(strategy_options, frozenset(changed))
     prepared = strategy.prepare(model, head)
+    for parameter in [value for name, value in prepared.named_parameters() if task.idle(name)]:
+        parameter.requires_grad_(False)
     if frozen := [name for name, parameter in changed.items() if not parameter.requires_grad]:
         found = f"changes weights that strategy '{strategy_options.type}' leaves frozen, such as {frozen[0]}"
         raise bad_input("mitigations", found, "use strategy full, or a partial one that trains them")

@@ -70,7 +70,8 @@ def run(
     strategy = assembled.strategy if session.recipe.train.save_model else None
     results = []
     whole = not any(each.facts["resumed"] for each in trained)
-    for number, (replica, how, (scores, measured, latency)) in enumerate(zip(replicas, trained, found, strict=True)):
+    for number, (replica, how, own) in enumerate(zip(replicas, trained, found, strict=True)):
+        scores, measured, latency, decision = own
         status, reason = judge(how, scores, measured, data, session.recipe, untuned)
         with assembled.group.alone(0 if single else number) as model:
             result = {
@@ -85,6 +86,7 @@ def run(
                 "new": models.modules_of(base.new),
                 "streams": replica.streams.facts(),
                 **pooling_facts(model),
+                **({"decision": decision} if decision else {}),
             }
             results.append(finish(result, strategy, model, data, runtime, replica.folder, session.recipe))
     return results
@@ -253,7 +255,7 @@ def score_untuned(variant: Variant, session: Session, folder: RunDir, known: Sco
     phases = Phases(runtime.device, total=runtime.all_reduce_sum)
     model = to_device(base.copy(Streams(0)).requires_grad_(False), runtime)
     phases.end("load")
-    [(scores, _, latency)] = session.score(ReplicaGroup(model), [folder])
+    [(scores, _, latency, _)] = session.score(ReplicaGroup(model), [folder])
     phases.end("evaluate")
     result = {
         **opening(variant, None, "finished", None),

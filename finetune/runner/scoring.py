@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,7 +19,7 @@ from finetune.core.progress import phase
 from finetune.core.run_dir import RunDir
 from finetune.core.runtime import Runtime
 from finetune.evaluate import metrics, store
-from finetune.evaluate.predict import predict
+from finetune.evaluate.predict import predict, predictions_of
 from finetune.evaluate.store import Predictions
 from finetune.replicas.group import ReplicaGroup
 from finetune.runner.reference import Reference, needs_reference
@@ -44,6 +44,8 @@ class Scored(NamedTuple):
     latency: dict[str, float]
     """By task, seconds that an example took, at `scoring.batch_size`: a run's share of those of its group. Only where
     the whole model was run: not for predictions that were stored, nor from what a frozen prefix had stored."""
+    decision: dict[str, float]
+    """What the task has decided by the validation split, such as a threshold; empty where there is nothing to."""
 
 
 def validate_with(
@@ -71,6 +73,24 @@ def validate_with(
     return Validation(score_now, select, metrics.load(select, "train.select").higher_is_better)
 
 
+def decisions_of(
+    group: ReplicaGroup, data: TaskData, recipe: Recipe, runtime: Runtime, known: Sequence[Mapping[str, float] | None]
+) -> list[dict[str, float]]:
+    """Let the task decide for each run, by its predictions for the validation split, how others become answers.
+
+    ``known`` are decisions that were made before, and stay. Empty ones where nothing is to be decided, or nothing tells
+    how.
+    """
+    if not data.task.decides or data.validation is None:
+        return [{} for _ in known]
+    kept = [dict(each) for each in known if each]
+    if len(kept) == len(known):
+        return kept
+    examples = data.validation.examples
+    found = predictions_of(group, data.task, examples, recipe.scoring.batch_size, runtime, title="deciding")
+    return [data.task.decide(examples, own) for own in found]
+
+
 def score_held_out(
     group: ReplicaGroup,
     data: TaskData,
@@ -78,14 +98,17 @@ def score_held_out(
     runtime: Runtime,
     folders: Sequence[RunDir],
     model: str,
+    known: Sequence[Mapping[str, float] | None] | None = None,
     reference: Reference | None = None,
 ) -> list[Scored]:
     """Score every held-out task, and write each run's prediction store.
 
     ``model`` identifies the base model: predictions that the store has of the same weights, data and options are not
-    made again. ``reference`` is what rewards are measured from, where a metric asks for them.
+    made again. ``known`` are the runs' decisions, where they have been scored before: see :func:`decisions_of`.
+    ``reference`` is what rewards are measured from, where a metric asks for them.
     """
-    scored = [Scored({}, {}, {}) for _ in folders]
+    decisions = decisions_of(group, data, recipe, runtime, known or [None] * len(folders))
+    scored = [Scored({}, {}, {}, decision) for decision in decisions]
     weights = []
     for number in range(group.count):
         with group.alone(number) as alone:
@@ -95,14 +118,18 @@ def score_held_out(
         options = recipe.task if asked is data.task else asked.options
         about = [model, task, data.facts["splits"][task]["fingerprint"]]
         about += _about(asked, encoded, recipe.model_copy(update={"task": options}), runtime)
-        keys = [text_digest(str([*about, *own])) for own in weights]
+        decided = decisions if type(asked) is type(data.task) else [{}] * len(decisions)
+        keys = [
+            text_digest(str([*about, *own, *([decision] if decision else [])]))
+            for own, decision in zip(weights, decided, strict=True)
+        ]
         paths = [folder.predictions(task) for folder in folders]
-        known = [store.read_if(path, key) for path, key in zip(paths, keys, strict=True)]
-        found = [each for each in known if each is not None]
+        stored = [store.read_if(path, key) for path, key in zip(paths, keys, strict=True)]
+        found = [each for each in stored if each is not None]
         if runtime.all_reduce_sum(len(found)) < len(folders) * runtime.accelerator.num_processes:
             begun = time.perf_counter()
             size, title = recipe.scoring.batch_size, f"scoring {task}"
-            found = predict(group, asked, encoded.examples, size, runtime, title=title)
+            found = predict(group, asked, encoded.examples, size, runtime, title=title, decisions=decided)
             spent = (time.perf_counter() - begun) * runtime.accelerator.num_processes
             for each in scored if group.prefix is None else []:
                 each.latency[task] = spent / len(encoded.examples) / group.count
@@ -149,4 +176,6 @@ def _shown(encoded: Encoded) -> str:
             digest.update(name.encode() + b"|")
             digest.update(b"-" if value is None else np.ascontiguousarray(value).tobytes())
         digest.update(f"|{example.number}|{example.reference}|{example.frame}|{example.rejected}|".encode())
+        if example.document is not None:
+            digest.update(f"{example.document.text}|{example.document.starts.tolist()}|".encode())
     return digest.hexdigest()

@@ -176,10 +176,13 @@ class Session:
         select = self.recipe.train.select
         return validate_with(group, self.data.task, examples, select, size, self.runtime, self._reference([select]))
 
-    def score(self, group: ReplicaGroup, folders: Sequence[RunDir]) -> list[Scored]:
-        """Score each run of ``group`` on every held-out task, and write its prediction store to its folder."""
-        reference = self._reference(self.recipe.task.metrics)
-        return score_held_out(group, self.data, self.recipe, self.runtime, folders, self.base.digest, reference)
+    def score(
+        self, group: ReplicaGroup, folders: Sequence[RunDir], known: Sequence[Mapping[str, float] | None] | None = None
+    ) -> list[Scored]:
+        """Score each run of ``group`` on every held-out task, and write its prediction store to its folder; ``known``:
+        what the task had decided for each before."""
+        about = (self.runtime, folders, self.base.digest, known, self._reference(self.recipe.task.metrics))
+        return score_held_out(group, self.data, self.recipe, *about)
 
     def _reference(self, metrics: Sequence[str]) -> Reference | None:
         """Give what rewards are measured from; None where none of ``metrics`` asks for them."""

@@ -77,10 +77,10 @@ def _tangent(model: PreTrainedModel, plain: Callable[..., Any]) -> Callable[...,
         change = {name: value - origin[name] for name, value in weights.items()}
         kinds: list[Any] = []
 
-        def logits(weights: dict[str, torch.Tensor]) -> torch.Tensor:
+        def logits(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             output = functional_call(model, weights, args, kwargs)
             kinds.append(type(output))
-            return output.logits
+            return {name: value for name, value in output.items() if name.endswith("logits")}
 
         if caches:  # it would be of no use to the next call
             kwargs["use_cache"] = False
@@ -92,6 +92,6 @@ def _tangent(model: PreTrainedModel, plain: Callable[..., Any]) -> Callable[...,
         finally:
             vars(model)["forward"] = forward
         start, moved = found
-        return kinds[0](logits=start.float() + moved.float())
+        return kinds[0](**{name: value.float() + moved[name].float() for name, value in start.items()})
 
     return forward

@@ -33,9 +33,11 @@ class WholeModel(Strategy):
 
 
 def restore_whole_model(model: Any, folder: Path) -> None:
-    """Put the weights of a complete model folder into a freshly prepared model, all of which learns."""
+    """Put the weights of a complete model folder into a freshly prepared model, all of which learns but what is
+    idle."""
     saved = type(model).from_pretrained(folder, dtype="float32", local_files_only=True)
-    set_trained(model, dict(trained_parameters(saved)))
+    idle = {name for name, value in model.named_parameters() if not value.requires_grad}
+    set_trained(model, {name: value for name, value in trained_parameters(saved).items() if name not in idle})
 
 
 def merged(model: Any) -> Any:

@@ -84,7 +84,7 @@ def _rescore(study: Study, variant: Variant, seed: int, result: dict[str, Any]) 
     session = study.session(variant, seed, title)
     built = session.build(study.recipe.streams(seed))
     built.restore(folder.model)
-    [(scores, *_)] = session.score(ReplicaGroup(built.model), [folder])
+    [(scores, *_)] = session.score(ReplicaGroup(built.model), [folder], [result.get("decision")])
     result["scores"] |= scores
     if study.runtime.accelerator.is_main_process:
         write_json(folder.result, result)

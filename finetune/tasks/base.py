@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from finetune.core import options
-from finetune.core.answers import HEAD_KINDS, PIPELINE_TAGS, SOLVED, Answer, Column
+from finetune.core.answers import EXCLUSIVE, HEAD_KINDS, PIPELINE_TAGS, SOLVED, Answer, Column
 from finetune.core.encoded import Encoded
 from finetune.core.examples import Batch, Example, Outputs, Prediction
 from finetune.metrics import Columns
@@ -186,6 +186,11 @@ class Task:
         """Give the overrides of the model's configuration."""
         return {}
 
+    def idle(self, parameter: str) -> bool:
+        """Tell whether the parameter called so changes neither losses nor answers. It does not learn: its gradient is
+        rounding alone, which optimizers that divide by its size would make steps of."""
+        return False
+
     def encode(self, data: Dataset, at: str, training: bool) -> Encoded:
         """Encode ``data``, read at recipe path ``at``, some rows at a time."""
         return encode(self, data, at, training)
@@ -310,6 +315,21 @@ class Task:
     def save_beside(self, folder: Path) -> None:
         """Write beside the complete model in ``folder`` what other libraries need to use it. Here, nothing."""
 
+    @property
+    def decides(self) -> bool:
+        """Tell whether :meth:`decide` has something to choose, such as a threshold, once the task is fitted."""
+        return False
+
+    def decide(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> dict[str, float]:
+        """Choose by the ``predictions`` for ``examples`` of the validation split, after training, how later ones become
+        answers: numbers by name, which are kept with the run. Held-out sets have no part in it."""
+        return {}
+
+    def decided(self, predictions: Sequence[Prediction], decision: Mapping[str, float]) -> list[Prediction]:
+        """Turn what the model predicts into what is said, by a ``decision``; empty: as it is without validation
+        examples."""
+        return list(predictions)
+
     def generate(self, model: torch.nn.Module, examples: Sequence[Example], device: torch.device) -> list[str] | None:
         """Generate the answers of ``model`` to the prompts of ``examples``; None for tasks whose predictions say it
         already."""
@@ -321,7 +341,8 @@ class Task:
         if self.commonest is None:
             return None
         right = np.array([example.reference == self.commonest for example in examples], dtype=float)
-        return Trivial("always giving the commonest label", self.example_score, right)
+        same = "the commonest label" if self.answer in EXCLUSIVE else "the same answer"
+        return Trivial(f"always giving {same}", self.example_score, right)
 
     def measured(self, columns: Columns) -> np.ndarray:
         """Measure each prediction of a run, of whose store these are the ``columns``, as :meth:`trivial` does:

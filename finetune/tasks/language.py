@@ -21,7 +21,7 @@ from finetune.models import is_masked, rows_said
 from finetune.tasks.base import EncodedRows, Task
 from finetune.tasks.batching import Batching
 from finetune.tasks.conversation import IGNORED
-from finetune.tasks.spans import bytes_before, corrupted, draw_spans, restored, sentinels_of, span_counts
+from finetune.tasks.corruption import bytes_before, corrupted, draw_spans, restored, sentinels_of, span_counts
 
 if TYPE_CHECKING:
     import torch

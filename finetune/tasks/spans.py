@@ -1,78 +1,99 @@
-"""Span corruption: what T5 was trained with (Raffel et al. 2020, "Exploring the Limits of Transfer Learning with a
-Unified Text-to-Text Transformer", section 3.1.4), and how many bytes of a text its tokens stand for."""
+"""Answers that are parts of a text: how data write them, and what is refused."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
+from finetune.core.errors import bad_input
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-SENTINEL = re.compile(r"<extra_id_(\d+)>")
+    from datasets import Dataset
 
 
-def sentinels_of(tokenizer: PreTrainedTokenizerBase, rows: int) -> list[int]:
-    """List the numbers of the tokens `<extra_id_0>`, `<extra_id_1>`, ... that are below ``rows``, in that order."""
-    found = {int(match[1]): number for word, number in tokenizer.get_vocab().items() if (match := SENTINEL.match(word))}
-    return [found[place] for place in sorted(found) if found[place] < rows]
+class Span(NamedTuple):
+    """A part of a text."""
+
+    start: int
+    """Its first character."""
+    text: str
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.text)
 
 
-def span_counts(tokens: int, share: float, mean: float) -> tuple[int, int]:
-    """Compute how many of so many ``tokens`` (2 or more) are hidden, and in how many spans of ``mean`` length: one at
-    least, and no more than there are tokens to stand between them."""
-    hidden = min(max(round(share * tokens), 1), tokens - 1)
-    return hidden, min(max(round(hidden / mean), 1), hidden, tokens - hidden)
+class Question(NamedTuple):
+    """The contents of one row."""
+
+    question: str
+    context: str
+    answers: list[Span]
+    """All that count as right; empty where the context does not answer."""
+    repeated: bool = False
+    """True where it is not said where the answer stands, and it stands in several places: the first is taken."""
 
 
-def draw_spans(tokens: int, share: float, mean: float, rng: np.random.Generator) -> np.ndarray:
-    """Draw which tokens are hidden, (tokens,) bool: spans that are kept and spans that are hidden take turns, and a
-    text begins with one that is kept, as in T5's `random_spans_noise_mask`."""
-    hidden, spans = span_counts(tokens, share, mean)
-    lengths = np.stack([_parts(tokens - hidden, spans, rng), _parts(hidden, spans, rng)], 1).flatten()
-    return np.repeat(np.tile([False, True], spans), lengths)
+def questions_of(data: Dataset, options: Any, at: str) -> Iterator[Question]:
+    """Read each row of ``data``, which comes from recipe path ``at``, from the columns that ``options`` name. Raises
+    :class:`InputError`, with the row, for a question or context without words, and for answers that do not fit."""
+    from finetune.data.nested import values_of
+
+    columns = (data[options.question], data[options.context], values_of(data, options.answers), data["example"])
+    for question, context, answers, number in zip(*columns, strict=True):
+        where = f"{at}, row {number + 1}"
+        for name, text in (("question", question), ("context", context)):
+            if not text.strip():
+                found = f"{where} has an empty {name}"
+                raise bad_input(f"task.{name}", found, "complete the file, or take this row out of it")
+        said = list(_said(answers, where))
+        spans = [_span(text, start, context, where) for text, start in said]
+        repeated = any(start is None and context.count(text) > 1 for text, start in said)
+        yield Question(question, context, spans, repeated)
 
 
-def _parts(total: int, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Cut ``total`` into ``count`` parts of 1 or more, every way being as likely: (count,)."""
-    cuts = np.sort(rng.permutation(total - 1)[: count - 1]) + 1
-    return np.diff(np.concatenate([[0], cuts, [total]]))
+def _said(value: Any, where: str) -> Iterator[tuple[str, int | None]]:
+    """Yield the texts of the answers in a row, each with its first character where the row says it."""
+    if value is None or value == "":
+        return
+    if isinstance(value, str):
+        yield value, None
+        return
+    entries = value if isinstance(value, list) else [value]
+    for entry in entries:
+        texts, starts = (entry, None) if isinstance(entry, str) else _columns(entry, where)
+        texts = texts if isinstance(texts, list) else [texts]
+        starts = [None] * len(texts) if starts is None else starts if isinstance(starts, list) else [starts]
+        if len(starts) != len(texts):
+            found = f"{where} has {len(texts)} answers and {len(starts)} places where they begin"
+            raise bad_input("task.answers", found, "give each answer its own answer_start, or none of them")
+        for text, start in zip(texts, starts, strict=True):
+            whole = start is None or (isinstance(start, int) and not isinstance(start, bool))
+            if not isinstance(text, str) or not text.strip() or not whole:
+                found = f"{where} has the answer {text!r:.60}, which begins at {start!r:.20}"
+                raise bad_input("task.answers", found, "an answer is a text with words, and begins at a whole number")
+            yield text, start
 
 
-def corrupted(ids: np.ndarray, hidden: np.ndarray, sentinels: Sequence[int], end: int) -> tuple[np.ndarray, np.ndarray]:
-    """Make of ``ids`` (tokens,) what the encoder sees, with one sentinel for each hidden span, and the labels: each
-    sentinel with what it stands for, and one more to say that this is all. Both end with ``end``."""
-    begins = hidden & ~np.concatenate([[False], hidden[:-1]])
-    number = np.asarray(sentinels)[np.cumsum(begins) - 1]
-    seen = np.where(begins, number, ids)[begins | ~hidden]
-    spans = int(begins.sum())
-    answer = [part for place in range(spans) for part in ([sentinels[place]], ids[_span(begins, hidden, place)])]
-    return np.append(seen, end), np.concatenate([*answer, [sentinels[spans], end]]).astype(np.int64)
+def _columns(entry: Any, where: str) -> tuple[Any, Any]:
+    if not isinstance(entry, dict) or (entry and "text" not in entry):
+        found = f"{where} has answers that are neither text nor {{text: [...], answer_start: [...]}}: {entry!r:.60}"
+        raise bad_input("task.answers", found, "write them as the hub's squad does, or as plain text")
+    return entry.get("text", []), entry.get("answer_start")
 
 
-def _span(begins: np.ndarray, hidden: np.ndarray, place: int) -> np.ndarray:
-    return hidden & (np.cumsum(begins) == place + 1)
-
-
-def restored(seen: np.ndarray, labels: np.ndarray, sentinels: Sequence[int]) -> list[int]:
-    """Put what the ``labels`` say back into what the encoder has ``seen``."""
-    known, spans, current = set(sentinels), dict[int, list[int]](), -1
-    for token in labels.tolist():
-        if token in known:
-            current = token
-            spans[current] = []
-        elif current >= 0:
-            spans[current].append(token)
-    return [token for own in seen.tolist() for token in (spans.get(own, []) if own in known else [own])]
-
-
-def bytes_before(text: str) -> np.ndarray:
-    """Count the bytes in UTF-8 before each character of ``text``, and of all: (characters + 1,)."""
-    if text.isascii():
-        return np.arange(len(text) + 1)
-    points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-    sizes = 1 + (points > 0x7F).astype(np.int64) + (points > 0x7FF) + (points > 0xFFFF)
-    return np.concatenate([[0], np.cumsum(sizes)])
+def _span(text: str, start: int | None, context: str, where: str) -> Span:
+    """Find an answer in its context."""
+    if start is None:
+        text = text.strip()
+        if text not in context:
+            found = f"{where} has the answer {text!r:.60}, which is not in its context"
+            raise bad_input("task.answers", found, "an answer is a part of the context, letter by letter")
+        return Span(context.index(text), text)
+    if start < 0 or context[start : start + len(text)] != text:
+        there = context[max(start, 0) : max(start, 0) + len(text)]
+        found = f"{where} has the answer {text!r:.60} at character {start}, where {there!r:.60} stands"
+        raise bad_input(
+            "task.answers", found, "characters of the context count from 0; correct answer_start or leave it out"
+        )
+    return Span(start, text)

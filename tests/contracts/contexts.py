@@ -107,6 +107,11 @@ REGRESSION: dict[str, Any] = {
     "data": {"train": {"path": "numbers.csv"}, "split": {"test": 8, "validation": 6}},
     "task": {"type": "regression", "target": "size", "max_length": 16, "metrics": ["rmse"]},
 }
+QUESTIONS: dict[str, Any] = {
+    **PLAIN,
+    "data": {"train": {"path": "questions.jsonl"}, "split": {"test": 8, "validation": 6}},
+    "task": {"type": "question-answering", "max_length": 40, "stride": 8, "metrics": ["squad_f1"]},
+}
 SOLVED: dict[str, Any] = {**PLAIN, "strategy": {"type": "linear"}, "train": {"save_model": True}}
 LONG_ANSWERS = {"task": {"prompt": "kind", "completion": "prompt"}}
 """Prompts of a letter, answers of a sentence."""
@@ -171,6 +176,7 @@ RECIPES: dict[str, tuple[dict[str, Any], tuple[str | int, ...]]] = {
     "TokenClassificationOptions": (TAGS, ("task",)),
     "EmbeddingOptions": (EMBEDDING, ("task",)),
     "Seq2SeqOptions": (SEQ2SEQ, ("task",)),
+    "QuestionAnsweringOptions": (QUESTIONS, ("task",)),
     "AdaptiveOptions": (_tuned("adaptive", method="layerwise"), ("strategy",)),
     "RateGroup": (
         _tuned("adaptive", method="groups", groups=[{"pattern": "*embed*", "factor": 0.1}]),
@@ -355,6 +361,17 @@ CASES: dict[str, Case] = {
     "Seq2SeqOptions.max_new_tokens": Case(value=2),
     "Seq2SeqOptions.num_beams": Case(value=3),
     "Seq2SeqOptions.metrics": Case(value=["chrf"]),
+    "QuestionAnsweringOptions.type": Case(
+        value={"type": "language", "text": "question", "max_length": 16}, at=("task",)
+    ),
+    "QuestionAnsweringOptions.question": Case(value="asked"),
+    "QuestionAnsweringOptions.context": Case(value="text"),
+    "QuestionAnsweringOptions.answers": Case(value="others"),
+    "QuestionAnsweringOptions.group": Case({"data": {"split": {"group": "topic"}}}, value="topic", reported=True),
+    "QuestionAnsweringOptions.max_length": Case(value=32),
+    "QuestionAnsweringOptions.stride": Case({"task": {"max_length": 16}}, value=1),
+    "QuestionAnsweringOptions.max_answer_length": Case(value=1),
+    "QuestionAnsweringOptions.metrics": Case(value=["squad_em"]),
     "AdapterOptions.method": Case(value="ia3"),
     "AdapterOptions.targets": Case(value=["query"]),
     "AdapterOptions.ratio": Case({"strategy": {"method": "lora+"}}),
@@ -488,6 +505,8 @@ def write_files(folder: Path) -> None:
     more = [_chat(row) for row in _rows(3)]
     (folder / "more-chats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in more), encoding="utf-8")
     (folder / "tagged.jsonl").write_text("".join(json.dumps(_tagged(row)) + "\n" for row in rows), encoding="utf-8")
+    asked = "".join(json.dumps(_question(number, row)) + "\n" for number, row in enumerate(rows))
+    (folder / "questions.jsonl").write_text(asked, encoding="utf-8")
     (folder / "hub").mkdir()
     for number, name in enumerate(("one-train", "one-more", "two-train")):
         tiny.write_csv(folder / "hub" / f"{name}.csv", tiny.sentences(40, seed=number))
@@ -542,6 +561,19 @@ def _tagged(row: dict[str, str]) -> dict[str, Any]:
         "shout": row["text"].upper(),
         "spans": spans,
         "first": spans[:1],
+    }
+
+
+def _question(number: int, row: dict[str, str]) -> dict[str, Any]:
+    context = f"{row['text']} {row['other']}"
+    words = context.split()
+    return {
+        "question": f"{row['label']} {number}",
+        "asked": f"{row['kind']} {number}",
+        "context": context,
+        "text": f"{row['other']} {row['text']}",
+        "answers": words[number % len(words)] if number % 4 else "",
+        "others": words[0] if number % 3 else "",
         "topic": row["topic"],
     }
 

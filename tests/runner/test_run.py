@@ -282,7 +282,7 @@ def test_a_score_that_is_no_number_is_left_out(bench, monkeypatch):
         return [replace(one, loss=math.nan) for one in found]
 
     monkeypatch.setattr(made.data.task, "predict", predict)
-    [(scores, measured, _)] = made.session.score(ReplicaGroup(model), [made.folder])
+    [(scores, measured, *_)] = made.session.score(ReplicaGroup(model), [made.folder])
     assert set(measured) == {"test"} and 0 <= measured["test"].mean() <= 1
     assert set(scores) == {"test/accuracy", "test/macro_f1", "test/mcc"}
     assert isinstance(read_predictions(made.folder.predictions("test")), Predictions)

@@ -12,8 +12,8 @@ from finetune.core.errors import InputError
 from finetune.core.randomness import Streams
 from finetune.models import ModelOptions, load_base, load_config, load_tokenizer
 from finetune.tasks.conversation import IGNORED
+from finetune.tasks.corruption import draw_spans, restored, span_counts
 from finetune.tasks.language import Language
-from finetune.tasks.spans import draw_spans, restored, span_counts
 from tests import tiny
 from tests.examples import TaskExample
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from finetune.core.errors import InputError, Problem, bad_input
 from finetune.data.encodings import LONE_SURROGATE, Written, code_point
 from finetune.data.formats.base import FORMATS, Format, read_text, text_blocks
+from finetune.data.squad import is_squad, questions
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -58,7 +59,8 @@ def _parsed_lines(text: str, first: int, broken: list[tuple[int, str]]) -> Itera
 
 @FORMATS.register
 class Json(Format):
-    """A list of objects, or an object in which exactly one value is such a list (as in `{"data": [...]}`)."""
+    """A list of objects, or an object in which exactly one value is such a list (as in `{"data": [...]}`). Of articles
+    as SQuAD has them, every question is a row."""
 
     name: ClassVar[str] = "json"
     suffixes: ClassVar[tuple[str, ...]] = (".json",)
@@ -78,6 +80,9 @@ class Json(Format):
         if len(lists) != 1 or not all(isinstance(row, dict) for row in lists[0]):
             advice = 'expected [{...}, {...}], or {"data": [{...}, {...}]} with one list'
             raise bad_input(f"{at}.path", f"'{path}' is not one list of objects", advice)
+        if is_squad(lists[0]):
+            asked = [*questions(lists[0])]
+            return _from_rows([row for row, _ in asked], [place for _, place in asked], path, at)
         return _from_rows(lists[0], [f"entry {number + 1}" for number in range(len(lists[0]))], path, at)
 
 

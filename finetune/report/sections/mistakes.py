@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from finetune.core.answers import EXCLUSIVE, NAMED
-from finetune.core.numbers import MINUS, NONE
+from finetune.core.numbers import NONE
 from finetune.metrics import find, unit
 from finetune.metrics.unit import Unit
 from finetune.report.blocks import Block, Cell, Column, Fold, Panels, Section, Table, Text
 from finetune.report.drawing import label_sets
 from finetune.report.drawing.confusion import label_table, matrix, pair_table
 from finetune.report.drawing.plots import COLOURS
-from finetune.report.sections.entities import marked
+from finetune.report.sections.answers import IN_TEXT, answer_cells, cut, is_single_numbers, shows_text, text_of
+from finetune.report.sections.spans import error_table
 from finetune.results.mistakes import Answers, answers_of, hardest
 from finetune.results.reading import Study
 from finetune.results.schema import Results
@@ -42,7 +41,8 @@ def sections(study: Study, results: Results) -> list[Section]:
     for task in results.tasks:
         found = answers_of(study, results, task)
         if found:
-            parts = [*_confusions(found, task.name, colours), _hardest(study, found, task.name)]
+            spans = error_table(study, found, task.name) if found[0].answer == "span" else []
+            parts = [*_confusions(found, task.name, colours), *spans, _hardest(study, found, task.name)]
             blocks += parts if not blocks else [Fold(f"Mistakes on {task.name}", parts)]
     return [Section("mistakes", "What the models get wrong", blocks)] if blocks else []
 
@@ -97,13 +97,12 @@ def _example_table(study: Study, found: list[Answers], task: str, rows: NDArray[
     told = found[0].answer in NAMED or not withheld
     answers = told and any(first["reference"].combine_chunks().dictionary.to_pylist())
     columns = [Column("example", "Its number in the tables of predictions/ and examples/; under it its group, if any")]
-    tags = found[0].answer == "tags"  # whose text is shown with the answer in it
-    texts = bool(about) and not withheld
-    if texts and not tags:
-        columns.append(Column("text", numeric=False))
+    texts = bool(about) and not withheld and shows_text(found[0].answer)
+    if texts:
+        columns.append(Column("text", IN_TEXT if found[0].answer == "span" else "", numeric=False))
     if answers:
         said = Column("most often said", "And in how many of the runs", False)
-        if _single_numbers(found):
+        if is_single_numbers(found):
             said = Column("said", "The median over all runs, and the lowest and the highest", False)
         columns += [Column("wanted", numeric=False), said]
     columns += [Column(each.variant, f"{shown.heading}, mean over runs") for each in found]
@@ -112,9 +111,9 @@ def _example_table(study: Study, found: list[Answers], task: str, rows: NDArray[
         number = first["example"][row].as_py()
         own = about.get(number, {})
         cells = [Cell(str(number), cut(own.get("group") or ""))]
-        cells += [Cell(cut(own.get("input", NONE)))] if texts and not tags else []
-        if answers:
-            cells += _answer_cells(found, row, first["reference"][row].as_py(), own.get("input"), tags)
+        reference = first["reference"][row].as_py()
+        cells += [Cell(text_of(found, row, reference, own.get("input", NONE)))] if texts else []
+        cells += answer_cells(found, row, reference, own.get("input")) if answers else []
         table.append([*cells, *(Cell(shown.value(float(score[row]))) for score in scores)])
     notes = ["The texts were not kept (scoring.keep_texts: false)."] if withheld else []
     return Table(columns, table, notes, f"Hardest examples of {task}")
@@ -123,44 +122,3 @@ def _example_table(study: Study, found: list[Answers], task: str, rows: NDArray[
 def _places(kept: pa.Table, stored: pa.Table, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Find where the examples in ``rows`` of a prediction store stand among those that were kept."""
     return np.flatnonzero(np.isin(kept["example"].to_numpy(), stored["example"].to_numpy()[rows]))
-
-
-def _answer_cells(found: list[Answers], row: int, wanted: str, given: str | None, tags: bool) -> list[Cell]:
-    """Show what was wanted, and what the runs said most often instead; of equally many, the first in the alphabet. Of
-    ``tags``, in the words that were ``given``, where these were kept."""
-    said = [text for answers in found for text in answers.said(row)]
-    counts = Counter(text for text in said if text != wanted)
-    if _single_numbers(found):
-        return [Cell(cut(wanted)), _middle(said) if counts else Cell(NONE)]
-    text, times = min(counts.items(), key=lambda pair: (-pair[1], pair[0]), default=(wanted, 0))
-    small = f"{times} of {len(said)}" if times else ""
-    if tags:
-        return [marked(given, wanted, text), replace(marked(given, text, wanted), small=small) if times else Cell(NONE)]
-    sets = found[0].answer == "labels"
-    shown = f"{label_sets.in_words(text)} ({label_sets.apart(text, wanted)})" if sets else text
-    first = Cell(cut(label_sets.in_words(wanted) if sets else wanted))
-    return [first, Cell(cut(shown) or "nothing", small) if times else Cell(NONE)]
-
-
-def _single_numbers(found: list[Answers]) -> bool:
-    """Tell whether each answer is a number, and not several."""
-    if found[0].answer != "number":
-        return False
-    try:
-        float(found[0].stored[0]["reference"][0].as_py())
-    except ValueError:
-        return False
-    return True
-
-
-def _middle(said: list[str]) -> Cell:
-    """Show the median of the numbers that runs said, of which hardly two are equal, and the lowest and the highest."""
-    numbers = np.array([float(text) for text in said])
-    middle, low, high = (f"{value:.4g}".replace("-", MINUS) for value in np.quantile(numbers, (0.5, 0, 1)))
-    return Cell(middle, f"from {low} to {high}")
-
-
-def cut(text: str) -> str:
-    """Put ``text`` on one line, cut after its beginning where it is long."""
-    line = " ".join(text.split())
-    return line if len(line) <= MOST_CHARACTERS else f"{line[: MOST_CHARACTERS - 1]}…"
