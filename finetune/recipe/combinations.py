@@ -10,10 +10,10 @@ from typing import Any
 
 from finetune.core.answers import DISTRIBUTED
 from finetune.core.errors import did_you_mean
-from finetune.core.registry import METRICS, MITIGATIONS, STRATEGIES, TASKS
+from finetune.core.registry import MITIGATIONS, STRATEGIES, TASKS
 from finetune.data.options import DataOptions
-from finetune.evaluate.options import BaselineOptions, ScoringOptions
-from finetune.metrics import find
+from finetune.evaluate.options import BaselineOptions
+from finetune.recipe import evaluation, metric_choices
 from finetune.recipe.explain import Mistake
 from finetune.train.options import Plateau, Prodigy, TrainOptions
 
@@ -63,28 +63,7 @@ def _pairs(task: Any, strategy: Any) -> Iterator[Mistake]:
     if STRATEGIES.get(strategy.type).pairs:
         found = f"is '{strategy.type}', which learns from a better and a worse answer to the same prompt, and"
         yield Mistake(("strategy", "type"), f"{found} this task has no rejected answers", advice)
-    yield from _margins(task, advice)
-
-
-def _margins(task: Any, advice: str = "leave it out") -> Iterator[Mistake]:
-    """Metrics of pairs, where there are none."""
-    for number, name in enumerate(task.metrics):
-        metric = find(name)
-        if metric is not None and {"margin", "reward"} & set(metric.columns):
-            found = f"'{name}' compares chosen with rejected answers, and this task has no rejected ones"
-            yield Mistake(("task", "metrics", number), found, advice)
-
-
-def _rewards(task: Any, strategy: Any) -> Iterator[Mistake]:
-    """Metrics of rewards, where the strategy does not compare with the untuned model."""
-    if not getattr(task, "rejected", None) or STRATEGIES.get(strategy.type)(strategy).reward_scale is not None:
-        return
-    how = f"{strategy.type} by {strategy.method}" if hasattr(strategy, "method") else strategy.type
-    for number, name in enumerate(task.metrics):
-        metric = find(name)
-        if metric is not None and "reward" in metric.columns:
-            found = f"'{name}' is about rewards against the untuned model, and strategy {how} has none"
-            yield Mistake(("task", "metrics", number), found, "write preference_accuracy, which needs no other model")
+    yield from metric_choices.margins(task, advice)
 
 
 def _last_answers(task: Any, strategy: Any) -> Iterator[Mistake]:
@@ -93,64 +72,6 @@ def _last_answers(task: Any, strategy: Any) -> Iterator[Mistake]:
     if whole and STRATEGIES.get(strategy.type)(strategy).last_answers:
         found = f"is 'all', and {strategy.type} by {strategy.method} compares the last answers of conversations alone"
         yield Mistake(("task", "learn"), found, "write last")
-
-
-def _extracted(task: Any) -> Iterator[Mistake]:
-    """Metrics of answers that are found in texts, where none are looked for."""
-    if "extracted" in TASKS.get(task.type)(task).fills:
-        return
-    for number, name in enumerate(task.metrics):
-        metric = find(name)
-        if metric is not None and "extracted" in metric.columns:
-            found = f"'{name}' counts texts in which an answer is found, and this task looks for none"
-            advice = "write task type chat, and what an answer looks like in task.answer.pattern"
-            yield Mistake(("task", "metrics", number), found, advice)
-
-
-def _answers(task: Any) -> Iterator[Mistake]:
-    """Metrics of answers, where nothing is answered."""
-    if "prediction" in TASKS.get(task.type)(task).fills:
-        return
-    others = [name for name, metric in METRICS.all().items() if set(metric.columns) <= {"loss", "weight", "bytes"}]
-    for number, name in enumerate(task.metrics):
-        metric = find(name)  # those of others compare answers
-        if metric is None or "prediction" in metric.columns:
-            found = f"'{name}' compares answers with references, and task {task.type} answers nothing"
-            yield Mistake(("task", "metrics", number), found, f"choose from: {', '.join(others)}")
-
-
-def _columns(task: Any) -> Iterator[Mistake]:
-    """Metrics of numbers where none is answered, of probabilities that the task does not give, and of another kind of
-    answers."""
-    known: Any = TASKS.get(task.type)(task)
-    for number, name in enumerate(task.metrics if known.answer is not None else ()):
-        metric, numbers = find(name), known.answer == "number"
-        if metric is None:
-            continue
-        own = [other for other, each in METRICS.all().items() if each.of is not None and known.answer in each.of]
-        if "prediction" in metric.columns and metric.numeric != numbers:
-            found = f"'{name}' compares numbers, and task {task.type} answers with none"
-            if numbers:
-                own = [other for other, each in METRICS.all().items() if each.numeric or "loss" in each.columns]
-                found = f"'{name}' compares texts letter by letter, and task {task.type} answers with a number"
-        elif metric.of is not None and known.answer not in metric.of:
-            found = f"'{name}' is about another kind of answers than those of task {task.type}"
-        elif "probabilities" in metric.columns and "probabilities" not in known.fills:
-            found = f"'{name}' is about probabilities of answers, and task {task.type} gives none"
-        else:
-            continue
-        yield Mistake(("task", "metrics", number), found, f"choose from: {', '.join(own)}" if own else "leave it out")
-
-
-def _bytes(task: Any) -> Iterator[Mistake]:
-    """Metrics of a text's bytes, where no text is predicted."""
-    if "bytes" in TASKS.get(task.type)(task).fills:
-        return
-    for number, name in enumerate(task.metrics):
-        metric = find(name)
-        if metric is not None and "bytes" in metric.columns:
-            found = f"'{name}' is about the bytes of a text, and task {task.type} predicts none that are counted"
-            yield Mistake(("task", "metrics", number), found, "leave it out")
 
 
 def _solved(task: Any, strategy: Any) -> Iterator[Mistake]:
@@ -190,48 +111,6 @@ def _names(data: DataOptions, evaluate: list[Any]) -> Iterator[Mistake]:
             taken = "is the name of the recipe's own test examples" if task.name == SPLIT_TEST else "is given twice"
             yield Mistake(("evaluate", index, "name"), f"'{task.name}' {taken}", "choose another name")
         seen[task.name] += 1
-
-
-def _sets(
-    data: DataOptions, task: Any, strategy: Any, evaluate: list[Any], scoring: ScoringOptions
-) -> Iterator[Mistake]:
-    """Evaluation sets that the model cannot be asked, or whose answers would say nothing."""
-    has_test = data.test is not None or bool(data.split.test)
-    for number, entry in enumerate(evaluate):
-        own = entry.task or task
-        at, kind = ("evaluate", number), TASKS.get(own.type)(own)
-        if own.type != task.type and kind.new_head:
-            found = f"is '{own.type}', which wants a new head, and the model has the one of task {task.type}"
-            without = [name for name, each in TASKS.all().items() if not each.new_head]
-            yield Mistake((*at, "task", "type"), found, f"choose from: {', '.join(without)}; or train a study for it")
-            continue
-        if entry.labels and "label" not in type(own).model_fields:
-            yield Mistake((*at, "labels"), f"renames labels, and task {own.type} has none", "leave it out")
-        if entry.task is not None:
-            checks = [*_answers(own), *(() if getattr(own, "rejected", None) else _margins(own))]
-            yield from (replace(each, keys=(*at, *each.keys)) for each in checks)
-            if not has_test and not number:
-                found = "is the first set, by which variants are compared, and its task is not the recipe's own"
-                yield Mistake(
-                    (*at, "task"), found, "hold out examples in data, or put a set of the recipe's task first"
-                )
-        if entry.role_beside(task) == "forgetting":
-            yield from _forgetting(at, own, entry.margin, kind.new_head or not scoring.base)
-        elif entry.margin is not None:
-            found = "is about what may be forgotten, and the set's role is shifted"
-            yield Mistake((*at, "margin"), found, "write role: forgetting, or leave it out")
-
-
-def _forgetting(at: tuple[Any, ...], own: Any, margin: float | None, unscored: bool) -> Iterator[Mistake]:
-    """Find what forgetting cannot be tested by."""
-    if unscored:
-        found = "is forgetting, which is held against the untuned model, and that one is not scored"
-        advice = "write role: shifted; or, where the task has no new head, scoring.base: true"
-        yield Mistake((*at, "role"), found, advice)
-    metric = find(own.metrics[0])
-    if margin is None and (metric is None or metric.unit.point is None):
-        found = f"is not given, and '{own.metrics[0]}' has no points of which one could be the default"
-        yield Mistake((*at, "margin"), found, "say how much worse is still acceptable, in the metric's own unit")
 
 
 def _group(task: Any, vary: list[str]) -> Iterator[Mistake]:
@@ -346,17 +225,17 @@ CHECKS: tuple[Callable[..., Iterator[Mistake]], ...] = (
     _head,
     _normalise,
     _pairs,
-    _rewards,
+    metric_choices.rewards,
     _last_answers,
-    _answers,
-    _columns,
-    _extracted,
-    _bytes,
+    metric_choices.answers,
+    metric_choices.columns,
+    metric_choices.extracted,
+    metric_choices.counted_bytes,
     _solved,
     _distributed,
     _held_out,
     _names,
-    _sets,
+    evaluation.sets,
     _group,
     _select,
     _shots,

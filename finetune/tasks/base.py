@@ -13,16 +13,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from finetune.core import options
-from finetune.core.answers import EXCLUSIVE, HEAD_KINDS, PIPELINE_TAGS, SOLVED, Answer, Column
+from finetune.core.answers import HEAD_KINDS, PIPELINE_TAGS, SOLVED, Column
 from finetune.core.encoded import Encoded
 from finetune.core.examples import Batch, Example, Outputs, Prediction
-from finetune.metrics import Columns
 from finetune.models import Architecture, OwnHead
-from finetune.tasks.baselines.base import Baseline
 from finetune.tasks.batching import Batching
 from finetune.tasks.encoding import EncodedRows, encode
+from finetune.tasks.judged import Judged
 from finetune.tasks.messages import readable
-from finetune.tasks.trivial import Trivial
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +32,7 @@ if TYPE_CHECKING:
     from finetune.models.pooling import Pooling
 
 
-class Task:
+class Task(Judged):
     """A task, which is learnt or scored: columns, encoding, model head, loss, predictions, metrics.
 
     A task is made from its options, then ``fit`` to the training data, which gives it the tokenizer and what it
@@ -45,17 +43,10 @@ class Task:
     Options: ClassVar[type[options.Options]]
     new_head: ClassVar[bool]
     """True when the task puts a newly initialised head on the base model."""
-    answer: ClassVar[Answer | None]
-    """What it answers; None: nothing. Scoring, the store, soups and ensembles, and the report ask this."""
-    example_score: ClassVar[str]
-    """The metric that gives each single example its score in the prediction store; `loss` where there is none."""
 
     tokenizer: PreTrainedTokenizerBase
     labels: tuple[str, ...] = ()
     """The classes in the order of the head's outputs, for tasks that have classes."""
-    commonest: str | None = None
-    """The answer of most training examples, for tasks that always giving it could pass for learning; found by
-    :meth:`fit`."""
     batching: Batching = Batching.PACKED
     """What examples may share while they are learnt and scored, as far as the task itself lets them."""
     answering: Batching = Batching.PADDED
@@ -307,47 +298,13 @@ class Task:
         """Predict each of ``examples``, which ``batch`` holds; the text is empty where it is generated."""
         raise NotImplementedError
 
-    def completed(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> list[Prediction]:
-        """Complete the ``predictions`` for a whole set of ``examples``, where an answer takes all of them, such as a
-        rank. Here, each is complete by itself."""
-        return list(predictions)
-
     def save_beside(self, folder: Path) -> None:
         """Write beside the complete model in ``folder`` what other libraries need to use it. Here, nothing."""
-
-    @property
-    def decides(self) -> bool:
-        """Tell whether :meth:`decide` has something to choose, such as a threshold, once the task is fitted."""
-        return False
-
-    def decide(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> dict[str, float]:
-        """Choose by the ``predictions`` for ``examples`` of the validation split, after training, how later ones become
-        answers: numbers by name, which are kept with the run. Held-out sets have no part in it."""
-        return {}
-
-    def decided(self, predictions: Sequence[Prediction], decision: Mapping[str, float]) -> list[Prediction]:
-        """Turn what the model predicts into what is said, by a ``decision``; empty: as it is without validation
-        examples."""
-        return list(predictions)
 
     def generate(self, model: torch.nn.Module, examples: Sequence[Example], device: torch.device) -> list[str] | None:
         """Generate the answers of ``model`` to the prompts of ``examples``; None for tasks whose predictions say it
         already."""
         return None
-
-    def trivial(self, examples: Sequence[Example]) -> Trivial | None:
-        """Score always giving the same answer to ``examples``, those that are scored; None: no such answer. A run that
-        is not shown to be better, by what :meth:`measured` gives, has learnt nothing."""
-        if self.commonest is None:
-            return None
-        right = np.array([example.reference == self.commonest for example in examples], dtype=float)
-        same = "the commonest label" if self.answer in EXCLUSIVE else "the same answer"
-        return Trivial(f"always giving {same}", self.example_score, right)
-
-    def measured(self, columns: Columns) -> np.ndarray:
-        """Measure each prediction of a run, of whose store these are the ``columns``, as :meth:`trivial` does:
-        (examples,). Here, by its own score."""
-        return np.asarray(columns["score"], dtype=float)
 
     @property
     def solvable(self) -> bool:
@@ -359,23 +316,3 @@ class Task:
         """Give a trained ``model`` as a person gets it, who asks it without this task. ``config`` is what
         :meth:`model_config` said when it was trained."""
         return model
-
-    def majority(self, examples: Sequence[Example]) -> float | None:
-        """Compute the share of ``examples``, those that are scored, that always giving the commonest training answer
-        gets right; None: no such thing."""
-        if self.commonest is None:
-            return None
-        return sum(example.reference == self.commonest for example in examples) / len(examples)
-
-    def trivial_answers(self, examples: Sequence[Example]) -> list[str] | None:
-        """Give the answers to ``examples`` that take no learning, such as no entity anywhere; None: no such thing. A
-        run whose headline metric is no better than theirs has learnt nothing."""
-        return None
-
-    def baselines(self, shots: int = 0) -> list[Baseline]:
-        """List what is cheap and answers the same; known once the task is fitted. ``shots``: training examples that the
-        untuned model is shown before each question, where the task generates answers; 0: it is not asked so.
-
-        The untuned model itself is scored without this. Here, nothing: a task that has cheap rivals brings its own.
-        """
-        return []
