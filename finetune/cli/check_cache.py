@@ -24,6 +24,7 @@ from finetune.core.run_dir import read_json, write_json
 from finetune.core.unchanged import Elsewhere, Files, software
 from finetune.data.options import Source
 from finetune.evaluate.metrics import HUB as HUB_METRIC
+from finetune.metrics.function import is_function
 from finetune.models import ModelOptions, locate
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def _files_of(recipe: ResolvedRecipe) -> Iterator[list[Any]]:
         own = [entry.task for entry in variant.recipe.evaluate if entry.task is not None]
         metrics = [variant.recipe.train.select]
         metrics += [name for task in (variant.recipe.task, *own) for name in task.metrics]
-        if any(name.startswith(HUB_METRIC) for name in metrics):
+        if any(name.startswith(HUB_METRIC) or is_function(name) for name in metrics):
             raise Elsewhere
         for section in _sections(variant.recipe):
             if isinstance(section, Source | ModelOptions) and (known := section.model_dump_json()) not in seen:

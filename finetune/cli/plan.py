@@ -11,6 +11,7 @@ from finetune.cli.arguments import add_overrides
 from finetune.cli.collecting import uncollected
 from finetune.cli.output import fitted, shown_aside, wrapped
 from finetune.core.errors import InputError, bad_input
+from finetune.metrics.function import key_of
 
 if TYPE_CHECKING:
     from finetune.metrics.unit import Unit
@@ -56,7 +57,7 @@ def run(args: Namespace) -> int:
                 args.pilot = args.pilot or args.recipe
         else:
             recipe = load(args.recipe, args.overrides)
-        headline = recipe.variants[0].recipe.task.metrics[0]
+        headline = key_of(recipe.variants[0].recipe.task.metrics[0])
         metric = unit(headline)
         found = find(headline)
         _check(args, metric, found is not None and found.right_or_wrong)

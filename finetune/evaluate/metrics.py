@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.core.errors import FinetuneError, InputError, bad_input, did_you_mean, first_line
 from finetune.core.registry import METRICS
-from finetune.metrics import find
+from finetune.metrics import find, function
 from finetune.metrics.base import Columns, Metric
+from finetune.metrics.function import FunctionMetric, is_function, key_of
 from finetune.metrics.unit import Unit
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class HubMetric(Metric):
 
 def check(name: str, at: str = "task.metrics") -> None:
     """Raise an :class:`InputError` at recipe path ``at`` for a name that cannot be a metric. Loads nothing."""
-    if name.startswith(HUB) and name != HUB:
+    if (name.startswith(HUB) and name != HUB) or is_function(name):
         return
     if find(name) is None:
         advice = did_you_mean(name, (*METRICS.all(), HUB + "NAME"))
@@ -71,12 +72,15 @@ def check(name: str, at: str = "task.metrics") -> None:
 def load(name: str, at: str = "task.metrics") -> Metric:
     """Find the metric called ``name``; an :class:`InputError` at recipe path ``at`` when there is none.
 
-    ``hub:NAME`` is fetched and imported here, once in a process: so load metrics before training, not after it.
+    ``hub:NAME`` is fetched and imported here, and a file with a function is run, once in a process: so load metrics
+    before training, not after it.
     """
     check(name, at)
     own = find(name)
     if own is not None:
         return own
+    if is_function(name):
+        return _from_file(name, at)
     try:
         return _from_hub(name)
     except InputError as error:
@@ -93,14 +97,24 @@ def score(predictions: Predictions, names: Sequence[str]) -> dict[str, float]:
     stored = [name for name, column in columns.items() if column is not None]
     together: dict[bool, list[Metric]] = {}
     for metric in metrics:
-        if not isinstance(metric, HubMetric):  # those of answers may read other columns under the same names
+        if not isinstance(metric, FOREIGN):  # those of answers may read other columns under the same names
             together.setdefault(metric.of_answers and "extracted" in stored, []).append(metric)
     values: dict[str, float] = {}
     for own in together.values():
         values |= compute(own, {name: columns[each.source(name, stored)] for each in own for name in each.columns})
     # One by one: each may fail in its own way, and calls its numbers as it likes.
-    values |= {metric.name: metric.value(columns) for metric in metrics if isinstance(metric, HubMetric)}
-    return {name: values[name] for name in names}
+    values |= {metric.name: metric.value(columns) for metric in metrics if isinstance(metric, FOREIGN)}
+    return {name: values[key_of(name)] for name in names}
+
+
+def with_own(predictions: Predictions, names: Sequence[str]) -> Predictions:
+    """Add what each example contributes to those of the metrics that are a user's functions: whoever reads the store
+    need not run them."""
+    own = {metric.name: metric for metric in map(load, names) if isinstance(metric, FunctionMetric)}
+    if not own:
+        return predictions
+    columns = predictions.columns()
+    return replace(predictions, own={name: metric.contributions(columns) for name, metric in own.items()})
 
 
 def computable(predictions: Predictions, names: Sequence[str]) -> list[str]:
@@ -114,6 +128,15 @@ def scores_of(name: str, prediction: Sequence[str], reference: Sequence[str]) ->
     found = load(name).per_example({"prediction": prediction, "reference": reference})
     assert found is not None, f"{name} is a mean over examples"
     return found
+
+
+FOREIGN = (HubMetric, FunctionMetric)
+"""Metrics whose code is not ours."""
+
+
+@cache
+def _from_file(name: str, at: str) -> FunctionMetric:
+    return function.load(name, at)
 
 
 @cache

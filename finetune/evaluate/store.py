@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from finetune.core.run_dir import atomic
 ADDED = ("margin", "margin_norm", "reward", "bytes")
 EXTRACTED = ("extracted", "extracted_reference")
 """Columns of numbers and of texts that only some stores have."""
+OWN = "own:"
+"""How columns begin that hold what examples contribute to a metric of the user's."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,11 +60,13 @@ class Predictions:
     """The answers that were found in `prediction`, empty where there is none, for tasks that look for them."""
     extracted_reference: list[str] | None = None
     """The same of `reference`."""
+    own: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """By the name of a metric that is a user's function, (n,) float64: what each example contributes to it."""
 
     def __post_init__(self) -> None:
         """Raises ValueError when the columns do not fit together: a mistake of ours, never of a person."""
         n = len(self.example)
-        for name in (each.name for each in fields(self) if each.name not in ("example", "labels")):
+        for name in (each.name for each in fields(self) if each.name not in ("example", "labels", "own")):
             column = getattr(self, name)
             if column is not None and len(column) != n:
                 raise ValueError(f"{name} has {len(column)} rows where example has {n}")
@@ -94,6 +99,7 @@ class Predictions:
         }
         columns |= {name: _floats(own, len(self)) for name in ADDED if (own := getattr(self, name)) is not None}
         columns |= {name: pa.array(own, pa.string()) for name in EXTRACTED if (own := getattr(self, name)) is not None}
+        columns |= {OWN + name: _floats(values, len(self)) for name, values in self.own.items()}
         table = pa.table(columns).sort_by("example")
         table = table.replace_schema_metadata({"labels": json.dumps(self.labels, ensure_ascii=False), "key": key})
         with atomic(path) as temporary:
@@ -133,7 +139,9 @@ def read(path: Path) -> Predictions:
 def _added(table: pa.Table) -> dict[str, Any]:
     """Give the columns that only some stores have, by name."""
     found: dict[str, Any] = {name: _numbers(table[name]) for name in ADDED if name in table.column_names}
-    return found | {name: table[name].to_pylist() for name in EXTRACTED if name in table.column_names}
+    found |= {name: table[name].to_pylist() for name in EXTRACTED if name in table.column_names}
+    own = [name for name in table.column_names if name.startswith(OWN)]
+    return found | ({"own": {name.removeprefix(OWN): table[name].to_numpy() for name in own}} if own else {})
 
 
 def _floats(values: np.ndarray | None, n: int) -> pa.Array:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from finetune import stats
 from finetune.core.errors import bad_input
 from finetune.core.run_dir import FORMAT
+from finetune.metrics.function import key_of
 from finetune.plan import pilot
 from finetune.plan.pilot import Cost, Pair
 from finetune.stats.families import AllPairs, Family
@@ -126,7 +127,7 @@ def plan(
     metric, or without spread.
     """
     first = recipe.variants[0].recipe
-    metric, task = first.task.metrics[0], _first_task(first)
+    metric, task = key_of(first.task.metrics[0]), _first_task(first)
     (comparisons, family), seeds = judged_in(recipe), (recipe.until.at_least if recipe.until else len(recipe.seeds))
     examples_here = examples or _examples_of(recipe)
     source: Literal["pilot", "sd", "nothing"] = "pilot"

@@ -10,8 +10,10 @@ from typing import Any, TypeVar
 from finetune.core.options import Options
 from finetune.core.paths import PACKAGE
 from finetune.data.options import Source
+from finetune.metrics.function import is_function, parts_of
 from finetune.models import ModelOptions
 from finetune.recipe.tree import Node
+from finetune.train.options import TrainOptions
 
 AnyOptions = TypeVar("AnyOptions", bound=Options)
 
@@ -30,7 +32,19 @@ def anchored(options: AnyOptions, node: Node | None) -> AnyOptions:
             said, at = getattr(options, name), node.child(name)
             if said is not None and _names_a_file(said, at):
                 changes[name] = _absolute(said, at)
+    if "metrics" in type(options).model_fields:
+        said = node.child("metrics")
+        changes["metrics"] = [_metric(name, said and said.child(n)) for n, name in enumerate(changes["metrics"])]
+    if isinstance(options, TrainOptions):
+        changes["select"] = _metric(options.select, node.child("select"))
     return options.model_copy(update=changes)
+
+
+def _metric(name: str, node: Node | None) -> str:
+    if not is_function(name):
+        return name
+    file, function = parts_of(name)
+    return f"{_absolute(file, node)}:{function}"
 
 
 def _anchored_value(value: Any, node: Node | None) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -65,7 +65,7 @@ class Run:
                 table = table.set_column(place, table.column_names[place], column.cast(pa.string()))
         return table
 
-    def example_scores(self, task: str, column: Literal["score", "loss"] = "score") -> NDArray[np.float64] | None:
+    def example_scores(self, task: str, column: str = "score") -> NDArray[np.float64] | None:
         """Read per-example scores on an evaluation set in order of examples, shape (examples,); None: not stored."""
         table = self.predictions(task, [column])
         return None if table is None or table[column].null_count else table[column].to_numpy().astype(float)

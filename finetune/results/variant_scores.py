@@ -73,7 +73,7 @@ def _stacked(rows: Iterable[Floats | None]) -> Floats | None:
 def _computed(run: Run, task: str, name: str) -> Floats | None:
     metric = metrics.find(name)
     if metric is None:
-        return None
+        return run.example_scores(task, f"own:{name}") if f"own:{name}" in run.stored(task) else None
     wanted, stored = metric.contributing, run.stored(task)
     sources = {column: metric.source(column, stored) for column in wanted if column != "labels"}
     table = run.predictions(task, list(dict.fromkeys(sources.values())), TEXTS if metric.by_equality else ())

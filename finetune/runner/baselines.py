@@ -160,10 +160,11 @@ def score_baseline(
     for task, encoded in data.shared.items():
         at = f"evaluate.{task}.data" if task in further else "data.test"
         found = baseline.predict(ExampleSet(at, data.tables[task], encoded))
-        predictions = table_of(data.task, encoded.examples, found)
+        names = session.recipe.task.metrics
+        predictions = metrics.with_own(table_of(data.task, encoded.examples, found), names)
         if runtime.accelerator.is_main_process:
             predictions.write(folder.predictions(task))
-        scores |= scores_on(task, predictions, metrics.computable(predictions, session.recipe.task.metrics))
+        scores |= scores_on(task, predictions, metrics.computable(predictions, names))
     phases.end("evaluate")
     result = {**opening, **phases.facts(), "scores": {**opening["scores"], **scores}}
     if runtime.accelerator.is_main_process:

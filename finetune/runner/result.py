@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.core.errors import FinetuneError, message_of
 from finetune.core.run_dir import FAILED
+from finetune.metrics.function import key_of
 
 if TYPE_CHECKING:  # results bring statistics, which take a third of a second to import
     from finetune.results.schema import CombinedResult, Results, RunResult
@@ -47,7 +48,7 @@ class StudyOutcome:
 def summary(title: str, result: dict[str, Any], headline: str) -> str:
     """Write one line on a run that has ended."""
     scores = ", ".join(
-        f"{name} {value:.4g}" for name, value in result["scores"].items() if name.endswith(f"/{headline}")
+        f"{name} {value:.4g}" for name, value in result["scores"].items() if name.endswith(f"/{key_of(headline)}")
     )
     status = "" if result["status"] == "finished" else f" · {result['status']}: {result['reason']}"
     seconds = f" · {result['seconds']:.1f} s" if result["seconds"] is not None else ""

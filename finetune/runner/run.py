@@ -21,6 +21,7 @@ from finetune.core.randomness import Streams
 from finetune.core.run_dir import FORMAT, RunDir, atomic, write_json
 from finetune.core.runtime import Runtime
 from finetune.evaluate import metrics
+from finetune.metrics.function import key_of
 from finetune.models.pooled import pooled_in, write_pooling
 from finetune.replicas.group import Replica, ReplicaGroup
 from finetune.replicas.stacked import Weights
@@ -157,7 +158,7 @@ def judge(
         shown = f", and so few examples do not show that it is {'more' if higher else 'less'}" if ahead else ""
         found = f"{trivial.measure} {_number(mean)} on '{task}'"
         return "degenerate", f"{found}; {trivial.said} gets {_number(others)}{shown}"
-    headline = recipe.task.metrics[0]
+    headline = key_of(recipe.task.metrics[0])
     plain = trivial_score(data, task, headline)
     score = scores.get(f"{task}/{headline}")
     if plain is not None and score is not None and not _better(headline, score, plain):

@@ -21,6 +21,7 @@ from finetune.core.runtime import Runtime
 from finetune.evaluate import metrics, store
 from finetune.evaluate.predict import predict, predictions_of
 from finetune.evaluate.store import Predictions
+from finetune.metrics.function import key_of
 from finetune.replicas.group import ReplicaGroup
 from finetune.runner.reference import Reference, needs_reference
 from finetune.runner.resources import TaskData
@@ -134,6 +135,7 @@ def score_held_out(
             for each in scored if group.prefix is None else []:
                 each.latency[task] = spent / len(encoded.examples) / group.count
             found = reference.rewarded(found, encoded.examples) if reference else found
+        found = [metrics.with_own(each, asked.options.metrics) for each in found]
         for number, (predictions, path, key) in enumerate(zip(found, paths, keys, strict=True)):
             if runtime.accelerator.is_main_process:
                 with phase("writing predictions"):
@@ -149,7 +151,7 @@ def scores_on(task: str, predictions: Predictions, names: Sequence[str]) -> Scor
     """Compute the metrics called ``names`` of predictions on the held-out set ``task``."""
     values = metrics.score(predictions, names)
     # A diverged model's likelihoods may not be numbers; its other scores still count.
-    return {f"{task}/{name}": value for name, value in values.items() if math.isfinite(value)}
+    return {f"{task}/{key_of(name)}": value for name, value in values.items() if math.isfinite(value)}
 
 
 def _about(task: Task, encoded: Encoded, recipe: Recipe, runtime: Runtime) -> list[Any]:

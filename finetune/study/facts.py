@@ -14,6 +14,7 @@ from finetune.core.paths import resolve_paths
 from finetune.core.run_dir import FORMAT, StudyDir, atomic, read_json, write_json, write_text
 from finetune.data.mixture import PORTION
 from finetune.evaluate import metrics
+from finetune.metrics.function import key_of
 from finetune.models import is_ours
 from finetune.runner.build import make_strategy
 from finetune.runner.resources import TaskData
@@ -78,12 +79,12 @@ def _set_facts(recipe: Recipe, data: TaskData, name: str) -> dict[str, Any]:
         "margin": margin,
         "examples": len(data.held_out[name].examples),
         "fingerprint": data.facts["splits"][name]["fingerprint"],
-        "headline": task.options.metrics[0],
+        "headline": key_of(task.options.metrics[0]),
         "answer": task.answer,
         "pipeline_tag": task.pipeline_tag,
         "example_score": task.example_score,
         "metrics": [
-            {"name": metric, "higher_is_better": metrics.load(metric).higher_is_better}
+            {"name": key_of(metric), "higher_is_better": metrics.load(metric).higher_is_better}
             for metric in task.options.metrics
         ],
         "majority": data.majority[name],

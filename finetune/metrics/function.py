@@ -1,0 +1,133 @@
+"""A metric that is a Python function in a file of the user's, which the recipe names as `./my_metric.py:score`."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from finetune.core.errors import FinetuneError, bad_input, first_line
+from finetune.metrics.base import Columns, Metric, Values
+from finetune.metrics.unit import Unit
+
+MARK = ".py:"
+GIVEN = {"predictions": "prediction", "references": "reference"}
+"""What a function may ask for, by the column that it is; others are called as their columns are."""
+MORE = ("loss", "weight", "margin", "probabilities", "labels", "extracted", "extracted_reference")
+GROUPS = 200
+"""Parts that are left out in turn, at most: the function is called once for each."""
+
+
+def is_function(name: str) -> bool:
+    """Tell whether a recipe's word for a metric names a function in a file."""
+    return MARK in name
+
+
+def parts_of(name: str) -> tuple[str, str]:
+    """Give the file and the function that a recipe's word names."""
+    file, _, function = name.rpartition(":")
+    return file, function
+
+
+def key_of(name: str) -> str:
+    """Give the word under which a metric's scores stand: of a function its file's name and its own, as in
+    `my_metric.score`; of others the recipe's word."""
+    if not is_function(name):
+        return name
+    file, function = parts_of(name)
+    return f"{Path(file).stem}.{function}"
+
+
+class FunctionMetric(Metric):
+    """What a user's function returns: a number for each example, whose mean is the score; or one number for all.
+
+    What each example contributes to one number for all is found by leaving examples out (the jackknife; Efron and
+    Stein 1981), group by group where there are many.
+    """
+
+    def __init__(self, name: str, function: Callable[..., Any], wanted: tuple[str, ...]):
+        self.name, self.unit, self.function = key_of(name), Unit(key_of(name)), function
+        self.higher_is_better = bool(getattr(function, "higher_is_better", True))
+        self.wanted = wanted
+        """What it asks for, as its parameters are called."""
+        self.columns = tuple(GIVEN.get(each, each) for each in wanted)
+
+    def value(self, columns: Columns) -> float:
+        """Compute the score. Raises FinetuneError where the function fails, or returns something else than numbers."""
+        found = self._call(columns)
+        return found if isinstance(found, float) else float(found.mean())
+
+    def contributions(self, columns: Columns) -> Values:
+        """Compute what each example adds, (examples,): its own number, or the jackknife's pseudo-value."""
+        found = self._call(columns)
+        if not isinstance(found, float):
+            return found
+        n = len(columns["prediction"])
+        count = min(n, GROUPS)
+        if count < 2:
+            return np.full(n, found)
+        group = np.random.default_rng(0).permutation(n) % count
+        without = np.array([self.value(_rows(columns, group != place)) for place in range(count)])
+        pseudo = count * found - (count - 1) * without
+        # Of groups, each example stands for n / count of them: so their mean has the variance of the groups' mean.
+        return np.asarray(found + (pseudo - pseudo[group].mean())[group] * math.sqrt(n / count))
+
+    def _call(self, columns: Columns) -> float | Values:
+        given = {each: columns[name] for each, name in zip(self.wanted, self.columns, strict=True)}
+        try:
+            found = self.function(**given)
+        except Exception as error:  # foreign code: anything can come out of it
+            raise FinetuneError(f"{self.name} failed on the predictions: {error}") from error
+        try:
+            numbers = np.asarray(found, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise FinetuneError(f"{self.name} returned no number, but: {found!r:.60}") from error
+        if numbers.ndim == 0:
+            return float(numbers)
+        if numbers.shape != (len(columns["prediction"]),):
+            wanted = f"one number, or one for each of {len(columns['prediction'])} examples"
+            raise FinetuneError(f"{self.name} returned numbers of shape {numbers.shape}; it must be {wanted}")
+        return numbers
+
+
+def _rows(columns: Columns, kept: Any) -> dict[str, Any]:
+    """Keep some examples of all columns."""
+    places = np.flatnonzero(kept)
+
+    def chosen(name: str, column: Any) -> Any:
+        if column is None or name == "labels":
+            return column
+        return column[places] if isinstance(column, np.ndarray) else [column[place] for place in places]
+
+    return {name: chosen(name, column) for name, column in columns.items() if name in (*GIVEN.values(), *MORE)}
+
+
+def load(name: str, at: str) -> FunctionMetric:
+    """Run the file that ``name`` names, and take its function. Raises InputError at recipe path ``at`` where there is
+    no such file or function, where the file fails, or where the function asks for what no store has."""
+    file, word = parts_of(name)
+    path = Path(file)
+    if not path.is_file():
+        raise bad_input(at, f"there is no file {file}", "a function is written ./my_metric.py:score")
+    spec = importlib.util.spec_from_file_location(f"finetune_metric_{path.stem}", path)
+    assert spec is not None and spec.loader is not None, "the name ends in .py"
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # foreign code
+        raise bad_input(at, f"{path.name} fails: {first_line(error)}", "correct the file") from error
+    function = getattr(module, word, None)
+    if not callable(function):
+        known = [each for each, value in vars(module).items() if inspect.isfunction(value)]
+        raise bad_input(at, f"{path.name} has no function '{word}'", f"it has: {', '.join(known) or 'none'}")
+    wanted = tuple(inspect.signature(function).parameters)
+    unknown = [each for each in wanted if each not in (*GIVEN, *MORE)]
+    if unknown or not wanted:
+        found = f"{word} asks for {', '.join(unknown)}" if unknown else f"{word} asks for nothing"
+        raise bad_input(at, found, f"its parameters may be: {', '.join((*GIVEN, *MORE))}")
+    return FunctionMetric(name, function, wanted)
