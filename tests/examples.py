@@ -46,6 +46,9 @@ class TaskExample:
     far: float = 1e-4
     """By how much runs side by side may differ from runs alone; sums of many tokens' log-likelihoods round more than
     single logits, and what seeks the worst change of an input makes more of it. Another seed differs by 1 %."""
+    falls: float = 0.0
+    """To what share of itself the loss falls at least, where that is less than the strategy promises: a frozen random
+    model may say next to nothing of what is asked."""
     cannot_stack: Mapping[str, str] = field(default_factory=dict)
     """Models of which several cannot be trained side by side when all of them learns, with what is said."""
 
