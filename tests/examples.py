@@ -52,6 +52,9 @@ class TaskExample:
     slow: Mapping[str, float] = field(default_factory=dict)
     """By example of a strategy that can do next to nothing for it in 16 steps: to what share of itself the loss falls
     at least."""
+    falls: float = 0.0
+    """To what share of itself the loss falls at least, where that is less than the strategy promises: a frozen random
+    model may say next to nothing of what is asked."""
     cannot_stack: Mapping[str, str] = field(default_factory=dict)
     """Models of which several cannot be trained side by side when all of them learns, with what is said."""
 

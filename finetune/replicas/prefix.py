@@ -44,6 +44,8 @@ class Remembered:
     arrays: dict[str, torch.Tensor] = field(default_factory=dict)
     """By name of the output: (positions, ...), or (examples, ...) for an output without positions."""
     by_position: set[str] = field(default_factory=set)
+    by_row: set[str] = field(default_factory=set)
+    """Those that have one value for each of an example's several rows, kept where the row's first position is."""
 
     @classmethod
     def of(cls, examples: Sequence[Example]) -> Remembered:
@@ -117,13 +119,17 @@ class Activations:
             by_position = value.ndim > 2
             if by_position:
                 kept.by_position.add(name)
+            elif len(value) > len(examples):
+                kept.by_row.add(name)
             if name not in kept.arrays:
-                count = kept.positions if by_position else len(kept.places)
+                count = len(kept.places) if name not in kept.by_position | kept.by_row else kept.positions
                 kept.arrays[name] = self._room((count, *value.shape[2 if by_position else 1 :]), value.dtype)
             array = kept.arrays[name]
             if by_position:
                 rows, columns = (layout.example >= 0).nonzero(as_tuple=True)
                 array[self._positions(kept, examples, layout)[rows, columns]] = value[rows, columns].to(array.device)
+            elif name in kept.by_row:
+                array[self._positions(kept, examples, layout)[:, 0]] = value.to(array.device)
             else:
                 array[torch.from_numpy(kept.numbers(examples))] = value.to(array.device)
         kept.seen[kept.numbers(examples)] = True
@@ -132,7 +138,8 @@ class Activations:
         """Read the activations for ``examples``, laid out like the batch; what stands at padding means nothing."""
         kept = self._announced(examples)
         places, numbers = self._positions(kept, examples, layout), torch.from_numpy(kept.numbers(examples))
-        return {name: array[places if name in kept.by_position else numbers] for name, array in kept.arrays.items()}
+        where = dict.fromkeys(kept.by_position, places) | dict.fromkeys(kept.by_row, places[:, 0])
+        return {name: array[where.get(name, numbers)] for name, array in kept.arrays.items()}
 
     def _announced(self, examples: Sequence[Example]) -> Remembered:
         found = self.find(examples)

@@ -186,7 +186,7 @@ def outputs_among(scores: torch.Tensor, batch: Batch) -> Outputs:
     absent[owners, numbers] = False
     logits = scores.new_full(absent.shape, FAR).index_put((owners, numbers), scores)
     every = torch.arange(count, device=scores.device)
-    return Outputs(logits, batch.targets, every, count, absent if bool(absent.any()) else None)
+    return Outputs(logits, batch.targets, every, count, absent=absent if bool(absent.any()) else None)
 
 
 def margin_norm(likelihoods: np.ndarray, sizes: np.ndarray, target: int) -> float:
