@@ -233,7 +233,9 @@ def _losses_differ(
             if task.packing and not task.packs(model):
                 return "its outputs change in packed rows"
             found = task.outputs(model, batch)
-            losses, among = found.losses(), torch.cat([each.logits for each in wanted])
+            losses, among = found.losses(), None
+            if task.answer == "choice" or found.logits.shape[-1] == 1:  # one output, read for each choice
+                among = torch.cat([each.logits.reshape(-1, 1) for each in wanted])
             for number, place in enumerate(places):
                 own = found.owners == number
                 plain, loss, labels = wanted[place].losses()[0], losses[number], int(own.sum())
@@ -284,9 +286,10 @@ def farthest(found: torch.Tensor, wanted: torch.Tensor, among: torch.Tensor | No
     """Compute the largest distance of logits (L, C) from those ``wanted``, as a share of their spread; a shift that all
     classes have in common does not count. Infinite where one is no number and the other is.
 
-    Where there is one output only, C = 1, a shift is all that there is, and the spread is that of several examples'
-    outputs, ``among`` (all labels, 1), of which a tenth of their size is added: untuned, they hardly differ."""
-    if wanted.shape[-1] == 1:
+    Where there is one output only, C = 1 or the same one for each class, a shift is all that there is, and the spread
+    is that of several examples' outputs, ``among`` (all labels, 1), of which a tenth of their size is added: untuned,
+    they hardly differ."""
+    if wanted.shape[-1] == 1 or among is not None:
         every = wanted if among is None else among
         spread = every.std(correction=0) + 0.1 * every.abs().max() + 1e-9
         return float(((found - wanted).abs() / spread).nan_to_num(nan=torch.inf).max())

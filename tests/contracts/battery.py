@@ -6,11 +6,13 @@ A new plug-in has its example beside its own test; what it then has to hold is i
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from finetune import recipe as recipes
@@ -119,6 +121,23 @@ def solves(how: Any) -> bool:
     """Whether a strategy solves for a probe, at once or to begin with."""
     first = how.before()
     return bool(how.solves or (first is not None and STRATEGIES.get(first[0].type)(first[0]).solves))
+
+
+QUICK_TASKS = ("classification", "chat", "language")
+QUICK_STRATEGIES = ("full", "adapter", "linear")
+
+
+def every(found: Sequence[tuple[str, str, str, str | None]]) -> Any:
+    """Parametrises a test by combinations. The default suite has all of three tasks, and of the others those with the
+    plainest strategies on their first model; the rest is for the slow one."""
+
+    def param(combination: tuple[str, str, str, str | None]) -> Any:
+        strategy, task, model, mitigation = combination
+        plain = strategy in QUICK_STRATEGIES and mitigation is None and model == example_of(TASKS, task).models[0]
+        marks = [] if task in QUICK_TASKS or plain else [pytest.mark.slow]
+        return pytest.param(combination, id="-".join(filter(None, combination)), marks=marks)
+
+    return pytest.mark.parametrize("combination", list(map(param, found)))
 
 
 def once_each(registry: Registry) -> list[tuple[str, str, str, str | None]]:

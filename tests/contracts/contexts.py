@@ -112,6 +112,19 @@ QUESTIONS: dict[str, Any] = {
     "data": {"train": {"path": "questions.jsonl"}, "split": {"test": 8, "validation": 6}},
     "task": {"type": "question-answering", "max_length": 40, "stride": 8, "metrics": ["squad_f1"]},
 }
+CHOICES: dict[str, Any] = {
+    **PLAIN,
+    "data": {"train": {"path": "choices.jsonl"}, "split": {"test": 8, "validation": 6}},
+    "task": {"type": "multiple-choice", "max_length": 40, "metrics": ["accuracy"]},
+}
+COLUMNS = {"task": {"choices": ["one", "two", "three"]}}
+DRAWN = {"task": {"draw": 2, "answer": "right"}}
+LIKELY = {"model": {"source": "decoder"}, "task": {"head": "likelihood", "max_length": 64}}
+WORDED: dict[str, Any] = {
+    **PLAIN,
+    "model": {"source": "decoder", "dtype": "float32", "device": "cpu"},
+    "task": {"type": "label-words", "max_length": 100, "metrics": ["accuracy"]},
+}
 SOLVED: dict[str, Any] = {**PLAIN, "strategy": {"type": "linear"}, "train": {"save_model": True}}
 LONG_ANSWERS = {"task": {"prompt": "kind", "completion": "prompt"}}
 """Prompts of a letter, answers of a sentence."""
@@ -177,6 +190,8 @@ RECIPES: dict[str, tuple[dict[str, Any], tuple[str | int, ...]]] = {
     "EmbeddingOptions": (EMBEDDING, ("task",)),
     "Seq2SeqOptions": (SEQ2SEQ, ("task",)),
     "QuestionAnsweringOptions": (QUESTIONS, ("task",)),
+    "MultipleChoiceOptions": (CHOICES, ("task",)),
+    "LabelWordsOptions": (WORDED, ("task",)),
     "AdaptiveOptions": (_tuned("adaptive", method="layerwise"), ("strategy",)),
     "RateGroup": (
         _tuned("adaptive", method="groups", groups=[{"pattern": "*embed*", "factor": 0.1}]),
@@ -361,6 +376,34 @@ CASES: dict[str, Case] = {
     "Seq2SeqOptions.max_new_tokens": Case(value=2),
     "Seq2SeqOptions.num_beams": Case(value=3),
     "Seq2SeqOptions.metrics": Case(value=["chrf"]),
+    "MultipleChoiceOptions.type": Case(value={"type": "language", "text": "question", "max_length": 16}, at=("task",)),
+    "MultipleChoiceOptions.question": Case(value="asked"),
+    "MultipleChoiceOptions.context": Case(value="context"),
+    "MultipleChoiceOptions.choices": Case(value=["three", "one", "two"]),
+    "MultipleChoiceOptions.draw": Case(DRAWN, value=3),
+    "MultipleChoiceOptions.draw_within": Case(DRAWN, value="kind"),
+    "MultipleChoiceOptions.answer": Case(value="other"),
+    "MultipleChoiceOptions.answer_is": Case({"task": {"answer": "place", "answer_is": "index"}}, value="number"),
+    "MultipleChoiceOptions.head": Case(
+        {"model": {"source": "decoder"}, "task": {"head": "likelihood", "max_length": 64}}, value="model", refused=True
+    ),
+    "MultipleChoiceOptions.likelihood": Case(LIKELY, value="mean"),
+    "MultipleChoiceOptions.prompt": Case(LIKELY, value="Say: {question}"),
+    "MultipleChoiceOptions.template": Case(LIKELY, value="none"),
+    "MultipleChoiceOptions.group": Case({"data": {"split": {"group": "topic"}}}, value="topic", reported=True),
+    "MultipleChoiceOptions.max_length": Case({"task": {"context": "context"}}, value=20),
+    "MultipleChoiceOptions.metrics": Case(value=["nll"]),
+    "LabelWordsOptions.type": Case(value={"type": "language", "max_length": 16}, at=("task",)),
+    "LabelWordsOptions.text": Case(value="other"),
+    "LabelWordsOptions.label": Case(value="kind"),
+    "LabelWordsOptions.verbaliser": Case(value={"sport": "match and goal"}),
+    "LabelWordsOptions.prompt": Case(value="Topic of {text}:"),
+    "LabelWordsOptions.template": Case(value="none"),
+    "LabelWordsOptions.calibrate": Case(value="contextual"),
+    "LabelWordsOptions.content_free": Case({"task": {"calibrate": "contextual"}}, value="nothing"),
+    "LabelWordsOptions.group": Case({"data": {"split": {"group": "topic"}}}, value="topic", reported=True),
+    "LabelWordsOptions.max_length": Case(value=80),
+    "LabelWordsOptions.metrics": Case(value=["macro_f1"]),
     "QuestionAnsweringOptions.type": Case(
         value={"type": "language", "text": "question", "max_length": 16}, at=("task",)
     ),
@@ -507,6 +550,8 @@ def write_files(folder: Path) -> None:
     (folder / "tagged.jsonl").write_text("".join(json.dumps(_tagged(row)) + "\n" for row in rows), encoding="utf-8")
     asked = "".join(json.dumps(_question(number, row)) + "\n" for number, row in enumerate(rows))
     (folder / "questions.jsonl").write_text(asked, encoding="utf-8")
+    chosen = "".join(json.dumps(_choice(number, row)) + "\n" for number, row in enumerate(rows))
+    (folder / "choices.jsonl").write_text(chosen, encoding="utf-8")
     (folder / "hub").mkdir()
     for number, name in enumerate(("one-train", "one-more", "two-train")):
         tiny.write_csv(folder / "hub" / f"{name}.csv", tiny.sentences(40, seed=number))
@@ -561,6 +606,26 @@ def _tagged(row: dict[str, str]) -> dict[str, Any]:
         "shout": row["text"].upper(),
         "spans": spans,
         "first": spans[:1],
+    }
+
+
+def _choice(number: int, row: dict[str, str]) -> dict[str, Any]:
+    topics = sorted(tiny.WORDS)
+    choices = [topics[(number + step) % 3] for step in range(3)]
+    return {
+        "question": row["text"],
+        "asked": row["other"],
+        "context": row["other"],
+        "choices": choices,
+        "one": choices[0],
+        "two": choices[1],
+        "three": choices[2],
+        "answer": row["label"],
+        "other": choices[0],
+        "place": 1 + number % 2,
+        "right": f"{row['label']} {number}",
+        "topic": row["topic"],
+        "kind": f"k{number % 2}",
     }
 
 

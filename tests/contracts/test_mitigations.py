@@ -6,11 +6,9 @@ import pytest
 import torch
 
 from finetune.core.registry import MITIGATIONS
-from tests.contracts.battery import STEPS, combinations, missing, once_each, well_documented
+from tests.contracts.battery import STEPS, combinations, every, missing, once_each, well_documented
 
-every_combination = pytest.mark.parametrize(
-    "combination", combinations(MITIGATIONS), ids=lambda parts: "-".join(filter(None, parts))
-)
+every_combination = every(combinations(MITIGATIONS))
 
 
 def test_every_mitigation_has_an_example():
@@ -77,7 +75,7 @@ def test_the_seed_alone_decides_also_when_interrupted(batteries, outcomes, combi
     assert all(torch.equal(value, whole.weights[name]) for name, value in resumed.weights.items())
 
 
-@pytest.mark.parametrize("combination", once_each(MITIGATIONS), ids=lambda parts: "-".join(filter(None, parts)))
+@every(once_each(MITIGATIONS))
 def test_it_trains_in_bfloat16_as_well(batteries, outcomes, combination):
     """Frozen weights are in bfloat16 then, and what learns is not."""
     outcome, wanted = batteries(combination).run(1, "bfloat16", dtype=torch.bfloat16), outcomes(combination, 1)

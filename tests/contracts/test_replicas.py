@@ -11,7 +11,7 @@ from finetune.replicas.stacked import CannotStack
 from finetune.runner.autotune import alone as one_by_one
 from finetune.runner.autotune import choose_replicas
 from tests import tiny
-from tests.contracts.battery import combinations, example_of, has_both, plugin_of, said, training
+from tests.contracts.battery import combinations, every, example_of, has_both, plugin_of, said, training
 from tests.replicas.groups import Variant, far
 
 SEEDS = (0, 1, 2)
@@ -24,11 +24,7 @@ ENCODER_ALONE = ("token-classification", "encoder-decoder")
 
 pytestmark = pytest.mark.usefixtures("quick_collection")
 
-every_combination = pytest.mark.parametrize(
-    "combination",
-    [*combinations(STRATEGIES), *combinations(MITIGATIONS)],
-    ids=lambda parts: "-".join(filter(None, parts)),
-)
+every_combination = every([*combinations(STRATEGIES), *combinations(MITIGATIONS)])
 
 
 @pytest.fixture(scope="module")

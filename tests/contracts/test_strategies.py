@@ -11,12 +11,19 @@ from finetune.core.run_dir import StudyDir
 from finetune.recipe import Variant
 from finetune.strategies.base import TRAINED_WEIGHTS
 from finetune.study.combine import FinishedRuns
-from tests.contracts.battery import STEPS, combinations, example_of, missing, once_each, plugin_of, well_documented
+from tests.contracts.battery import (
+    STEPS,
+    combinations,
+    every,
+    example_of,
+    missing,
+    once_each,
+    plugin_of,
+    well_documented,
+)
 
 every_strategy = pytest.mark.parametrize("name", STRATEGIES.all())
-every_combination = pytest.mark.parametrize(
-    "combination", combinations(STRATEGIES), ids=lambda parts: "-".join(filter(None, parts))
-)
+every_combination = every(combinations(STRATEGIES))
 
 
 def test_every_strategy_has_an_example():
@@ -119,7 +126,7 @@ def test_weights_start_from_the_base_model(batteries, outcomes, combination):
     assert all(any(value.shape == other.shape and torch.equal(value, other) for other in found) for value in pretrained)
 
 
-@pytest.mark.parametrize("combination", once_each(STRATEGIES), ids=lambda parts: "-".join(filter(None, parts)))
+@every(once_each(STRATEGIES))
 def test_it_trains_in_bfloat16_as_well(batteries, outcomes, combination):
     """Frozen weights are in bfloat16 then, and what learns is not."""
     outcome, wanted = batteries(combination).run(1, "bfloat16", dtype=torch.bfloat16), outcomes(combination, 1)

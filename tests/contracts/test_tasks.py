@@ -14,12 +14,10 @@ from finetune.evaluate import metrics
 from finetune.evaluate.predict import table_of
 from finetune.runner.baselines import UntunedModel
 from finetune.tasks.baselines.base import ExampleSet, Uses
-from tests.contracts.battery import combinations, missing, well_documented
+from tests.contracts.battery import combinations, every, missing, well_documented
 
 CPU = torch.device("cpu")
-every_combination = pytest.mark.parametrize(
-    "combination", combinations(TASKS), ids=lambda parts: "-".join(filter(None, parts))
-)
+every_combination = every(combinations(TASKS))
 
 
 def test_every_task_has_an_example():

@@ -93,7 +93,7 @@ def test_what_is_no_such_function_is_bad_input(file, name, found):
 
 def test_a_file_that_fails_is_bad_input(tmp_path):
     (tmp_path / "bad.py").write_text("import nothing_like_it\n")
-    with pytest.raises(InputError, match="bad.py fails"):
+    with pytest.raises(InputError, match=r"bad\.py fails"):
         load(f"{tmp_path}/bad.py:f", "task.metrics.0")
 
 
