@@ -207,6 +207,39 @@ METHODS: dict[str, Word] = {
         "strategy: {type: adaptive, method: layerwise}",
         "Howard and Ruder 2018, section 3.2",
     ),
+    "ipo": Word(
+        (),
+        "Identity preference optimisation: the better answer is to be ahead by a fixed amount and no more.",
+        f"{PAIRS}, method: ipo}}",
+        "Azar et al. 2023, equation 17",
+    ),
+    "orpo": Word(
+        (),
+        "Odds-ratio preference optimisation: learning the better answer, and raising its odds above the worse one's, "
+        "without a model to compare with.",
+        f"{PAIRS}, method: orpo}}",
+        "Hong, Lee and Thorne 2024, equation 6",
+    ),
+    "kto": Word(
+        (),
+        "Kahneman-Tversky optimisation: each answer by itself is desirable or not.",
+        f"{PAIRS}, method: kto}}",
+        "Ethayarajh et al. 2024, equation 8",
+    ),
+    "simpo": Word(
+        (),
+        "Simple preference optimisation: by mean log-likelihoods and a margin, without a model to compare with.",
+        f"{PAIRS}, method: simpo}}",
+        "Meng, Xia and Chen 2024, equation 6",
+    ),
+    "setfit": Word(
+        ("contrastive", "few-shot"),
+        "Few-shot classification: the encoder first learns which texts have the same label, from the run's own "
+        "training examples, and then a probe is solved.",
+        "stages:\n  - {name: contrastive, task: {type: embedding, text: text, label: label}, train: {epochs: 1}}\n"
+        "strategy: {type: linear}",
+        "Tunstall et al. 2022, section 3",
+    ),
     "dpo": Word(
         (),
         "Direct preference optimisation: the better answer is made likelier than the worse one, each against the "

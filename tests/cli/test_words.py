@@ -18,7 +18,7 @@ BASE = {
 
 ASKED = [
     *("full", "partial", "adapter", "task-specific", "linear", "adaptive", "adaptive-domain", "behavioural"),
-    *("lora", "dora", "lp-ft", "bitfit", "dpo", "schedule-free"),
+    *("lora", "dora", "lp-ft", "bitfit", "dpo", "schedule-free", "ipo", "orpo", "kto", "simpo", "setfit"),
 ]
 
 
