@@ -8,6 +8,7 @@ import numpy as np
 
 from finetune.core.registry import METRICS
 from finetune.metrics.base import Columns, Metric, Values
+from finetune.metrics.sums import ratio_of_sums
 from finetune.metrics.unit import Unit
 
 
@@ -31,5 +32,4 @@ class BitsPerByte(Metric):
     def contributions(self, columns: Columns) -> Values:
         """Compute what each example adds to the ratio Σ loss / (ln 2 · Σ bytes)."""
         losses, counts = np.asarray(columns["loss"], float) / log(2), np.asarray(columns["bytes"], float)
-        mean = losses.sum() / counts.sum()
-        return np.asarray(mean + len(losses) * (losses - mean * counts) / counts.sum())
+        return ratio_of_sums(losses, counts)

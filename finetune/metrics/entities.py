@@ -89,13 +89,3 @@ def _pairs(columns: Columns) -> list[tuple[frozenset[Entity], frozenset[Entity]]
 @lru_cache(1 << 14)  # the same references are read for each run and each metric
 def _found(tags: str) -> frozenset[Entity]:
     return frozenset(entities(tags.split()))
-
-
-def ratio_of_sums(above: NDArray[np.float64], below: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Compute what each example adds to the ratio of the sums of ``above`` and ``below``, both (examples,): θ + n dθ/dw
-    (see :meth:`finetune.metrics.base.Metric.contributions`), whose mean is θ. All are 0 where nothing is below."""
-    total = below.sum()
-    if not total:
-        return np.zeros(len(below))
-    ratio = above.sum() / total
-    return np.asarray(ratio + len(below) * (above - ratio * below) / total)

@@ -6,7 +6,8 @@ from typing import ClassVar
 
 from finetune.core.registry import METRICS
 from finetune.metrics.base import Columns, Metric, Values
-from finetune.metrics.entities import counts, ratio_of_sums
+from finetune.metrics.entities import counts
+from finetune.metrics.sums import ratio_of_sums
 from finetune.metrics.unit import percent
 
 

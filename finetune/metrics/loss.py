@@ -8,6 +8,7 @@ import numpy as np
 
 from finetune.core.registry import METRICS
 from finetune.metrics.base import Columns, Metric, Values
+from finetune.metrics.sums import ratio_of_sums
 from finetune.metrics.unit import Unit
 
 
@@ -27,5 +28,4 @@ class Loss(Metric):
     def contributions(self, columns: Columns) -> Values:
         """Compute what each example adds to the ratio Σ loss / Σ weight."""
         losses, weights = (np.asarray(columns[name], dtype=float) for name in self.columns)
-        mean = losses.sum() / weights.sum()
-        return np.asarray(mean + len(losses) * (losses - mean * weights) / weights.sum())
+        return ratio_of_sums(losses, weights)

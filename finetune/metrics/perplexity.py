@@ -8,7 +8,7 @@ import numpy as np
 
 from finetune.core.registry import METRICS
 from finetune.metrics.base import Columns, Metric, Values
-from finetune.metrics.loss import Loss
+from finetune.metrics.sums import ratio_of_sums
 from finetune.metrics.unit import Unit
 
 
@@ -27,9 +27,10 @@ class Perplexity(Metric):
 
     def value(self, columns: Columns) -> float:
         """Compute exp of the loss."""
-        return float(np.exp(Loss().value(columns)))
+        return float(np.exp(np.sum(columns["loss"]) / np.sum(columns["weight"])))
 
     def contributions(self, columns: Columns) -> Values:
         """Compute what each example adds, from the loss's own contributions: the derivative of exp is exp."""
-        value, loss = self.value(columns), Loss()
-        return np.asarray(value * (1 + loss.contributions(columns) - loss.value(columns)))
+        losses, weights = (np.asarray(columns[name], dtype=float) for name in self.columns)
+        found = ratio_of_sums(losses, weights)
+        return np.asarray(self.value(columns) * (1 + found - found.mean()))

@@ -8,7 +8,7 @@ import numpy as np
 
 from finetune.core.registry import METRICS
 from finetune.metrics.base import Columns, Metric, Values
-from finetune.metrics.entities import ratio_of_sums
+from finetune.metrics.sums import ratio_of_sums
 from finetune.metrics.unit import percent
 
 

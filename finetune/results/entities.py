@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune import stats
-from finetune.metrics.entities import counts_by_type, ratio_of_sums
+from finetune.metrics.entities import counts_by_type
+from finetune.metrics.sums import ratio_of_sums
 from finetune.results.measure import works
 from finetune.results.reading import TEXTS, Run, Study
 from finetune.results.schema import EvaluationSet

@@ -1,6 +1,6 @@
 """Learns which of two answers is the better one, by direct preference optimisation (DPO: Rafailov et al. 2023,
 "Direct Preference Optimization: Your Language Model is Secretly a Reward Model", section 4) or one of its relatives:
-IPO, ORPO, KTO, SimPO. Their losses, with sources, are in `pair_losses.py`."""
+IPO, ORPO, KTO, SimPO. Their losses, with sources, are in `pairs/losses.py`."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ class Preference(Strategy):
     def objective(self, task: Losses, model: torch.nn.Module, batch: Batch) -> Callable[[], torch.Tensor]:
         from torch.nn.functional import logsigmoid
 
-        from finetune.strategies.pair_losses import LOSSES
+        from finetune.strategies.pairs.losses import LOSSES
 
         if self.options.method == "dpo":  # which needs no more than differences
             with self._at_the_start():
@@ -212,7 +212,7 @@ class Preference(Strategy):
 
     def _reference_point(self, task: Losses, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         """Estimate KTO's reference point, once in a step, from answers of some pairs to the prompts of others."""
-        from finetune.strategies.pair_losses import reference_point
+        from finetune.strategies.pairs.losses import reference_point
         from finetune.tasks.causal.pairs import mismatched
 
         state = self.training_state

@@ -98,7 +98,7 @@ def test_the_contract_battery_finds_the_examples_and_they_hold_it(copied):
     files = ["tests/tasks/test_rating.py", *(f"tests/contracts/test_{name}.py" for name in ("tasks", "strategies"))]
     combinations = ("full-rating", "norms-rating-encoder", "norms-classification-encoder")
     words = " or ".join([*combinations, "test_rating", "example", "documented"])
-    done = copied("-m", "pytest", "-v", "-p", "no:cacheprovider", "-k", words, *files)
+    done = copied("-m", "pytest", "-v", "-p", "no:cacheprovider", "-m", "slow or not slow", "-k", words, *files)
     assert done.returncode == 0, done.stdout + done.stderr
     for each in ("full-rating-decoder", *combinations[1:], "rating", "norms"):
         assert f"[{each}] PASSED" in done.stdout

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.strategies.pair_losses import LOSSES, reference_point
+from finetune.strategies.pairs.losses import LOSSES, reference_point
 
 nats = st.floats(-60, -1 / 64, width=32)
 row = st.tuples(nats, nats, st.integers(1, 40), st.integers(1, 40))

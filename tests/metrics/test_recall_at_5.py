@@ -1,0 +1,12 @@
+"""Recall at 5: how often what is right is among the first 5."""
+
+import pytest
+
+from finetune.metrics import contributions, find
+
+COLUMNS = {"prediction": ["1", "5", "6", "11", "what?"], "reference": ["1"] * 5}
+
+
+def test_it_counts_ranks_up_to_5():
+    assert find("recall_at_5").value(COLUMNS) == pytest.approx(0.4)
+    assert set(contributions("recall_at_5", COLUMNS)) == {0.0, 1.0}
