@@ -118,6 +118,20 @@ def save_masked(folder: Path, **config) -> Path:
     return folder
 
 
+def save_framed(folder: Path, **config) -> Path:
+    """The same encoder with a tokenizer that puts a token before every text and between two, as BERT's do."""
+    from tokenizers.processors import TemplateProcessing
+    from transformers import AutoTokenizer
+
+    save_encoder(folder, **config)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<eos> $A", pair="<eos> $A <eos> $B", special_tokens=[("<eos>", tokenizer.eos_token_id)]
+    )
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 def save_decoder(folder: Path, chat: bool = True, **config) -> Path:
     """A Llama of 2 blocks, with a chat template unless told otherwise; dropout-free, output tied to the input."""
     import torch

@@ -96,9 +96,17 @@ def disk_full(error: BaseException) -> bool:
     return getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
 
 
+MOST_CHOICES, FEW_CHOICES = 40, 12
+"""Choices that are all listed; and how many of more."""
+
+
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """Advise ``did you mean 'rank'?``, followed by all choices, or the choices alone when nothing is near."""
+    """Advise ``did you mean 'rank'?``, followed by the choices, or these alone when nothing is near; of very many,
+    those that are most like ``word``."""
     known = sorted(choices)
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    listing = f"choose from: {', '.join(known)}" if known else "there is nothing to choose from"
+    shown = known
+    if len(known) > MOST_CHOICES:
+        shown = [*difflib.get_close_matches(word, known, n=FEW_CHOICES, cutoff=0.0), f"… ({len(known)} in all)"]
+    listing = f"choose from: {', '.join(shown)}" if known else "there is nothing to choose from"
     return f"did you mean '{near[0]}'? ({listing})" if near else listing

@@ -126,7 +126,8 @@ class Registry(Generic[T]):
         base = getattr(known, self.kind.capitalize(), object)
         if not issubclass(plugin, base):
             raise TypeError(f"{plugin.__name__} is no subclass of {module}.{base.__name__}")
-        asked = {name for name, kind in inspect.get_annotations(base).items() if str(kind).startswith("ClassVar")}
+        said = [item for each in base.__mro__ for item in inspect.get_annotations(each).items()]
+        asked = {name for name, kind in said if str(kind).startswith("ClassVar")}
         if missing := sorted(name for name in asked if not hasattr(plugin, name)):
             raise TypeError(f"{plugin.__name__} does not say its {', '.join(missing)}")
         options: Any = getattr(plugin, "Options", None)

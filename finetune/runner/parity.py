@@ -233,9 +233,7 @@ def _losses_differ(
             if task.packing and not task.packs(model):
                 return "its outputs change in packed rows"
             found = task.outputs(model, batch)
-            losses, among = found.losses(), None
-            if task.answer == "choice" or found.logits.shape[-1] == 1:  # one output, read for each choice
-                among = torch.cat([each.logits.reshape(-1, 1) for each in wanted])
+            losses, among = found.losses(), among_of(task, wanted)
             for number, place in enumerate(places):
                 own = found.owners == number
                 plain, loss, labels = wanted[place].losses()[0], losses[number], int(own.sum())
@@ -280,6 +278,15 @@ def _answers_differ(found: tuple[torch.Tensor, torch.Tensor], wanted: tuple[torc
     same = (found[0] == wanted[0]).cumprod(1).roll(1, 1)
     same[:, 0] = 1
     return farthest(found[1][same.bool()], wanted[1][same.bool()]) > OF_SPREAD
+
+
+def among_of(task: Task, outputs: Sequence[Outputs]) -> torch.Tensor | None:
+    """Give all values (labels, 1) of a task with one output, which may be read once for each choice; None: it has
+    several."""
+    if task.answer != "choice" and outputs[0].logits.shape[-1] != 1:
+        return None
+    present = [each.logits if each.absent is None else each.logits[~each.absent] for each in outputs]
+    return torch.cat([each.reshape(-1, 1) for each in present])
 
 
 def farthest(found: torch.Tensor, wanted: torch.Tensor, among: torch.Tensor | None = None) -> float:

@@ -18,7 +18,7 @@ from finetune.core.memory import out_of_memory
 from finetune.core.runtime import Runtime
 from finetune.replicas.group import ReplicaGroup
 from finetune.replicas.stacked import CannotStack
-from finetune.runner.parity import EXAMPLES, OF_SPREAD, choose, farthest
+from finetune.runner.parity import EXAMPLES, OF_SPREAD, among_of, choose, farthest
 from finetune.tasks.base import Task
 from finetune.tasks.batching import Batching
 
@@ -48,7 +48,7 @@ def check_group(group: ReplicaGroup, task: Task, examples: Sequence[Example], ru
             with group.alone(number):
                 alone = _shown(ReplicaGroup(group.model), task, chosen, runtime)
             own = (together.owners >= number * len(chosen)) & (together.owners < (number + 1) * len(chosen))
-            if not _same(together.logits[own], alone.logits, runtime):
+            if not _same(together.logits[own], alone, task, runtime):
                 raise CannotStack("side by side its outputs are others than of each run alone")
 
 
@@ -82,7 +82,7 @@ def remembers_rightly(group: ReplicaGroup, task: Task, examples: Sequence[Exampl
         found = _shown(group, task, chosen, runtime)
         with group.without_prefix():
             wanted = _shown(group, task, chosen, runtime)
-    return _same(found.logits, wanted.logits, runtime)
+    return _same(found.logits, wanted, task, runtime)
 
 
 def _few(task: Task, examples: list[Example]) -> list[Example]:
@@ -98,7 +98,8 @@ def _shown(group: ReplicaGroup, task: Task, examples: list[Example], runtime: Ru
         return task.outputs(group.model, batch)
 
 
-def _same(found: torch.Tensor, wanted: torch.Tensor, runtime: Runtime) -> bool:
+def _same(found: torch.Tensor, wanted: Outputs, task: Task, runtime: Runtime) -> bool:
     """Tell whether logits (L, C) differ by no more than the rounding of the dtype of training."""
     most = OF_SPREAD if runtime.dtype == torch.float32 else OF_SPREAD_BF16
-    return len(wanted) == 0 or farthest(found.float(), wanted.float()) <= most
+    logits, among = wanted.logits.float(), among_of(task, [wanted])
+    return len(logits) == 0 or farthest(found.float(), logits, None if among is None else among.float()) <= most

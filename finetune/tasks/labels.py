@@ -93,9 +93,10 @@ def refuse_unseen(
     """Refuse held-out sets, by name, whose ``counts`` have other labels than the training data's ``labels``, which are
     in ``column``, named by ``option``."""
     for name, found in counts.items():
-        followed = splits.stratified.get(name, column) == column
-        stratify = "" if followed else f", or set data.split.stratify: {column}"
-        _refuse(found, labels, option, f"'{name}'", stratify)
+        if not found.keys() <= set(labels):
+            followed = splits.stratified.get(name, column) == column
+            stratify = "" if followed else f", or set data.split.stratify: {column}"
+            _refuse(found, labels, option, f"'{name}'", stratify)
 
 
 def refuse_unknown(counts: Mapping[str, int], labels: Sequence[str], option: str, column: str) -> None:

@@ -11,6 +11,7 @@ def batteries(tmp_path_factory, encoder_folder, decoder_folder):
     made = {}
     both = tiny.save_encoder_decoder(tmp_path_factory.mktemp("encoder-decoder"))
     folders = {"encoder": encoder_folder, "decoder": decoder_folder, "encoder-decoder": both}
+    folders["framed"] = tiny.save_framed(tmp_path_factory.mktemp("framed"))
     folders["masked"] = tiny.save_masked(tmp_path_factory.mktemp("masked"))
     folders["bart"] = tiny.save_bart(tmp_path_factory.mktemp("bart"))
 

@@ -183,6 +183,8 @@ RECIPES: dict[str, tuple[dict[str, Any], tuple[str | int, ...]]] = {
     "Portion": (MIXED, ("data", "train", 1)),
     "Split": (PLAIN, ("data", "split")),
     "ChatOptions": (CHAT, ("task",)),
+    "SamplingOptions": (merged(CHAT, {"task": {"sampling": {}}}), ("task", "sampling")),
+    "AnswerOptions": (merged(CHAT, {"task": {"answer": {"pattern": "(.)"}}}), ("task", "answer")),
     "ClassificationOptions": (PLAIN, ("task",)),
     "LanguageOptions": (LANGUAGE, ("task",)),
     "MultiLabelOptions": (SETS, ("task",)),
@@ -273,8 +275,8 @@ CASES: dict[str, Case] = {
     "Source.format": Case({**LANGUAGE, "data": {"train": {"path": "quoted.txt", "format": "csv"}}}, value="tsv"),
     "Source.columns": Case(value={"text": "other"}),
     "Source.names": Case(
-        {"data": {"train": {"path": "bare.csv", "names": ["text", "other", "label", "kind", "topic"]}}},
-        value=["other", "text", "label", "kind", "topic"],
+        {"data": {"train": {"path": "bare.csv", "names": ["text", "other", "label", "kind", "topic", "rating"]}}},
+        value=["other", "text", "label", "kind", "topic", "rating"],
     ),
     "Source.subset": Case({"data": {"train": {"path": "hub:./hub", "subset": "one"}}}, value="two"),
     "Source.split": Case({"data": {"train": {"path": "hub:./hub", "subset": "one"}}}, value="more"),
@@ -376,6 +378,19 @@ CASES: dict[str, Case] = {
     "Seq2SeqOptions.max_new_tokens": Case(value=2),
     "Seq2SeqOptions.num_beams": Case(value=3),
     "Seq2SeqOptions.metrics": Case(value=["chrf"]),
+    "ChatOptions.learn": Case({"task": {"prompt": None, "completion": None, "messages": "long"}}, value="last"),
+    "ChatOptions.sampling": Case(value={"temperature": 2.0}),
+    "ChatOptions.stop": Case(LONG_ANSWERS, value=["e"]),
+    "ChatOptions.answer": Case(value={"pattern": "(.)"}),
+    "SamplingOptions.temperature": Case(value=5.0),
+    "SamplingOptions.top_k": Case(value=2),
+    "SamplingOptions.top_p": Case(value=0.1),
+    "SamplingOptions.seed": Case(value=7),
+    "AnswerOptions.pattern": Case(value="(..)"),
+    "AnswerOptions.numbers": Case({"task": {"answer": {"pattern": "([0-9,]+)$"}, "completion": "figure"}}, value=True),
+    "PreferenceOptions.gamma": Case({"strategy": {"method": "simpo"}, "task": {"metrics": ["loss"]}}, value=3.0),
+    "PreferenceOptions.desirable": Case({"strategy": {"method": "kto"}}, value=3.0),
+    "PreferenceOptions.undesirable": Case({"strategy": {"method": "kto"}}, value=3.0),
     "MultipleChoiceOptions.type": Case(value={"type": "language", "text": "question", "max_length": 16}, at=("task",)),
     "MultipleChoiceOptions.question": Case(value="asked"),
     "MultipleChoiceOptions.context": Case(value="context"),
@@ -587,8 +602,10 @@ def _chat(row: dict[str, str]) -> dict[str, Any]:
         "completion": row["label"],
         "rejected": row["kind"],
         "kind": row["topic"],
+        "figure": f"{row['label']} 1,0{len(row['text']) % 10}",
     }
     talks = {"turns": turns(row["text"]), "others": turns(row["other"]), "named": turns(row["text"], name="team")}
+    talks["long"] = turns(row["text"][:12]) + turns(row["text"][-4:])
     return {**own, **talks, "tools": json.dumps([tool]), "topic": row["topic"]}
 
 
@@ -606,6 +623,7 @@ def _tagged(row: dict[str, str]) -> dict[str, Any]:
         "shout": row["text"].upper(),
         "spans": spans,
         "first": spans[:1],
+        "topic": row["topic"],
     }
 
 

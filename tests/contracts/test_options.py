@@ -175,7 +175,7 @@ def test_what_is_left_out_is_little_and_has_its_reasons():
     known = {str(leaf) for leaf in leaves()}
     assert len(INERT) <= MOST_INERT and INERT.keys() <= known and all(INERT.values())
     assert CASES.keys() <= known, f"options that are no more: {sorted(CASES.keys() - known)}"
-    assert [str(leaf) for leaf in leaves() if only(leaf)] == ["PreferenceOptions.method"]
+    assert [str(leaf) for leaf in leaves() if only(leaf)] == []
 
 
 def test_every_section_and_plugin_is_walked():

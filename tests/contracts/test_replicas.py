@@ -35,6 +35,7 @@ def variants(tmp_path_factory, encoder_folder):
         "encoder": encoder_folder,
         "decoder": tiny.save_decoder(folder / "model", attention_dropout=0.1),
         "encoder-decoder": tiny.save_encoder_decoder(folder / "both"),
+        "framed": tiny.save_framed(folder / "framed"),
         "masked": tiny.save_masked(folder / "masked"),
         "bart": tiny.save_bart(folder / "bart", dropout=0.1),
     }
@@ -92,7 +93,7 @@ def test_the_seeds_are_different_runs(alone, combination):
     """Without which the test above would show little."""
     first, second, _ = alone(combination)
     assert first.batches != second.batches
-    assert max(abs(one / other - 1) for one, other in zip(first.losses, second.losses, strict=True)) > 50 * FAR
+    assert max(abs(one / other - 1) for one, other in zip(first.losses, second.losses, strict=True)) > 10 * FAR
     assert max(float((first.weights[name] - second.weights[name]).abs().max()) for name in first.weights) > 50 * FAR
 
 
@@ -113,11 +114,16 @@ def test_what_is_remembered_is_what_would_be_computed(variants, alone, combinati
 
 def test_these_strategies_stack(variants):
     """They may not fall back to one by one unnoticed."""
+    unlike = {}
     for combination in combinations(STRATEGIES):
         if combination[0] in ("adapter", "full", "linear", "partial"):
-            said_of = example_of(TASKS, combination[1]).cannot_stack.get(combination[2])
-            if said_of and combination[0] == "full":
-                with pytest.raises(CannotStack, match=said_of):
-                    variants(combination).assembled(SEEDS)
-            else:
+            expected = example_of(TASKS, combination[1]).cannot_stack.get(combination[2], "")
+            expected = expected if combination[0] == "full" else ""
+            try:
                 assert variants(combination).assembled(SEEDS).count == 3
+                found = ""
+            except CannotStack as error:
+                found = str(error)
+            if (expected not in found) if expected else found:
+                unlike[combination] = found
+    assert unlike == {}

@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 
 import pytest
+import yaml
 
 from tests.end_to_end.reading import results
 from tests.end_to_end.warm import ROOT
 
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
-EMBEDDED = {"quickstart", "smollm2-headlines", "strategies"}
-"""Recipes whose data come with the project; the others read the hub."""
+EMBEDDED = {"quickstart", "smollm2-headlines", "strategies", "language", "multiple-choice", "seq2seq", "setfit"}
+"""Recipes whose data come with the project; the others read the hub or a file that a script makes."""
+
+
+def pairs(n):
+    return {"sentence1": f"{n} says so", "sentence2": f"it is said in {n}"}
+
+
+ANSWERED = ({"text": ["the town"], "answer_start": [3]}, {"text": [], "answer_start": []})
+STANDING_IN = {
+    "banking77": lambda n: {"text": f"where is card {n}", "label_text": f"intent {n % 77}"},
+    "embedding": lambda n: pairs(n) | {"score": n % 5 / 4},
+    "gsm8k": lambda n: {"question": f"{n} and one more", "answer": f"It is so.\n#### {n + 1}"},
+    "multi-label": lambda n: {"text": f"text {n}", "labels": [["sport"], ["tech", "sport"], []][n % 3]},
+    "preference": lambda n: {"prompt": f"{n} and one more", "completion": f"{n + 1}", "rejected": f"{n}"},
+    "question-answering": lambda n: {
+        "question": f"where is it for the {n}th time",
+        "context": f"in the town of number {n}",
+        "answers": ANSWERED[n % 2],
+    },
+    "regression": lambda n: pairs(n) | {"label": n % 5, "similarity_score": n % 5},
+    "token-classification": lambda n: {"tokens": ["this", f"is{n}"], "ner_tags": ["O", ("O", "B-person")[n % 2]]},
+}
+"""Rows in the form of the data sets that the recipes read. Those that are not named read RTE."""
+STANDING_IN["label-words"] = STANDING_IN["banking77"]
 THREADS = {"OMP_NUM_THREADS": str(os.cpu_count())}  # large enough to be worth more than one
 
 NEWS = """name: news
@@ -28,14 +53,22 @@ train: {epochs: 1, min_steps: 30, batch_size: 16, learning_rate: 1.0e-3}
 """
 
 
-def own_files(folder, name):
-    """Files in the form of a hub data set, and how a recipe is told to read them instead."""
-    told = []
-    for part, count in (("train", 600), ("test", 80)):
-        rows = [f"{part} {n} says so\tit is said in {n}\t{('entailment', 'other')[n % 2]}" for n in range(count)]
-        path = folder / f"{name}-{part}.tsv"
-        path.write_text("\n".join(["sentence1\tsentence2\tlabel", *rows]) + "\n")
-        told += [f"data.{part}.path={path}", f"data.{part}.subset=null", f"data.{part}.split=null"]
+def own_files(folder, recipe):
+    """Files in the form of the data sets that a recipe reads, and how it is told to read them instead."""
+    told, said = [], yaml.safe_load(recipe.read_text())
+    row = STANDING_IN.get(recipe.stem, lambda n: pairs(n) | {"label": ("entailment", "other")[n % 2]})
+    sources = {f"data.{part}": said.get("data", {}).get(part) for part in ("train", "validation", "test")}
+    sources |= {f"evaluate.{one['name']}.data": one["data"] for one in said.get("evaluate", ())}
+    if "extends" in said:
+        sources |= {at: {"subset": "", "split": ""} for at in ("data.train", "data.test")}
+    first = 0
+    for at, source in sources.items():
+        if source is None:
+            continue
+        path, count = folder / f"{recipe.stem}-{at}.jsonl", 4000 if at == "data.train" else 300
+        path.write_text("".join(json.dumps(row(n)) + "\n" for n in range(first, first + count)))
+        first += count
+        told += [f"{at}.path={path}", *(f"{at}.{key}=null" for key in ("subset", "split") if key in source)]
     return told
 
 
@@ -47,11 +80,11 @@ def test_there_are_recipes():
 def test_the_recipes_that_ship_are_valid(finetune, tmp_path, recipe):
     for each in RECIPES:  # one may extend another
         shutil.copy(each, tmp_path)
-    from_hub = [] if recipe.stem in EMBEDDED else own_files(tmp_path.parent, recipe.stem)
+    from_hub = [] if recipe.stem in EMBEDDED else own_files(tmp_path.parent, recipe)
     done = finetune("check", recipe.name, *from_hub)
     assert done.code == 0, done.text
     assert re.search(r"\d+ variants? x \d+ seeds = \d+ runs", done.out)
-    assert re.search(r"train: \d+ examples, .*test: \d+ examples", done.text)
+    assert re.search(r"train: [\d,]+ examples, .*test: [\d,]+ examples", done.text)
     assert re.search(r"[\d,]+ of [\d,]+ parameters learn", done.text)
     assert sorted(os.listdir(tmp_path)) == [each.name for each in RECIPES]
 

@@ -19,18 +19,15 @@ from finetune.evaluate.store import Predictions
 LABELS = ("a", "b", "c")
 
 
-def predictions(pairs, loss=None, weight=None, labels=(), margin=None, probabilities=None, reward=None, extracted=None):
-    """Predictions from (prediction, reference) pairs."""
+def predictions(pairs, labels=(), probabilities=None, extracted=None, **numbers):
+    """Predictions from (prediction, reference) pairs, with these columns of ``numbers``."""
     n = len(pairs)
     return Predictions(
         example=np.arange(n),
         prediction=[pair[0] for pair in pairs],
         reference=[pair[1] for pair in pairs],
         score=np.zeros(n),
-        loss=None if loss is None else np.array(loss, float),
-        weight=None if weight is None else np.array(weight, float),
-        margin=None if margin is None else np.array(margin, float),
-        reward=None if reward is None else np.array(reward, float),
+        **{name: np.array(values, float) for name, values in numbers.items()},
         extracted=[pair[0] for pair in pairs] if extracted else None,
         extracted_reference=[pair[1] for pair in pairs] if extracted else None,
         probabilities=np.zeros((n, len(labels)), np.float32) if labels and probabilities is None else probabilities,
@@ -52,12 +49,17 @@ SENTENCES = [
 ]
 
 
-def whole(extracted=True):
+DIGITS = [("1", "1"), ("2", "2"), ("3", "1"), ("1", "3")]
+"""Texts, labels and numbers at once, so that every metric can read them."""
+
+
+def whole(pairs=DIGITS, extracted=True):
     """A store in which every column is there."""
     numbers = {"loss": [0.1, 0.5, 1.0, 3.0], "weight": [1, 2, 3, 4]}
     numbers |= {"margin": [-1.0, 0.0, 1.0, 2.0], "reward": [-0.5, 0.0, 0.5, 1.0]}
-    more = {"labels": [said for said, _ in SENTENCES], "probabilities": np.full((4, 4), 0.25, np.float32)}
-    return predictions(SENTENCES, **numbers, **more, extracted=extracted)
+    numbers |= {"bytes": [9, 30, 20, 21], "margin_norm": [-0.1, 0.0, 0.2, 0.3]}
+    more = {"labels": ["1", "2", "3", "4"], "probabilities": np.full((4, 4), 0.25, np.float32)}
+    return predictions(pairs, **numbers, **more, extracted=extracted)
 
 
 def test_all_scores_are_computed_together_in_the_order_asked_for():
@@ -69,7 +71,7 @@ def test_all_scores_are_computed_together_in_the_order_asked_for():
 
 
 def test_metrics_of_answers_read_what_was_found_in_texts():
-    store = replace(whole(), extracted=["4", "", "x", "7"], extracted_reference=["4", "5", "y", "7"])
+    store = replace(whole(SENTENCES), extracted=["4", "", "x", "7"], extracted_reference=["4", "5", "y", "7"])
     found = metrics.score(store, ["exact_match", "accuracy", "rouge_l"])
     assert (found["exact_match"], found["accuracy"]) == (0.5, 0.5)
     assert found["rouge_l"] == score("rouge_l", SENTENCES) and score("exact_match", SENTENCES) == 0.25
@@ -83,7 +85,7 @@ def test_it_is_evaluate_that_combines_them(monkeypatch):
     monkeypatch.setattr(evaluate, "combine", lambda modules: asked.append(modules) or combine(modules))
     assert metrics.score(whole(extracted=False), ["loss", "accuracy"]) == {
         "loss": pytest.approx(4.6 / 10),
-        "accuracy": 0.25,
+        "accuracy": 0.5,
     }
     [modules] = asked
     assert [list(module.features) for module in modules] == [["loss", "weight"], ["predictions", "references"]]
@@ -125,7 +127,12 @@ def test_what_can_be_computed_is_told_by_the_columns():
     names = ["accuracy", "nll", "loss", "macro_f1", "preference_accuracy"]
     pairs = [("a", "a"), ("b", "a")]
     assert metrics.computable(predictions(pairs), names) == ["accuracy", "macro_f1"]
-    assert metrics.computable(predictions(pairs, [1, 2], [1, 1]), names) == ["accuracy", "nll", "loss", "macro_f1"]
+    assert metrics.computable(predictions(pairs, loss=[1, 2], weight=[1, 1]), names) == [
+        "accuracy",
+        "nll",
+        "loss",
+        "macro_f1",
+    ]
     assert metrics.computable(predictions(pairs, margin=[1, 2]), names[-1:]) == names[-1:]
 
 
@@ -150,9 +157,10 @@ def test_no_file_is_left_behind(tmp_path):
     program = (
         "import numpy as np; from finetune.evaluate.metrics import score; from finetune.core.registry import METRICS;"
         "from finetune.evaluate.store import Predictions;"
-        "p = Predictions(np.arange(2), ['a', 'b'], ['a', 'a'], np.zeros(2), np.ones(2), np.ones(2), margin=np.ones(2),"
-        " reward=np.ones(2), extracted=['a', 'b'], extracted_reference=['a', 'a'], probabilities=np.ones((2, 2)),"
-        " labels=('a', 'b'));"
+        "numbers = ('loss', 'weight', 'bytes', 'margin', 'margin_norm', 'reward');"
+        "p = Predictions(np.arange(2), ['1', '2'], ['1', '1'], np.zeros(2), extracted=['1', '2'],"
+        " extracted_reference=['1', '1'], probabilities=np.ones((2, 2)), labels=('1', '2'),"
+        " **dict.fromkeys(numbers, np.ones(2)));"
         "score(p, list(METRICS.all()))"
     )
     home, scratch = tmp_path / "home", tmp_path / "tmp"
@@ -208,7 +216,7 @@ def test_a_local_script_scores(script):
 def test_own_and_foreign_metrics_are_scored_together(script):
     name, store = script("counting_rows", 'return {"rows": len(predictions)}'), whole()
     nll = load("nll").value(store.columns())
-    assert metrics.score(store, ["accuracy", name, "nll"]) == {"accuracy": 0.25, name: 4.0, "nll": nll}
+    assert metrics.score(store, ["accuracy", name, "nll"]) == {"accuracy": 0.5, name: 4.0, "nll": nll}
 
 
 def test_what_examples_add_to_a_foreign_metric_is_not_known(script):

@@ -134,7 +134,7 @@ def test_a_text_has_to_fit_a_table_that_counts_from_behind_its_padding(tmp_path)
     [
         ("Mamba", CLASSIFIER, "types chat and language"),
         ("Rwkv", CLASSIFIER, "types chat and language"),
-        ("T5", CHAT, "type classification"),
+        ("T5", CHAT, "type classification, type seq2seq"),
         ("GPT2", MASKED, "type classification, types chat and language"),
     ],
 )
@@ -145,7 +145,9 @@ def test_a_family_without_a_class_for_a_task_is_told_by_the_tasks_that_it_has(ki
 
 
 def test_an_encoder_decoder_is_not_sent_to_a_task_that_would_refuse_it():
-    assert refusal(check_class, tf.PegasusConfig(), CLASSIFIER).advice == "use another base"
+    assert refusal(check_class, tf.PegasusConfig(), CLASSIFIER).advice == (
+        "use another base, or a task that it can do: type seq2seq"
+    )
 
 
 def test_every_class_that_is_there_is_accepted():

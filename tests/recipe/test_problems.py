@@ -125,7 +125,9 @@ def test_all_mistakes_are_told_together_in_the_order_of_the_file(write):
     text = """\
 seeds: 0
 model: {sourc: org/name}
-data: {train: {path: 3}, split: {tst: 0.3}}
+data:
+  train: {path: 3}
+  split: {tst: 0.3}
 task: {type: clasification}
 strategy: {type: adapter, rank: x}
 train: {select: acuracy, micro_batch_size: 64, early_stopping: {patience: 1}}
@@ -140,7 +142,7 @@ train: {select: acuracy, micro_batch_size: 64, early_stopping: {patience: 1}}
         "strategy.rank",
         "train.micro_batch_size",
     ]
-    assert [problem.where for problem in found] == [f"recipe.yaml:{line}" for line in (1, 2, 3, 3, 4, 5, 6)]
+    assert [problem.where for problem in found] == [f"recipe.yaml:{line}" for line in (1, 2, 4, 5, 6, 7, 8)]
 
 
 def test_missing_sections_point_at_their_parent(write):

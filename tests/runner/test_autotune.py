@@ -314,10 +314,10 @@ def test_what_cannot_stack_is_trained_one_by_one(start, trained):
 def test_one_run_that_fails_in_a_group_is_the_only_one(start, monkeypatch):
     plain = train
 
-    def fails(group, task, examples, options, replicas, runtime, validation):
+    def fails(group, task, examples, options, replicas, *rest):
         if 1 in [replica.streams.seed for replica in replicas]:
             raise RuntimeError("seed 1 is unlucky")
-        return plain(group, task, examples, options, replicas, runtime, validation)
+        return plain(group, task, examples, options, replicas, *rest)
 
     monkeypatch.setattr("finetune.runner.session.train", fails)
     _, results = start("train.replicas=3")

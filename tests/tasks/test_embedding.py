@@ -231,7 +231,7 @@ def test_where_nobody_says_how_it_pools_as_the_model_reads(encoder_folder, decod
     [
         (SCORED, "score", [0.5, float("nan"), 1.0], "has no number but NaN in row 2"),
         (SCORED, "score", [0.5, 0.1, 3.0], "has a number outside 0 to 1 in row 3"),
-        (SCORED, "score", ["a", "b", "c"], "holds .*, not numbers"),
+        (SCORED, "score", ["a", "b", "c"], "holds text that is no number"),
         (SCORED, "pair", ["a", " ", "c"], "has an empty text in row 2"),
         (PAIRS, "text", ["", "b", "c"], "has an empty text in row 1"),
         (LABELS, "label", ["x", "", "y"], "has an empty label in row 2"),

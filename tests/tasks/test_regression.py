@@ -111,7 +111,9 @@ def test_squared_errors_and_hubers(encoder_folder):
         model = model_for(encoder_folder, task)
         some = encoded.examples[:4]
         outputs = task.outputs(model, task.collate(some))
-        shifted = type(outputs)(outputs.targets[:, None] + errors[:, None], outputs.targets, outputs.owners, 4, delta)
+        shifted = type(outputs)(
+            outputs.targets[:, None] + errors[:, None], outputs.targets, outputs.owners, 4, delta=delta
+        )
         assert outputs.delta == delta
         size = errors.abs()
         wanted = size**2 / 2 if delta is None else torch.where(size < delta, size**2 / 2, delta * (size - delta / 2))

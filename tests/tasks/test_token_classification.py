@@ -46,7 +46,12 @@ def write_spans(folder, count):
 
 
 EXAMPLES = {
-    "token-classification": TaskExample({"max_length": 64}, write, models=("encoder", "decoder", "encoder-decoder")),
+    "token-classification": TaskExample(
+        {"max_length": 64},
+        write,
+        models=("encoder", "decoder", "encoder-decoder"),
+        cannot_stack={"encoder-decoder": "side by side the model fails"},
+    ),
     "token-classification/spans": TaskExample(
         {"max_length": 64, "text": "text", "spans": "spans"}, write_spans, models=("encoder",), alone=True
     ),
