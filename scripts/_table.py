@@ -27,7 +27,7 @@ def markers(study: str) -> tuple[str, str]:
 
 
 def table(results: Results) -> str:
-    """The variants by their first held-out score, the best first and the others last.
+    """The variants by their first held-out score, the best first and the others last, then the cheap baselines.
 
     How many weights learn, a run's median time (one that was paused says nothing of the others) and memory, the mean
     over seeds with its interval, raw and corrected spread, and failed runs; under it the report's verdict.
@@ -39,12 +39,12 @@ def table(results: Results) -> str:
         f"| variant | learns | a run takes | memory | {shown.heading} | SD | without test-set noise | failed |",
         "| --- " * 8 + "|",
     ]
-    for variant in [*scored, *others]:
+    for variant in [*scored, *others, *results.baselines]:
         estimate, runs = variant.estimates[key], variant.runs
         spent = [run.seconds for run in runs if run.seconds is not None]
         peaks = [run.peak_memory_bytes for run in runs if run.peak_memory_bytes is not None]
         cells = [
-            variant.name,
+            f"*{variant.name}*" if variant in results.baselines else variant.name,
             short_count(None if variant.parameters is None else variant.parameters.trainable),
             seconds(median(spent) if spent else None),
             memory(max(peaks, default=None)),
