@@ -93,6 +93,7 @@ def copied(tmp_path_factory):
     return python
 
 
+@pytest.mark.slow
 def test_the_contract_battery_finds_the_examples_and_they_hold_it(copied):
     """Of their many combinations with other plug-ins those that are quick."""
     files = ["tests/tasks/test_rating.py", *(f"tests/contracts/test_{name}.py" for name in ("tasks", "strategies"))]

@@ -128,13 +128,14 @@ QUICK_STRATEGIES = ("full", "adapter", "linear")
 
 
 def every(found: Sequence[tuple[str, str, str, str | None]]) -> Any:
-    """Parametrises a test by combinations. The default suite has all of three tasks, and of the others those with the
-    plainest strategies on their first model; the rest is for the slow one."""
+    """Parametrises a test by combinations. The default suite has everything with classification on its first model, the
+    plainest strategies with every task on its first model and with three tasks on all; the rest is for the slow one."""
 
     def param(combination: tuple[str, str, str, str | None]) -> Any:
         strategy, task, model, mitigation = combination
-        plain = strategy in QUICK_STRATEGIES and mitigation is None and model == example_of(TASKS, task).models[0]
-        marks = [] if task in QUICK_TASKS or plain else [pytest.mark.slow]
+        first = model == example_of(TASKS, task).models[0]
+        plain = strategy in QUICK_STRATEGIES and mitigation is None and (first or task in QUICK_TASKS)
+        marks = [] if (task == QUICK_TASKS[0] and first) or plain else [pytest.mark.slow]
         return pytest.param(combination, id="-".join(filter(None, combination)), marks=marks)
 
     return pytest.mark.parametrize("combination", list(map(param, found)))

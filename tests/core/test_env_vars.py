@@ -111,6 +111,7 @@ def run(topics: Path, output: str, *overrides: str, **environment: str) -> subpr
     )
 
 
+@pytest.mark.slow
 def test_accumulation_from_outside_leaves_every_bit_as_it_is(topics):
     topics.write_text(
         topics.read_text().replace("  linear: {strategy: {type: linear}, train: {learning_rate: 0.1}}\n", "")
@@ -137,6 +138,7 @@ def test_accumulation_from_outside_leaves_every_bit_as_it_is(topics):
     assert said["ACCELERATE_GRADIENT_ACCUMULATION_STEPS"] == "4"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "environment",
     [

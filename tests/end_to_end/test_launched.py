@@ -68,6 +68,7 @@ def test_bad_input_is_told_once(tmp_path, encoder_folder):
     assert "process 1: " not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "write, save, options",
     [

@@ -39,6 +39,8 @@ STANDING_IN = {
 }
 """Rows in the form of the data sets that the recipes read. Those that are not named read RTE."""
 STANDING_IN["label-words"] = STANDING_IN["banking77"]
+LONG = {"setfit", "label-words", "multiple-choice", "preference", "gsm8k", "language"}
+"""Recipes that take longest to check: large models, or many splits."""
 THREADS = {"OMP_NUM_THREADS": str(os.cpu_count())}  # large enough to be worth more than one
 
 NEWS = """name: news
@@ -76,7 +78,10 @@ def test_there_are_recipes():
     assert {"quickstart.yaml", "smollm2-headlines.yaml"} <= {recipe.name for recipe in RECIPES}
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.stem)
+@pytest.mark.parametrize(
+    "recipe",
+    [pytest.param(each, marks=[pytest.mark.slow] * (each.stem in LONG), id=each.stem) for each in RECIPES],
+)
 def test_the_recipes_that_ship_are_valid(finetune, tmp_path, recipe):
     for each in RECIPES:  # one may extend another
         shutil.copy(each, tmp_path)

@@ -13,6 +13,7 @@ RULE = "seeds={until: {ci_width: 0.01}, at_least: 4, at_most: 6}"
 RUN = ("run", "topics.yaml", RULE, "train.min_steps=24", "train.checkpoint_seconds=0")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "place, together",
     [("linear/seed-4/result.json", 1), ("full/seed-5/predictions/test.parquet", 2)],
