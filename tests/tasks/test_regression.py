@@ -35,6 +35,7 @@ EXAMPLES = {
         write,
         models=("encoder", "decoder", "encoder-decoder"),
         cannot_stack={"encoder-decoder": "side by side the model fails"},
+        far=1e-3,  # a decoder's gradients reach a length of 60 at the rate of `partial`, and rounding grows with them
         slow={"adapter/prompt": 1.01},  # numbers in SDs start at the loss of the best constant: no bias is to be learnt
     ),
     "regression/huber": TaskExample({"max_length": 32, "loss": "huber", "delta": 0.5}, write, ("encoder",), alone=True),
