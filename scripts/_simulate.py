@@ -27,8 +27,10 @@ from finetune.stats import (
     expected,
     failure_rate,
     family_of,
+    fixed_test_overlap,
     holds_in_all,
     judge,
+    own_test_overlap,
     permutation,
     spread,
     stability,
@@ -550,7 +552,8 @@ def of_splits(examples: int, part: float, file: int = 0, unused: float = 0.0) ->
 
     def simulate(n: int, studies: int, rng: np.random.Generator) -> list[Found]:
         truth, means, wrong = _true_accuracy(train), [], []
-        overlap = train / (examples - train) if file else (test - train) / train
+        own = own_test_overlap(train, test - train, examples)
+        overlap = fixed_test_overlap(train, examples) if file else own
         for _ in range(studies):
             pool, labels = _cases(rng, examples)
             tests = _cases(rng, file) if file else None
@@ -778,13 +781,13 @@ SIMULATIONS = (
     ),
     *(
         Simulation(
-            f"Own {part:.0%} of 200 examples to train, {1 - part - unused:.0%} to test, the others not used",
+            f"Own {part:.0%} of {examples:,} examples to train, {1 - part - unused:.0%} to test, the others not used",
             SPLIT,
-            (2000,) * 3,
-            of_splits(200, part, unused=unused),
+            (2000,) * 3 if examples < 500 else (800,) * 3,
+            of_splits(examples, part, unused=unused),
             (3, 5, 10),
         )
-        for part, unused in ((0.6, 0.3), (0.3, 0.5))
+        for examples, part, unused in ((200, 0.6, 0.3), (200, 0.3, 0.5), (1000, 0.3, 0.4), (1000, 0.04, 0.71))
     ),
 )
 

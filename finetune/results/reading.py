@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from finetune.core.errors import bad_input, did_you_mean
 from finetune.core.numbers import NONE
 from finetune.core.run_dir import BASE, RunDir, StudyDir, read_json
+from finetune.stats import fixed_test_overlap, own_test_overlap
 
 TEXTS = ("prediction", "reference")
 """Columns of the prediction store that hold texts."""
@@ -131,22 +132,17 @@ class Study:
         """How much less than new data the data of another seed are: what is added to 1 / runs; 0 where all runs have
         the same.
 
-        Where each seed splits the data itself, the examples of the test part by those of the training part (Nadeau and
-        Bengio 2003). Where what is scored is fixed and only the training examples are drawn anew, those that a draw
-        takes by those that it leaves in the pool, whether they are validated on or not used. Nadeau and Bengio's factor
-        is r / (1 - r) for runs whose scores correlate by r, and where a score is a sum over its training examples, r is
-        the share that a draw takes. Real learners need less; the share itself would not be enough (scripts/simulate).
+        What no seed learns from stays in the pool that seeds draw from, whether it is validated on or not used.
         """
         if "split" not in self.vary:
             return 0.0
         sizes = {name: facts["examples"] for name, facts in self.data.get("splits", {}).items()}
         train = self.data.get("distinct", sizes.get("train", 0))  # of a mixture, some are there more than once
-        if self._source(task) is None:
-            return float(sizes.get(TEST, 0) / train) if train else 0.0
         # Earlier versions do not say what was not used.
         carved = [name for name in ("validation", TEST) if self._data_options.get(name) is None]
-        left = self.data.get("pool", train + sum(sizes.get(name, 0) for name in carved)) - train
-        return float(train / left) if left > 0 else 0.0
+        pool = self.data.get("pool", train + sum(sizes.get(name, 0) for name in carved))
+        own_test = self._source(task) is None
+        return own_test_overlap(train, sizes.get(TEST, 0), pool) if own_test else fixed_test_overlap(train, pool)
 
     def _source(self, task: str) -> dict[str, Any] | None:
         """The data of an evaluation set, as the recipe has them; None: it is a part of the training data."""

@@ -27,6 +27,7 @@ from finetune.stats.failures import (
 )
 from finetune.stats.families import Family
 from finetune.stats.judging import compare, family_of, holm, judge, verdict
+from finetune.stats.overlap import fixed_test_overlap, own_test_overlap
 from finetune.stats.spread import Spread, spread
 from finetune.stats.stability import STABILITY_RULE, Stability, stability
 
@@ -53,12 +54,14 @@ __all__ = [
     "expected_best_intervals",
     "failure_rate",
     "family_of",
+    "fixed_test_overlap",
     "gain",
     "holds_in_all",
     "holm",
     "interval_of_mean",
     "judge",
     "no_better",
+    "own_test_overlap",
     "sd_factors",
     "sd_interval",
     "spread",

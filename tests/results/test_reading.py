@@ -71,6 +71,8 @@ def test_data_that_all_seeds_share_do_not_overlap(overlap):
 def test_own_test_parts_overlap_by_their_size(overlap):
     assert overlap("test", {}, pool=100, train=70, test=30) == 3 / 7
     assert overlap("test", {}, pool=100, train=40, validation=10, test=20) == 0.5
+    assert overlap("test", {}, pool=1000, train=40, validation=10, test=200) == 0.25  # 750 are left, and 5 too much
+    assert overlap("test", {}, train=70, test=30) == 3 / 7
 
 
 def test_what_no_seed_learnt_from_counts_whether_it_is_used_or_not(overlap):

@@ -22,7 +22,7 @@ INTERVAL_UNTIL = (
 )
 INTERVAL_OVER_SPLITS = (
     " Each seed has its own split of the same data, so the seeds are less new than new data: the variance over seeds "
-    "is enlarged for it (Nadeau and Bengio 2003)."
+    "is enlarged for it (Nadeau and Bengio 2003; by less where they leave much of the data unused)."
 )
 WITH_FAILURES = (
     "Share of the runs that work times their mean, and share of those that fail times theirs; a run without a score "
