@@ -4,11 +4,17 @@ import itertools
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from finetune import load_recipe
 from finetune.cli import main
+from finetune.core.registry import TASKS
+from finetune.data import load_splits
+from finetune.runner.sets import reading_of
+from finetune.study.preflight import split_seed
 from scripts._benchmark import __main__ as command
 from scripts._benchmark import choosing, contest, jobs, ours, table
 from scripts._benchmark.contest import Workshop, peer_spec, wilson
@@ -78,7 +84,7 @@ def record(tmp_path, *rows):
 
 def test_everything_is_measured_unless_something_is_asked_for():
     args = command.parse([])
-    assert (args.jobs, args.size, args.rounds, args.fresh) == (["a", "b", "c", "d", "e"], "standard", None, False)
+    assert (args.jobs, args.size, args.rounds, args.fresh) == (["a", "b", "c", "d", "e", "f"], "standard", None, False)
     assert jobs.SIZES["standard"].rounds >= 3 and jobs.SIZES["long"].rounds >= 3
     args = command.parse(["--quick", "--jobs", "e,a", "--rounds", "4", "--output", "x.json"])
     assert (args.jobs, args.size, args.rounds, args.output) == (["a", "e"], "quick", 4, Path("x.json"))
@@ -114,7 +120,7 @@ def test_our_recipe_is_valid_and_asks_for_what_the_peers_are_told(each, tmp_path
     train, task = recipe["train"], recipe["task"]
     for peer in each.peers:
         spec = peer_spec(each, peer, 3, tmp_path, tmp_path / "train.jsonl", tmp_path / "held_out.jsonl", tmp_path)
-        if each.strategy != "linear":  # which is solved, and takes no steps
+        if each.strategy not in ("linear", "setfit"):  # which are solved, or count pairs in their own ways
             assert (spec["epochs"], spec["learning_rate"]) == (train["epochs"], train["learning_rate"])
             assert (spec["warmup"], spec["weight_decay"]) == (train["warmup"], train["weight_decay"])
             assert spec["batch"] == train["batch_size"]
@@ -122,6 +128,31 @@ def test_our_recipe_is_valid_and_asks_for_what_the_peers_are_told(each, tmp_path
         assert (spec["train"], spec["model"]) == (recipe["data"]["train"]["path"], recipe["model"]["source"])
         assert spec["held_out"] == recipe["data"]["test"]["path"]
         assert [spec["seed"]] == recipe["seeds"]
+
+
+def test_few_shot_peers_are_given_what_our_run_draws(tmp_path):
+    pool = [{"text": f"Text {n} of {label}.", "label": label} for n in range(12) for label in ("sport", "tech")]
+    each = case(job="f", strategy="setfit", examples=8, held_out=4)
+    train = write_rows(tmp_path / "train.jsonl", pool)
+    held_out = write_rows(tmp_path / "held_out.jsonl", [{"text": "Another.", "label": "sport"}])
+    path = ours.write_recipe(tmp_path, ours.recipe(each, [0, 1], tmp_path, train, held_out))
+    drawn = {seed: ours.drawn(path, seed) for seed in (0, 1)}
+    assert drawn[0] != drawn[1] and drawn[0] == ours.drawn(path, 0)
+    for seed, rows in drawn.items():
+        assert sorted(row["label"] for row in rows) == ["sport"] * 4 + ["tech"] * 4
+        recipe = load_recipe(path)
+        variant = recipe.variants[0]
+        options = variant.recipe
+        task = TASKS.get(options.task.type)(options.task)
+        splits = load_splits(options.data, {}, split_seed(recipe, variant, seed), reading_of(task))
+        assert splits.train.select_columns(["text", "label"]).to_list() == rows
+
+
+def test_the_pool_of_few_shot_examples_is_balanced_and_apart_from_what_is_held_out(data):
+    corpus = Corpus(data)
+    pool, held_out = corpus.bbc("train", 40), corpus.bbc("test", 60)
+    assert Counter(row["label"] for row in pool).most_common()[-1][1] == len(pool) / jobs.TOPICS
+    assert len(held_out) == 60 and not {row["text"] for row in pool} & {row["text"] for row in held_out}
 
 
 def test_a_packed_step_learns_from_about_as_many_tokens_as_anybody_elses():
@@ -486,7 +517,9 @@ def test_intervals_are_there_for_every_number_of_seeds():
 
 @pytest.mark.slow
 def test_everything_but_the_chat_runs_end_to_end(tmp_path, data, monkeypatch, capsys):
-    monkeypatch.setitem(jobs.SIZES, "quick", jobs.Sizes(1, 32, 16, 8, 4, 16, 16, 1, 2, ("partial", "lora"), 32))
+    monkeypatch.setitem(
+        jobs.SIZES, "quick", jobs.Sizes(1, 32, 16, 8, 4, 16, 16, 1, 2, ("partial", "lora"), 32, (4,), 20, 2)
+    )
     monkeypatch.setattr(command, "code_digest", lambda root: "the same")  # whoever edits a file meanwhile
     every = choosing.combinations  # tried with stand-ins above; each takes a process that loads torch
     monkeypatch.setattr(choosing, "combinations", lambda *known: itertools.islice(every(*known), 1))

@@ -16,7 +16,7 @@ from scripts._benchmark.jobs import THREADS, Case, Contestant
 from scripts._benchmark.measure import Failed
 from scripts._benchmark.record import Record
 
-EXAMPLES = {"a": 48, "b": 12, "c": 48, "e": 200}
+EXAMPLES = {"a": 48, "b": 12, "c": 48, "e": 200, "f": 20}
 """Of a trial, at most: some batches."""
 
 HELD_OUT = 8

@@ -63,6 +63,8 @@ class Workshop:
         elif case.job == "e":
             # Scored here are the training pairs, of which there are enough; the classifier learnt from the others.
             train, held_out = self.corpus.rte("val", 64), self.corpus.rte("train", case.held_out)
+        elif case.job == "f":
+            train, held_out = self.corpus.bbc("train", case.examples), self.corpus.bbc("test", case.held_out)
         else:
             train, held_out = self.corpus.rte("train", case.examples), self.corpus.rte("val", case.held_out)
         return write_rows(folder / "train.jsonl", train), write_rows(folder / "held_out.jsonl", held_out)
@@ -150,6 +152,8 @@ def _peer_study(case: Case, contestant: Contestant, seeds: list[int], shop: Work
     train, held_out = shop.data(case, folder)
     runs, costs = [], []
     for seed in seeds:
+        if case.job == "f":
+            train = _own_draw(case, seed, shop, folder)
         spec = peer_spec(case, contestant, seed, shop.model(case), train, held_out, folder / f"seed-{seed}")
         found, spent = shop.program(contestant.program, spec, folder)
         runs.append(found)
@@ -163,7 +167,7 @@ def _peer_study(case: Case, contestant: Contestant, seeds: list[int], shop: Work
     on_device = [run["device_memory_bytes"] for run in runs if run["device_memory_bytes"] is not None]
     return {
         "figures": {
-            "tokens_per_second": statistics.mean(run["tokens"] / run["training_seconds"] for run in runs),
+            **_rate(runs),
             "seconds": sum(spent.seconds for spent in costs),
             "seconds_after_start": sum(run["seconds_after_start"] for run in runs),
         },
@@ -172,6 +176,13 @@ def _peer_study(case: Case, contestant: Contestant, seeds: list[int], shop: Work
         "score": score,
         "facts": {"runs": runs},
     }
+
+
+def _own_draw(case: Case, seed: int, shop: Workshop, folder: Path) -> Path:
+    """The examples that our run under ``seed`` draws out of the pool, as a file."""
+    pool, held_out = folder / "train.jsonl", folder / "held_out.jsonl"
+    path = ours.write_recipe(folder, ours.recipe(case, [seed], shop.model(case), pool, held_out))
+    return write_rows(folder / f"drawn-{seed}.jsonl", ours.drawn(path, seed))
 
 
 def peer_spec(
@@ -190,13 +201,19 @@ def peer_spec(
         "last_blocks": jobs.LAST_BLOCKS,
         "epochs": case.epochs,
         "batch": jobs.CHAT_BATCH if chat else jobs.BATCH,
-        "max_length": jobs.CHAT_MAX_LENGTH if chat else jobs.MAX_LENGTH,
+        "max_length": {"b": jobs.CHAT_MAX_LENGTH, "f": jobs.FEW_MAX_LENGTH}.get(case.job, jobs.MAX_LENGTH),
         "learning_rate": case.learning_rate,
         "warmup": jobs.WARMUP,
         "weight_decay": jobs.WEIGHT_DECAY,
         "seed": seed,
         "settings": contestant.settings,
     }
+
+
+def _rate(runs: list[dict[str, Any]]) -> dict[str, float]:
+    """The mean tokens per second, where a peer's script counts tokens."""
+    rates = [run["tokens"] / run["training_seconds"] for run in runs if "tokens" in run]
+    return {"tokens_per_second": statistics.mean(rates)} if rates else {}
 
 
 def _same_work(case: Case, trained: list[int]) -> None:

