@@ -17,6 +17,14 @@ def test_each_begins_with_what_it_shows_and_how_long_it_takes(path):
     assert "bf16" in lines[1] or "float32" in lines[1], "a time means little without the processor's arithmetic"
 
 
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_study_of_each_can_be_gone_on_with_by_its_resolved_recipe(path, tmp_path):
+    known = recipe.load(path)
+    (tmp_path / "resolved.yaml").write_text(known.to_yaml(), encoding="utf-8")
+    again = recipe.read_resolved(tmp_path / "resolved.yaml")
+    assert [each.recipe for each in again.variants] == [each.recipe for each in known.variants]
+
+
 def test_the_quickstart_is_an_honest_small_study():
     quickstart = recipe.load(RECIPES / "quickstart.yaml")
     assert quickstart.seeds == [0, 1, 2, 3, 4]

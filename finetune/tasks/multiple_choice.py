@@ -98,7 +98,8 @@ class MultipleChoiceOptions(Options):
 
     @model_validator(mode="after")
     def _fit_together(self) -> MultipleChoiceOptions:
-        if self.draw and {"choices", "answer_is"} & self.model_fields_set:
+        # Not by what is set: a resolved recipe sets everything.
+        if self.draw and (self.choices != type(self).model_fields["choices"].default or self.answer_is):
             raise ValueError("draw makes choices of answers that are texts; leave choices and answer_is out")
         if self.draw_within and not self.draw:
             raise ValueError("draw_within says from which rows wrong choices are drawn; say how many in draw")
