@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from finetune.core.encoded import Examples
     from finetune.data import Splits
+    from finetune.metrics.base import Metric
     from finetune.models.pooling import Pooling
 
 
@@ -51,6 +52,10 @@ class Task(Judged):
     """What examples may share while they are learnt and scored, as far as the task itself lets them."""
     answering: Batching = Batching.PADDED
     """What prompts may share while they are answered."""
+    asks: ClassVar[bool] = False
+    """Whether it asks a model by itself (:meth:`ask`), in passes of its own, and is given no batches."""
+    packages: ClassVar[tuple[str, ...]] = ()
+    """Packages whose versions its predictions depend on, beside those that all tasks use."""
     pooling: Pooling | None = None
     """How a head of our own gets one vector of a text's tokens; None: the architecture has its own way, or no head."""
 
@@ -117,6 +122,12 @@ class Task(Judged):
         answers: frozenset[Column] = frozenset(("prediction",) if self.answer else ())
         pairs: frozenset[Column] = frozenset(("margin",) if getattr(self.options, "rejected", None) else ())
         return answers | pairs | {"loss"}
+
+    @property
+    def metrics(self) -> Sequence[str | Metric]:
+        """List what its predictions are scored by, the headline first: recipes' words, or metrics of its own."""
+        named: list[str] = self.options.metrics
+        return named
 
     @property
     def group(self) -> str | None:
@@ -296,6 +307,10 @@ class Task(Judged):
 
     def predict(self, model: torch.nn.Module, examples: Sequence[Example], batch: Batch) -> list[Prediction]:
         """Predict each of ``examples``, which ``batch`` holds; the text is empty where it is generated."""
+        raise NotImplementedError
+
+    def ask(self, model: torch.nn.Module, examples: Sequence[Example], device: torch.device) -> list[Prediction]:
+        """Ask ``model``, of one run, about ``examples``, as many at a time as there are: for tasks that ask."""
         raise NotImplementedError
 
     def save_beside(self, folder: Path) -> None:
