@@ -29,7 +29,7 @@ RESERVED = frozenset(
 )
 """Names of other things in a study's folder."""
 
-RESCORING_KEYS = ("evaluate", "scoring", "baselines", "mix")
+RESCORING_KEYS = ("evaluate", "lm_eval", "scoring", "baselines", "mix")
 """What may be changed about runs that are already trained."""
 
 
