@@ -59,11 +59,22 @@ doc_to_text: "{{text}}"
 doc_to_target: " {{name}}"
 metric_list: [{metric: acc}, {metric: perplexity}]
 """
+CODED = """
+task: topic_code
+include: choice.yaml
+doc_to_text: !function coded.question
+"""
+CODE = '''"""What a task asks in Python."""
+
+
+def question(row):
+    return f"What is this about? {row['text']}"
+'''
 GROUP = """
 group: topics
 task: [topic_choice, topic_answers]
 """
-ALL = {"choice": CHOICES, "texts": ROLLING, "answers": ANSWERS, "words": WORDS, "group": GROUP}
+ALL = {"choice": CHOICES, "texts": ROLLING, "answers": ANSWERS, "words": WORDS, "coded": CODED, "group": GROUP}
 
 
 def write_rows(path: Path, count: int, seed: int) -> None:
@@ -83,6 +94,7 @@ def write_tasks(folder: Path, count: int = 12) -> Path:
     write_rows(folder / "asked.jsonl", count, seed=5)
     for name, text in ALL.items():
         (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
+    (folder / "coded.py").write_text(CODE, encoding="utf-8")
     return folder
 
 

@@ -174,7 +174,7 @@ class HeldOut(Options):
 class HarnessSet(HarnessOptions):
     __doc__ = HarnessOptions.__doc__
 
-    name: str = Field("", pattern=NAME)
+    name: str = Field(default_factory=str, pattern=NAME)
     """Name in reports and file names. Default: the task's."""
     role: Literal["shifted", "forgetting"] | None = None
     """What it is asked for, as in `evaluate`. Default: `forgetting`, what the untuned model can do and the tuned one

@@ -121,7 +121,7 @@ def _refuse_other_model(task: Task, at: str) -> None:
     """Refuse a model that is no causal language model."""
     there, wanted = name_of(task.architecture), name_of(HarnessTask.architecture)
     if there != wanted:
-        found = f"asks a causal language model, and the study's is a {there}"
+        found = f"asks a causal language model ({wanted}), and that of the study is another ({there})"
         raise bad_input(f"{at}.task", found, "leave it out, or use a model that was trained to continue text")
 
 

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from finetune.core.encoded import Examples
     from finetune.data import Splits
-    from finetune.metrics.base import Metric
     from finetune.models.pooling import Pooling
 
 
@@ -122,12 +121,6 @@ class Task(Judged):
         answers: frozenset[Column] = frozenset(("prediction",) if self.answer else ())
         pairs: frozenset[Column] = frozenset(("margin",) if getattr(self.options, "rejected", None) else ())
         return answers | pairs | {"loss"}
-
-    @property
-    def metrics(self) -> Sequence[str | Metric]:
-        """List what its predictions are scored by, the headline first: recipes' words, or metrics of its own."""
-        named: list[str] = self.options.metrics
-        return named
 
     @property
     def group(self) -> str | None:

@@ -24,7 +24,7 @@ SEED = 1234
 TRIED = 8
 """Documents whose own right answers are scored beforehand, to see what metrics come of it."""
 MEASURES_NOTHING = "bypass"
-"""The harness's word for a metric that there is none."""
+"""The harness's word for an aggregation that aggregates nothing."""
 
 Responses = Sequence[Sequence[Any]]
 """What a model has answered to each request about a document, as often as the task repeats it."""
@@ -144,9 +144,9 @@ def _config(file: TaskFile, folder: str) -> dict[str, Any]:
     goes to ``folder``."""
     from lm_eval.tasks._yaml_loader import load_yaml
 
-    config = dict(load_yaml(file.path)) if file.path else dict(file.config)
+    config = dict(load_yaml(file.path))
     given = dict(config.get("dataset_kwargs") or {})
-    if file.path and "data_files" in given:
+    if "data_files" in given:
         given["data_files"] = _beside(given["data_files"], file.path.parent)
     if _is_local(str(config.get("dataset_path"))):
         given["cache_dir"] = folder
@@ -229,14 +229,17 @@ def _source(file: TaskFile) -> str:
 def _metrics(documents: Documents, options: HarnessOptions, at: str) -> tuple[HarnessMetric, ...]:
     """Find what is scored, by scoring right answers to a few documents. Raises InputError for metrics that the task has
     not, and for those that give no number."""
+    from lm_eval.api.registry import get_aggregation
+
     tried = replace(documents, rows=documents.rows[:TRIED])
     asked = tried.requests(None, f"trying {options.task}")
     responses = [[_right(one, documents) for one in own] for own in asked]
     outcomes = tried.outcomes(asked, responses)
     aggregations, higher = documents.task.aggregation(), documents.task.higher_is_better()
+    nothing = {name for name, aggregate in aggregations.items() if aggregate is get_aggregation(MEASURES_NOTHING)}
     known: dict[str, HarnessMetric] = {}
     for name, found in outcomes.items():
-        given = dict.fromkeys(metric for each in found for metric in each.values if metric != MEASURES_NOTHING)
+        given = dict.fromkeys(metric for each in found for metric in each.values if metric not in nothing)
         # In the order of the task's file, as far as it names them.
         for metric in dict.fromkeys([*(each for each in aggregations if each in given), *given]):
             # What has no aggregation is a mean, as in the harness.

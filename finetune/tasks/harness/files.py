@@ -7,19 +7,24 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from finetune.core.errors import bad_input, did_you_mean, first_line
-from finetune.core.progress import phase
+from finetune.core.errors import InputError, bad_input, did_you_mean, first_line
 from finetune.tasks.harness.options import HarnessOptions
 
 PACKAGE = "lm_eval"
 INSTALL = "pip install 'finetune[lm-eval]'"
+TASK, GROUP = (
+    re.compile(rf"^{key}:" + r"""[ \t]*(['"]?)([^\s'"\[#][^'"#\n]*?)\1[ \t]*(?:#.*)?$""", re.MULTILINE)
+    for key in ("task", "group")
+)
+"""The lines in which task files have the name of a task, or of a group of tasks."""
+MOST_NAMED = 8
+"""Tasks of a group that are named."""
 FUNCTION = "!function"
 """The tag of a YAML value that names a Python function."""
 REACHES = re.compile(r"__[a-z]+__")
@@ -31,13 +36,13 @@ class TaskFile:
     """A task that the harness knows, and nothing of it run."""
 
     name: str
-    path: Path | None
-    """Its YAML file; None for a task without one."""
+    path: Path
+    """Its YAML file."""
     own: bool
     """Whether it is one of the user's, and did not come with the harness."""
     config: dict[str, Any]
     """What the file says with what it includes; functions are their paths."""
-    sources: tuple[Path, ...] = ()
+    sources: tuple[Path, ...]
     """The file and those that it includes, itself last."""
 
 
@@ -69,42 +74,47 @@ def find(options: HarnessOptions, at: str) -> TaskFile:
     """Find the task that ``options`` name. Raises InputError under recipe path ``at`` for one that there is not, for a
     group of tasks, and for code that the recipe does not let it run."""
     require_package(at)
-    index: dict[str, Any] = {}
+    from lm_eval.tasks._yaml_loader import load_yaml
+
     if options.include is not None:
-        folder = Path(options.include)
-        if not folder.is_dir():
-            raise bad_input(f"{at}.include", f"there is no folder '{options.include}'", "name a folder of task files")
-        _refuse_broken(folder, at)
-        index = _index(folder)
-    own = options.task in index
-    if not own:
-        index = {**_installed(), **index}
-    if options.task not in index:
-        found = f"lm-evaluation-harness has no task '{options.task}'"
-        raise bad_input(f"{at}.task", found, did_you_mean(options.task, index))
-    entry = index[options.task]
-    if entry.kind.name in ("GROUP", "TAG"):
-        found = f"'{options.task}' is a group of tasks, and each set is one task"
-        raise bad_input(f"{at}.task", found, f"name those that are to be scored: {_members(entry)}")
-    sources = tuple(_included(entry.yaml_path)) if entry.yaml_path else ()
-    task = TaskFile(options.task, entry.yaml_path, own, dict(entry.cfg or {}), sources)
+        _refuse_broken(Path(options.include), at)
+    for folder in _folders(options):
+        path = _named(options.task, folder)
+        if path is not None:
+            break
+    else:
+        raise _not_there(options, at)
+    own = options.include is not None and folder == Path(options.include)
+    task = TaskFile(options.task, path, own, load_yaml(path, resolve_func=False), tuple(_included(path)))
     if not options.run_code and (reason := next(code_of(task), None)):
         raise bad_input(f"{at}.task", f"'{options.task}' {reason}", f"read it, and write {at}.run_code: true")
     return task
 
 
-def _index(folder: Path) -> dict[str, Any]:
-    """Read the names of all task files in ``folder``, without running anything of them."""
-    from lm_eval.tasks import TaskManager
+def _folders(options: HarnessOptions) -> list[Path]:
+    """List the folders where tasks are looked for, the user's first."""
+    import lm_eval.tasks
 
-    with quiet():
-        return dict(TaskManager(include_path=folder, include_defaults=False).task_index)
+    own = [] if options.include is None else [Path(options.include)]
+    return [*own, Path(lm_eval.tasks.__file__).parent]
+
+
+def _named(name: str, folder: Path) -> Path | None:
+    """Find the file in ``folder`` of the task called ``name``: by their texts, as to parse thousands of files takes ten
+    times as long."""
+    for path in sorted(folder.rglob("*.yaml")):
+        if any(found[2] == name for found in TASK.finditer(path.read_text(encoding="utf-8"))):
+            return path
+    return None
 
 
 def _refuse_broken(folder: Path, at: str) -> None:
-    """Refuse a task file of the user's that cannot be read: the harness would leave it out without a word."""
+    """Refuse a folder of the user's that is not there, and a task file in it that cannot be read: the harness would
+    leave it out without a word."""
     from lm_eval.tasks._yaml_loader import load_yaml
 
+    if not folder.is_dir():
+        raise bad_input(f"{at}.include", f"there is no folder '{folder}'", "name a folder of task files")
     for path in sorted(folder.rglob("*.yaml")):
         try:
             load_yaml(path, resolve_func=False)
@@ -112,20 +122,27 @@ def _refuse_broken(folder: Path, at: str) -> None:
             raise bad_input(f"{at}.include", f"'{path}' cannot be read: {first_line(error)}", "correct it") from error
 
 
-@cache
-def _installed() -> dict[str, Any]:
-    """Read the names of the harness's own tasks, once in a process: there are thousands of files."""
-    from lm_eval.tasks import TaskManager
+def _not_there(options: HarnessOptions, at: str) -> InputError:
+    """Say that there is no such task, or that it is a group of some, or a tag of theirs."""
+    from lm_eval.tasks._yaml_loader import load_yaml
 
-    with phase("reading the names of lm-evaluation-harness's tasks"), quiet():
-        return dict(TaskManager().task_index)
-
-
-def _members(entry: Any) -> str:
-    """List what is in a group, as far as its own file names it."""
-    listed = sorted(entry.tags) if entry.kind.name == "TAG" else (entry.cfg or {}).get("task", [])
-    names = [str(each.get("task") or each.get("group")) if isinstance(each, dict) else str(each) for each in listed]
-    return ", ".join([*names[:8], *([f"… ({len(names)} in all)"] if len(names) > 8 else [])])
+    name, tasks, members = options.task, set[str](), list[str]()
+    tag = re.compile(rf"^(?:tag:|[ \t]*-)[ \t]*{re.escape(name)}[ \t]*$", re.MULTILINE)
+    for path in (path for folder in _folders(options) for path in sorted(folder.rglob("*.yaml"))):
+        text = path.read_text(encoding="utf-8")
+        own, groups = ({found[2] for found in kind.finditer(text)} for kind in (TASK, GROUP))
+        tasks |= own
+        if name in groups:
+            listed = load_yaml(path, resolve_func=False).get("task") or []
+            members += [str(each.get("task", each.get("group")) if isinstance(each, dict) else each) for each in listed]
+        elif own and tag.search(text):
+            members += sorted(own)
+    if not members:
+        found = f"lm-evaluation-harness has no task '{name}'"
+        return bad_input(f"{at}.task", found, did_you_mean(name, tasks))
+    found = f"'{name}' is a group of tasks, and each set is one task"
+    advice = f"name those that are to be scored, such as {', '.join(members[:MOST_NAMED])}"
+    return bad_input(f"{at}.task", found, advice)
 
 
 def _included(path: Path) -> Iterator[Path]:
