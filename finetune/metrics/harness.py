@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -74,7 +75,9 @@ class HarnessMetric(Metric):
     def score_of(self, given: Sequence[Any]) -> float:
         """Compute the score of what some documents give. Raises FinetuneError where that is no number."""
         try:
-            score = self.aggregate(given)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what is undefined, such as a correlation of equal labels, is so often
+                score = self.aggregate(given)
         except OverflowError:  # a perplexity beyond all numbers
             return math.inf
         except Exception as error:  # foreign code: anything can come out of it

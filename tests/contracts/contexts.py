@@ -490,7 +490,7 @@ CASES: dict[str, Case] = {
     ),
     "HarnessSet.examples": Case(value=1),
     "HarnessSet.metrics": Case(value=["acc_norm"]),
-    "HarnessSet.max_length": Case(value=8),
+    "HarnessSet.max_length": Case(value=16),
     "HarnessSet.max_new_tokens": Case({"lm_eval": [{"task": "topic_answers", "include": "tasks"}]}, value=2),
     "HarnessSet.name": Case(value="beyond"),
     "HarnessSet.role": Case(value="shifted"),

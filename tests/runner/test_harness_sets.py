@@ -215,6 +215,11 @@ def test_two_processes_score_as_one(chats, tmp_path):
             "lm_eval.0.max_new_tokens",
             "the model has room for 128",
         ),
+        (
+            [{"task": "topic_choice", "include": "tasks", "max_length": 8}],
+            "lm_eval.0.max_length",
+            "document 0 has a choice of 11 tokens, and the model has room for 8",
+        ),
     ],
 )
 def test_what_is_wrong_is_found_before_anything_starts(chats, sets, path, said):

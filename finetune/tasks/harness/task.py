@@ -152,10 +152,20 @@ class HarnessTask(CausalTask):
             longest = max(("".join(map(str, one.args[:1])) for one in self.requests[number]), key=len)
             ids = np.asarray(self.tokenizer.encode(longest, verbose=False) or [self.tokenizer.eos_token_id], np.int32)
             counts["cut"] += len(ids) > room
+            self._refuse_long_choices(number, room)
             reference = self._reference(self.documents.rows[number])
             # There are no labels to learn.
             examples.append(Example(number, {"input_ids": ids}, np.empty(0, np.int64), 1.0, reference))
         return EncodedRows(examples, counts)
+
+    def _refuse_long_choices(self, number: int, room: int) -> None:
+        """Refuse a document with something to be chosen that the model has no room for."""
+        for one in self.requests[number]:
+            if one.request_type == "loglikelihood":
+                said = one.args[1]
+                if len(said.encode()) > room and (count := len(self.tokenizer.encode(said, verbose=False))) > room:
+                    found = f"document {number} has a choice of {count} tokens, and the model has room for {room}"
+                    raise bad_input(f"{self.at}.max_length", found, "raise it, or leave the task out")
 
     def described(self, encoded: Encoded, counts: Counter[str], data: Dataset, at: str) -> Encoded:
         shown, names = self.documents, ", ".join(metric.name for metric in self.metrics)
