@@ -48,7 +48,7 @@ def place(tmp_path_factory, decoder_folder):
     """A folder with a recipe of all kinds of tasks and two variants."""
     folder = tmp_path_factory.mktemp("harness")
     path = with_harness(tiny.write_chat_study(folder, decoder_folder), *SETS)
-    path.write_text(path.read_text() + "variants: {full: {}, bias: {train: {learning_rate: 1.0e-2}}}\n")
+    path.write_text(path.read_text() + "variants: {full: {}, slow: {train: {learning_rate: 1.0e-2}}}\n")
     return folder
 
 
@@ -64,7 +64,7 @@ def stored(study, name, run="full/seed-0"):
 
 def test_there_is_a_row_for_each_document_of_each_seed_and_of_the_untuned_model(study):
     for name in ("topic_choice", "topic_texts", "topic_answers"):
-        for run in ("full/seed-0", "full/seed-1", "bias/seed-0", "bias/seed-1", "base"):
+        for run in ("full/seed-0", "full/seed-1", "slow/seed-0", "slow/seed-1", "base"):
             assert stored(study, name, run)["example"].to_pylist() == list(range(12))
     rows = stored(study, "topic_choice").to_pydict()
     assert rows["score"] == rows["own:lm_eval.acc"]
@@ -105,7 +105,7 @@ def test_estimates_comparisons_and_forgetting_are_those_of_any_set(study):
     for name in ("lm_eval.acc", "lm_eval.acc_norm", "lm_eval.mcc"):
         assert "examples" in compared["topic_choice", name].method
     judged = {(each.variant, each.task) for each in results.forgetting}
-    assert judged == {(name, task) for name in ("full", "bias") for task in ("topic_choice", "topic_texts")}
+    assert judged == {(name, task) for name in ("full", "slow") for task in ("topic_choice", "topic_texts")}
 
 
 def test_the_report_and_the_card_show_them(study):
@@ -139,7 +139,7 @@ def test_what_is_stored_is_used_again(study, place):
 def test_a_finished_study_is_scored_on_other_tasks(study, place):
     more = json.dumps([{"task": "topic_words", "include": str(place / "tasks"), "name": "words"}])
     rescore(study, [f"lm_eval={more}"])
-    for run in ("full/seed-0", "bias/seed-1", "base"):
+    for run in ("full/seed-0", "slow/seed-1", "base"):
         assert len(stored(study, "words", run)) == 12
     result = read_json(study / "full" / "seed-0" / "result.json")["scores"]
     assert {"words/lm_eval.acc", "words/lm_eval.perplexity", "topic_choice/lm_eval.acc"} <= result.keys()
@@ -165,12 +165,12 @@ def test_documents_or_a_task_file_that_have_changed_are_refused(study, place, wh
         path.write_text(before)
 
 
-def scores(path, output, *overrides):
-    run_study(recipe.load(path, ["seeds=2", *overrides]), output)
+def scores(path, output, *overrides, variant="full", seeds=2):
+    run_study(recipe.load(path, [f"seeds={seeds}", *overrides]), output)
     found = {}
-    for seed in (0, 1):
+    for seed in range(seeds):
         for name in ("topic_choice", "topic_texts", "topic_answers"):
-            table = stored(output / "chats", name, f"full/seed-{seed}")
+            table = stored(output / "chats", name, f"{variant}/seed-{seed}")
             own = [column for column in table.column_names if column.startswith("own:")]
             found |= {(seed, name, column): table[column].to_numpy() for column in own}
     return found
@@ -183,6 +183,15 @@ def test_neither_batches_nor_runs_beside_it_change_a_score(chats, tmp_path):
     for key, values in together.items():
         assert values == pytest.approx(alone[key], rel=2e-3, abs=1e-6), key
     assert np.std(together[0, "topic_texts", "own:lm_eval.word_perplexity"]) > 0
+
+
+def test_what_is_remembered_of_training_examples_changes_no_score(chats, tmp_path):
+    """A frozen bottom's activations are kept for examples that are learnt from, and for no others."""
+    path, partial = with_harness(chats, *SETS), "strategy={type: partial, last: 1}"
+    kept = scores(path, tmp_path / "a", partial, variant="partial", seeds=1)
+    plain = scores(path, tmp_path / "b", partial, "train.prefix_cache=false", variant="partial", seeds=1)
+    for key, values in kept.items():
+        assert values == pytest.approx(plain[key], rel=2e-3, abs=1e-6), key
 
 
 @pytest.mark.slow
@@ -266,6 +275,6 @@ def test_a_template_that_is_not_there_is_refused(tmp_path):
 def test_documents_are_loaded_once_for_all_variants(place, monkeypatch):
     resources = Resources()
     found = preflight(load_recipe(place / "chats.yaml"), resources)
-    first, second = (found.data[name].task_of("topic_choice").documents for name in ("full", "bias"))
+    first, second = (found.data[name].task_of("topic_choice").documents for name in ("full", "slow"))
     assert first is second
     assert any("lm_eval.0: lm-evaluation-harness" in line for line in found.lines())

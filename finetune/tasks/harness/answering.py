@@ -21,7 +21,6 @@ from transformers import PreTrainedTokenizerBase
 
 from finetune.core.examples import Batch
 from finetune.core.randomness import Streams
-from finetune.core.signals import stop_here
 from finetune.tasks.answering import DRAW, tokens_near
 from finetune.tasks.batching import Batching, cut
 from finetune.tasks.causal.generation import Sampling, answers
@@ -123,7 +122,6 @@ class Answering(TemplateLM):
         lengths = np.array([len(own) for own in ids], np.int64)
         filler = self._filler
         for places in cut(np.argsort(-lengths, kind="stable"), lengths, self.most, self.batching):
-            stop_here("asking the model")
             rows = [[place] for place in range(len(places))]
             batch = lay_out(rows, [ids[place] for place in places], [labels[place] for place in places], filler)
             yield places.tolist(), with_mask(batch).to(self._device)
@@ -144,7 +142,6 @@ class Answering(TemplateLM):
             prompts = [self.tok_encode(requests[place].args[0]) for place in places]
             order = sorted(range(len(places)), key=lambda place: -len(prompts[place]))
             for start in range(0, len(order), self.most):
-                stop_here("asking the model")
                 some = order[start : start + self.most]
                 own = [places[each] for each in some]
                 settings = requests[own[0]].args[1]

@@ -230,7 +230,8 @@ class HarnessTask(CausalTask):
             choices = task.doc_to_choice(row)
             places = [choices.index(each) if each in choices else each for each in _listed(found)]
             return ", ".join(name_of(place) if isinstance(place, int) else str(place) for place in places)
-        return str(found)
+        named = isinstance(found, int) and task.config.doc_to_choice is not None
+        return str(task.doc_to_choice(row)[found] if named else found)
 
 
 def _listed(found: Any) -> list[Any]:
