@@ -246,6 +246,7 @@ PLUGINS = (
 PLAIN_STRATEGY, NO_MITIGATION = ({"type": "full"}, ("strategy",)), ([], ("mitigations",))
 
 CASES: dict[str, Case] = {
+    "Recipe.lm_eval": Case(CHAT, value=[{"task": "topic_choice", "include": "tasks"}]),
     "Recipe.name": Case(value="other"),
     "Recipe.seeds": Case(value=[1, 2]),
     "Recipe.vary": Case(value=["init"]),
