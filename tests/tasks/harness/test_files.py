@@ -86,20 +86,12 @@ def test_code_that_another_file_brings_is_found(folder):
 
 
 WITHOUT = """
-import sys
-
-class Missing:
-    def find_spec(self, name, *_):
-        if name.partition(".")[0] == "lm_eval":
-            raise ModuleNotFoundError(name)
-
 import importlib.machinery
-finders = importlib.machinery.PathFinder.find_spec
-importlib.machinery.PathFinder.find_spec = classmethod(
-    lambda cls, name, *more: None if name == "lm_eval" else finders(name, *more)
-)
-sys.meta_path[:] = [each for each in sys.meta_path if "editable" not in repr(each)]
+
+found = importlib.machinery.PathFinder.find_spec
+importlib.machinery.PathFinder.find_spec = lambda name, *more: None if name == "lm_eval" else found(name, *more)
 """
+"""As it is where the extra is not installed."""
 
 
 def test_without_the_package_the_extra_is_named(folder):
