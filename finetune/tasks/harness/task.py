@@ -169,7 +169,8 @@ class HarnessTask(CausalTask):
 
     def described(self, encoded: Encoded, counts: Counter[str], data: Dataset, at: str) -> Encoded:
         shown, names = self.documents, ", ".join(metric.name for metric in self.metrics)
-        before = f", {shown.shots} solved examples before each" if shown.shots else ""
+        several = "s" if shown.shots > 1 else ""
+        before = f", {shown.shots} solved example{several} before each" if shown.shots else ""
         line = f"{at}: {shown.source}{before}; {names}"
         return replace(encoded, facts=encoded.facts | counts | {"notes": [line]}, notes=[line])
 
