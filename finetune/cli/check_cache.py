@@ -107,6 +107,8 @@ def _files_of(recipe: ResolvedRecipe) -> Iterator[list[Any]]:
     """The identity of every file that a check of ``recipe`` reads."""
     files, seen = _Files(), set()
     for variant in recipe.variants:
+        if variant.recipe.lm_eval:  # whose files, and documents on the hub, the harness finds
+            raise Elsewhere
         own = [entry.task for entry in variant.recipe.evaluate if entry.task is not None]
         metrics = [variant.recipe.train.select]
         metrics += [name for task in (variant.recipe.task, *own) for name in task.metrics]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -175,6 +175,11 @@ class Prediction:
     margin_norm: float | None = None
     """By how much the right choice's log-likelihood exceeds that of the best other one, each divided by the characters
     of its text, in nats per character."""
+    answers: tuple[Any, ...] = ()
+    """Of tasks that ask by themselves, what the model has answered to each question about the example: what
+    :meth:`finetune.tasks.base.Task.completed` makes the rest of."""
+    own: Mapping[str, float] = field(default_factory=dict)
+    """By the name of a metric of the task's own, what the example contributes to it."""
 
 
 @dataclass(frozen=True)

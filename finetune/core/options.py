@@ -66,7 +66,8 @@ def described(definition: dict[str, Any], definitions: dict[str, Any]) -> Iterat
 def references(field: dict[str, Any]) -> list[str]:
     """Find the names of the definitions that a field refers to."""
     options = [field, *field.get("anyOf", [])]
-    options += [option["items"] for option in options if "items" in option]
+    items = [option["items"] for option in options if "items" in option]
+    options += [each for item in items for each in (item, *item.get("anyOf", []))]
     return [option["$ref"].rpartition("/")[2] for option in options if "$ref" in option]
 
 

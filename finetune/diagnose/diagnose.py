@@ -260,6 +260,8 @@ def _decomposed(
 
 def _own_file(recipe: Recipe, task: str) -> bool:
     """Tell whether an evaluation set has a file of its own, which no split changes."""
+    if any(each.name == task for each in recipe.lm_eval):
+        return True
     source = next((held_out.data for held_out in recipe.evaluate if held_out.name == task), recipe.data.test)
     return source is not None and source.limit is None
 

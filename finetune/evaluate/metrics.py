@@ -16,6 +16,7 @@ from finetune.core.registry import METRICS
 from finetune.metrics import find, function
 from finetune.metrics.base import Columns, Metric
 from finetune.metrics.function import FunctionMetric, is_function, key_of
+from finetune.metrics.harness import HarnessMetric
 from finetune.metrics.unit import Unit
 
 if TYPE_CHECKING:
@@ -69,12 +70,15 @@ def check(name: str, at: str = "task.metrics") -> None:
         raise bad_input(at, f"there is no metric called '{name}'", advice)
 
 
-def load(name: str, at: str = "task.metrics") -> Metric:
-    """Find the metric called ``name``; an :class:`InputError` at recipe path ``at`` when there is none.
+def load(name: str | Metric, at: str = "task.metrics") -> Metric:
+    """Find the metric called ``name``; an :class:`InputError` at recipe path ``at`` when there is none. A metric itself
+    is found already.
 
     ``hub:NAME`` is fetched and imported here, and a file with a function is run, once in a process: so load metrics
     before training, not after it.
     """
+    if isinstance(name, Metric):
+        return name
     check(name, at)
     own = find(name)
     if own is not None:
@@ -87,8 +91,9 @@ def load(name: str, at: str = "task.metrics") -> Metric:
         raise InputError(replace(problem, path=at) for problem in error.problems) from error
 
 
-def score(predictions: Predictions, names: Sequence[str]) -> dict[str, float]:
-    """Compute each metric, in its unit. Raises ValueError without rows, or without the columns that one needs."""
+def score(predictions: Predictions, names: Sequence[str | Metric]) -> dict[str, float]:
+    """Compute each metric, in its unit, by the word under which it stands. Raises ValueError without rows, or without
+    the columns that one needs."""
     from finetune.evaluate.metric import compute
 
     metrics, columns = [load(name) for name in names], predictions.columns()
@@ -104,10 +109,10 @@ def score(predictions: Predictions, names: Sequence[str]) -> dict[str, float]:
         values |= compute(own, {name: columns[each.source(name, stored)] for each in own for name in each.columns})
     # One by one: each may fail in its own way, and calls its numbers as it likes.
     values |= {metric.name: metric.value(columns) for metric in metrics if isinstance(metric, FOREIGN)}
-    return {name: values[key_of(name)] for name in names}
+    return {key_of(name): values[key_of(name)] for name in names}
 
 
-def with_own(predictions: Predictions, names: Sequence[str]) -> Predictions:
+def with_own(predictions: Predictions, names: Sequence[str | Metric]) -> Predictions:
     """Add what each example contributes to those of the metrics that are a user's functions: whoever reads the store
     need not run them."""
     own = {metric.name: metric for metric in map(load, names) if isinstance(metric, FunctionMetric)}
@@ -130,7 +135,7 @@ def scores_of(name: str, prediction: Sequence[str], reference: Sequence[str]) ->
     return found
 
 
-FOREIGN = (HubMetric, FunctionMetric)
+FOREIGN = (HubMetric, FunctionMetric, HarnessMetric)
 """Metrics whose code is not ours."""
 
 

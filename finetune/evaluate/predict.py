@@ -52,6 +52,12 @@ def predictions_of(
     Without ``answers`` nothing is generated, and only the losses mean anything. A batch of which memory runs out is
     halved. Raises Interrupted after the batch in which any process was asked to stop; ``title`` is what is shown.
     """
+    if task.asks and (group.count > 1 or group.prefix):
+        found: list[list[Prediction]] = []
+        for number in range(group.count):
+            with group.alone(number) as model:
+                found += predictions_of(ReplicaGroup(model), task, examples, batch_size, runtime, answers, title)
+        return found
     accelerator = runtime.accelerator
     batches = batches_of(examples, task, batch_size)
     mine: list[tuple[int, list[Prediction]]] = []
@@ -85,6 +91,9 @@ def _predict(
     """Give each run's prediction for each example, (N, R)."""
     every, counts = [*examples] * group.count, [len(examples)] * group.count  # replica by replica
     try:
+        if task.asks:
+            with torch.inference_mode(), runtime.autocast():
+                return [[one] for one in task.ask(group.model, examples, runtime.device)]
         with torch.inference_mode(), runtime.autocast():
             task.loss_path(group.model, group.count)  # which may try the model out, and is not to be taken for a batch
             batch = task.batch_for(group.model, every, runtime.device, counts)
@@ -120,7 +129,10 @@ def table_of(
     probabilities = [p.probabilities for p in predictions if p.probabilities is not None]
     loss = _column([p.loss for p in predictions if p.loss is not None])
     weight = weights_of(examples)
-    if task.example_score != "loss":
+    own = {name: np.array([p.own[name] for p in predictions]) for name in predictions[0].own} if predictions else {}
+    if task.example_score in own:
+        score = own[task.example_score]
+    elif task.example_score != "loss":
         score = metrics.scores_of(task.example_score, texts, references)
     elif loss is not None:  # where nothing is answered, an example's own score is its loss
         score = loss / weight
@@ -140,6 +152,7 @@ def table_of(
         labels=task.labels,
         extracted=task.extracted(texts),
         extracted_reference=task.extracted(references),
+        own=own,
     )
 
 

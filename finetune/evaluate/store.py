@@ -18,7 +18,7 @@ ADDED = ("margin", "margin_norm", "reward", "bytes")
 EXTRACTED = ("extracted", "extracted_reference")
 """Columns of numbers and of texts that only some stores have."""
 OWN = "own:"
-"""How columns begin that hold what examples contribute to a metric of the user's."""
+"""How columns begin that hold what examples contribute to a metric of the user's, or of the task's own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +61,8 @@ class Predictions:
     extracted_reference: list[str] | None = None
     """The same of `reference`."""
     own: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """By the name of a metric that is a user's function, (n,) float64: what each example contributes to it."""
+    """By the name of a metric that is a user's function, or the task's own, (n,) float64: what each example contributes
+    to it."""
 
     def __post_init__(self) -> None:
         """Raises ValueError when the columns do not fit together: a mistake of ours, never of a person."""

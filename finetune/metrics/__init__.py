@@ -6,6 +6,7 @@ from functools import cache
 
 from finetune.core.registry import METRICS
 from finetune.metrics.base import Columns, Metric, Values
+from finetune.metrics.harness import unit_of
 from finetune.metrics.unit import Unit
 
 
@@ -20,7 +21,7 @@ def find(name: str) -> Metric | None:
 def unit(name: str) -> Unit:
     """The unit of a metric; unknown ones are shown as they are, with three decimals."""
     found = find(name)
-    return Unit(name) if found is None else found.unit
+    return (unit_of(name) or Unit(name)) if found is None else found.unit
 
 
 def contributions(name: str, columns: Columns) -> Values | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,13 @@ import numpy as np
 
 from finetune.core.errors import FinetuneError, bad_input, first_line
 from finetune.metrics.base import Columns, Metric, Values
+from finetune.metrics.jackknife import pseudo_values
 from finetune.metrics.unit import Unit
 
 MARK = ".py:"
 GIVEN = {"predictions": "prediction", "references": "reference"}
 """What a function may ask for, by the column that it is; others are called as their columns are."""
 MORE = ("loss", "weight", "margin", "probabilities", "labels", "extracted", "extracted_reference")
-GROUPS = 200
-"""Parts that are left out in turn, at most: the function is called once for each."""
 
 
 def is_function(name: str) -> bool:
@@ -34,9 +32,11 @@ def parts_of(name: str) -> tuple[str, str]:
     return file, function
 
 
-def key_of(name: str) -> str:
+def key_of(name: str | Metric) -> str:
     """Give the word under which a metric's scores stand: of a function its file's name and its own, as in
     `my_metric.score`; of others the recipe's word."""
+    if isinstance(name, Metric):
+        return name.name
     if not is_function(name):
         return name
     file, function = parts_of(name)
@@ -68,14 +68,7 @@ class FunctionMetric(Metric):
         if not isinstance(found, float):
             return found
         n = len(columns["prediction"])
-        count = min(n, GROUPS)
-        if count < 2:
-            return np.full(n, found)
-        group = np.random.default_rng(0).permutation(n) % count
-        without = np.array([self.value(_rows(columns, group != place)) for place in range(count)])
-        pseudo = count * found - (count - 1) * without
-        # Of groups, each example stands for n / count of them: so their mean has the variance of the groups' mean.
-        return np.asarray(found + (pseudo - pseudo[group].mean())[group] * math.sqrt(n / count))
+        return pseudo_values(found, n, lambda kept: self.value(_rows(columns, kept)))
 
     def _call(self, columns: Columns) -> float | Values:
         given = {each: columns[name] for each, name in zip(self.wanted, self.columns, strict=True)}

@@ -93,12 +93,18 @@ def positions_of(model: PreTrainedModel) -> int | None:
     A table of positions that has a padding row counts from behind it (RoBERTa and its kin: transformers'
     `create_position_ids_from_input_ids`), so that its last rows are as many fewer.
     """
-    limits = [limit for config in halves_of(model.config) for limit in _limits(config)[:1]]
+    said = positions_said(model.config)
+    limits = [] if said is None else [said]
     for name, module in model.named_modules():
         padding, table = getattr(module, "padding_idx", None), getattr(module, "weight", None)
         if padding is not None and table is not None and table.ndim == 2 and "pos" in name.rpartition(".")[2]:
             limits.append(len(table) - padding - 1)
     return min(limits, default=None)
+
+
+def positions_said(config: Any) -> int | None:
+    """Find how many tokens a text may have by the model's ``config`` alone; None: it says no limit."""
+    return min((limit for half in halves_of(config) for limit in _limits(half)[:1]), default=None)
 
 
 def _limits(config: Any) -> list[int]:

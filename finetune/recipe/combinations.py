@@ -100,16 +100,18 @@ def _held_out(data: DataOptions, evaluate: list[Any]) -> Iterator[Mistake]:
         yield Mistake(("data",), "nothing is held out to score", "give data.split.test, data.test or evaluate")
 
 
-def _names(data: DataOptions, evaluate: list[Any]) -> Iterator[Mistake]:
+def _names(data: DataOptions, evaluate: list[Any], lm_eval: list[Any]) -> Iterator[Mistake]:
     has_test = data.test is not None or bool(data.split.test)
     seen = Counter([SPLIT_TEST] if has_test else [])
-    for index, task in enumerate(evaluate):
+    listed = {("evaluate", index): each for index, each in enumerate(evaluate)}
+    listed |= {("lm_eval", index): each for index, each in enumerate(lm_eval)}
+    for keys, task in listed.items():
         if task.name in OWN_PARTS:
             found = f"'{task.name}' is the name of the recipe's own {task.name} examples"
-            yield Mistake(("evaluate", index, "name"), found, "choose another name")
+            yield Mistake((*keys, "name"), found, "choose another name")
         elif seen[task.name]:
             taken = "is the name of the recipe's own test examples" if task.name == SPLIT_TEST else "is given twice"
-            yield Mistake(("evaluate", index, "name"), f"'{task.name}' {taken}", "choose another name")
+            yield Mistake((*keys, "name"), f"'{task.name}' {taken}", "choose another name")
         seen[task.name] += 1
 
 
@@ -236,6 +238,7 @@ CHECKS: tuple[Callable[..., Iterator[Mistake]], ...] = (
     _held_out,
     _names,
     evaluation.sets,
+    evaluation.harness_sets,
     _group,
     _select,
     _shots,

@@ -63,6 +63,18 @@ def sets(
             yield Mistake((*at, "margin"), found, "write role: forgetting, or leave it out")
 
 
+def harness_sets(task: Any, lm_eval: list[Any], scoring: ScoringOptions) -> Iterator[Mistake]:
+    """Tasks of the harness whose answers would be held against nothing."""
+    for number, entry in enumerate(lm_eval):
+        at = ("lm_eval", number)
+        if entry.role_beside(task) == "forgetting" and not scoring.base:
+            found = "is forgetting, which is held against the untuned model, and that one is not scored"
+            yield Mistake((*at, "role"), found, "write role: shifted, or scoring.base: true")
+        elif entry.role == "shifted" and entry.margin is not None:
+            found = "is about what may be forgotten, and the set's role is shifted"
+            yield Mistake((*at, "margin"), found, "write role: forgetting, or leave it out")
+
+
 def _forgetting(at: tuple[Any, ...], own: Any, margin: float | None, unscored: bool) -> Iterator[Mistake]:
     """Find what forgetting cannot be tested by."""
     if unscored:

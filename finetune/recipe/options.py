@@ -12,6 +12,7 @@ from finetune.core.registry import MITIGATIONS, STRATEGIES, TASKS, Registry
 from finetune.data.options import DataOptions, Source
 from finetune.evaluate.options import BaselineOptions, ScoringOptions
 from finetune.models import ModelOptions
+from finetune.tasks.harness.options import HarnessOptions
 from finetune.train.options import OWN_DEFAULTS, TrainOptions
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
@@ -170,6 +171,32 @@ class HeldOut(Options):
         return self.role or ("forgetting" if other else "shifted")
 
 
+class HarnessSet(HarnessOptions):
+    __doc__ = HarnessOptions.__doc__
+
+    name: str = Field(default_factory=str, pattern=NAME)
+    """Name in reports and file names. Default: the task's."""
+    role: Literal["shifted", "forgetting"] | None = None
+    """What it is asked for, as in `evaluate`. Default: `forgetting`, what the untuned model can do and the tuned one
+    should not have lost."""
+    margin: float | None = Field(None, gt=0)
+    """How much worse than the untuned model is still acceptable, by the first metric, as in `evaluate`. Default: 1
+    point, for the harness's shares: `acc`, `acc_norm`, `acc_bytes`, `acc_mutual_info` and `exact_match`; for other
+    metrics it is to be given, in their own unit."""
+
+    def role_beside(self, task: Any) -> Literal["shifted", "forgetting"]:
+        """Give its role in a recipe of that ``task``."""
+        return self.role or "forgetting"
+
+
+def _whole(value: Any) -> Any:
+    """Write out a task that is given by its name alone, and the name of a set that has none."""
+    said = {"task": value} if isinstance(value, str) else value
+    if isinstance(said, dict) and "name" not in said and isinstance(said.get("task"), str):
+        return {**said, "name": said["task"]}
+    return said
+
+
 class Recipe(Options):
     """A recipe of one variant, with every default filled in: what to fine-tune, on what, how, and under which seeds."""
 
@@ -202,12 +229,22 @@ class Recipe(Options):
     """How the parameters are fitted."""
     evaluate: list[HeldOut] = Field(default_factory=list)
     """Further evaluation sets: the same task on other data, or other tasks."""
+    lm_eval: list[Annotated[HarnessSet, BeforeValidator(_whole, json_schema_input_type=str | HarnessSet)]] = Field(
+        default_factory=list
+    )
+    """Further evaluation sets: tasks of EleutherAI's lm-evaluation-harness, by name or with options, as in
+    `[arc_easy, {task: gsm8k, examples: 5}]`. Each is scored on the tuned model of every seed, one row per document."""
     scoring: ScoringOptions = ScoringOptions()
     """How held-out tasks are scored."""
     baselines: BaselineOptions = Field(BaselineOptions(), json_schema_extra=OPERATIONAL)
     """Cheap baselines beside the runs, once for the study; `{enabled: false}` leaves them out."""
 
     _completed = model_validator(mode="after")(_as_the_strategy_trains)
+
+    @property
+    def sets(self) -> list[HeldOut | HarnessSet]:
+        """List all further evaluation sets, in the order in which they are scored."""
+        return [*self.evaluate, *self.lm_eval]
 
 
 PLUGIN_SECTIONS: dict[str, Registry[Any]] = {"task": TASKS, "strategy": STRATEGIES, "mitigations": MITIGATIONS}

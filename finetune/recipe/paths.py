@@ -13,6 +13,7 @@ from finetune.data.options import Source
 from finetune.metrics.function import is_function, parts_of
 from finetune.models import ModelOptions
 from finetune.recipe.tree import Node
+from finetune.tasks.harness.options import HarnessOptions
 from finetune.train.options import TrainOptions
 
 AnyOptions = TypeVar("AnyOptions", bound=Options)
@@ -32,7 +33,10 @@ def anchored(options: AnyOptions, node: Node | None) -> AnyOptions:
             said, at = getattr(options, name), node.child(name)
             if said is not None and _names_a_file(said, at):
                 changes[name] = _absolute(said, at)
-    if "metrics" in type(options).model_fields:
+    if isinstance(options, HarnessOptions):
+        if options.include is not None:
+            changes["include"] = _absolute(options.include, node.child("include"))
+    elif "metrics" in type(options).model_fields:
         said = node.child("metrics")
         changes["metrics"] = [_metric(name, said and said.child(n)) for n, name in enumerate(changes["metrics"])]
     if isinstance(options, TrainOptions):

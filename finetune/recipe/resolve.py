@@ -29,7 +29,7 @@ RESERVED = frozenset(
 )
 """Names of other things in a study's folder."""
 
-RESCORING_KEYS = ("evaluate", "scoring", "baselines", "mix")
+RESCORING_KEYS = ("evaluate", "lm_eval", "scoring", "baselines", "mix")
 """What may be changed about runs that are already trained."""
 
 
@@ -257,9 +257,11 @@ def _baselines(recipes: Mapping[str, Recipe], trees: Mapping[str, Node]) -> Iter
 def digest_of(recipe: Recipe) -> str:
     """16 hex digits over every option of a variant that decides its scores, with paths as they are written.
 
-    The study's name and the list of seeds are left out: the same variant under more seeds is the same variant.
+    The study's name and the list of seeds are left out: the same variant under more seeds is the same variant. Without
+    tasks of the harness it is the digest that it was before there were any.
     """
-    return _digest({key: value for key, value in recipe.identifying().items() if key not in ("name", "seeds")})
+    left_out = ("name", "seeds", *([] if recipe.lm_eval else ["lm_eval"]))
+    return _digest({key: value for key, value in recipe.identifying().items() if key not in left_out})
 
 
 def _digest(content: Any) -> str:

@@ -88,12 +88,13 @@ class Node:
 
 
 def list_index(node: Node, key: Key) -> int | None:
-    """``key`` as a position in the list ``node``, or as the `name` of one of its items; None when there is none."""
+    """``key`` as a position in the list ``node``, or as the name of one of its items; None when there is none."""
     if not node.is_list:
         return None
     if str(key).isdecimal():
         return int(key) if int(key) < len(node.content) else None
-    names = [item.child("name") if item.is_mapping else None for item in node.content]
+    # A set that names a task of another library is called after it, unless it says otherwise.
+    names = [(item.child("name") or item.child("task")) if item.is_mapping else None for item in node.content]
     return next((index for index, name in enumerate(names) if name is not None and name.content == key), None)
 
 

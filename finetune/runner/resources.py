@@ -95,8 +95,8 @@ class Resources:
         plain = recipe.model_copy(update={"task": _unpooled(recipe.task)})
         source, pairs = [recipe.model.source, recipe.model.tokenizer], STRATEGIES.get(recipe.strategy.type).pairs
         others = None if of is None else of.model_copy(update={"task": _unpooled(of.task)})
-        whose = [] if others is None else [*others.evaluate, others.task]
-        wanted = [recipe.data, *recipe.evaluate, plain.task, *source, pairs, split_seed, *whose]
+        whose = [] if others is None else [*others.sets, others.task]
+        wanted = [recipe.data, *recipe.sets, plain.task, *source, pairs, split_seed, *whose]
         data = self.once("data", wanted, lambda: self._load_data(plain, split_seed, others))
         pooling = pooling_of(recipe.model, recipe.task, recipe.strategy)
         if pooling is None:
@@ -162,7 +162,7 @@ class Resources:
         else:
             key, splits = self._examples_of(of, split_seed, task)
         sets = EvaluationSets(recipe, task, self.today, config)
-        held_out = {entry.name for entry in recipe.evaluate}
+        splits = sets.with_documents(splits, self.once)
         tokenizer = self.once(
             "tokenizer", [recipe.model.source, recipe.model.tokenizer], lambda: models.load_tokenizer(recipe.model)
         )
@@ -170,12 +170,13 @@ class Resources:
         sets.fit(splits, tokenizer)
 
         def encode(data: Dataset, at: str, training: bool = False, by: Task = task) -> Encoded:
+            if by.asks:  # what is asked is not in its table alone
+                return by.encode(data, at, training)
             shown = key and cache.deeper(key, [at, training, pairs, *shown_by(tokenizer, config(), self.today)])
             return kept_encoded(shown, lambda: by.encode(data, at, training))
 
         encoded = {
-            name: encode(data, f"evaluate.{name}.data" if name in held_out else "data.test", by=sets.task_of(name))
-            for name, data in splits.held_out.items()
+            name: encode(data, sets.place_of(name), by=sets.task_of(name)) for name, data in splits.held_out.items()
         }
         train = encode(splits.train, "data.train", training=True)
         validation = encode(splits.validation, "data.validation") if splits.validation else None

@@ -21,7 +21,7 @@ from finetune.core.runtime import Runtime
 from finetune.evaluate import metrics, store
 from finetune.evaluate.predict import predict, predictions_of
 from finetune.evaluate.store import Predictions
-from finetune.metrics.function import key_of
+from finetune.metrics.base import Metric
 from finetune.replicas.group import ReplicaGroup
 from finetune.runner.reference import Reference, needs_reference
 from finetune.runner.resources import TaskData
@@ -135,23 +135,23 @@ def score_held_out(
             for each in scored if group.prefix is None else []:
                 each.latency[task] = spent / len(encoded.examples) / group.count
             found = reference.rewarded(found, encoded.examples) if reference else found
-        found = [metrics.with_own(each, asked.options.metrics) for each in found]
+        found = [metrics.with_own(each, asked.metrics) for each in found]
         for number, (predictions, path, key) in enumerate(zip(found, paths, keys, strict=True)):
             if runtime.accelerator.is_main_process:
                 with phase("writing predictions"):
                     predictions.write(path, key)
-            scored[number].scores.update(scores_on(task, predictions, asked.options.metrics))
+            scored[number].scores.update(scores_on(task, predictions, asked.metrics))
             order = predictions.example.argsort()  # the store may have them in another one
             rows = order[np.searchsorted(predictions.example, encoded.examples.numbers, sorter=order)]
             scored[number].measured[task] = asked.measured(predictions.columns())[rows]
     return scored
 
 
-def scores_on(task: str, predictions: Predictions, names: Sequence[str]) -> Scores:
-    """Compute the metrics called ``names`` of predictions on the held-out set ``task``."""
+def scores_on(task: str, predictions: Predictions, names: Sequence[str | Metric]) -> Scores:
+    """Compute the metrics ``names`` of predictions on the held-out set ``task``."""
     values = metrics.score(predictions, names)
     # A diverged model's likelihoods may not be numbers; its other scores still count.
-    return {f"{task}/{key_of(name)}": value for name, value in values.items() if math.isfinite(value)}
+    return {f"{task}/{name}": value for name, value in values.items() if math.isfinite(value)}
 
 
 def _about(task: Task, encoded: Encoded, recipe: Recipe, runtime: Runtime) -> list[Any]:
@@ -163,7 +163,7 @@ def _about(task: Task, encoded: Encoded, recipe: Recipe, runtime: Runtime) -> li
         options[-1].pop(place)
     words = text_digest(str([sorted(task.tokenizer.get_vocab().items()), task.tokenizer.all_special_ids]))
     sharing = [task.batching.name, str(getattr(task, "answering", None)), str(task.pooling)]
-    versions = [torch.__version__, *map(version, ("transformers", "peft", "tokenizers"))]
+    versions = [torch.__version__, *map(version, ("transformers", "peft", "tokenizers", *task.packages))]
     return [*options, words, _shown(encoded), *sharing, runtime.device.type, runtime.dtype, *versions]
 
 

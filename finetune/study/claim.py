@@ -72,8 +72,10 @@ def _changed(folder: StudyDir, recipe: ResolvedRecipe, variant: Variant, former:
     shown = "".join(f"; {name} was {one_line(before)} and is now {one_line(now)}" for name, before, now in changes[:3])
     more = f"; and {len(changes) - 3} more" if len(changes) > 3 else ""
     advice = ADVICE
-    if changes and all(name.split(".")[0] == "evaluate" for name, _, _ in changes):
-        advice = f"to score runs that are finished on other tasks: finetune evaluate {folder.path} evaluate='[...]'"
+    keys = {name.split(".")[0] for name, _, _ in changes}
+    if keys and keys <= {"evaluate", "lm_eval"}:
+        said = " ".join(f"{key}='[...]'" for key in sorted(keys))
+        advice = f"to score runs that are finished on other tasks: finetune evaluate {folder.path} {said}"
     return Problem(holds + shown + more, advice, path, path and recipe.locate(path, variant.name))
 
 

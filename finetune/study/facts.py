@@ -21,8 +21,9 @@ from finetune.runner.resources import TaskData
 from finetune.study.preflight import Preflight
 
 if TYPE_CHECKING:
+    from finetune.metrics.base import Metric
     from finetune.recipe import Recipe, ResolvedRecipe
-    from finetune.recipe.options import HeldOut
+    from finetune.recipe.options import HarnessSet, HeldOut
 
 
 MOST_CHARACTERS = 2_000
@@ -54,7 +55,13 @@ def data_facts(recipe: ResolvedRecipe, found: Preflight) -> dict[str, Any]:
         for name, data in found.data.items()
     }
     if "split" in recipe.vary:  # where each seed has its own, that of the first says nothing about the others'
-        fingerprints = {variant.name: dict(_files(variant.recipe)) for variant in recipe.variants}
+        fingerprints = {
+            variant.name: {
+                **dict(_files(variant.recipe)),
+                **{each.name: fingerprints[variant.name][each.name] for each in variant.recipe.lm_eval},
+            }
+            for variant in recipe.variants
+        }
     return {
         "format": FORMAT,
         "seed": first.recipe.data.split.seed,
@@ -69,9 +76,9 @@ def data_facts(recipe: ResolvedRecipe, found: Preflight) -> dict[str, Any]:
 
 def _set_facts(recipe: Recipe, data: TaskData, name: str) -> dict[str, Any]:
     """Describe a held-out set: what it is, what it is asked for, and on which task and metrics it is scored."""
-    task, entry = data.task_of(name), next((each for each in recipe.evaluate if each.name == name), None)
+    task, entry = data.task_of(name), next((each for each in recipe.sets if each.name == name), None)
     role = "in-domain" if entry is None else entry.role_beside(recipe.task)
-    margin = margin_of(entry, task.options.metrics[0]) if entry is not None and role == "forgetting" else None
+    margin = margin_of(entry, task.metrics[0]) if entry is not None and role == "forgetting" else None
     return {
         "name": name,
         "split": "test" if entry is None else "evaluate",
@@ -79,19 +86,19 @@ def _set_facts(recipe: Recipe, data: TaskData, name: str) -> dict[str, Any]:
         "margin": margin,
         "examples": len(data.held_out[name].examples),
         "fingerprint": data.facts["splits"][name]["fingerprint"],
-        "headline": key_of(task.options.metrics[0]),
+        "headline": key_of(task.metrics[0]),
         "answer": task.answer,
         "pipeline_tag": task.pipeline_tag,
         "example_score": task.example_score,
         "metrics": [
             {"name": key_of(metric), "higher_is_better": metrics.load(metric).higher_is_better}
-            for metric in task.options.metrics
+            for metric in task.metrics
         ],
         "majority": data.majority[name],
     }
 
 
-def margin_of(entry: HeldOut, metric: str) -> float:
+def margin_of(entry: HeldOut | HarnessSet, metric: str | Metric) -> float:
     """Give what may be forgotten at most, in the metric's own unit."""
     point = metrics.load(metric).unit.point
     return (1.0 if entry.margin is None else entry.margin) * (1.0 if point is None else point)

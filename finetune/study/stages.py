@@ -50,7 +50,9 @@ def recipe_of(recipe: Recipe, number: int, model: ModelOptions) -> Recipe:
     stage = recipe.stages[number]
     own: dict[str, Any] = {name: getattr(stage, name) for name in ("task", "strategy", "train")}
     own["data"] = stage.data or recipe.data
-    return recipe.model_copy(update={**own, "model": model, "mitigations": [], "evaluate": [], "stages": []})
+    return recipe.model_copy(
+        update={**own, "model": model, "mitigations": [], "evaluate": [], "lm_eval": [], "stages": []}
+    )
 
 
 def whose(recipe: Recipe, number: int) -> Recipe | None:

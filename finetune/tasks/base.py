@@ -51,6 +51,10 @@ class Task(Judged):
     """What examples may share while they are learnt and scored, as far as the task itself lets them."""
     answering: Batching = Batching.PADDED
     """What prompts may share while they are answered."""
+    asks: ClassVar[bool] = False
+    """Whether it asks a model by itself (:meth:`ask`), in passes of its own, and is given no batches."""
+    packages: ClassVar[tuple[str, ...]] = ()
+    """Packages whose versions its predictions depend on, beside those that all tasks use."""
     pooling: Pooling | None = None
     """How a head of our own gets one vector of a text's tokens; None: the architecture has its own way, or no head."""
 
@@ -296,6 +300,10 @@ class Task(Judged):
 
     def predict(self, model: torch.nn.Module, examples: Sequence[Example], batch: Batch) -> list[Prediction]:
         """Predict each of ``examples``, which ``batch`` holds; the text is empty where it is generated."""
+        raise NotImplementedError
+
+    def ask(self, model: torch.nn.Module, examples: Sequence[Example], device: torch.device) -> list[Prediction]:
+        """Ask ``model``, of one run, about ``examples``, as many at a time as there are: for tasks that ask."""
         raise NotImplementedError
 
     def save_beside(self, folder: Path) -> None:

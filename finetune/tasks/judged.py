@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from finetune.core.answers import EXCLUSIVE, Answer
 from finetune.core.examples import Example, Prediction
-from finetune.metrics.base import Columns
+from finetune.metrics.base import Columns, Metric
 from finetune.tasks.trivial import Trivial
 
 if TYPE_CHECKING:
@@ -23,9 +23,17 @@ class Judged:
     """What it answers; None: nothing. Scoring, the store, soups and ensembles, and the report ask this."""
     example_score: ClassVar[str]
     """The metric that gives each single example its score in the prediction store; `loss` where there is none."""
+    options: Any
+    """What the recipe says of it."""
     commonest: str | None = None
     """The answer of most training examples, for tasks that always giving it could pass for learning; found by
     `fit`."""
+
+    @property
+    def metrics(self) -> Sequence[str | Metric]:
+        """List what its predictions are scored by, the headline first: recipes' words, or metrics of its own."""
+        named: list[str] = self.options.metrics
+        return named
 
     def completed(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> list[Prediction]:
         """Complete the ``predictions`` for a whole set of ``examples``, where an answer takes all of them, such as a

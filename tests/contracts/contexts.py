@@ -17,6 +17,7 @@ from finetune.core.options import Options
 from finetune.core.registry import MITIGATIONS, STRATEGIES, TASKS
 from tests import tiny
 from tests.contracts.leaves import Leaf, merged
+from tests.harness_tasks import write_tasks
 
 
 @dataclass(frozen=True)
@@ -230,6 +231,7 @@ RECIPES: dict[str, tuple[dict[str, Any], tuple[str | int, ...]]] = {
     "SoupOptions": (merged(_treated("soup"), LEARNT), ("mitigations", 0)),
     "RegressionOptions": (REGRESSION, ("task",)),
     "HeldOut": ({**PLAIN, "evaluate": [{"name": "elsewhere", "data": {"path": "others.csv"}}]}, ("evaluate", 0)),
+    "HarnessSet": ({**CHAT, "lm_eval": [{"task": "topic_choice", "include": "tasks"}]}, ("lm_eval", 0)),
     "ScoringOptions": (PLAIN, ("scoring",)),
     "BaselineOptions": (merged(PLAIN, {"train": BRIEF, "baselines": {"enabled": True}}), ("baselines",)),
 }
@@ -244,6 +246,7 @@ PLUGINS = (
 PLAIN_STRATEGY, NO_MITIGATION = ({"type": "full"}, ("strategy",)), ([], ("mitigations",))
 
 CASES: dict[str, Case] = {
+    "Recipe.lm_eval": Case(CHAT, value=[{"task": "topic_choice", "include": "tasks"}]),
     "Recipe.name": Case(value="other"),
     "Recipe.seeds": Case(value=[1, 2]),
     "Recipe.vary": Case(value=["init"]),
@@ -481,6 +484,18 @@ CASES: dict[str, Case] = {
     "HeldOut.labels": Case(value={"sport": "money"}),
     "HeldOut.role": Case(merged(CHAT, KNOWN), value="shifted"),
     "HeldOut.margin": Case(merged(CHAT, KNOWN), value=3.0),
+    "HarnessSet.task": Case(value="topic_words"),
+    "HarnessSet.include": Case(value="fewer-tasks"),
+    "HarnessSet.run_code": Case(
+        {"lm_eval": [{"task": "topic_code", "include": "tasks", "run_code": True}]}, value=False, refused=True
+    ),
+    "HarnessSet.examples": Case(value=1),
+    "HarnessSet.metrics": Case(value=["acc_norm"]),
+    "HarnessSet.max_length": Case(value=16),
+    "HarnessSet.max_new_tokens": Case({"lm_eval": [{"task": "topic_answers", "include": "tasks"}]}, value=2),
+    "HarnessSet.name": Case(value="beyond"),
+    "HarnessSet.role": Case(value="shifted"),
+    "HarnessSet.margin": Case(value=3.0),
     "ScoringOptions.base": Case(CHAT),
     "BaselineOptions.limit": Case(value=0),
     "BaselineOptions.shots": Case({**CHAT, "baselines": {"enabled": True}}, value=1),
@@ -567,6 +582,8 @@ def write_files(folder: Path) -> None:
     (folder / "questions.jsonl").write_text(asked, encoding="utf-8")
     chosen = "".join(json.dumps(_choice(number, row)) + "\n" for number, row in enumerate(rows))
     (folder / "choices.jsonl").write_text(chosen, encoding="utf-8")
+    write_tasks(folder / "tasks")
+    write_tasks(folder / "fewer-tasks", count=7)
     (folder / "hub").mkdir()
     for number, name in enumerate(("one-train", "one-more", "two-train")):
         tiny.write_csv(folder / "hub" / f"{name}.csv", tiny.sentences(40, seed=number))
