@@ -12,7 +12,7 @@ from finetune.core.errors import bad_input
 WEB = ("http", "https")
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_SECRET = re.compile(r"(?i)token|secret|passw|credential|signature|^sig$|^key$|api_?-?key|auth")
+_SECRET = re.compile(r"(?i)token|secret|passw|credential|signature|^sig$|^key$|api_?-?key|auth(?!or)|authori[sz]")
 _VARIABLE = re.compile(r"\$\{\w+\}")
 _BRACES = re.compile(r"(?<!\$)\{([^{}]*)\}")
 

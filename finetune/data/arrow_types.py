@@ -61,8 +61,8 @@ def named_columns(table: pa.Table, features: Features) -> pa.Table:
     """``table`` with the names of class labels, of which ``features`` know."""
     import datasets
 
-    for column, feature in features.items():
-        position = table.column_names.index(column)
+    for position, column in enumerate(table.column_names):
+        feature = features.get(column)
         if isinstance(feature, datasets.ClassLabel) and pa.types.is_integer(table[column].type):
             codes = table[column]
             codes = pc.if_else(pc.less(codes, 0), pa.scalar(None, codes.type), codes)

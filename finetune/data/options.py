@@ -37,7 +37,7 @@ class Source(Options):
     any of them inside an installed package (`package:NAME/path`); a hub dataset (`hub:org/name@revision`); or parquet
     files elsewhere (`https://`, `s3://`, `hf://datasets/org/name/`, and what else fsspec knows), several by
     `{0000..0041}` or `{a,b}` and, but on web servers, by `*`. `${NAME}` in an address is an environment variable, which
-    is where a token belongs: the path stands in the copies of the recipe that a study keeps. Messages and reports leave
+    is where a token belongs: the path stands in the copies of the recipe that a study keeps. Messages and tables leave
     out what is behind a `?`. Rows from elsewhere are kept in the cache folder as they come, so that what was
     interrupted goes on where it was."""
     format: FormatName | None = None

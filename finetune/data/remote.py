@@ -6,14 +6,13 @@ import io
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from tempfile import TemporaryFile
 from typing import Any, TypeVar
 
 from finetune.core.errors import InputError, StudyEnded, bad_input, first_line
 from finetune.core.progress import say
 from finetune.core.signals import stop_here
 from finetune.data.addresses import WEB, shown, unbraced, with_variables, without_address, without_values
-from finetune.data.spool import told_when_full
+from finetune.data.spool import temporary_file, told_when_full
 
 T = TypeVar("T")
 
@@ -29,17 +28,7 @@ TAIL = 1 << 16
 LATER = (408, 425, 429)
 """Answers of a web server from 400 to 499 that ask to come again."""
 
-TAGS = (
-    "ETag",
-    "etag",
-    "blob_id",
-    "md5Hash",
-    "Content-MD5",
-    "Last-Modified",
-    "LastModified",
-    "last_modified",
-    "created",
-)
+TAGS = ("ETag", "etag", "blob_id", "md5Hash", "Content-MD5", "Last-Modified", "LastModified", "created")
 """What file systems say of a file that is another once its content is."""
 
 RANGES, WHOLE = "finetune.ranges", "finetune.whole"
@@ -79,7 +68,7 @@ class Remote:
         """Give what tells it from the file that may stand there another day; None: nothing does."""
         size = self.size
         tags = [str(self.details[name]) for name in TAGS if self.details.get(name)]
-        return [self.named, size, *tags] if tags else None
+        return [self.named, size, *tags] if tags and size is not None else None
 
     def open(self) -> Any:
         """Open it for its bytes: those that are read are fetched then; of a server that cannot send a part of a file,
@@ -129,7 +118,7 @@ class Remote:
         say(f"{self.title}: the server sends whole files only, so that all of it is fetched")
 
         def fetched() -> Any:
-            file = TemporaryFile()  # noqa: SIM115  the reader closes it
+            file = temporary_file()
             with told_when_full():
                 self.system.get_file(self.path, file)
             if self.size is not None and file.tell() != self.size:
@@ -194,6 +183,8 @@ class Ranges(io.RawIOBase):
             try:
                 found = bytes(self.file.read(end - start))
             except ValueError as error:  # what fsspec raises for an answer that begins elsewhere
+                if RANGES in self.remote.details:
+                    raise
                 raise _NoRanges from error
             if len(found) != end - start:
                 raise EOFError("the answer was cut short on its way")
@@ -203,8 +194,8 @@ class Ranges(io.RawIOBase):
 
 
 def remotes(text: str, at: str) -> list[Remote]:
-    """The files that an address names: of one with ``{0..9}`` or ``{a,b}`` each, in this order, and where a file
-    system can be asked which files match a pattern, those, in the order of their names.
+    """The files that an address names: where it has ``{0..9}`` or ``{a,b}``, one for each; where it has ``*``, ``?`` or
+    ``[...]``, and the file system can be asked, those that match, in the order of their names.
 
     ``${NAME}`` is the value of an environment variable. Raises InputError at ``{at}.path``.
     """

@@ -13,8 +13,11 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +40,9 @@ if TYPE_CHECKING:
 
 MIXED, MIXED_BYTES = 16, 1 << 28
 """Row groups out of which rows are drawn at least, as long as they take no more bytes together (in memory)."""
+
+FOOTERS = 8
+"""Files whose footers are read at once."""
 
 PIECE = 1 << 25
 """Bytes of rows that are kept at once."""
@@ -89,7 +95,7 @@ class Groups:
     sizes: np.ndarray
     """(groups,) bytes of its values in memory."""
 
-    @property
+    @cached_property
     def starts(self) -> np.ndarray:
         """(groups + 1,) the number of the first row of each, over all shards; then that of all rows."""
         return np.concatenate([[0], np.cumsum(self.rows)])
@@ -106,7 +112,7 @@ def read_parquet(
     Raises:
         InputError: under the recipe path ``at``, for a file that is not there, or cannot be read.
     """
-    shards = [_opened(place, at) for place in track(places, f"reading the footers of {at}")]
+    shards = _all_opened(places, at)
     _refuse_other_columns(shards, at)
     groups = groups_of(shards)
     rows = drawn(groups.rows, groups.sizes, limit, seed)
@@ -169,7 +175,7 @@ class _Taken:
 
     def said(self) -> str:
         """Say what is read."""
-        chosen = [group for piece in self._pieces() for group in piece]
+        chosen = np.concatenate(self._pieces())
         parts = zip(self.groups.shards[chosen], self.groups.inside[chosen], strict=True)
         spans = (self.shards[shard].span(int(group)) for shard, group in parts)
         size = sum(end - start for start, end in spans)
@@ -198,7 +204,7 @@ class _Taken:
         """``table``, or one without rows that has the columns of the files."""
         return table if table.num_columns else plain(self.shards[0].schema.empty_table())
 
-    def _write(self, path: Path, groups: Sequence[int], under_way: Any) -> pa.Table:
+    def _write(self, path: Path, groups: np.ndarray, under_way: Any) -> pa.Table:
         """Read one piece into a file, which is there at once or not at all."""
         with told_when_full(), atomic(path) as temporary:
             schema = plain(self.shards[0].schema.empty_table()).schema
@@ -207,20 +213,15 @@ class _Taken:
                     file.write_table(part)
         return mapped(path)
 
-    def _pieces(self) -> Iterator[list[int]]:
-        """Yield the row groups that rows are taken of, those together that are kept at once."""
-        counts, starts = np.diff(np.searchsorted(self.rows, self.groups.starts)), self.groups.rows
-        sizes = self.groups.sizes * counts / np.maximum(starts, 1)
-        piece: list[int] = []
-        for group in np.flatnonzero(counts):
-            piece.append(int(group))
-            if sizes[piece].sum() >= PIECE:
-                yield piece
-                piece = []
-        if piece:
-            yield piece
+    def _pieces(self) -> list[np.ndarray]:
+        """List the row groups that rows are taken of, those together that are kept at once."""
+        counts = np.diff(np.searchsorted(self.rows, self.groups.starts))
+        chosen = np.flatnonzero(counts)
+        sizes = self.groups.sizes[chosen] * counts[chosen] / self.groups.rows[chosen]
+        filled = (np.cumsum(sizes) - sizes) // PIECE
+        return np.split(chosen, np.flatnonzero(np.diff(filled)) + 1)
 
-    def _read(self, groups: Sequence[int], under_way: Any) -> Iterator[pa.Table]:
+    def _read(self, groups: np.ndarray, under_way: Any) -> Iterator[pa.Table]:
         """Yield the rows taken of ``groups``."""
         names = self.shards[0].schema.names
         for number, own in groupby(groups, lambda group: self.groups.shards[group]):
@@ -253,6 +254,16 @@ def _taken_of(
             if last == len(wanted):
                 return
             seen += batch.num_rows
+
+
+def _all_opened(places: Sequence[Path | Remote], at: str) -> list[Shard]:
+    """The files, whose footers are read several at once: a server's answer takes most of the time."""
+    pool = ThreadPoolExecutor(FOOTERS)
+    try:
+        waiting = [pool.submit(copy_context().run, _opened, place, at) for place in places]
+        return [each.result() for each in track(waiting, f"reading the footers of {at}")]
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _opened(place: Path | Remote, at: str) -> Shard:

@@ -121,6 +121,16 @@ def test_a_server_that_sends_whole_files_only(served, streaming):
     texts(served.url("rows.parquet"))
 
 
+def test_a_server_that_begins_to_send_whole_files(served, refused):
+    def fault(handler):
+        served.ignores_ranges = len(served.ranges) > 3
+        return False
+
+    served.fault = fault
+    with refused(AT, "rows.parquet' cannot be read", "range requests"):
+        texts(served.url("rows.parquet"))
+
+
 def test_what_is_no_parquet_file(served, tmp_path, refused):
     (tmp_path / "page.parquet").write_text("<html>" * 100)
     content = (tmp_path / "rows.parquet").read_bytes()
@@ -184,7 +194,9 @@ def test_secrets_are_not_written_down(address, name):
     with pytest.raises(ValidationError, match=r"would be written down with every study; write \$\{NAME\}"):
         Source(path=address)
     assert not secret_in(address.replace("word", "${NAME}"))
-    assert not secret_in("https://host/x.parquet?download=true") and not secret_in("hf://datasets/a/b@main/x.parquet")
+    assert not secret_in("https://host/x.parquet?download=true&author=me") and not secret_in(
+        "hf://datasets/a/b@main/x.parquet"
+    )
 
 
 def test_a_variable_of_the_environment_is_sent_and_never_shown(served, monkeypatch, refused):
