@@ -94,6 +94,7 @@ def serving(folder: Path) -> Iterator[Served]:
     handler = type("Own", (Handler,), {})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
+    server.handle_error = lambda *_: None  # clients that hang up are told nothing
     handler.served = served = Served(folder, f"http://127.0.0.1:{server.server_port}")
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
