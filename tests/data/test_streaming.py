@@ -110,6 +110,18 @@ def test_a_part_of_a_mixture_may_be_a_stream(served, folder):
     assert 0 < found.facts["portions"]["far"]["examples"] <= 30 and found.held_out["test"].num_rows == 10
 
 
+def test_lists_objects_and_categories_come_as_from_a_whole_file(tmp_path):
+    count = 200
+    talks = [[{"role": "user", "content": f"row {n}"}, {"role": "assistant", "content": "a" * n}] for n in range(count)]
+    topics = pa.array(["a", "b"] * (count // 2)).dictionary_encode()
+    table = pa.table({"messages": talks, "topic": topics, "size": pa.array([None, 5] * (count // 2), pa.int32())})
+    pq.write_table(table, tmp_path / "talks.parquet", row_group_size=7, use_dictionary=["topic"], data_page_size=64)
+    whole = read(Source(path=str(tmp_path / "talks.parquet")), "data.train", 0)
+    with serving(tmp_path) as served:
+        data = stream(served.url("talks.parquet"), limit=30)
+    assert data.features == whole.features and data.to_list() == [whole[row] for row in data["example"]]
+
+
 # --- what is read
 
 
