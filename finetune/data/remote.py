@@ -70,6 +70,12 @@ class Remote:
         tags = [str(self.details[name]) for name in TAGS if self.details.get(name)]
         return [self.named, size, *tags] if tags and size is not None else None
 
+    def refuse_change(self) -> None:
+        """Refuse a file that is another than it was when it was first asked for."""
+        if Remote(self.system, self.path, self.named, self.at).seal != self.seal:
+            found = f"'{self.title}' has changed while it was read"
+            raise bad_input(f"{self.at}.path", found, "run the same command again")
+
     def open(self) -> Any:
         """Open it for its bytes: those that are read are fetched then; of a server that cannot send a part of a file,
         all of them now."""

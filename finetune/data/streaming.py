@@ -235,6 +235,8 @@ class _Taken:
                     yield plain(part.select(names))
                     under_way.step(under_way.done + part.num_rows)
                     stop_here(f"reading {self.at}")
+            if isinstance(shard.place, Remote):
+                shard.place.refuse_change()  # before what may be a mixture of two files is kept
 
 
 def _taken_of(

@@ -149,6 +149,21 @@ def test_another_file_at_the_same_address_is_read_again(served, folder):
     assert list(again["example"]) == list(first["example"]) and set(numbers(again)) != set(numbers(first))
 
 
+def test_a_file_that_changes_while_it_is_read_is_not_kept(served, folder, refused):
+    path = folder / "part-1.parquet"
+
+    def fault(handler):
+        if len(served.ranges) == 3:  # other texts in the same places
+            path.write_bytes(path.read_bytes().replace(b"row 4", b"row 9"))
+        return False
+
+    served.fault = fault
+    with refused("data.train.path", "part-1.parquet' has changed while it was read", "again"):
+        stream(served.url("part-1.parquet"))
+    assert not list((folder / "cache").glob("streams/*/*.arrow"))
+    assert not {number for number in numbers(stream(served.url("part-1.parquet"))) if 400 <= number < 500}
+
+
 def test_nothing_is_kept_where_nothing_is_remembered(served, monkeypatch):
     monkeypatch.setenv("FINETUNE_CACHE", "")
     assert list(stream(served.url(SHARDS))["example"]) == numbers(stream(served.url(SHARDS)))
