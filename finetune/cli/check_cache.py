@@ -135,7 +135,7 @@ class _Files(Files):
     """Tells the files that data and models are read from."""
 
     def data(self, source: Source) -> Iterator[list[Any]]:
-        if source.kind == "hub":
+        if source.kind == "hub" or source.remote:
             raise Elsewhere
         for path in resolve_paths(source.place.file, "data"):
             yield from self.at(path.absolute())

@@ -164,6 +164,11 @@ def phase(title: str, total: int | None = None) -> Any:
     return _current.get().phase(title, total)
 
 
+def say(text: str) -> None:
+    """Show one line that stays, about what this thread does."""
+    _current.get().say(text)
+
+
 def parts(rows: int, title: str, size: int = PART) -> Iterator[range]:
     """Yield ranges of ``size`` rows up to ``rows``, as a phase that counts them; stops as :func:`track` does."""
     with phase(title, rows) as under_way:

@@ -108,7 +108,8 @@ def _weighted(train: Dataset, options: DataOptions, seed: int) -> tuple[Dataset,
     known = options.portions
     data, counts, distinct = weighted(train, {name: each.weight for name, each in known.items()}, seed)
     facts = {
-        name: {"source": each.path, "weight": each.weight, "examples": counts[name]} for name, each in known.items()
+        name: {"source": each.title_path, "weight": each.weight, "examples": counts[name]}
+        for name, each in known.items()
     }
     return data, {"portions": facts, "distinct": distinct}
 
@@ -128,7 +129,8 @@ class _Part:
     @property
     def path(self) -> str:
         """Name what it was read from."""
-        return self.source.path if isinstance(self.source, Source) else ", ".join(each.path for each in self.source)
+        sources = [self.source] if isinstance(self.source, Source) else self.source
+        return ", ".join(each.title_path for each in sources)
 
     @property
     def read(self) -> Dataset:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, Features
 
 
 def plain(table: pa.Table) -> pa.Table:
@@ -54,11 +54,16 @@ def _plain_type(kind: pa.DataType) -> pa.DataType:
 def named_labels(dataset: Dataset) -> pa.Table:
     """The rows of ``dataset``, in which class labels, and lists of them, are their names, and a label of -1 (hidden) is
     null."""
+    return named_columns(dataset.with_format("arrow")[:], dataset.features)
+
+
+def named_columns(table: pa.Table, features: Features) -> pa.Table:
+    """``table`` with the names of class labels, of which ``features`` know."""
     import datasets
 
-    table: pa.Table = dataset.with_format("arrow")[:]
-    for position, (column, feature) in enumerate(dataset.features.items()):
-        if isinstance(feature, datasets.ClassLabel):
+    for position, column in enumerate(table.column_names):
+        feature = features.get(column)
+        if isinstance(feature, datasets.ClassLabel) and pa.types.is_integer(table[column].type):
             codes = table[column]
             codes = pc.if_else(pc.less(codes, 0), pa.scalar(None, codes.type), codes)
             table = table.set_column(position, column, pc.take(pa.array(feature.names, pa.string()), codes))

@@ -2,8 +2,9 @@
 again.
 
 An entry is filed under a hash of all that it depends on: the files by name, size and times, the options, Python, every
-package and our own source. Data that are small, or that lie on a hub, are not kept: reading them again is quick, or
-`datasets` keeps them. Processes that start together wait for the first of them, so that the work is done once.
+package and our own source. Data that are small, or that lie on a hub and are not streamed, are not kept: reading them
+again is quick, or `datasets` keeps them. Processes that start together wait for the first of them, so that the work is
+done once.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +23,15 @@ import pyarrow as pa
 from filelock import BaseFileLock, FileLock, Timeout
 
 from finetune.core.errors import InputError
-from finetune.core.paths import cache_folder, resolve_paths
+from finetune.core.paths import cache_folder
 from finetune.core.progress import phase
 from finetune.core.run_dir import read_json, write_json
 from finetune.core.signals import stop_here
 from finetune.core.unchanged import Elsewhere, Files, software
 from finetune.data import spool
 from finetune.data.options import Source
+from finetune.data.places import places_of
+from finetune.data.remote import Remote
 
 ENTRIES = 12
 """How many are kept: those that were used last."""
@@ -51,53 +55,65 @@ def key_of(sources: Iterable[tuple[str, Source]], wanted: Sequence[Any]) -> str 
     try:
         facts: list[Any] = []
         for at, source in sources:
-            if source.kind == "hub":
-                return None
-            paths = resolve_paths(source.place.file, f"{at}.path")
-            found = [fact for path in paths for fact in known.at(path.absolute())]
-            total += sum(size for _, size, *_ in found)
-            facts += found
+            for place in places_of(source, at):
+                found = [place.seal] if isinstance(place, Remote) else known.at(place.absolute())
+                for seal in found:
+                    if seal is None:
+                        return None
+                    facts.append(seal)
+                    total += seal[1]
         if total <= spool.IN_MEMORY:
             return None
-        return _digest([facts, wanted, software(environment=False)])
+        return digest([facts, wanted, software(environment=False)])
     except (Elsewhere, InputError, OSError):  # reading says what is wrong
         return None
 
 
 def deeper(key: str, wanted: Sequence[Any]) -> str:
     """The key of what is ``wanted`` of the entry with this ``key``."""
-    return _digest([key, wanted])
+    return digest([key, wanted])
 
 
-def _digest(facts: Sequence[Any]) -> str:
+def digest(facts: Sequence[Any]) -> str:
+    """Hash ``facts``, which JSON can hold but for options."""
     return hashlib.sha256(json.dumps(facts, default=_plain).encode()).hexdigest()[:32]
 
 
 def kept(key: str | None, make: Callable[[], Kept]) -> Kept:
     """What ``make`` gives, or gave when it was called for this ``key``, mapped from files; None: it is not kept."""
-    lock = _lock(key)
-    if key is None or lock is None:
-        return make()
-    folder = Path(lock.lock_file).with_suffix("")
-    with lock:
+    with locked(key, "data") as folder:
+        if folder is None:
+            return make()
         found = _read(folder)
         if found is None:
             _write(folder, *make())
-            _forget(folder.parent)
+            forget(folder.parent, ENTRIES)
             found = _read(folder)
             assert found is not None, "it was written just now"
         os.utime(folder)
         return found
 
 
-def _lock(key: str | None) -> BaseFileLock | None:
+@contextmanager
+def locked(key: str | None, kind: str) -> Iterator[Path | None]:
+    """The folder of the entry with this ``key``, which no other process works on in the meantime and which may not be
+    there yet, among those of its ``kind``; None where there is no place for it."""
+    lock = _lock(key, kind)
+    if lock is None:
+        yield None
+        return
+    with lock:
+        yield Path(lock.lock_file).with_suffix("")
+
+
+def _lock(key: str | None, kind: str) -> BaseFileLock | None:
     """Take the lock that belongs to a ``key``, when no other process has it; None where there is no folder for one."""
     place = cache_folder()
     if key is None or place is None:
         return None
     try:
-        (place / "data").mkdir(parents=True, exist_ok=True)
-        lock = FileLock(place / "data" / f"{key}.lock")
+        (place / kind).mkdir(parents=True, exist_ok=True)
+        lock = FileLock(place / kind / f"{key}.lock")
         with phase("waiting for another process that prepares the same data"):
             while not _taken(lock):
                 stop_here("waiting for another process that prepares the same data")
@@ -139,10 +155,10 @@ def _write(folder: Path, tables: Mapping[str, pa.Table], facts: Any) -> None:
         made.replace(folder)
 
 
-def _forget(place: Path) -> None:
-    """Remove the entries that were used longest ago, when there are too many."""
+def forget(place: Path, most: int) -> None:
+    """Remove the entries that were used longest ago, when there are more than ``most``."""
     entries = sorted((path for path in place.iterdir() if path.is_dir()), key=lambda path: -path.stat().st_mtime)
-    for path in entries[ENTRIES:]:
+    for path in entries[most:]:
         shutil.rmtree(path, ignore_errors=True)  # mapped tables of it stay as they are
         path.with_suffix(".lock").unlink(missing_ok=True)
 

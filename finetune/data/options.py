@@ -7,10 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from finetune.core.options import Options
+from finetune.data.addresses import is_remote, secret_in, shown
 from finetune.data.formats.base import FORMATS, Place, named_by, place_of
 
 HUB = "hub:"
 
+STREAMED = "parquet"
+"""The format of files that can be streamed, and of those that are read from elsewhere."""
+
+NO_STREAM = "streaming is for parquet files and hub datasets; leave it out: other files are read a part at a time"
 NO_SPLITS = "subset and split are for hub datasets, and split for what `save_to_disk` wrote; a file has neither"
 
 if TYPE_CHECKING:
@@ -29,7 +34,12 @@ class Source(Options):
     `.bz2`); several of one format by a pattern (`shards/*.parquet`), in the order of their names; a sheet of a workbook
     (`book.xlsx#Sheet2`); a table of a database (`sqlite:rows.db#table`); a folder with one sub-folder of text files per
     class (columns `label`, `title`, `body`, `text`, `file`), of parquet files only, or from `save_to_disk` of datasets;
-    any of them inside an installed package (`package:NAME/path`); or a hub dataset (`hub:org/name@revision`)."""
+    any of them inside an installed package (`package:NAME/path`); a hub dataset (`hub:org/name@revision`); or parquet
+    files elsewhere (`https://`, `s3://`, `hf://datasets/org/name/`, and what else fsspec knows), several by
+    `{0000..0041}` or `{a,b}` and, but on web servers, by `*`. `${NAME}` in an address is an environment variable, which
+    is where a token belongs: the path stands in the copies of the recipe that a study keeps. Messages and tables leave
+    out what is behind a `?`. Rows from elsewhere are kept in the cache folder as they come, so that what was
+    interrupted goes on where it was."""
     format: FormatName | None = None
     """What the file is, when its name does not say."""
     columns: dict[str, str] = Field(default_factory=dict)
@@ -47,6 +57,13 @@ class Source(Options):
     """`replace` puts U+FFFD where bytes are not valid in the encoding; `strict` refuses them, naming the file."""
     limit: int | None = Field(None, ge=1)
     """Keep at most this many examples, drawn with the split's seed."""
+    streaming: bool = False
+    """Read no more than is needed for `limit` examples, which has to be given: row groups are drawn with the split's
+    seed, and rows out of these. For parquet files, here or elsewhere, and hub datasets. At least 16 row groups are
+    drawn, or as many as take up to 256 MB; in files that are sorted, examples are still more alike than by `limit`
+    alone, and a file of one row group is read whole. A study's runs all learn from the same examples, which are read
+    once. Hub datasets that are not in parquet files are shuffled by `datasets` in a buffer of 10,000 examples, of files
+    in random order; they are read from the beginning when interrupted."""
 
     @property
     def kind(self) -> str | None:
@@ -54,6 +71,9 @@ class Source(Options):
         if self.format is None and self.path.startswith(HUB):
             return "hub"
         place = self.place
+        if self.remote:
+            known = named_by(shown(place.file))
+            return self.format or place.prefix.rstrip(":") or (known.name if known else STREAMED)
         by_prefix = (name for name, each in FORMATS.all().items() if place.prefix and each.prefix == place.prefix)
         found = named_by(place.file)
         return self.format or next(by_prefix, found.name if found else None)
@@ -62,6 +82,16 @@ class Source(Options):
     def place(self) -> Place:
         """The path, taken apart."""
         return place_of(self.path, self.format)
+
+    @property
+    def remote(self) -> bool:
+        """Whether it is an address and no path of this machine."""
+        return is_remote(self.place.file)
+
+    @property
+    def title_path(self) -> str:
+        """The path as people may see it."""
+        return shown(self.path) if is_remote(self.path) else self.path
 
     @property
     def part(self) -> str | None:
@@ -77,6 +107,20 @@ class Source(Options):
         divided = {"hub", None, *(name for name, each in FORMATS.all().items() if each.has_splits)}
         if (self.subset is not None and self.kind != "hub") or (self.split is not None and self.kind not in divided):
             raise ValueError(NO_SPLITS)
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_read_from_there(self) -> Source:
+        if self.remote and self.kind != STREAMED:
+            raise ValueError(f"'{self.title_path}' is read as {self.kind}; from elsewhere only parquet files are read")
+        if self.remote and (secret := secret_in(self.path)):
+            found = f"{secret} in the address of '{self.title_path}' would be written down with every study"
+            raise ValueError(f"{found}; write ${{NAME}} instead, and set the environment variable NAME")
+        if self.streaming and self.kind not in (STREAMED, "hub", None):
+            raise ValueError(NO_STREAM)
+        if self.streaming and self.limit is None:
+            needed = "those of split's parts, and up to train.max_steps x train.batch_size to learn from"
+            raise ValueError(f"streaming asks for a limit: how many examples to read ({needed})")
         return self
 
 
@@ -95,7 +139,7 @@ class Portion(Source):
         """Give its name."""
         if self.name is not None:
             return self.name
-        file = self.path.removeprefix(HUB).partition("@")[0].partition("#")[0].rstrip("/").rpartition("/")[2]
+        file = self.title_path.removeprefix(HUB).partition("@")[0].partition("#")[0].rstrip("/").rpartition("/")[2]
         return file.partition(".")[0] or file
 
 

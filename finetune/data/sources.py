@@ -11,18 +11,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from finetune.core.errors import InputError, bad_input, first_line
+from finetune.core.errors import InputError, bad_input
 from finetune.core.paths import resolve_paths
 from finetune.core.progress import PART, parts, phase
 from finetune.core.signals import stop_here
-from finetune.data.arrow_types import named_labels
 from finetune.data.draws import LIMIT, random_keys
 from finetune.data.encodings import HEAD
 from finetune.data.formats.base import COMPRESSED, FORMATS, Format, named_by, not_text, not_unpacked, open_file
 from finetune.data.formats.delimited import recognise
+from finetune.data.hub import read_hub, stream_hub
 from finetune.data.mapping import add_columns, sources_of
-from finetune.data.options import HUB, NO_SPLITS, Source
+from finetune.data.options import NO_SPLITS, NO_STREAM, STREAMED, Source
+from finetune.data.remote import Remote, remotes
 from finetune.data.spool import Mixed, batches, spooled, taken
+from finetune.data.streaming import read_parquet
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -35,13 +37,13 @@ def read(source: Source, at: str, seed: int) -> Dataset:
     """The examples of ``source``, with its new columns and ``example``, the row's number in the source from 0.
 
     ``at`` is the recipe path of the source (``data.train``); ``seed`` draws ``limit``'s sample, which keeps the
-    source's order. The network is used for hub datasets only.
+    source's order. The network is used for hub datasets, and for addresses, only.
 
     Raises:
         InputError: at a path under ``at``, when it is not there, not readable or empty.
     """
     with phase(f"reading {at}"):
-        written, delimited = (read_hub(source, at), False) if source.kind == "hub" else _read_local(source, at)
+        written, delimited, rows = _read(source, at, seed)
     stop_here(f"reading {at}")
     if not written.num_rows or not written.num_columns:
         raise bad_input(f"{at}.path", f"'{source.path}' has no examples", "name a file that has some")
@@ -49,12 +51,32 @@ def read(source: Source, at: str, seed: int) -> Dataset:
     table = recognise(written) if delimited else written
     if source.columns:
         table = spooled(_with_columns(table, written if delimited else None, source, at))
-    table = with_example(table)
+    table = with_example(table, rows)
     if source.limit is not None and source.limit < table.num_rows:
         table = taken(
             table, np.sort(np.argsort(random_keys(table.num_rows, seed, LIMIT), kind="stable")[: source.limit])
         )
     return as_dataset(table)
+
+
+def _read(source: Source, at: str, seed: int) -> tuple[pa.Table, bool, np.ndarray | None]:
+    """The rows of a source; whether they are of a delimited file, in which all is text; and their numbers in it where
+    not all are read."""
+    if source.kind == "hub" and source.streaming:
+        table, rows = stream_hub(source, at, seed)
+        return table, False, rows
+    if source.kind == "hub":
+        return read_hub(source, at), False, None
+    if source.remote:
+        return _read_parquet(remotes(source.place.file, at), source, at, seed)
+    return _read_local(source, at, seed)
+
+
+def _read_parquet(
+    places: Sequence[Path | Remote], source: Source, at: str, seed: int
+) -> tuple[pa.Table, bool, np.ndarray]:
+    table, rows, _ = read_parquet(places, source.limit if source.streaming else None, seed, at)
+    return table, False, rows
 
 
 def _with_columns(table: pa.Table, written: pa.Table | None, source: Source, at: str) -> Iterator[pa.Table]:
@@ -88,11 +110,12 @@ def slices(dataset: Dataset, title: str, size: int = PART) -> Iterator[tuple[int
         yield rows.start, as_dataset(table.slice(rows.start, len(rows)))
 
 
-def with_example(table: pa.Table) -> pa.Table:
-    """``table`` with its rows numbered from 0 in ``example``, the last column."""
+def with_example(table: pa.Table, rows: np.ndarray | None = None) -> pa.Table:
+    """``table`` with the numbers of its ``rows`` in ``example``, the last column; None: from 0."""
     if EXAMPLE in table.column_names:
         table = table.drop_columns(EXAMPLE)
-    return table.append_column(EXAMPLE, pa.array(np.arange(table.num_rows, dtype=np.int64)))
+    numbers = np.arange(table.num_rows) if rows is None else rows
+    return table.append_column(EXAMPLE, pa.array(numbers.astype(np.int64)))
 
 
 def _refuse_own_example(table: pa.Table, source: Source, at: str) -> None:
@@ -107,8 +130,8 @@ def _refuse_own_example(table: pa.Table, source: Source, at: str) -> None:
         raise bad_input(f"{at}.columns", found, f"give the column another name too: `columns: {{{free}: {EXAMPLE}}}`")
 
 
-def _read_local(source: Source, at: str) -> tuple[pa.Table, bool]:
-    """The rows at a path of this machine, and whether they are of a delimited file, in which all is text."""
+def _read_local(source: Source, at: str, seed: int) -> tuple[pa.Table, bool, np.ndarray | None]:
+    """The rows at a path of this machine, as :func:`_read` gives them."""
     paths = resolve_paths(source.place.file, f"{at}.path")
     found = FORMATS.get(source.kind) if source.kind else _format_of(paths, source, at)
     if paths[0].is_dir() and not found.folder and found.owns(paths[0]):
@@ -118,11 +141,15 @@ def _read_local(source: Source, at: str) -> tuple[pa.Table, bool]:
         raise bad_input(f"{at}.path", f"'{source.path}' is {there}, where {wanted} is expected")
     if source.split is not None and not found.has_splits:
         raise bad_input(f"{at}.split", f"'{source.path}' has no splits", NO_SPLITS)
+    if source.streaming and found.name != STREAMED:
+        raise bad_input(f"{at}.streaming", f"'{source.path}' is read as {found.name}", NO_STREAM)
+    if source.streaming:
+        return _read_parquet(paths, source, at, seed)
     if len(paths) == 1 and found.mapped:
-        return found.read(paths[0], source, at), found.delimited
+        return found.read(paths[0], source, at), found.delimited, None
     starts: list[int] = []
     try:
-        return spooled(_blocks(found, paths, starts, source, at)), found.delimited
+        return spooled(_blocks(found, paths, starts, source, at)), found.delimited, None
     except Mixed as error:
         raise _several_kinds(error, paths, starts, at) from error
     except OSError as error:
@@ -211,17 +238,3 @@ def _format_advice(path: Path, at: str) -> str:
         return f"it does not look like text; convert it ({endings})"
     *others, last = (name for name, each in formats.items() if not each.binary and not each.folder)
     return f"set `{at}.format` to {', '.join(others)} or {last} ({endings})"
-
-
-def read_hub(source: Source, at: str) -> pa.Table:
-    """One split of a hub dataset. Class labels become their names, and a label of -1 (hidden) becomes null."""
-    import datasets
-
-    name, _, revision = source.path.removeprefix(HUB).partition("@")
-    try:
-        found = datasets.load_dataset(name, source.subset, split=source.split or "train", revision=revision or None)
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        reason = first_line(error)
-        advice = "check the name, `subset`, `split`, the network and, for a gated dataset, that you are logged in"
-        raise bad_input(f"{at}.path", f"the hub dataset '{name}' cannot be loaded: {reason}", advice) from error
-    return named_labels(found)

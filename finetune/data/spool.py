@@ -89,7 +89,7 @@ class Spool:
             for run in runs:
                 table = pa.concat_tables(run).combine_chunks()
                 if not self._files or not self._files[-1][2].equals(table.schema):
-                    file = TemporaryFile(prefix=".table-", dir=_folder())  # noqa: SIM115  `finish` closes it
+                    file = temporary_file()  # which `finish` closes
                     sink = pa.PythonFile(file, mode="w")
                     self._files.append((file, pa.ipc.new_file(sink, table.schema), table.schema))
                 self._files[-1][1].write_table(table)
@@ -225,6 +225,11 @@ def _word(kind: pa.DataType) -> str:
     if is_.is_string(kind) or is_.is_large_string(kind):
         return "text"
     return "true or false" if is_.is_boolean(kind) else "numbers" if is_.is_primitive(kind) else str(kind)
+
+
+def temporary_file() -> IO[bytes]:
+    """Open a file without a name where there is room for large ones."""
+    return TemporaryFile(prefix=".table-", dir=_folder())
 
 
 def _folder() -> Path:

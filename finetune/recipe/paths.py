@@ -26,7 +26,7 @@ def anchored(options: AnyOptions, node: Node | None) -> AnyOptions:
     changes = {name: _anchored_value(getattr(options, name), node.child(name)) for name in type(options).model_fields}
     if isinstance(options, Source) and options.kind != "hub" and not options.path.startswith(PACKAGE):
         place = options.place
-        if not place.file.startswith(PACKAGE):
+        if not place.file.startswith(PACKAGE) and not options.remote:
             changes["path"] = str(place._replace(file=_absolute(place.file, node.child("path"))))
     if isinstance(options, ModelOptions):
         for name in ("source", "tokenizer"):

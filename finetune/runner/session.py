@@ -233,12 +233,19 @@ def _seen(data: TaskData, config: Any) -> torch.Tensor | None:
     before a text. None: any, where words are replaced at random."""
     if data.task.dynamic:
         return None
-    ids = [np.unique(tokens) for tokens in data.train.examples.tokens()]
+    ids = [_distinct(tokens) for tokens in data.train.examples.tokens()]
     if getattr(config, "is_encoder_decoder", False):  # whose decoder is given the labels
-        ids += [np.unique(labels[labels >= 0]) for labels in data.train.examples.labels()]
+        ids += [_distinct(labels[labels >= 0]) for labels in data.train.examples.labels()]
     padding = data.task.tokenizer.pad_token_id
     own = [0 if padding is None else padding]
     if getattr(config, "is_encoder_decoder", False):
         names = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
         own += [found for name in names if isinstance(found := getattr(config, name, None), int) and found >= 0]
     return torch.from_numpy(np.unique(np.concatenate([*ids, own])).astype(np.int64))
+
+
+def _distinct(tokens: np.ndarray) -> np.ndarray:
+    """List the token numbers among ``tokens``, sorted: they are small, so that nothing need be sorted."""
+    there = np.zeros(int(tokens.max(initial=-1)) + 1, bool)
+    there[tokens] = True
+    return np.flatnonzero(there)

@@ -13,6 +13,7 @@ from finetune.core.digests import file_digest, text_digest
 from finetune.core.paths import resolve_paths
 from finetune.core.run_dir import FORMAT, StudyDir, atomic, read_json, write_json, write_text
 from finetune.data.mixture import PORTION
+from finetune.data.remote import remotes
 from finetune.evaluate import metrics
 from finetune.metrics.function import key_of
 from finetune.models import is_ours
@@ -112,10 +113,14 @@ def _library(recipe: Recipe, data: TaskData) -> str:
 
 def _files(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """Compute digests of the files that a recipe's data are read from, by where it names them; not of those on the
-    hub."""
+    hub, nor of those elsewhere of which nothing tells whether they are another's today."""
     further = {f"evaluate.{held_out.name}": held_out.data for held_out in recipe.evaluate}
     for at, source in {**recipe.data.sources, **further}.items():
-        if source.kind != "hub":
+        if source.remote:
+            seals = [remote.seal for remote in remotes(source.place.file, at)]
+            if None not in seals:
+                yield at, text_digest(str(seals))
+        elif source.kind != "hub":
             path, *more = resolve_paths(source.place.file, at)
             files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path, *more]
             # Of files that a pattern has found, names tell which was read first.

@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from finetune.core.options import Options
 from finetune.core.registry import MITIGATIONS, STRATEGIES, TASKS
 from tests import tiny
@@ -288,6 +291,7 @@ CASES: dict[str, Case] = {
         {"data": {"train": {"path": "western.csv", "encoding_errors": "replace"}}}, value="strict", refused=True
     ),
     "Source.limit": Case(value=30),
+    "Source.streaming": Case({"data": {"train": {"path": "rows.parquet", "limit": 30}}}, value=True),
     "Split.validation": Case(value=4),
     "Split.train": Case(value=20),
     "Split.stratify": Case(value="label"),
@@ -566,6 +570,7 @@ def write_files(folder: Path) -> None:
     for name, found in {"rows": rows, "others": _rows(1), "twice": [*rows, *rows[:9]], "bare": rows}.items():
         with open(folder / f"{name}.csv", "w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([*([] if name == "bare" else [list(rows[0])]), *(row.values() for row in found)])
+    pq.write_table(pa.Table.from_pylist(rows), folder / "rows.parquet", row_group_size=2)
     tiny.write_csv(
         folder / "numbers.csv",
         [(*row.values(), number % 7 / 2, len(row["text"])) for number, row in enumerate(rows)],

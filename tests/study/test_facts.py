@@ -18,9 +18,10 @@ from finetune.core.signals import StopRequest
 from finetune.models import processor
 from finetune.study.claim import claim, same_data
 from finetune.study.environment import commit, environment
-from finetune.study.facts import data_facts, examples, write_examples
+from finetune.study.facts import _files, data_facts, examples, write_examples
 from finetune.study.preflight import preflight
 from tests import tiny
+from tests.served import serving, write_parquet
 
 
 @pytest.fixture
@@ -290,3 +291,19 @@ def test_a_group_column_may_be_named_later(topics):
     assert (
         recipe.load(topics).variants[0].digest == recipe.load(topics, ["scoring.keep_texts=false"]).variants[0].digest
     )
+
+
+def test_files_elsewhere_are_known_by_what_their_server_says(topics, tmp_path):
+    resolved = recipe.load(topics)
+    write_parquet(tmp_path / "rows.parquet", tiny.sentences(40))
+
+    def known():
+        return dict(_files(recipe.load(topics, [f"data.train.path={served.url('rows.parquet')}"]).variants[0].recipe))
+
+    with serving(tmp_path) as served:
+        first = known()
+        assert first == known() and first.keys() == dict(_files(resolved.variants[0].recipe)).keys() == {"data.train"}
+        write_parquet(tmp_path / "rows.parquet", tiny.sentences(40, seed=1))
+        assert known() != first
+        served.tagged = False
+        assert known() == {}
