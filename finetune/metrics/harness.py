@@ -20,12 +20,18 @@ PREFIX = "lm_eval."
 SHARES = frozenset(("acc", "acc_bytes", "acc_mutual_info", "acc_norm", "exact_match"))
 """Those that the harness itself computes as shares of documents; what others are depends on the task."""
 
+BOUNDS = {name: (1.0, math.inf) for name in ("perplexity", "word_perplexity", "byte_perplexity")} | {
+    "bits_per_byte": (0.0, math.inf)
+}
+"""The lowest and the highest that others of the harness can be."""
+
 
 def unit_of(name: str) -> Unit | None:
     """Give the unit of a metric of the harness, by its name with prefix and filter; None for any other metric."""
     if not name.startswith(PREFIX):
         return None
-    return percent(name) if name.removeprefix(PREFIX).partition(",")[0] in SHARES else Unit(name)
+    metric = name.removeprefix(PREFIX).partition(",")[0]
+    return percent(name) if metric in SHARES else Unit(name, bounds=BOUNDS.get(metric))
 
 
 class HarnessMetric(Metric):

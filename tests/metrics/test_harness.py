@@ -84,6 +84,9 @@ def test_names_and_units():
     assert metrics.unit("lm_eval.exact_match,strict-match").point == 0.01
     assert metrics.unit("lm_eval.acc_norm").value(0.25).startswith("25.0")
     assert metrics.unit("lm_eval.word_perplexity").point is None
+    assert metrics.unit("lm_eval.word_perplexity").bounds == metrics.unit("perplexity").bounds
+    assert metrics.unit("lm_eval.bits_per_byte").bounds == (0.0, math.inf)
+    assert metrics.unit("lm_eval.mcc").bounds is None
     assert metrics.find("lm_eval.exact_match") is None, "ours of that name is computed otherwise"
 
 
