@@ -86,7 +86,7 @@ def relabelled(data: Dataset, column: str, names: Mapping[str, str], path: str) 
 
 def natural(label: str) -> tuple[bool, float, str]:
     """Whole numbers in their own order before words in alphabetical order, so that class 10 follows class 9."""
-    return (False, float(label), label) if label.lstrip("-").isdecimal() else (True, 0.0, label)
+    return (False, float(label), label) if label.removeprefix("-").isdecimal() else (True, 0.0, label)
 
 
 def lookalikes(labels: Iterable[str]) -> list[list[str]]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from finetune.core.errors import InputError, bad_input
+from finetune.core.errors import InputError, Problem, bad_input
 from finetune.core.registry import TASKS
 from finetune.data import Reading, Splits
 from finetune.data.labels import relabelled
@@ -77,21 +77,26 @@ class EvaluationSets:
 
 def reading_of(task: Task) -> Reading:
     """Say how a task reads its tables."""
-    return Reading(task.inputs(), task.check, task.group, task.converted)
+    inputs, named = task.inputs(), task.options.model_dump(exclude={"type", "group", "metrics"})
+    every = (each for value in named.values() for each in (value if isinstance(value, list) else [value]))
+    beside = [each for each in every if isinstance(each, str) and each not in inputs]
+    return Reading(inputs, task.check, task.group, task.converted, beside)
 
 
 @contextmanager
 def _placed(name: str) -> Iterator[None]:
-    """Within the context, give what is wrong with a `task` the place of a set's own task in the recipe."""
+    """Within the context, give what is wrong with a `task` the place of a set's own task in the recipe, and what such a
+    task takes for training data that of the set."""
     try:
         yield
     except InputError as error:
-        raise InputError(
-            replace(problem, path=f"evaluate.{name}.{problem.path}")
-            if problem.path and problem.path.startswith("task.")
-            else problem
-            for problem in error.problems
-        ) from error
+        raise InputError(_moved(problem, name) for problem in error.problems) from error
+
+
+def _moved(problem: Problem, name: str) -> Problem:
+    found = problem.found.replace("data.train, row ", f"evaluate.{name}.data, row ")
+    own = problem.path is not None and problem.path.startswith("task.")
+    return replace(problem, found=found, path=f"evaluate.{name}.{problem.path}" if own else problem.path)
 
 
 def _within(name: str, reading: Reading) -> Reading:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from finetune import models
@@ -14,6 +15,7 @@ from finetune.core.env_vars import check_settings
 from finetune.core.errors import InputError, Problem, bad_input
 from finetune.core.progress import phase, track
 from finetune.core.runtime import asked_of
+from finetune.data.places import places_of
 from finetune.evaluate import metrics
 from finetune.metrics.function import FunctionMetric, refuse_unfilled
 from finetune.runner.baselines import Planned, in_words, planned
@@ -164,14 +166,23 @@ def check_lengths(model: Any, data: TaskData) -> None:
     limit = models.positions_of(model)
     limit = limit and limit - getattr(model, "virtual", 0)  # tokens that a strategy puts before every text
     for name, encoded in data.sets.items():
-        longest = int(data.task_of(name).positions(encoded.examples).max(initial=0))
+        needed = data.task_of(name).positions(encoded.examples)
+        longest = int(needed.max(initial=0))
         if limit is not None and longest > limit:
+            where = _place(data, name, int(needed.argmax()))
             raise bad_input(
                 "task.max_length",
-                f"'{name}' has an example that needs {longest} tokens, and the model has room for {limit}",
+                f"{where} needs {longest} tokens, and the model has room for {limit}",
                 f"write at most {limit} here for training examples; shorten held-out ones in data.columns, as in "
                 "{body:.800}, or lower task.max_new_tokens where there is one",
             )
+
+
+def _place(data: TaskData, name: str, example: int) -> str:
+    """Say where an example of the set ``name`` stands in its source."""
+    encoded, table = data.sets[name], {**data.learnt, **data.tables}[name]
+    row = encoded.examples[example].number if encoded.rows is None else int(encoded.rows[example])
+    return f"'{name}': {next(islice(places_of(table, data.at[name]), row, None))}"
 
 
 def check_tokens(data: TaskData, rows: int | None, at: str) -> None:

@@ -150,11 +150,13 @@ class LabelWords(Task):
         return {"pad_token_id": self.tokenizer.pad_token_id}
 
     def encode_rows(self, data: Dataset, at: str, training: bool) -> EncodedRows:
+        from finetune.data.places import places_of
+
         examples, counts = [], Counter(cut=0)
         numbers, free = {label: number for number, label in enumerate(self.labels)}, self._free(at)
         texts, labels = data[self.options.text], self.column.of(data)
-        for number, text, label in zip(data["example"], texts, labels, strict=True):
-            asked = self.asking.fitting(text, self._prompted, self.words, self.options.max_length, at, number)
+        for number, where, text, label in zip(data["example"], places_of(data, at), texts, labels, strict=True):
+            asked = self.asking.fitting(text, self._prompted, self.words, self.options.max_length, where)
             prompt, words, cut = asked
             counts["cut"] += cut
             parts = [*free, tree(prompt, words, 1 + len(free) * len(words))]

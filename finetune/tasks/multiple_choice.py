@@ -189,8 +189,9 @@ class MultipleChoice(Task):
 
     def fit(self, splits: Splits, tokenizer: PreTrainedTokenizerBase) -> None:
         super().fit(splits, tokenizer)
-        held_out = {"data.validation": splits.validation, **splits.held_out}
-        found = self.columns.read({"data.train": splits.train} | {at: data for at, data in held_out.items() if data})
+        held_out = {"validation": splits.validation, **splits.held_out}
+        sets = {splits.at(name): data for name, data in held_out.items() if data}
+        found = self.columns.read({"data.train": splits.train} | sets)
         rows = [row for own in found.values() for row in own]
         counts = Counter(len(row.choices) for row in rows)
         self.labels, self.fixed = tuple(map(name_of, range(max(counts)))), len(counts) == 1
@@ -217,17 +218,20 @@ class MultipleChoice(Task):
         return {"pad_token_id": self.tokenizer.pad_token_id}
 
     def encode_rows(self, data: Dataset, at: str, training: bool) -> EncodedRows:
+        from finetune.data.places import places_of
+
         examples, counts = [], Counter(cut=0)
-        for number, row in zip(data["example"], self.columns.rows(data, at), strict=True):
+        rows = zip(data["example"], places_of(data, at), self.columns.rows(data, at), strict=True)
+        for number, where, row in rows:
             encode = self._asked if self.by_likelihood else self._beside
-            inputs, branch, cut = encode(row, at, number)
+            inputs, branch, cut = encode(row, where)
             counts["cut"] += cut
             sizes = np.array(list(map(len, row.choices)), np.int64)
             right = self._right(row)
             examples.append(Example(number, inputs, right, 1.0, name_of(right), branch=branch, sizes=sizes))
         return EncodedRows(examples, counts)
 
-    def _asked(self, row: Question, at: str, number: int) -> tuple[dict[str, np.ndarray], np.ndarray, bool]:
+    def _asked(self, row: Question, where: str) -> tuple[dict[str, np.ndarray], np.ndarray, bool]:
         """Encode the choices as answers to a prompt."""
         pattern = "Question: {question}\nAnswer:"
         pattern = self.options.prompt or ("{context}\n\n" + pattern if self.options.context else pattern)
@@ -237,11 +241,11 @@ class MultipleChoice(Task):
         def prompted(text: str) -> str:
             return filled(pattern, {**named, long: text})
 
-        asked = self.asking.fitting(named[long], prompted, row.choices, self.options.max_length, at, number)
+        asked = self.asking.fitting(named[long], prompted, row.choices, self.options.max_length, where)
         ids, branch = tree(*asked[:2])
         return {"input_ids": ids}, branch, asked[2]
 
-    def _beside(self, row: Question, at: str, number: int) -> tuple[dict[str, np.ndarray], np.ndarray, bool]:
+    def _beside(self, row: Question, where: str) -> tuple[dict[str, np.ndarray], np.ndarray, bool]:
         """Encode each choice beside its question, as a pair of texts: with a context that is the first, and the
         question stands before the choice."""
         tokenizer, first, before = self.tokenizer, row.question, ""
@@ -251,7 +255,7 @@ class MultipleChoice(Task):
         limit = min(self.options.max_length, tokenizer.model_max_length)
         longest = max(map(len, tokenizer(second)["input_ids"]))
         if longest + 1 > limit:
-            found = f"{at}, row {number + 1}: its longest choice alone has {longest} tokens, more than {limit} allow"
+            found = f"{where}: its longest choice alone has {longest} tokens, more than {limit} allow"
             raise bad_input("task.max_length", found, f"raise task.max_length to {longest + 1} or more")
         settings = {"truncation": "only_first", "max_length": limit, "return_attention_mask": False}
         given = tokenizer([first] * len(second), second, **settings)
