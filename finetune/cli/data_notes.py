@@ -50,15 +50,16 @@ def _notes(recipe: Recipe, data: TaskData) -> Iterator[str]:
 
 def _empty_notes(table: Dataset, inputs: Sequence[str], at: str) -> Iterator[str]:
     """Say which examples have no text at all, of those that are texts."""
+    from finetune.data.labels import shows_nothing
     from finetune.data.nested import values_of
     from finetune.data.places import places_of
 
     columns = [values_of(table, name) for name in inputs]
     rows = zip(places_of(table, at), *columns, strict=True)
-    empty = [where for where, *row in rows if all(isinstance(each, str) and not each.strip() for each in row)]
+    empty = [where for where, *row in rows if all(isinstance(each, str) and shows_nothing(each) for each in row)]
     if empty:
         examples = "1 example has" if len(empty) == 1 else f"{len(empty):,} examples have"
-        yield f"{examples} no text: blanks alone, in {empty[0]}{' and others' if len(empty) > 1 else ''}"
+        yield f"{examples} no text: nothing of it can be seen, in {empty[0]}{' and others' if len(empty) > 1 else ''}"
 
 
 def _number_notes(found: Mapping[str, Mapping[str, float] | None], column: str) -> Iterator[str]:

@@ -107,6 +107,11 @@ def visible(label: str) -> str:
     return spaces * start + "".join(_code(each) if _hidden(each) else each for each in inner) + spaces * end
 
 
+def shows_nothing(text: str) -> bool:
+    """Tell whether nothing of ``text`` can be seen: blanks, zero-width characters, or none at all."""
+    return all(each.isspace() or _hidden(each) for each in text)
+
+
 def shown_beside(label: str, others: Sequence[str]) -> str:
     """:func:`visible`, with code points also of characters beyond ASCII that not all of ``others`` have."""
     common = set.intersection(*map(set, others))

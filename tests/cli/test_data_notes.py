@@ -123,9 +123,9 @@ def test_repeated_texts_with_other_labels_are_told(notes, topics):
     assert "repeat an earlier one" not in notes()
 
 
-def test_texts_that_are_empty_are_told_with_their_row(notes, topics):
+@pytest.mark.parametrize("empty", [" ", "\u200b\u200d", "\ufeff"])
+def test_texts_that_are_empty_are_told_with_their_row(notes, topics, empty):
     rows = tiny.sentences(90)
-    tiny.write_csv(topics.parent / "gaps.csv", [*rows[:40], (" ", "sport"), *rows[40:]])
-    assert "1 example has no text: blanks alone, in data.train, row 41" in notes(
-        f"data.train.path={topics.parent / 'gaps.csv'}"
-    )
+    tiny.write_csv(topics.parent / "gaps.csv", [*rows[:40], (empty, "sport"), *rows[40:]])
+    said = notes(f"data.train.path={topics.parent / 'gaps.csv'}")
+    assert "1 example has no text: nothing of it can be seen, in data.train, row 41" in said
