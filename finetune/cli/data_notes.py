@@ -53,10 +53,12 @@ def _empty_notes(table: Dataset, inputs: Sequence[str], at: str) -> Iterator[str
     from finetune.data.labels import shows_nothing
     from finetune.data.nested import values_of
     from finetune.data.places import places_of
+    from finetune.data.sources import slices
 
-    columns = [values_of(table, name) for name in inputs]
-    rows = zip(places_of(table, at), *columns, strict=True)
-    empty = [where for where, *row in rows if all(isinstance(each, str) and shows_nothing(each) for each in row)]
+    empty = list[str]()
+    for _, part in slices(table, f"looking for empty texts in {at}"):
+        rows = zip(places_of(part, at), *(values_of(part, name) for name in inputs), strict=True)
+        empty += [where for where, *row in rows if all(isinstance(each, str) and shows_nothing(each) for each in row)]
     if empty:
         examples = "1 example has" if len(empty) == 1 else f"{len(empty):,} examples have"
         yield f"{examples} no text: nothing of it can be seen, in {empty[0]}{' and others' if len(empty) > 1 else ''}"
