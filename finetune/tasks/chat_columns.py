@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from finetune.core.errors import InputError, bad_input
 from finetune.core.progress import track
-from finetune.data.nested import parsed
+from finetune.data.json_text import parsed
 from finetune.tasks.messages import Message, changed_text, has_value, mistake_in, with_last_learnt, without_keys
 from finetune.tasks.recognised import MESSAGES, as_messages, known_columns, recognised, with_messages
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from finetune.core.errors import bad_input
 from finetune.core.progress import PART
-from finetune.data.nested import parsed
+from finetune.data.json_text import parsed
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from finetune.core.errors import bad_input
+from finetune.data.json_text import by_python, listed
 from finetune.data.labels import visible
-from finetune.data.nested import by_python, listed
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -23,7 +23,7 @@ def mistake_in(messages: Any) -> str | None:
     if not isinstance(messages, list):
         return f"is {type(messages).__name__} where a list of messages is wanted"
     if not messages:
-        return "has no message"
+        return "has no message, where a list of messages is wanted"
     for message in messages:
         if mistake := _mistake_in_one(message):
             return mistake

@@ -23,6 +23,7 @@ from finetune.core.errors import bad_input
 from finetune.core.examples import Batch, Example, Outputs, Prediction
 from finetune.core.options import OPERATIONAL, Options
 from finetune.core.registry import TASKS
+from finetune.data.places import places_of
 from finetune.models import has_choice_head
 from finetune.tasks.asking import Asking, filled
 from finetune.tasks.base import EncodedRows, Task
@@ -189,9 +190,8 @@ class MultipleChoice(Task):
 
     def fit(self, splits: Splits, tokenizer: PreTrainedTokenizerBase) -> None:
         super().fit(splits, tokenizer)
-        held_out = {"validation": splits.validation, **splits.held_out}
-        sets = {splits.at(name): data for name, data in held_out.items() if data}
-        found = self.columns.read({"data.train": splits.train} | sets)
+        every = {"train": splits.train, "validation": splits.validation, **splits.held_out}
+        found = self.columns.read({splits.at(name): data for name, data in every.items() if data})
         rows = [row for own in found.values() for row in own]
         counts = Counter(len(row.choices) for row in rows)
         self.labels, self.fixed = tuple(map(name_of, range(max(counts)))), len(counts) == 1
@@ -218,11 +218,8 @@ class MultipleChoice(Task):
         return {"pad_token_id": self.tokenizer.pad_token_id}
 
     def encode_rows(self, data: Dataset, at: str, training: bool) -> EncodedRows:
-        from finetune.data.places import places_of
-
         examples, counts = [], Counter(cut=0)
-        rows = zip(data["example"], places_of(data, at), self.columns.rows(data, at), strict=True)
-        for number, where, row in rows:
+        for number, where, row in zip(data["example"], places_of(data, at), self.columns.rows(data, at), strict=True):
             encode = self._asked if self.by_likelihood else self._beside
             inputs, branch, cut = encode(row, where)
             counts["cut"] += cut

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from finetune.core.errors import bad_input
-from finetune.data.nested import parsed
+from finetune.data.json_text import parsed
 from finetune.tasks.messages import Message
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from finetune.core.errors import bad_input
-from finetune.data.nested import listed, parsed
+from finetune.data.json_text import listed, parsed
 
 if TYPE_CHECKING:
     from datasets import Dataset

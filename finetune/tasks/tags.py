@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from finetune.core.errors import bad_input
-from finetune.data.nested import parsed
+from finetune.data.json_text import parsed
 from finetune.metrics.entities import OUTSIDE, Entity, entities, tagged
 
 if TYPE_CHECKING:
