@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from finetune.core.registry import TASKS
-from finetune.data.places import PORTION
+from finetune.data.rows import PORTION
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -52,7 +52,7 @@ def _empty_notes(table: Dataset, inputs: Sequence[str], at: str) -> Iterator[str
     """Say which examples have no text at all, of those that are texts."""
     from finetune.data.labels import shows_nothing
     from finetune.data.nested import values_of
-    from finetune.data.places import places_of
+    from finetune.data.rows import places_of
     from finetune.data.sources import slices
 
     empty = list[str]()

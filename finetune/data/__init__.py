@@ -24,7 +24,7 @@ class Splits:
     """The datasets that a study learns from and those that it is scored on.
 
     Every dataset has a column ``example``, its row number from 0, and one that says which number it has in its source
-    (:data:`finetune.data.places.ROW`). ``held_out`` has ``test`` first, when there is one,
+    (:data:`finetune.data.rows.ROW`). ``held_out`` has ``test`` first, when there is one,
     and then the named sets in the recipe's order. ``facts`` is what `data.json` says: ``splits`` (by name: examples,
     fingerprint, source), ``duplicates_dropped`` (and ``duplicates_differing``, those with another
     answer), ``pool`` (the examples that those to train on were drawn from, carved
@@ -126,7 +126,7 @@ def load_splits(
 def _weighted(train: Dataset, options: DataOptions, seed: int) -> tuple[Dataset, dict[str, Any]]:
     """Give the training examples of a mixture as often as they are learnt from, and the facts about its sources."""
     from finetune.data.mixture import weighted
-    from finetune.data.places import PORTION
+    from finetune.data.rows import PORTION
 
     known = options.portions
     data, counts, distinct = weighted(train, {name: each.weight for name, each in known.items()}, seed)
@@ -257,7 +257,7 @@ def _divide(pool: _Part, options: DataOptions, seed: int) -> list[_Part]:
 def _splits(parts: Sequence[_Part], inputs: Sequence[str], facts: dict[str, Any]) -> Splits:
     """The finished parts with their facts; rows are numbered within their part from here on."""
     from finetune.data.checks import fingerprint, overlap
-    from finetune.data.places import with_row
+    from finetune.data.rows import with_row
     from finetune.data.sources import as_dataset, as_table, with_example
 
     data = {part.name: part.read for part in parts}

@@ -12,7 +12,7 @@ import numpy as np
 from finetune.core.errors import InputError, Problem, bad_input
 from finetune.core.progress import parts
 from finetune.data.nested import plain_values, values_of
-from finetune.data.places import ROW
+from finetune.data.rows import ROW
 from finetune.data.sources import EXAMPLE, as_dataset, as_table
 from finetune.data.spool import taken
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from finetune.data.checks import cluster_values
 from finetune.data.nested import is_nested
-from finetune.data.places import ROW
+from finetune.data.rows import ROW
 from finetune.data.sources import EXAMPLE, as_table
 
 if TYPE_CHECKING:

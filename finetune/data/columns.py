@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from finetune.core.errors import bad_input, did_you_mean
 from finetune.data.nested import is_nested
-from finetune.data.places import ROW
+from finetune.data.rows import ROW
 from finetune.data.sources import EXAMPLE, as_table
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from finetune.core.errors import bad_input
 from finetune.data.draws import MIXTURE, random_keys
-from finetune.data.places import PORTION, with_row
+from finetune.data.rows import PORTION, with_row
 from finetune.data.sources import EXAMPLE, as_dataset, as_table, with_example
 from finetune.data.spool import Mixed, spooled, taken, unified
 

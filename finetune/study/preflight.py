@@ -15,7 +15,7 @@ from finetune.core.env_vars import check_settings
 from finetune.core.errors import InputError, Problem, bad_input
 from finetune.core.progress import phase, track
 from finetune.core.runtime import asked_of
-from finetune.data.places import places_of
+from finetune.data.rows import places_of
 from finetune.evaluate import metrics
 from finetune.metrics.function import FunctionMetric, refuse_unfilled
 from finetune.runner.baselines import Planned, in_words, planned

@@ -195,7 +195,7 @@ class Chat(CausalTask):
         return None if self.options.answer is None else list(map(self.options.answer.find, texts))
 
     def encode_rows(self, data: Dataset, at: str, training: bool) -> EncodedRows:
-        from finetune.data.places import places_of
+        from finetune.data.rows import places_of
 
         examples, refuse = [], self.options.too_long == "refuse"
         # Where it is not learnt from, a worse answer is of use in scoring only.
@@ -242,7 +242,7 @@ class Chat(CausalTask):
         self, data: Dataset, rejected: bool, at: str, counts: Counter[str]
     ) -> list[tuple[Conversation, Tokens]]:
         """Tokenise the conversations of ``data``, with their chosen answers or their rejected ones."""
-        from finetune.data.places import places_of
+        from finetune.data.rows import places_of
 
         dropped: Counter[str] = Counter()
         conversations = []

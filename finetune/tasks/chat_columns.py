@@ -60,7 +60,7 @@ class ChatColumns:
 
     def _converted(self, data: Dataset, at: str) -> Dataset:
         from finetune.data.nested import values_of
-        from finetune.data.places import places_of
+        from finetune.data.rows import places_of
 
         if self.found_by_name:
             return recognised(data, at)
@@ -94,7 +94,7 @@ class ChatColumns:
         """Refuse columns that are missing, and rows that cannot be learnt from."""
         from finetune.data.columns import require_column, require_text
         from finetune.data.nested import values_of
-        from finetune.data.places import places_of
+        from finetune.data.rows import places_of
         from finetune.data.sources import slices
 
         if self.options.tools:
@@ -119,7 +119,7 @@ class ChatColumns:
     def _refuse_equal(self, data: Dataset, at: str) -> None:
         """Refuse pairs whose answers differ in nothing that can be seen."""
         from finetune.data.nested import values_of
-        from finetune.data.places import places_of
+        from finetune.data.rows import places_of
         from finetune.data.sources import slices
 
         for _, rows in slices(data, f"comparing answers of {at}"):

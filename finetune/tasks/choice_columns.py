@@ -81,7 +81,7 @@ class ChoiceColumns:
     def check(self, data: Dataset, at: str) -> None:
         """Refuse columns that are missing or have gaps, and rows whose choices are none."""
         from finetune.data.columns import refuse_missing, require_text
-        from finetune.data.places import places_of
+        from finetune.data.rows import places_of
 
         require_text(data, self.options.question, at, "task.question")
         if self.options.context:
@@ -99,7 +99,7 @@ class ChoiceColumns:
     def rows(self, data: Dataset, at: str) -> list[Question]:
         """Read all rows. Raises InputError for choices that are no list of texts, and where too few can be drawn."""
         from finetune.data.nested import values_of
-        from finetune.data.places import places_of
+        from finetune.data.rows import places_of
 
         options, found = self.options, []
         contexts = data[options.context] if options.context else [""] * data.num_rows
@@ -124,7 +124,7 @@ class ChoiceColumns:
     def _drawn(self, data: Dataset, answers: Sequence[Any], at: str) -> list[list[str]]:
         """Draw wrong choices for each row among the answers of the rows around it, and the right one's place."""
         from finetune.data.nested import values_of
-        from finetune.data.places import places_of
+        from finetune.data.rows import places_of
 
         within = values_of(data, self.options.draw_within) if self.options.draw_within else [None] * len(answers)
         texts, numbers, found = [str(answer).strip() for answer in answers], list(data["example"]), list[list[str]]()
@@ -178,7 +178,7 @@ class ChoiceColumns:
         return any(len({row.right(form) for form in forms}) > 1 for row in rows)
 
     def _refuse_outside(self, data: Dataset, rows: Sequence[Question], at: str) -> None:
-        from finetune.data.places import places_of
+        from finetune.data.rows import places_of
 
         for where, row in zip(places_of(data, at), rows, strict=True):
             if row.right(self.form) is None:

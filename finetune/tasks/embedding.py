@@ -91,7 +91,7 @@ class Embedding(Task):
 
     def _refuse_right_negatives(self, data: Dataset, at: str) -> None:
         """Refuse a wrong text that is the right one."""
-        from finetune.data.places import places_of
+        from finetune.data.rows import places_of
 
         assert self.options.pair is not None and self.options.negative is not None
         both = data[self.options.pair], data[self.options.negative]

@@ -36,7 +36,7 @@ class SetColumns:
     def check(self, data: Dataset, at: str) -> None:
         """Raise :class:`InputError`, with the row, where ``data``, read at recipe path ``at``, holds something else."""
         from finetune.data.columns import require_column
-        from finetune.data.places import rows_of
+        from finetune.data.rows import rows_of
 
         for column in self._names:
             require_column(data, column, at, OPTION)

@@ -150,7 +150,7 @@ class LabelWords(Task):
         return {"pad_token_id": self.tokenizer.pad_token_id}
 
     def encode_rows(self, data: Dataset, at: str, training: bool) -> EncodedRows:
-        from finetune.data.places import places_of
+        from finetune.data.rows import places_of
 
         examples, counts = [], Counter(cut=0)
         numbers, free = {label: number for number, label in enumerate(self.labels)}, self._free(at)

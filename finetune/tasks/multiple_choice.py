@@ -23,7 +23,7 @@ from finetune.core.errors import bad_input
 from finetune.core.examples import Batch, Example, Outputs, Prediction
 from finetune.core.options import OPERATIONAL, Options
 from finetune.core.registry import TASKS
-from finetune.data.places import places_of
+from finetune.data.rows import places_of
 from finetune.models import has_choice_head
 from finetune.tasks.asking import Asking, filled
 from finetune.tasks.base import EncodedRows, Task

@@ -129,7 +129,7 @@ class QuestionAnswering(Task):
         return parameter.split(".")[-1] == "bias" and "qa_outputs" in parameter.split(".")
 
     def encode_rows(self, data: Dataset, at: str, training: bool) -> EncodedRows:
-        from finetune.data.places import places_of
+        from finetune.data.rows import places_of
         from finetune.tasks.windows import pairs_of
 
         questions = list(questions_of(data, self.options, at))

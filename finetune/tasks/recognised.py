@@ -47,7 +47,7 @@ def recognised(data: Dataset, at: str) -> Dataset:
     of {role, content}, or of {from, value} as ShareGPT has it), or `instruction`, `input` and `output` (Alpaca); and,
     where it is there, of `system`. Raises InputError where no such columns are, and where several are."""
     from finetune.data.nested import values_of
-    from finetune.data.places import places_of
+    from finetune.data.rows import places_of
 
     found = known_columns(data.column_names)
     if len(found) != 1:
@@ -75,7 +75,7 @@ def _alpaca(data: Dataset, at: str) -> list[list[Message]]:
     answer."""
     from finetune.data.columns import require_text
     from finetune.data.nested import values_of
-    from finetune.data.places import places_of
+    from finetune.data.rows import places_of
 
     for column in ("instruction", "output"):
         require_text(data, column, at, "task")

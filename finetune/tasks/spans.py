@@ -40,7 +40,7 @@ def questions_of(data: Dataset, options: Any, at: str) -> Iterator[Question]:
     """Read each row of ``data``, which comes from recipe path ``at``, from the columns that ``options`` name. Raises
     :class:`InputError`, with the row, for a question or context without words, and for answers that do not fit."""
     from finetune.data.nested import values_of
-    from finetune.data.places import places_of
+    from finetune.data.rows import places_of
 
     columns = (data[options.question], data[options.context], values_of(data, options.answers), places_of(data, at))
     for question, context, answers, where in zip(*columns, strict=True):

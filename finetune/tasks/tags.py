@@ -54,7 +54,7 @@ def sentences_of(data: Dataset, at: str, options: Any) -> Iterator[Sentence]:
     `spans`. Raises InputError with the number of the first row that cannot be read."""
     from finetune.data.columns import require_column
     from finetune.data.nested import values_of
-    from finetune.data.places import places_of
+    from finetune.data.rows import places_of
 
     names = ("words", "tags") if options.text is None else ("text", "spans")
     columns = [getattr(options, name) for name in names]

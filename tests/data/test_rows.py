@@ -6,7 +6,7 @@ import pytest
 
 from finetune import check
 from finetune.core.errors import InputError
-from finetune.data.places import places_of
+from finetune.data.rows import places_of
 from tests import tiny
 
 TEXTS = [text for text, _ in tiny.sentences(24)]
