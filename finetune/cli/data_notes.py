@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from finetune.core.registry import TASKS
+from finetune.data.rows import PORTION
 
 if TYPE_CHECKING:
+    from datasets import Dataset
+
     from finetune.data.clusters import Repeating
     from finetune.recipe import Recipe, ResolvedRecipe
     from finetune.runner.resources import TaskData
@@ -27,13 +30,38 @@ def _notes(recipe: Recipe, data: TaskData) -> Iterator[str]:
     from finetune.data.labels import label_lines
 
     splits = data.facts["splits"]
+    if repeated := data.facts["duplicates_dropped"]:
+        beside = data.facts.get("duplicates_differing", 0)
+        differing = f"; {beside:,} of them have another answer, and only the first one's counts" if beside else ""
+        yield f"{repeated:,} rows of data.train repeat an earlier one, and are left out (data.duplicates){differing}"
+    for name, table in {**data.learnt, **data.tables}.items():
+        yield from _empty_notes(table, data.task_of(name).inputs(), data.at[name])
     counts = {name: split["facts"].get("labels") for name, split in splits.items()}
     if (column := _label_column(recipe)) and all(counts.values()):
         yield from label_lines(counts, column)
+    if portions := data.facts.get("portions"):
+        each = (f"{name} {one['examples']:,} (weight {one['weight']:g})" for name, one in portions.items())
+        yield f"training examples by source, each as often as its weight says: {', '.join(each)}"
     if column := getattr(recipe.task, "target", None):
         yield from _number_notes({name: split["facts"].get("numbers") for name, split in splits.items()}, column)
     if "group" in type(recipe.task).model_fields:
         yield from _cluster_notes(recipe, data)
+
+
+def _empty_notes(table: Dataset, inputs: Sequence[str], at: str) -> Iterator[str]:
+    """Say which examples have no text at all, of those that are texts."""
+    from finetune.data.labels import shows_nothing
+    from finetune.data.nested import values_of
+    from finetune.data.rows import places_of
+    from finetune.data.sources import slices
+
+    empty = list[str]()
+    for _, part in slices(table, f"looking for empty texts in {at}"):
+        rows = zip(places_of(part, at), *(values_of(part, name) for name in inputs), strict=True)
+        empty += [where for where, *row in rows if all(isinstance(each, str) and shows_nothing(each) for each in row)]
+    if empty:
+        examples = "1 example has" if len(empty) == 1 else f"{len(empty):,} examples have"
+        yield f"{examples} no text: nothing of it can be seen, in {empty[0]}{' and others' if len(empty) > 1 else ''}"
 
 
 def _number_notes(found: Mapping[str, Mapping[str, float] | None], column: str) -> Iterator[str]:
@@ -108,7 +136,8 @@ def _used(recipe: Recipe, data: TaskData) -> set[str]:
     from finetune.data.mapping import sources_of
 
     known = next(iter(data.learnt.values())).column_names
-    said = {recipe.data.split.stratify, *data.task.inputs(), *_texts(recipe.task.model_dump())}
+    ours = [PORTION] if recipe.data.portions else []
+    said = {recipe.data.split.stratify, *ours, *data.task.inputs(), *_texts(recipe.task.model_dump())}
     train = recipe.data.train if isinstance(recipe.data.train, list) else [recipe.data.train]
     made = [template for each in train for template in each.columns.values()]
     sources = set[str]().union(*(sources_of(template, known) for template in made))

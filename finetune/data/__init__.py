@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from finetune.core.errors import InputError, Problem
+from finetune.core.errors import InputError, Problem, bad_input
 from finetune.data.options import DataOptions, Portion, Source
 
 if TYPE_CHECKING:
@@ -22,9 +23,11 @@ ORDER = {VALIDATION: 0, TEST: 1}
 class Splits:
     """The datasets that a study learns from and those that it is scored on.
 
-    Every dataset has a column ``example``, its row number from 0. ``held_out`` has ``test`` first, when there is one,
+    Every dataset has a column ``example``, its row number from 0, and one that says which number it has in its source
+    (:data:`finetune.data.rows.ROW`). ``held_out`` has ``test`` first, when there is one,
     and then the named sets in the recipe's order. ``facts`` is what `data.json` says: ``splits`` (by name: examples,
-    fingerprint, source), ``duplicates_dropped``, ``pool`` (the examples that those to train on were drawn from, carved
+    fingerprint, source), ``duplicates_dropped`` (and ``duplicates_differing``, those with another
+    answer), ``pool`` (the examples that those to train on were drawn from, carved
     parts and what `limit` has left out among them) and ``leaks`` (``checked``, ``found``, ``action``, ``dropped``, and
     how many validation examples are in another held-out set too: ``validation_held_out``; sets of another task whose
     examples are not comparable with those learnt from: ``not_compared``; where examples belong to
@@ -39,6 +42,12 @@ class Splits:
     stratified: dict[str, str | None] = field(default_factory=dict)
     """The parts that were carved from the training data, with the column whose proportions they keep."""
 
+    def at(self, name: str) -> str:
+        """Give the recipe path of a part: of a carved one that of its share."""
+        if name in (TRAIN, VALIDATION, TEST):
+            return f"{'data.split' if name in self.stratified else 'data'}.{name}"
+        return f"evaluate.{name}.data"
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -52,6 +61,15 @@ class Reading:
     """The column that `task.group` names, whose values must not be both learnt from and held out."""
     convert: Callable[[Dataset, str], Dataset] | None = None
     """Makes of every table, before it is checked, what the task works on; given its recipe path too."""
+
+    beside: Sequence[str] = ()
+    """Columns of which an example has other values where another answer is right, such as that of labels."""
+
+    def refuse_repeated(self) -> None:
+        """Refuse one column in several places: whoever names it twice has meant another."""
+        if twice := next((name for name in self.inputs if self.inputs.count(name) > 1), None):
+            found = f"column '{twice}' is named in several places of what an example is made of"
+            raise bad_input("task", found, f"name another column: the places are {', '.join(self.inputs)}")
 
 
 def load_splits(
@@ -77,8 +95,11 @@ def load_splits(
     from finetune.data import checks
 
     inputs, cluster = reading.inputs, reading.cluster
+    for how in (reading, *(own or {}).values()):
+        how.refuse_repeated()
     train, *others = _read_all(_parts(options, held_out), split_seed, reading, own or {})
     pool, repeated = checks.without_duplicates(train.read, inputs, options.duplicates, train.at)
+    differing = checks.count_differing(train.read, inputs, reading.beside) if repeated else 0
     train, *carved = _divide(replace(train, data=pool), options, split_seed)
     others = sorted([*carved, *others], key=lambda part: ORDER.get(part.name, len(ORDER)))
     held = {part.at: part.inputs_as(inputs) for part in others if part.comparable(inputs)}
@@ -91,6 +112,7 @@ def load_splits(
     leaking = train.read.num_rows - kept.num_rows  # in no draw of another seed either, where the held-out file is fixed
     facts = {
         "duplicates_dropped": repeated,
+        **({"duplicates_differing": differing} if differing else {}),
         "pool": pool.num_rows + train.left - leaking,
         "leaks": leaks,
     }
@@ -104,9 +126,15 @@ def load_splits(
 def _weighted(train: Dataset, options: DataOptions, seed: int) -> tuple[Dataset, dict[str, Any]]:
     """Give the training examples of a mixture as often as they are learnt from, and the facts about its sources."""
     from finetune.data.mixture import weighted
+    from finetune.data.rows import PORTION
 
     known = options.portions
     data, counts, distinct = weighted(train, {name: each.weight for name, each in known.items()}, seed)
+    there = Counter(train[PORTION])
+    for number, name in enumerate(known):
+        if there[name] and not counts[name]:
+            found = f"{known[name].weight:g} leaves none of the {there[name]:,} training examples of '{name}'"
+            raise bad_input(f"data.train.{number}.weight", found, "raise it, or take the source out")
     facts = {
         name: {"source": each.title_path, "weight": each.weight, "examples": counts[name]}
         for name, each in known.items()
@@ -231,6 +259,7 @@ def _divide(pool: _Part, options: DataOptions, seed: int) -> list[_Part]:
 def _splits(parts: Sequence[_Part], inputs: Sequence[str], facts: dict[str, Any]) -> Splits:
     """The finished parts with their facts; rows are numbered within their part from here on."""
     from finetune.data.checks import fingerprint, overlap
+    from finetune.data.rows import with_row
     from finetune.data.sources import as_dataset, as_table, with_example
 
     data = {part.name: part.read for part in parts}
@@ -246,5 +275,5 @@ def _splits(parts: Sequence[_Part], inputs: Sequence[str], facts: dict[str, Any]
         }
         for part in parts
     }
-    numbered = {name: as_dataset(with_example(as_table(dataset))) for name, dataset in data.items()}
+    numbered = {name: as_dataset(with_example(with_row(as_table(dataset)))) for name, dataset in data.items()}
     return Splits(numbered.pop(TRAIN), numbered.pop(VALIDATION, None), numbered, facts)

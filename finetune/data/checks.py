@@ -12,6 +12,7 @@ import numpy as np
 from finetune.core.errors import InputError, Problem, bad_input
 from finetune.core.progress import parts
 from finetune.data.nested import plain_values, values_of
+from finetune.data.rows import ROW
 from finetune.data.sources import EXAMPLE, as_dataset, as_table
 from finetune.data.spool import taken
 
@@ -75,6 +76,16 @@ def without_duplicates(
         found += _excerpt(dataset, row, inputs)
         raise bad_input(at, found, "take them out of the file, or set `data.duplicates` to drop or keep")
     return take(dataset, np.sort(first)), len(again)
+
+
+def count_differing(dataset: Dataset, inputs: Sequence[str], beside: Sequence[str]) -> int:
+    """Count the repeated examples that have something else ``beside`` their inputs than the first of them."""
+    beside = [name for name in beside if name in dataset.column_names]
+    if not beside:
+        return 0
+    _, first, same = np.unique(keys(dataset, inputs), return_index=True, return_inverse=True)
+    said = keys(dataset, beside)
+    return int((said != said[first[same]]).sum())
 
 
 def without_leaks(
@@ -174,9 +185,9 @@ def overlap(dataset: Dataset, others: Iterable[Dataset], inputs: Sequence[str]) 
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """Hash names and values of all columns but ``example`` (SHA-256): alike on every machine, whatever the file was."""
+    """Hash all columns but the rows' numbers (SHA-256): alike on every machine, whatever the file was."""
     table = as_table(dataset)
-    names = sorted(name for name in table.column_names if name != EXAMPLE)
+    names = sorted(name for name in table.column_names if name not in (EXAMPLE, ROW))
     digest = hashlib.sha256(json.dumps(names).encode())
     for rows in parts(table.num_rows, "computing the digest of examples", CHUNK):
         values = [table[name].slice(rows.start, CHUNK).to_pylist() for name in names]

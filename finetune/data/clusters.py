@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from finetune.data.checks import cluster_values
 from finetune.data.nested import is_nested
+from finetune.data.rows import ROW
 from finetune.data.sources import EXAMPLE, as_table
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def repeating_columns(tables: Mapping[str, Dataset], used: Set[str], label: str 
     found = [
         _repeating(name, tables, label)
         for name in first.column_names
-        if name != EXAMPLE and name not in used and _may_name_clusters(as_table(first.select_columns([name]))[name])
+        if name not in {EXAMPLE, ROW, *used} and _may_name_clusters(as_table(first.select_columns([name]))[name])
     ]
     return sorted(filter(None, found), key=lambda column: -column.values)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import pyarrow.compute as pc
 
 from finetune.core.errors import bad_input, did_you_mean
 from finetune.data.nested import is_nested
+from finetune.data.rows import ROW
 from finetune.data.sources import EXAMPLE, as_table
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ SHOWN_ROWS = 5
 def require_column(dataset: Dataset, column: str, at: str, option: str) -> None:
     """Refuse a ``dataset`` (of the recipe path ``at``) that lacks ``column``, which ``option`` names."""
     if column not in dataset.column_names:
-        known = [name for name in dataset.column_names if name != EXAMPLE]
+        known = [name for name in dataset.column_names if name not in (EXAMPLE, ROW)]
         advice = _separated(known[0]) if len(known) == 1 else ""
         raise bad_input(option, f"{at} has no column '{column}'", advice or did_you_mean(column, known))
 
@@ -136,8 +138,9 @@ def require_numbers(
         if any(texts):
             first = values[texts.index(True)].as_py()
             found = f"column '{column}' of {at} holds text that is no number, such as '{first:.40}',"
-            _refuse_rows(table, pa.chunked_array([texts], pa.bool_()), found, option)
-        row = table[EXAMPLE][0].as_py() + 1 if EXAMPLE in table.column_names else 1
+            advice = _written_elsewhere(first) or "complete the file, or take those rows out of it"
+            _refuse_rows(table, pa.chunked_array([texts], pa.bool_()), found, option, advice)
+        row = _numbers(table, np.array([0]))[0] + 1
         found = f"column '{column}' of {at} holds numbers as text, such as '{values[0]}' in row {row}"
         raise bad_input(option, found, "write them in the file as numbers, without quotes")
     if pa.types.is_boolean(kind):
@@ -163,10 +166,16 @@ def numbers_of(dataset: Dataset, column: str) -> np.ndarray:
 
 def _reads_as_number(text: str) -> bool:
     try:
-        float(text)
+        return math.isfinite(float(text))
     except ValueError:
         return False
-    return True
+
+
+def _written_elsewhere(text: str) -> str:
+    """Advise on a number as some people write it; empty for what is none."""
+    if re.fullmatch(r"\s*[-+]?[\d.' ]*\d,\d+\s*", text):
+        return "write numbers with a decimal point and nothing between thousands: 1.5, and 1500"
+    return "write the number alone, without a unit or a sign for one" if re.match(r"\s*[^\w]?\d", text) else ""
 
 
 def refuse_missing(dataset: Dataset, column: str, at: str, option: str) -> None:
@@ -189,7 +198,7 @@ def require_clusters(dataset: Dataset, column: str, at: str, option: str) -> Non
 
 def _table(dataset: Dataset, column: str, at: str, option: str) -> pa.Table:
     require_column(dataset, column, at, option)
-    return as_table(dataset.select_columns([name for name in {column, EXAMPLE} if name in dataset.column_names]))
+    return as_table(dataset.select_columns([name for name in {column, EXAMPLE, ROW} if name in dataset.column_names]))
 
 
 def _what(values: pa.ChunkedArray) -> str:
@@ -242,6 +251,12 @@ def _refuse_gaps(table: pa.Table, values: pa.ChunkedArray, found: str, option: s
     _refuse_rows(table, pc.is_null(values), found, option)
 
 
+def _numbers(table: pa.Table, rows: np.ndarray) -> np.ndarray:
+    """Give the numbers that ``rows`` have in their source, from 0."""
+    known = next((name for name in (ROW, EXAMPLE) if name in table.column_names), None)
+    return rows if known is None else table[known].to_numpy()[rows]
+
+
 def _refuse_rows(
     table: pa.Table,
     refused: pa.ChunkedArray,
@@ -252,7 +267,7 @@ def _refuse_rows(
     where = np.flatnonzero(refused.to_numpy())
     if not len(where):
         return
-    numbers = table[EXAMPLE].to_numpy()[where] if EXAMPLE in table.column_names else where
+    numbers = _numbers(table, where)
     shown = ", ".join(str(number + 1) for number in numbers[:SHOWN_ROWS])
     more = f" and {len(where) - SHOWN_ROWS} more" if len(where) > SHOWN_ROWS else ""
     rows = "row" if len(where) == 1 else "rows"

@@ -86,7 +86,7 @@ def relabelled(data: Dataset, column: str, names: Mapping[str, str], path: str) 
 
 def natural(label: str) -> tuple[bool, float, str]:
     """Whole numbers in their own order before words in alphabetical order, so that class 10 follows class 9."""
-    return (False, float(label), label) if label.lstrip("-").isdecimal() else (True, 0.0, label)
+    return (False, float(label), label) if label.removeprefix("-").isdecimal() else (True, 0.0, label)
 
 
 def lookalikes(labels: Iterable[str]) -> list[list[str]]:
@@ -105,6 +105,11 @@ def visible(label: str) -> str:
     end = len(label) - len(inner) - start
     spaces = _code(" ")
     return spaces * start + "".join(_code(each) if _hidden(each) else each for each in inner) + spaces * end
+
+
+def shows_nothing(text: str) -> bool:
+    """Tell whether nothing of ``text`` can be seen: blanks, zero-width characters, or none at all."""
+    return all(each.isspace() or _hidden(each) for each in text)
 
 
 def shown_beside(label: str, others: Sequence[str]) -> str:

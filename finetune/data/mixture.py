@@ -10,14 +10,12 @@ import pyarrow as pa
 
 from finetune.core.errors import bad_input
 from finetune.data.draws import MIXTURE, random_keys
+from finetune.data.rows import PORTION, with_row
 from finetune.data.sources import EXAMPLE, as_dataset, as_table, with_example
 from finetune.data.spool import Mixed, spooled, taken, unified
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-PORTION = "portion"
-"""The column that names the source of each example."""
 
 
 def joined(portions: Mapping[str, Dataset], at: str) -> Dataset:
@@ -28,7 +26,7 @@ def joined(portions: Mapping[str, Dataset], at: str) -> Dataset:
     """
     tables: list[pa.Table] = []
     for name, data in portions.items():
-        table = as_table(data).drop_columns([EXAMPLE])
+        table = with_row(as_table(data)).drop_columns([EXAMPLE])
         if PORTION in table.column_names:
             found = f"'{name}' has a column '{PORTION}', which says of a mixture which source an example is from"
             raise bad_input(at, found, f"give it another name in the file, as with `columns: {{other: {PORTION}}}`")

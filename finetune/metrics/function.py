@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from copy import copy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from finetune.core.errors import FinetuneError, bad_input, first_line
+from finetune.core.errors import FinetuneError, bad_input, message_of
 from finetune.metrics.base import Columns, Metric, Values
 from finetune.metrics.jackknife import pseudo_values
 from finetune.metrics.unit import Unit
@@ -19,6 +20,10 @@ MARK = ".py:"
 GIVEN = {"predictions": "prediction", "references": "reference"}
 """What a function may ask for, by the column that it is; others are called as their columns are."""
 MORE = ("loss", "weight", "margin", "probabilities", "labels", "extracted", "extracted_reference")
+ALWAYS = frozenset(("reference", "weight", "labels"))
+"""Columns that every prediction store has; those that a task fills are the others."""
+_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+_ANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def is_function(name: str) -> bool:
@@ -71,21 +76,31 @@ class FunctionMetric(Metric):
         return pseudo_values(found, n, lambda kept: self.value(_rows(columns, kept)))
 
     def _call(self, columns: Columns) -> float | Values:
-        given = {each: columns[name] for each, name in zip(self.wanted, self.columns, strict=True)}
+        count = len(columns["prediction"])
+        # Copies, which it may change as it likes: others read the columns after it.
+        given = {each: copy(columns[name]) for each, name in zip(self.wanted, self.columns, strict=True)}
         try:
             found = self.function(**given)
-        except Exception as error:  # foreign code: anything can come out of it
-            raise FinetuneError(f"{self.name} failed on the predictions: {error}") from error
+        except (Exception, SystemExit) as error:  # foreign code: anything can come out of it
+            raise FinetuneError(f"{self.name} failed on {count} predictions: {_in_words(error)}") from error
         try:
+            if found is None or isinstance(found, str):
+                raise TypeError("numpy would make a number of it")
             numbers = np.asarray(found, dtype=np.float64)
         except (TypeError, ValueError) as error:
             raise FinetuneError(f"{self.name} returned no number, but: {found!r:.60}") from error
-        if numbers.ndim == 0:
-            return float(numbers)
-        if numbers.shape != (len(columns["prediction"]),):
-            wanted = f"one number, or one for each of {len(columns['prediction'])} examples"
+        if numbers.ndim and numbers.shape != (count,):
+            wanted = f"one number, or one for each of {count} examples"
             raise FinetuneError(f"{self.name} returned numbers of shape {numbers.shape}; it must be {wanted}")
-        return numbers
+        if len(odd := numbers[~np.isfinite(numbers)].ravel()):
+            said = f"{odd[0]:g}{f' for {len(odd)} of them' if numbers.ndim else ''}, given {count} predictions"
+            raise FinetuneError(f"{self.name} returned {said}: it must be a number")
+        return numbers if numbers.ndim else float(numbers)
+
+
+def _in_words(error: BaseException) -> str:
+    """Say what foreign code raised: many exceptions name no more than a key, or nothing."""
+    return type(error).__name__ if message_of(error) == type(error).__name__ else f"{type(error).__name__}: {error}"
 
 
 def _rows(columns: Columns, kept: Any) -> dict[str, Any]:
@@ -112,15 +127,36 @@ def load(name: str, at: str) -> FunctionMetric:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # foreign code
-        raise bad_input(at, f"{path.name} fails: {first_line(error)}", "correct the file") from error
+    except (Exception, SystemExit) as error:  # foreign code
+        raise bad_input(at, f"{path.name} fails: {_in_words(error).splitlines()[0]}", "correct the file") from error
     function = getattr(module, word, None)
     if not callable(function):
         known = [each for each, value in vars(module).items() if inspect.isfunction(value)]
         raise bad_input(at, f"{path.name} has no function '{word}'", f"it has: {', '.join(known) or 'none'}")
-    wanted = tuple(inspect.signature(function).parameters)
-    unknown = [each for each in wanted if each not in (*GIVEN, *MORE)]
+    wanted, unknown = _asked_by(function)
     if unknown or not wanted:
         found = f"{word} asks for {', '.join(unknown)}" if unknown else f"{word} asks for nothing"
         raise bad_input(at, found, f"its parameters may be: {', '.join((*GIVEN, *MORE))}")
     return FunctionMetric(name, function, wanted)
+
+
+def _asked_by(function: Callable[..., Any]) -> tuple[tuple[str, ...], list[str]]:
+    """Tell what a function asks for: what it can be given, and what nobody knows. What it can do without is left to
+    it."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except ValueError:  # of some that are written in C nobody knows
+        return (), []
+    known = [each.name for each in parameters if each.name in (*GIVEN, *MORE) and each.kind in _BY_NAME]
+    others = [each for each in parameters if each.name not in known and each.kind not in _ANY]
+    return tuple(known), [each.name for each in others if each.default is inspect.Parameter.empty]
+
+
+def refuse_unfilled(metric: FunctionMetric, fills: Collection[str], at: str) -> None:
+    """Refuse, at recipe path ``at``, a function that asks for columns which a task does not fill."""
+    there = {*ALWAYS, *fills, *(["extracted_reference"] if "extracted" in fills else [])}
+    lacking = [each for each, column in zip(metric.wanted, metric.columns, strict=True) if column not in there]
+    if lacking:
+        known = [each for each in (*GIVEN, *MORE) if GIVEN.get(each, each) in there]
+        found = f"{metric.name} asks for {', '.join(lacking)}, and this task has none"
+        raise bad_input(at, found, f"its parameters may be: {', '.join(known)}")

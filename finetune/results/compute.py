@@ -63,7 +63,8 @@ def _training(study: Study) -> TrainingData | None:
     split = study.data.get("splits", {}).get("train")
     if split is None:
         return None
-    return TrainingData(split["examples"], split.get("facts", {}).get("cut"), "split" in study.vary)
+    cut = split.get("facts", {}).get("cut")
+    return TrainingData(split["examples"], cut, "split" in study.vary, study.data.get("distinct"))
 
 
 def evaluation_set(facts: Mapping[str, Any], cut: int | None = None) -> EvaluationSet:

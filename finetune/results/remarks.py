@@ -94,8 +94,8 @@ def _ground_remarks(results: Results) -> list[str]:
     training = results.training
     if training is not None and not training.varies and len(results.seeds) > 1:
         remarks.append(
-            f"Every run learnt from the same {count(training.examples)} training examples. With other examples the "
-            "answer may be another: no interval here covers that."
+            f"Every run learnt from the same {count(training.distinct or training.examples)} training examples. With "
+            "other examples the answer may be another: no interval here covers that."
         )
     cut = [("training texts", training.cut, training.examples)] if training is not None else []
     cut += [(f"texts of {task.name}", task.cut, task.examples) for task in results.tasks]

@@ -56,6 +56,8 @@ class TaskData:
     """The training examples, and those of the validation split where there is one, as they were read."""
     own: dict[str, Task] = field(default_factory=dict)
     """The tasks of the held-out sets that are scored on one of their own."""
+    at: dict[str, str] = field(default_factory=dict)
+    """The recipe path of every set of examples, by name."""
 
     @property
     def shared(self) -> dict[str, Encoded]:
@@ -148,7 +150,7 @@ class Resources:
             return converted
 
         train = own(splits.train, "data.train")
-        validation = None if splits.validation is None else own(splits.validation, "data.validation")
+        validation = None if splits.validation is None else own(splits.validation, splits.at("validation"))
         kept = {name: facts for name, facts in splits.facts["splits"].items() if name not in splits.held_out}
         found = Splits(train, validation, {}, splits.facts | {"splits": kept}, splits.stratified)
         return key and cache.deeper(key, ["of", task.options, source_of(task)]), found
@@ -175,11 +177,11 @@ class Resources:
             shown = key and cache.deeper(key, [at, training, pairs, *shown_by(tokenizer, config(), self.today)])
             return kept_encoded(shown, lambda: by.encode(data, at, training))
 
-        encoded = {
-            name: encode(data, sets.place_of(name), by=sets.task_of(name)) for name, data in splits.held_out.items()
-        }
-        train = encode(splits.train, "data.train", training=True)
-        validation = encode(splits.validation, "data.validation") if splits.validation else None
+        at = {name: splits.at(name) for name in ("train", "validation")}
+        at |= {name: sets.place_of(name, splits) for name in splits.held_out}
+        encoded = {name: encode(data, at[name], by=sets.task_of(name)) for name, data in splits.held_out.items()}
+        train = encode(splits.train, at["train"], training=True)
+        validation = encode(splits.validation, at["validation"]) if splits.validation else None
         every = {"train": train, **({"validation": validation} if validation else {}), **encoded}
         facts = splits.facts | {
             "splits": {name: {**facts, "facts": every[name].facts} for name, facts in splits.facts["splits"].items()}
@@ -187,7 +189,9 @@ class Resources:
         majority = {name: sets.task_of(name).majority(found.examples) for name, found in encoded.items()}
         learnt = {"train": splits.train, **({"validation": splits.validation} if splits.validation else {})}
         trivial = {name: sets.task_of(name).trivial(found.examples) for name, found in encoded.items()}
-        return TaskData(task, train, validation, encoded, splits.held_out, majority, facts, trivial, learnt, sets.tasks)
+        return TaskData(
+            task, train, validation, encoded, splits.held_out, majority, facts, trivial, learnt, sets.tasks, at
+        )
 
     def once(self, kind: str, wanted: list[Any], load: Callable[[], T]) -> T:
         """Call ``load``, or give its result from when the same was wanted before."""

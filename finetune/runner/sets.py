@@ -60,11 +60,11 @@ class EvaluationSets:
             found[name] = _renaming(found.get(name, reading_of(self.task)), column, labels, f"evaluate.{name}.labels")
         return found
 
-    def place_of(self, name: str) -> str:
-        """Give the recipe path of what a held-out set is read from."""
+    def place_of(self, name: str, splits: Splits) -> str:
+        """Give the recipe path of what a held-out set of ``splits`` is read from."""
         if name in self.harness:
             return self.harness[name][0]
-        return f"evaluate.{name}.data" if name in self._named else "data.test"
+        return f"evaluate.{name}.data" if name in self._named else splits.at(name)
 
     def with_documents(self, splits: Splits, once: Callable[[str, list[Any], Callable[[], Any]], Any]) -> Splits:
         """Add the sets that the harness brings, each loaded ``once`` for all that share resources. Raises InputError
@@ -136,21 +136,26 @@ def _refuse_without_margin(entry: HarnessSet, own: HarnessTask, at: str, task: T
 
 def reading_of(task: Task) -> Reading:
     """Say how a task reads its tables."""
-    return Reading(task.inputs(), task.check, task.group, task.converted)
+    inputs, named = task.inputs(), task.options.model_dump(exclude={"type", "group", "metrics"})
+    every = (each for value in named.values() for each in (value if isinstance(value, list) else [value]))
+    beside = [each for each in every if isinstance(each, str) and each not in inputs]
+    return Reading(inputs, task.check, task.group, task.converted, beside)
 
 
 @contextmanager
 def _placed(name: str) -> Iterator[None]:
-    """Within the context, give what is wrong with a `task` the place of a set's own task in the recipe."""
+    """Within the context, give what is wrong with a `task` the place of a set's own task in the recipe, and what such a
+    task takes for training data that of the set."""
     try:
         yield
     except InputError as error:
-        raise InputError(
-            replace(problem, path=f"evaluate.{name}.{problem.path}")
-            if problem.path and problem.path.startswith("task.")
-            else problem
-            for problem in error.problems
-        ) from error
+        raise InputError(_moved(problem, name) for problem in error.problems) from error
+
+
+def _moved(problem: Problem, name: str) -> Problem:
+    found = problem.found.replace("data.train, row ", f"evaluate.{name}.data, row ")
+    own = problem.path is not None and problem.path.startswith("task.")
+    return replace(problem, found=found, path=f"evaluate.{name}.{problem.path}" if own else problem.path)
 
 
 def _within(name: str, reading: Reading) -> Reading:

@@ -12,8 +12,8 @@ from finetune.core.answers import NAMED
 from finetune.core.digests import file_digest, text_digest
 from finetune.core.paths import resolve_paths
 from finetune.core.run_dir import FORMAT, StudyDir, atomic, read_json, write_json, write_text
-from finetune.data.mixture import PORTION
 from finetune.data.remote import remotes
+from finetune.data.rows import PORTION
 from finetune.evaluate import metrics
 from finetune.metrics.function import key_of
 from finetune.models import is_ours

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from finetune import models
@@ -14,7 +15,9 @@ from finetune.core.env_vars import check_settings
 from finetune.core.errors import InputError, Problem, bad_input
 from finetune.core.progress import phase, track
 from finetune.core.runtime import asked_of
+from finetune.data.rows import places_of
 from finetune.evaluate import metrics
+from finetune.metrics.function import FunctionMetric, refuse_unfilled
 from finetune.runner.baselines import Planned, in_words, planned
 from finetune.runner.build import count_parameters, prepare
 from finetune.runner.parity import try_small
@@ -110,6 +113,7 @@ def dry_run(
             metrics.load(name, f"{at}.metrics.{number}")
     metrics.load(recipe.train.select, "train.select")
     data, *others = [resources.data(recipe, seed, of) for seed in splits]
+    _refuse_unfilled(asked, data)
     if others:  # where each seed is scored on other rows, the mean over them
         every = {task: [each.majority[task] for each in (data, *others)] for task in data.majority}
         mean = {task: None if None in some else sum(filter(None, some)) / len(some) for task, some in every.items()}
@@ -127,6 +131,16 @@ def dry_run(
     check_lengths(model, data)
     line = try_small(resources, recipe, data, config) if compared else None
     return data, count_parameters(model), (*base.told, *([line] if line else []))
+
+
+def _refuse_unfilled(asked: Mapping[str, Any], data: TaskData) -> None:
+    """Refuse a user's functions that ask for columns which no store will have: found after training, it is late."""
+    tasks = {"task": data.task} | {f"evaluate.{name}.task": task for name, task in data.own.items()}
+    for at, options in asked.items():
+        for number, name in enumerate(options.metrics):
+            metric = metrics.load(name)
+            if isinstance(metric, FunctionMetric):
+                refuse_unfilled(metric, tasks[at].fills, f"{at}.metrics.{number}")
 
 
 def same_held_out(recipe: ResolvedRecipe, found: Preflight) -> None:
@@ -152,14 +166,23 @@ def check_lengths(model: Any, data: TaskData) -> None:
     limit = models.positions_of(model)
     limit = limit and limit - getattr(model, "virtual", 0)  # tokens that a strategy puts before every text
     for name, encoded in data.sets.items():
-        longest = int(data.task_of(name).positions(encoded.examples).max(initial=0))
+        needed = data.task_of(name).positions(encoded.examples)
+        longest = int(needed.max(initial=0))
         if limit is not None and longest > limit:
+            where = _place(data, name, int(needed.argmax()))
             raise bad_input(
                 "task.max_length",
-                f"'{name}' has an example that needs {longest} tokens, and the model has room for {limit}",
+                f"{where} needs {longest} tokens, and the model has room for {limit}",
                 f"write at most {limit} here for training examples; shorten held-out ones in data.columns, as in "
                 "{body:.800}, or lower task.max_new_tokens where there is one",
             )
+
+
+def _place(data: TaskData, name: str, example: int) -> str:
+    """Say where an example of the set ``name`` stands in its source."""
+    encoded, table = data.sets[name], {**data.learnt, **data.tables}[name]
+    row = encoded.examples[example].number if encoded.rows is None else int(encoded.rows[example])
+    return f"'{name}': {next(islice(places_of(table, data.at[name]), row, None))}"
 
 
 def check_tokens(data: TaskData, rows: int | None, at: str) -> None:

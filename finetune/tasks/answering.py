@@ -85,13 +85,13 @@ def as_number(text: str) -> str:
     return format(number.normalize() + 0, "f")  # there is no zero below zero
 
 
-def refuse_unmatched(reference: str, answer: AnswerOptions, at: str, row: int) -> None:
-    """Refuse a reference in which there is no answer."""
+def refuse_unmatched(reference: str, answer: AnswerOptions, where: str) -> None:
+    """Refuse a reference in which there is no answer, and say ``where`` its row stands."""
     if answer.find(reference):
         return
-    found = f"{at}, row {row}: nothing in the right answer matches {answer.pattern!r}"
+    found = f"{where}: nothing in the right answer matches {answer.pattern!r}"
     if answer.numbers and re.search(answer.pattern, reference):
-        found = f"{at}, row {row}: what {answer.pattern!r} finds in the right answer is no number"
+        found = f"{where}: what {answer.pattern!r} finds in the right answer is no number"
     raise bad_input("task.answer.pattern", f"{found}: {reference!r:.80}", "change the pattern, or take this row out")
 
 

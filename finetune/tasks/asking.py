@@ -74,7 +74,7 @@ class Asking:
         return [Conversation(text, [(begin, len(text))]) for text in texts]
 
     def fitting(
-        self, text: str, prompted: Callable[[str], str], answers: Sequence[str], limit: int, at: str, row: int
+        self, text: str, prompted: Callable[[str], str], answers: Sequence[str], limit: int, where: str
     ) -> tuple[list[int], list[list[int]], bool]:
         """Give the same of the prompt that ``prompted`` makes of ``text``, and whether the text had to be cut at its
         end for the prompt with the longest answer to have ``limit`` tokens. Raises InputError where no cut does."""
@@ -85,7 +85,7 @@ class Asking:
             if over <= 0:
                 return prompt, answered, kept != text
             if not kept:
-                found = f"{at}, row {row + 1}: prompt and longest answer are {over} tokens too long without any text"
+                found = f"{where}: prompt and longest answer are {over} tokens too long without any text"
                 raise bad_input("task.max_length", found, f"raise task.max_length to {limit + over} or more")
             kept = self._without_last(kept, over)
 

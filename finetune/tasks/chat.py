@@ -195,28 +195,38 @@ class Chat(CausalTask):
         return None if self.options.answer is None else list(map(self.options.answer.find, texts))
 
     def encode_rows(self, data: Dataset, at: str, training: bool) -> EncodedRows:
+        from finetune.data.rows import places_of
+
         examples, refuse = [], self.options.too_long == "refuse"
         # Where it is not learnt from, a worse answer is of use in scoring only.
         paired = bool(self.options.rejected) and (self.pairs or not training)
         counts = Counter[str](cut=0, dropped=0)
         answers = [self._tokenised(data, False, at, counts)]
         answers += [self._tokenised(data, True, at, Counter())] if paired else []
-        for number, *given in zip(data["example"], *answers, strict=True):
+        for number, where, *given in zip(data["example"], places_of(data, at), *answers, strict=True):
             tokens = [own for _, own in given]
             if training and max(len(own.ids) for own in tokens) > self.options.max_length:
                 if self.options.too_long == "drop":
                     counts["dropped"] += 1
                     continue
-                tokens = [shortened(own, self.options.max_length, refuse, at, number + 1) for own in tokens]
+                tokens = [shortened(own, self.options.max_length, refuse, where) for own in tokens]
                 counts["cut"] += 1
             if paired and (mistake := mistake_in_pair(*tokens)):
                 advice = "take this row out of the file; where both answers are cut, raise task.max_length"
-                raise bad_input("task.rejected", f"{at}, row {number + 1}: {mistake}", advice)
+                raise bad_input("task.rejected", f"{where}: {mistake}", advice)
             examples.append(self._example(number, given[0][0], tokens, training))
-            if self.options.answer and not training:
-                refuse_unmatched(examples[-1].reference, self.options.answer, at, number + 1)
+            if not training:
+                self._held_out(examples[-1].reference, where, counts)
         answered = [int((each.target[: each.rejected] != IGNORED).sum()) for each in examples]
         return EncodedRows(examples, counts, sizes={"answer_tokens": answered})
+
+    def _held_out(self, reference: str, where: str, counts: Counter[str]) -> None:
+        """Refuse a right answer in which there is none to compare, and count one that cannot be generated."""
+        options, said = self.options, cut_at(reference, self.options.stop)
+        if options.answer:
+            refuse_unmatched(reference, options.answer, where)
+            reference, said = options.answer.find(reference), options.answer.find(said)
+        counts.update(["answers_stopped"] if reference != said else [])
 
     def described(self, encoded: Encoded, counts: Counter[str], data: Dataset, at: str) -> Encoded:
         if not encoded.examples:
@@ -232,10 +242,12 @@ class Chat(CausalTask):
         self, data: Dataset, rejected: bool, at: str, counts: Counter[str]
     ) -> list[tuple[Conversation, Tokens]]:
         """Tokenise the conversations of ``data``, with their chosen answers or their rejected ones."""
+        from finetune.data.rows import places_of
+
         dropped: Counter[str] = Counter()
         conversations = []
-        for row, given in enumerate(self.columns.rows(data, rejected, dropped), start=1):
-            with in_row(at, row, "task.messages" if self.columns.messages else "task.prompt"):
+        for where, given in zip(places_of(data, at), self.columns.rows(data, rejected, dropped), strict=True):
+            with in_row(where, "task.messages" if self.columns.messages else "task.prompt"):
                 conversations.append(self._conversation(given, counts))
         counts.update({f"dropped_{key}": number for key, number in dropped.items()})
         # A chat template writes its own special tokens; plain text needs the tokenizer's (such as a first token).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,8 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from finetune.core.errors import InputError, bad_input
 from finetune.core.progress import track
-from finetune.tasks.messages import Message, has_value, mistake_in, with_last_learnt, without_keys
-from finetune.tasks.recognised import MESSAGES, as_messages, known_columns, parsed, recognised, with_messages
+from finetune.data.json_text import parsed
+from finetune.tasks.messages import Message, changed_text, has_value, mistake_in, with_last_learnt, without_keys
+from finetune.tasks.recognised import MESSAGES, as_messages, known_columns, recognised, with_messages
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -58,6 +60,7 @@ class ChatColumns:
 
     def _converted(self, data: Dataset, at: str) -> Dataset:
         from finetune.data.nested import values_of
+        from finetune.data.rows import places_of
 
         if self.found_by_name:
             return recognised(data, at)
@@ -65,7 +68,7 @@ class ChatColumns:
             column = getattr(self.options, option)
             if column in data.column_names:
                 values = values_of(data, column)
-                found = as_messages(values, at, f"task.{option}", data["example"])
+                found = as_messages(values, f"task.{option}", places_of(data, at))
                 data = data if found == values else with_messages(data, column, found)
         return data
 
@@ -91,6 +94,7 @@ class ChatColumns:
         """Refuse columns that are missing, and rows that cannot be learnt from."""
         from finetune.data.columns import require_column, require_text
         from finetune.data.nested import values_of
+        from finetune.data.rows import places_of
         from finetune.data.sources import slices
 
         if self.options.tools:
@@ -105,16 +109,34 @@ class ChatColumns:
                 require_column(data, column, at, path)
             else:
                 require_text(data, column, at, path)
-            for _, rows in slices(data.select_columns([column, "example"]), f"checking {at}"):
-                for row, value in zip(_numbers(rows), values_of(rows, column), strict=True):
-                    self._check_value(value, row, option, at)
+            for _, rows in slices(data, f"checking {at}"):
+                for where, value in zip(places_of(rows, at), values_of(rows, column), strict=True):
+                    self._check_value(value, where, option)
 
-    def _check_value(self, value: Any, row: int, option: str, at: str) -> None:
+        if self.options.rejected:
+            self._refuse_equal(data, at)
+
+    def _refuse_equal(self, data: Dataset, at: str) -> None:
+        """Refuse pairs whose answers differ in nothing that can be seen."""
+        from finetune.data.nested import values_of
+        from finetune.data.rows import places_of
+        from finetune.data.sources import slices
+
+        for _, rows in slices(data, f"comparing answers of {at}"):
+            both = (self.messages or self.options.completion, self.options.rejected)
+            answers = (values_of(rows, str(name)) for name in both)
+            for where, chosen, rejected in zip(places_of(rows, at), *answers, strict=True):
+                if _seen(chosen) == _seen(rejected):
+                    found = f"{where}: the chosen and the rejected answer are the same"
+                    advice = "take this row out of the file: blanks around an answer are no reason to prefer it"
+                    raise bad_input("task.rejected", found, advice)
+
+    def _check_value(self, value: Any, where: str, option: str) -> None:
         path = f"task.{option}"
         if self.messages and (mistake := self._mistake_in(value)):
-            raise bad_input(path, f"{at}, row {row}: {mistake}", "give [{role: …, content: …}, …]")
+            raise bad_input(path, f"{where}: {mistake}", "give [{role: …, content: …}, …]")
         if option in ("completion", "rejected") and isinstance(value, str) and not value.strip():
-            found = f"{at}, row {row} has an empty answer"
+            found = f"{where} has an empty answer"
             raise bad_input(path, found, "complete the file, or take this row out of it")
 
     def _mistake_in(self, messages: Any) -> str | None:
@@ -146,6 +168,11 @@ class ChatColumns:
             yield Given(messages, *words, own)
 
 
+def _seen(value: Any) -> Any:
+    """Give an answer without what cannot be seen of it: blanks around, and how its letters are encoded."""
+    return changed_text(value, lambda text: unicodedata.normalize("NFC", text).strip())
+
+
 def as_tools(value: Any) -> list[Any] | None:
     """Read a list of tools, from a list or JSON text; None where there are none."""
     found = parsed(value)
@@ -158,17 +185,11 @@ def as_tools(value: Any) -> list[Any] | None:
 
 
 @contextmanager
-def in_row(at: str, row: int, path: str) -> Iterator[None]:
-    """Say which row of the data at ``at`` an InputError is about; ``path`` is the option, where it names none."""
+def in_row(where: str, path: str) -> Iterator[None]:
+    """Say ``where`` the row stands that an InputError is about; ``path`` is the option, where it names none."""
     try:
         yield
     except InputError as error:
         raise InputError(
-            replace(problem, found=f"{at}, row {row}: {problem.found}", path=problem.path or path)
-            for problem in error.problems
+            replace(problem, found=f"{where}: {problem.found}", path=problem.path or path) for problem in error.problems
         ) from error
-
-
-def _numbers(data: Dataset) -> list[int]:
-    """Number the rows as in the file, from 1."""
-    return [number + 1 for number in data["example"]]

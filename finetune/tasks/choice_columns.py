@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from finetune.core.errors import bad_input
 from finetune.core.progress import PART
+from finetune.data.json_text import parsed
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -80,6 +81,7 @@ class ChoiceColumns:
     def check(self, data: Dataset, at: str) -> None:
         """Refuse columns that are missing or have gaps, and rows whose choices are none."""
         from finetune.data.columns import refuse_missing, require_text
+        from finetune.data.rows import places_of
 
         require_text(data, self.options.question, at, "task.question")
         if self.options.context:
@@ -89,14 +91,15 @@ class ChoiceColumns:
         refuse_missing(data, self.options.answer, at, "task.answer")
         if self.options.draw_within:
             refuse_missing(data, self.options.draw_within, at, "task.draw_within")
-        for number, found in zip(data["example"], self.rows(data, at), strict=True):
-            if mistake := _mistake_in(found.choices):
+        for where, found in zip(places_of(data, at), self.rows(data, at), strict=True):
+            if mistake := _mistake_in(found):
                 advice = "correct the row, or take it out of the file"
-                raise bad_input("task.choices", f"{at}, row {number + 1}: {mistake}", advice)
+                raise bad_input("task.choices", f"{where}: {mistake}", advice)
 
     def rows(self, data: Dataset, at: str) -> list[Question]:
         """Read all rows. Raises InputError for choices that are no list of texts, and where too few can be drawn."""
         from finetune.data.nested import values_of
+        from finetune.data.rows import places_of
 
         options, found = self.options, []
         contexts = data[options.context] if options.context else [""] * data.num_rows
@@ -104,15 +107,16 @@ class ChoiceColumns:
         if options.draw:
             given: Sequence[Any] = self._drawn(data, answers, at)
         elif isinstance(options.choices, str):
-            given = values_of(data, options.choices)
+            given = list(map(parsed, values_of(data, options.choices)))
         else:
             given = list(zip(*(values_of(data, name) for name in options.choices), strict=True))
-        for row in zip(data["example"], data[options.question], contexts, given, answers, strict=True):
-            number, question, context, choices, answer = row
+        for row in zip(places_of(data, at), data[options.question], contexts, given, answers, strict=True):
+            where, question, context, choices, answer = row
             texts, labels = _taken_apart(choices)
             if texts is None:
-                what = f"{at}, row {number + 1}: {choices!r:.60} where a list of choices is wanted"
-                advice = "name a column of lists, or several columns with a choice each: [option_a, option_b]"
+                what = f"{where}: {choices!r:.60} where a list of choices is wanted"
+                advice = 'name a column of lists (in csv as JSON: ["a", "b"]), or several columns: [option_a, option_b]'
+
                 raise bad_input("task.choices", what, advice)
             found.append(Question(question, context, texts, labels, answer))
         return found
@@ -120,6 +124,7 @@ class ChoiceColumns:
     def _drawn(self, data: Dataset, answers: Sequence[Any], at: str) -> list[list[str]]:
         """Draw wrong choices for each row among the answers of the rows around it, and the right one's place."""
         from finetune.data.nested import values_of
+        from finetune.data.rows import places_of
 
         within = values_of(data, self.options.draw_within) if self.options.draw_within else [None] * len(answers)
         texts, numbers, found = [str(answer).strip() for answer in answers], list(data["example"]), list[list[str]]()
@@ -134,7 +139,8 @@ class ChoiceColumns:
                     each for each in rng.sample(pool, min(self.options.draw + 1, len(pool))) if each != texts[row]
                 ]
                 if len(others) < self.options.draw:
-                    what = f"{at}, row {numbers[row] + 1}: there are {len(pool) - 1} other answers to draw from"
+                    where = list(places_of(data, at))[row]
+                    what = f"{where}: there are {len(pool) - 1} other answers to draw from"
                     advice = f"lower task.draw, which is {self.options.draw}, or leave task.draw_within out"
                     raise bad_input("task.draw", what, advice)
                 others = others[: self.options.draw]
@@ -172,11 +178,11 @@ class ChoiceColumns:
         return any(len({row.right(form) for form in forms}) > 1 for row in rows)
 
     def _refuse_outside(self, data: Dataset, rows: Sequence[Question], at: str) -> None:
-        for number, row in zip(data["example"], rows, strict=True):
+        from finetune.data.rows import places_of
+
+        for where, row in zip(places_of(data, at), rows, strict=True):
             if row.right(self.form) is None:
-                found = (
-                    f"{at}, row {number + 1}: the answer {row.answer!r:.60} is none of its {len(row.choices)} choices"
-                )
+                found = f"{where}: the answer {row.answer!r:.60} is none of its {len(row.choices)} choices"
                 advice = f"answers are read as {SAID[self.form]}; correct the row, or write task.answer_is"
                 raise bad_input("task.answer", found, advice)
 
@@ -198,8 +204,11 @@ def _absent(value: Any) -> bool:
     return value is None or value != value  # NaN
 
 
-def _mistake_in(choices: Sequence[str]) -> str | None:
+def _mistake_in(row: Question) -> str | None:
     """Say in words what is wrong with the choices of a question; None when nothing is."""
+    choices = row.choices
+    if row.labels and len(row.labels) != len(choices):
+        return f"has {len(choices)} choices and {len(row.labels)} label{'' if len(row.labels) == 1 else 's'}"
     if len(choices) < 2:
         return f"has {len(choices)} choice{'' if len(choices) == 1 else 's'}, and two or more are needed to choose"
     if "" in choices:

@@ -141,22 +141,22 @@ def _label(ids: np.ndarray, cuts: list[int]) -> Tokens:
     return Tokens(ids, labels, ids[: cuts[-2]])
 
 
-def shortened(tokens: Tokens, limit: int, refuse: bool, at: str, row: int) -> Tokens:
-    """Keep the first ``limit`` tokens, of which some must be learnt. Raises InputError for longer ones where they are
-    to be ``refuse``d, and where none would be learnt."""
+def shortened(tokens: Tokens, limit: int, refuse: bool, where: str) -> Tokens:
+    """Keep the first ``limit`` tokens, of which some must be learnt. Raises InputError, with ``where`` the row stands,
+    for longer ones where they are to be ``refuse``d, and where none would be learnt."""
     ids, labels = tokens.ids, tokens.labels
     if len(ids) <= limit:  # one of a pair
         return tokens
     if refuse:
         raise bad_input(
             "task.max_length",
-            f"{at}, row {row} has {len(ids)} tokens, more than {limit}",
+            f"{where} has {len(ids)} tokens, more than {limit}",
             f"raise task.max_length to {len(ids)}, or write task.too_long: cut",
         )
     if (labels[:limit] == IGNORED).all():
         raise bad_input(
             "task.max_length",
-            f"{at}, row {row} has {len(ids)} tokens, and its answer begins after the first {limit}: cut there, "
+            f"{where} has {len(ids)} tokens, and its answer begins after the first {limit}: cut there, "
             "nothing of it would be learnt",
             "raise task.max_length, shorten the prompt ({body:.800} in data.columns), or write task.too_long: drop",
         )

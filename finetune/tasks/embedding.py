@@ -86,6 +86,19 @@ class Embedding(Task):
             require_labels(data, self.options.label, at, "task.label")
         if self.options.score:
             require_numbers(data, self.options.score, at, "task.score", *self.options.score_range)
+        if self.options.negative:
+            self._refuse_right_negatives(data, at)
+
+    def _refuse_right_negatives(self, data: Dataset, at: str) -> None:
+        """Refuse a wrong text that is the right one."""
+        from finetune.data.rows import places_of
+
+        assert self.options.pair is not None and self.options.negative is not None
+        both = data[self.options.pair], data[self.options.negative]
+        for where, right, wrong in zip(places_of(data, at), *both, strict=True):
+            if right.split() == wrong.split():
+                found = f"{where}: the text that is wrong is the right one, {wrong!r:.60}"
+                raise bad_input("task.negative", found, "take this row out of the file, or name another column")
 
     def fit(self, splits: Splits, tokenizer: PreTrainedTokenizerBase) -> None:
         super().fit(splits, tokenizer)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from finetune.core.errors import bad_input
+from finetune.data.json_text import by_python, listed
 from finetune.data.labels import visible
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class SetColumns:
     def check(self, data: Dataset, at: str) -> None:
         """Raise :class:`InputError`, with the row, where ``data``, read at recipe path ``at``, holds something else."""
         from finetune.data.columns import require_column
+        from finetune.data.rows import rows_of
 
         for column in self._names:
             require_column(data, column, at, OPTION)
@@ -42,7 +44,7 @@ class SetColumns:
             try:
                 self._labels(values)
             except _Bad as error:
-                number = (data["example"][row] if "example" in data.column_names else row) + 1
+                number = rows_of(data)[row] if "example" in data.column_names else row + 1
                 raise bad_input(OPTION, f"{at}: {error.found} in row {number}", error.advice) from error
 
     def read(self, data: Dataset) -> list[tuple[str, ...]]:
@@ -67,12 +69,16 @@ class SetColumns:
 
     def _of_one(self, value: Any) -> tuple[str, ...]:
         """Read the labels in the value of one column."""
-        column = f"column '{self.columns}'"
+        column, value = f"column '{self.columns}'", listed(value)
         if isinstance(value, list):
             return tuple(dict.fromkeys(_label(each, column) for each in value))
+        if by_python(value):
+            raise _Bad(f"{column} holds {value}, a list as Python writes it,", 'write JSON in the file: ["a", "b"]')
         if self.separator is None:
             found = f"{column} has no label" if _missing(value) else f"{column} holds '{value}', no list of labels,"
-            advice = "write lists in jsonl or parquet; name what stands between the labels of a text in task.separator"
+            advice = (
+                'write lists, in csv as ["a", "b"]; name what stands between the labels of a text in task.separator'
+            )
             raise _Bad(found, advice)
         if value is None or (isinstance(value, str) and not value.strip()):
             return ()  # as an empty cell of a csv file is

@@ -24,8 +24,9 @@ from finetune.core.examples import Batch, Example, Outputs, Prediction
 from finetune.core.options import OPERATIONAL, Options
 from finetune.core.registry import TASKS
 from finetune.tasks.asking import Asking
-from finetune.tasks.base import EncodedRows, Task
+from finetune.tasks.base import EncodedRows
 from finetune.tasks.candidates import Likelihoods, outputs_among, refuse_masked, tree
+from finetune.tasks.choosing import ChoosingTask
 from finetune.tasks.label_column import LabelColumn
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-    from finetune.core.encoded import Examples
     from finetune.data import Splits
     from finetune.tasks.baselines.base import Baseline
 
@@ -80,7 +80,7 @@ class LabelWordsOptions(Options):
 
 
 @TASKS.register
-class LabelWords(Task):
+class LabelWords(ChoosingTask):
     """Predicts one label for each text by the likelihood of its words, without a new head."""
 
     name: ClassVar[str] = "label-words"
@@ -140,9 +140,6 @@ class LabelWords(Task):
         said = self.options.verbaliser
         return [said.get(label, " ".join(label.replace("_", " ").split())).strip() for label in self.labels]
 
-    def positions(self, examples: Examples) -> np.ndarray:
-        return self.scorer.positions(examples)
-
     def check_model(self, model: Any) -> None:
         refuse_masked(model)
 
@@ -150,11 +147,13 @@ class LabelWords(Task):
         return {"pad_token_id": self.tokenizer.pad_token_id}
 
     def encode_rows(self, data: Dataset, at: str, training: bool) -> EncodedRows:
+        from finetune.data.rows import places_of
+
         examples, counts = [], Counter(cut=0)
         numbers, free = {label: number for number, label in enumerate(self.labels)}, self._free(at)
         texts, labels = data[self.options.text], self.column.of(data)
-        for number, text, label in zip(data["example"], texts, labels, strict=True):
-            asked = self.asking.fitting(text, self._prompted, self.words, self.options.max_length, at, number)
+        for number, where, text, label in zip(data["example"], places_of(data, at), texts, labels, strict=True):
+            asked = self.asking.fitting(text, self._prompted, self.words, self.options.max_length, where)
             prompt, words, cut = asked
             counts["cut"] += cut
             parts = [*free, tree(prompt, words, 1 + len(free) * len(words))]
@@ -176,15 +175,6 @@ class LabelWords(Task):
         labels = {"labels": dict(sorted(self.column.counts(data).items()))}
         return replace(encoded, facts=labels | encoded.facts | counts)
 
-    def collate(self, examples: Sequence[Example], counts: Sequence[int] | None = None) -> Batch:
-        return self.scorer.collate(examples)
-
-    def arranged(self, model: torch.nn.Module, batch: Batch) -> Batch:
-        return self.scorer.arranged(model, batch)
-
-    def loss_path(self, model: torch.nn.Module, replicas: int = 1) -> str | None:
-        return self.in_words(self.scorer.loss_path(model, replicas))
-
     def outputs(self, model: torch.nn.Module, batch: Batch) -> Outputs:
         return outputs_among(self._calibrated(self.scorer.scores(model, batch)), self._once(batch))
 
@@ -193,7 +183,7 @@ class LabelWords(Task):
         scores = self._calibrated(self.scorer.plain(model, example))
         return outputs_among(scores, self._once(self.collate([example]).to(device)))
 
-    def uncombined(self) -> Task:
+    def uncombined(self) -> LabelWords:
         found = copy(self)
         found.combining = False
         return found

@@ -33,6 +33,9 @@ def _as_text(label: Any) -> Any:
     return str(label) if isinstance(label, bool | int) else label
 
 
+PARTS = ("validation", "test")
+"""What held-out parts of the recipe's own data are called; others are evaluation sets."""
+
 Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 ClassWeights = Annotated[Literal["balanced"] | dict[str, Weight] | None, BeforeValidator(_as_texts)]
 Order = Annotated[Literal[True] | list[str] | None, BeforeValidator(_as_texts)]
@@ -96,7 +99,10 @@ def refuse_unseen(
         if not found.keys() <= set(labels):
             followed = splits.stratified.get(name, column) == column
             stratify = "" if followed else f", or set data.split.stratify: {column}"
-            _refuse(found, labels, option, f"'{name}'", stratify)
+            renamed = (
+                "" if name in PARTS else ". What means the same as one of these gets its name in the set's `labels`"
+            )
+            _refuse(found, labels, option, f"'{name}'", stratify, renamed)
 
 
 def refuse_unknown(counts: Mapping[str, int], labels: Sequence[str], option: str, column: str) -> None:
@@ -107,13 +113,15 @@ def refuse_unknown(counts: Mapping[str, int], labels: Sequence[str], option: str
     )
 
 
-def _refuse(counts: Mapping[str, int], labels: Sequence[str], option: str, what: str, advice: str) -> None:
+def _refuse(
+    counts: Mapping[str, int], labels: Sequence[str], option: str, what: str, advice: str, renamed: str = ""
+) -> None:
     unseen = sorted(set(counts) - set(labels))
     if unseen:
         raise bad_input(
             option,
             f"{what} has labels that no training example has: {', '.join(map(visible, unseen[:5]))}",
-            f"no model could learn them; training has {', '.join(map(visible, labels[:12]))}. Correct "
+            f"no model could learn them; training has {', '.join(map(visible, labels[:12]))}{renamed}. Correct "
             f"the labels, add training examples{advice}",
         )
 

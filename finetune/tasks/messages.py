@@ -20,8 +20,10 @@ CALLS = ("tool_calls", "function_call")
 
 def mistake_in(messages: Any) -> str | None:
     """Say in words what is wrong with a list of messages; None when nothing is."""
-    if not isinstance(messages, list) or not messages:
+    if not isinstance(messages, list):
         return f"is {type(messages).__name__} where a list of messages is wanted"
+    if not messages:
+        return "has no message, where a list of messages is wanted"
     for message in messages:
         if mistake := _mistake_in_one(message):
             return mistake

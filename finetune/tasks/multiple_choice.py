@@ -23,9 +23,10 @@ from finetune.core.errors import bad_input
 from finetune.core.examples import Batch, Example, Outputs, Prediction
 from finetune.core.options import OPERATIONAL, Options
 from finetune.core.registry import TASKS
+from finetune.data.rows import places_of
 from finetune.models import has_choice_head
 from finetune.tasks.asking import Asking, filled
-from finetune.tasks.base import EncodedRows, Task
+from finetune.tasks.base import EncodedRows
 from finetune.tasks.candidates import (
     HeadScores,
     Likelihoods,
@@ -37,6 +38,7 @@ from finetune.tasks.candidates import (
     tree,
 )
 from finetune.tasks.choice_columns import SAID, ChoiceColumns, Question, listed, name_of
+from finetune.tasks.choosing import ChoosingTask
 from finetune.tasks.trivial import Trivial
 
 if TYPE_CHECKING:
@@ -44,7 +46,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-    from finetune.core.encoded import Examples
     from finetune.data import Splits
     from finetune.tasks.baselines.base import Baseline
 
@@ -115,7 +116,7 @@ class MultipleChoiceOptions(Options):
 
 
 @TASKS.register
-class MultipleChoice(Task):
+class MultipleChoice(ChoosingTask):
     """Chooses one of the answers that a question brings, by a new head or by their likelihood."""
 
     name: ClassVar[str] = "multiple-choice"
@@ -190,8 +191,8 @@ class MultipleChoice(Task):
 
     def fit(self, splits: Splits, tokenizer: PreTrainedTokenizerBase) -> None:
         super().fit(splits, tokenizer)
-        held_out = {"data.validation": splits.validation, **splits.held_out}
-        found = self.columns.read({"data.train": splits.train} | {at: data for at, data in held_out.items() if data})
+        every = {"train": splits.train, "validation": splits.validation, **splits.held_out}
+        found = self.columns.read({splits.at(name): data for name, data in every.items() if data})
         rows = [row for own in found.values() for row in own]
         counts = Counter(len(row.choices) for row in rows)
         self.labels, self.fixed = tuple(map(name_of, range(max(counts)))), len(counts) == 1
@@ -211,24 +212,21 @@ class MultipleChoice(Task):
             raise ValueError("an answer that names no choice was not refused")
         return right
 
-    def positions(self, examples: Examples) -> np.ndarray:
-        return self.scorer.positions(examples)
-
     def model_config(self) -> dict[str, Any]:
         return {"pad_token_id": self.tokenizer.pad_token_id}
 
     def encode_rows(self, data: Dataset, at: str, training: bool) -> EncodedRows:
         examples, counts = [], Counter(cut=0)
-        for number, row in zip(data["example"], self.columns.rows(data, at), strict=True):
+        for number, where, row in zip(data["example"], places_of(data, at), self.columns.rows(data, at), strict=True):
             encode = self._asked if self.by_likelihood else self._beside
-            inputs, branch, cut = encode(row, at, number)
+            inputs, branch, cut = encode(row, where)
             counts["cut"] += cut
             sizes = np.array(list(map(len, row.choices)), np.int64)
             right = self._right(row)
             examples.append(Example(number, inputs, right, 1.0, name_of(right), branch=branch, sizes=sizes))
         return EncodedRows(examples, counts)
 
-    def _asked(self, row: Question, at: str, number: int) -> tuple[dict[str, np.ndarray], np.ndarray, bool]:
+    def _asked(self, row: Question, where: str) -> tuple[dict[str, np.ndarray], np.ndarray, bool]:
         """Encode the choices as answers to a prompt."""
         pattern = "Question: {question}\nAnswer:"
         pattern = self.options.prompt or ("{context}\n\n" + pattern if self.options.context else pattern)
@@ -238,11 +236,11 @@ class MultipleChoice(Task):
         def prompted(text: str) -> str:
             return filled(pattern, {**named, long: text})
 
-        asked = self.asking.fitting(named[long], prompted, row.choices, self.options.max_length, at, number)
+        asked = self.asking.fitting(named[long], prompted, row.choices, self.options.max_length, where)
         ids, branch = tree(*asked[:2])
         return {"input_ids": ids}, branch, asked[2]
 
-    def _beside(self, row: Question, at: str, number: int) -> tuple[dict[str, np.ndarray], np.ndarray, bool]:
+    def _beside(self, row: Question, where: str) -> tuple[dict[str, np.ndarray], np.ndarray, bool]:
         """Encode each choice beside its question, as a pair of texts: with a context that is the first, and the
         question stands before the choice."""
         tokenizer, first, before = self.tokenizer, row.question, ""
@@ -252,7 +250,7 @@ class MultipleChoice(Task):
         limit = min(self.options.max_length, tokenizer.model_max_length)
         longest = max(map(len, tokenizer(second)["input_ids"]))
         if longest + 1 > limit:
-            found = f"{at}, row {number + 1}: its longest choice alone has {longest} tokens, more than {limit} allow"
+            found = f"{where}: its longest choice alone has {longest} tokens, more than {limit} allow"
             raise bad_input("task.max_length", found, f"raise task.max_length to {longest + 1} or more")
         settings = {"truncation": "only_first", "max_length": limit, "return_attention_mask": False}
         given = tokenizer([first] * len(second), second, **settings)
@@ -267,15 +265,6 @@ class MultipleChoice(Task):
     def shown(self, data: Dataset, encoded: Encoded) -> list[str]:
         rows = self.columns.rows(data, "data")
         return ["\n\n".join(filter(None, (row.context, row.question, listed(row.choices)))) for row in rows]
-
-    def collate(self, examples: Sequence[Example], counts: Sequence[int] | None = None) -> Batch:
-        return self.scorer.collate(examples)
-
-    def arranged(self, model: torch.nn.Module, batch: Batch) -> Batch:
-        return self.scorer.arranged(model, batch)
-
-    def loss_path(self, model: torch.nn.Module, replicas: int = 1) -> str | None:
-        return self.in_words(self.scorer.loss_path(model, replicas))
 
     def outputs(self, model: torch.nn.Module, batch: Batch) -> Outputs:
         return outputs_among(self._compared(self.scorer.scores(model, batch), batch), batch)

@@ -129,13 +129,15 @@ class QuestionAnswering(Task):
         return parameter.split(".")[-1] == "bias" and "qa_outputs" in parameter.split(".")
 
     def encode_rows(self, data: Dataset, at: str, training: bool) -> EncodedRows:
+        from finetune.data.rows import places_of
         from finetune.tasks.windows import pairs_of
 
         questions = list(questions_of(data, self.options, at))
         pairs = pairs_of([each.question for each in questions], [each.context for each in questions], self.tokenizer)
         examples, owners, counts = list[Example](), list[int](), Counter[str](cut=0, unanswerable=0)
-        for row, (pair, question, number) in enumerate(zip(pairs, questions, data["example"], strict=True)):
-            windows = self._windows(pair, f"{at}, row {number + 1}")
+        rows = zip(pairs, questions, data["example"], places_of(data, at), strict=True)
+        for row, (pair, question, number, where) in enumerate(rows):
+            windows = self._windows(pair, where)
             own = self._encoded(pair, windows, question, number, training, counts)
             examples += own
             owners += [row] * len(own)

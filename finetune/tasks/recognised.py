@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from finetune.core.errors import bad_input
+from finetune.data.json_text import parsed
 from finetune.tasks.messages import Message
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def recognised(data: Dataset, at: str) -> Dataset:
     of {role, content}, or of {from, value} as ShareGPT has it), or `instruction`, `input` and `output` (Alpaca); and,
     where it is there, of `system`. Raises InputError where no such columns are, and where several are."""
     from finetune.data.nested import values_of
+    from finetune.data.rows import places_of
 
     found = known_columns(data.column_names)
     if len(found) != 1:
@@ -56,7 +57,7 @@ def recognised(data: Dataset, at: str) -> Dataset:
         raise bad_input("task", f"{at} has {has}", "give either task.messages, or both task.prompt and task.completion")
     [columns] = found
     conversations = values_of(data, columns[0]) if len(columns) == 1 else _alpaca(data, at)
-    conversations = as_messages(conversations, at, "task", data["example"])
+    conversations = as_messages(conversations, "task", places_of(data, at))
     if "system" in data.column_names:
         systems = values_of(data, "system")
         conversations = [_with_system(each, text) for each, text in zip(conversations, systems, strict=True)]
@@ -74,30 +75,31 @@ def _alpaca(data: Dataset, at: str) -> list[list[Message]]:
     answer."""
     from finetune.data.columns import require_text
     from finetune.data.nested import values_of
+    from finetune.data.rows import places_of
 
     for column in ("instruction", "output"):
         require_text(data, column, at, "task")
     inputs = values_of(data, "input") if "input" in data.column_names else [None] * data.num_rows
     conversations = []
-    rows = zip(data["example"], values_of(data, "instruction"), inputs, values_of(data, "output"), strict=True)
-    for number, instruction, given, output in rows:
+    rows = zip(places_of(data, at), values_of(data, "instruction"), inputs, values_of(data, "output"), strict=True)
+    for where, instruction, given, output in rows:
         if not isinstance(given, str | None):
-            found = f"{at}, row {number + 1}: input is {given!r:.60}, not text"
+            found = f"{where}: input is {given!r:.60}, not text"
             raise bad_input("task", found, "name columns in task.prompt")
         asked = f"{instruction}\n\n{given}" if given and given.strip() else instruction
         conversations.append([{"role": "user", "content": asked}, {"role": "assistant", "content": output}])
     return conversations
 
 
-def as_messages(values: Sequence[Any], at: str, path: str, numbers: Iterable[int]) -> list[Any]:
-    """Read a column's conversations, whose rows have ``numbers`` from 0, as lists of {role, content}: out of JSON text,
-    and out of ShareGPT's {from, value}."""
+def as_messages(values: Sequence[Any], path: str, places: Iterable[str]) -> list[Any]:
+    """Read a column's conversations, whose rows stand at ``places``, as lists of {role, content}: out of JSON text, and
+    out of ShareGPT's {from, value}."""
     found = []
-    for number, value in zip(numbers, values, strict=True):
+    for where, value in zip(places, values, strict=True):
         try:
             found.append(from_sharegpt(parsed(value)))
         except ValueError as error:
-            raise bad_input(path, f"{at}, row {number + 1}: {error}", "give [{role: …, content: …}, …]") from error
+            raise bad_input(path, f"{where}: {error}", "give [{role: …, content: …}, …]") from error
     return found
 
 
@@ -110,16 +112,6 @@ def with_messages(data: Dataset, column: str, conversations: list[Any]) -> Datas
     if column in table.column_names:
         return as_dataset(table.set_column(table.column_names.index(column), column, array))
     return as_dataset(table.append_column(column, array))
-
-
-def parsed(value: Any) -> Any:
-    """Parse JSON text; anything else, and text that is no JSON, stays as it is."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except json.JSONDecodeError:  # which whoever asked for a list will refuse
-        return value
 
 
 def from_sharegpt(messages: Any) -> Any:

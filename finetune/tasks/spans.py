@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from finetune.core.errors import bad_input
+from finetune.data.json_text import listed, parsed
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -38,10 +40,10 @@ def questions_of(data: Dataset, options: Any, at: str) -> Iterator[Question]:
     """Read each row of ``data``, which comes from recipe path ``at``, from the columns that ``options`` name. Raises
     :class:`InputError`, with the row, for a question or context without words, and for answers that do not fit."""
     from finetune.data.nested import values_of
+    from finetune.data.rows import places_of
 
-    columns = (data[options.question], data[options.context], values_of(data, options.answers), data["example"])
-    for question, context, answers, number in zip(*columns, strict=True):
-        where = f"{at}, row {number + 1}"
+    columns = (data[options.question], data[options.context], values_of(data, options.answers), places_of(data, at))
+    for question, context, answers, where in zip(*columns, strict=True):
         for name, text in (("question", question), ("context", context)):
             if not text.strip():
                 found = f"{where} has an empty {name}"
@@ -56,6 +58,7 @@ def _said(value: Any, where: str) -> Iterator[tuple[str, int | None]]:
     """Yield the texts of the answers in a row, each with its first character where the row says it."""
     if value is None or value == "":
         return
+    value = _unpacked(value)
     if isinstance(value, str):
         yield value, None
         return
@@ -75,6 +78,15 @@ def _said(value: Any, where: str) -> Iterator[tuple[str, int | None]]:
             yield text, start
 
 
+def _unpacked(value: Any) -> Any:
+    """Read answers that a csv file has as JSON text; any other text is an answer by itself."""
+    found = listed(listed(value), dict)
+    if isinstance(found, str) and found.lstrip().startswith("{"):
+        found = parsed(found)
+        found = found if isinstance(found, dict) and "text" in found else value
+    return found
+
+
 def _columns(entry: Any, where: str) -> tuple[Any, Any]:
     if not isinstance(entry, dict) or (entry and "text" not in entry):
         found = f"{where} has answers that are neither text nor {{text: [...], answer_start: [...]}}: {entry!r:.60}"
@@ -88,7 +100,10 @@ def _span(text: str, start: int | None, context: str, where: str) -> Span:
         text = text.strip()
         if text not in context:
             found = f"{where} has the answer {text!r:.60}, which is not in its context"
-            raise bad_input("task.answers", found, "an answer is a part of the context, letter by letter")
+            advice = "an answer is a part of the context, letter by letter"
+            if re.match(r"\s*[\[{]", text):
+                advice = 'write answers in csv as text or as JSON: {"text": ["a"], "answer_start": [0]}'
+            raise bad_input("task.answers", found, advice)
         return Span(context.index(text), text)
     if start < 0 or context[start : start + len(text)] != text:
         there = context[max(start, 0) : max(start, 0) + len(text)]

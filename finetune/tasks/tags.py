@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import re
+import sys
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from finetune.core.errors import bad_input
+from finetune.data.json_text import parsed
 from finetune.metrics.entities import OUTSIDE, Entity, entities, tagged
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 _TAG = re.compile(r"O|[BIELSU]-\S+")
-_WORD = re.compile(r"\w+|[^\w\s]")
 _BILOU = {"L": "E", "U": "S"}
 """The other names of two marks."""
 
@@ -51,23 +54,27 @@ def sentences_of(data: Dataset, at: str, options: Any) -> Iterator[Sentence]:
     `spans`. Raises InputError with the number of the first row that cannot be read."""
     from finetune.data.columns import require_column
     from finetune.data.nested import values_of
+    from finetune.data.rows import places_of
 
     names = ("words", "tags") if options.text is None else ("text", "spans")
     columns = [getattr(options, name) for name in names]
     for name, column in zip(names, columns, strict=True):
         require_column(data, column, at, f"task.{name}")
     read = from_words if options.text is None else from_spans
-    for number, *row in zip(data["example"], *(values_of(data, column) for column in columns), strict=True):
+    for where, *row in zip(places_of(data, at), *(values_of(data, column) for column in columns), strict=True):
         try:
             yield read(*row)
         except Unreadable as problem:
-            found = f"{at}, row {number + 1}: {problem.found}"
-            raise bad_input(f"task.{problem.option}", found, problem.advice) from problem
+            raise bad_input(f"task.{problem.option}", f"{where}: {problem.found}", problem.advice) from problem
 
 
 def from_words(words: Any, tags: Any) -> Sentence:
     """Read a list of words and a list of as many tags."""
-    advice = "a row has a list of words and a list of tags, as .conll files are read; for a text name text and spans"
+    advice = (
+        'a row has a list of words and a list of tags, as .conll files are read, or csv files with JSON: ["a", "b"]; '
+        "for a text name text and spans"
+    )
+    words, tags = parsed(words), parsed(tags)
     for option, given in (("words", words), ("tags", tags)):
         if not isinstance(given, list):
             raise Unreadable(option, f"{option} are {_shown(given)}, and no list", advice)
@@ -134,11 +141,13 @@ def from_spans(text: Any, spans: Any) -> Sentence:
     the one after the last. Words are runs of letters and digits, and single signs."""
     if not isinstance(text, str):
         raise Unreadable("text", f"text is {_shown(text)}, and no text", "complete the file, or take the row out")
-    words = [match.span() for match in _WORD.finditer(text)]
+    words = [match.span() for match in _word().finditer(text)]
     if not words:
         raise Unreadable("text", "there is no word", "take the row out")
+    spans = parsed(spans)
     if not isinstance(spans, list):
-        advice = "a row has a list of {start, end, label}, which is empty where there are none"
+        advice = 'a row has a list of {start, end, label}, in csv as JSON: [{"start": 0, "end": 4, "label": "PER"}]; '
+        advice += "it is empty where there are none"
         raise Unreadable("spans", f"spans are {_shown(spans)}, and no list", advice)
     found, seen = list[Entity](), Counter[str]()
     for place, span in enumerate(spans, 1):
@@ -160,6 +169,15 @@ def from_spans(text: Any, spans: Any) -> Sentence:
     return Sentence(text, words, tagged(found, len(words)), seen)
 
 
+@cache
+def _word() -> re.Pattern[str]:
+    """Make the pattern of a word: letters and digits, or a single sign, each with the accents, vowel signs and joiners
+    behind it, which Python takes for no letters."""
+    marks = [chr(code) for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code)).startswith("M")]
+    behind = "".join(map(re.escape, [*marks, "\u200c", "\u200d"]))
+    return re.compile(rf"\w[\w{behind}]*|[^\w\s][{behind}]*")
+
+
 def _span(span: Any, place: int, text: str) -> tuple[int, int, str]:
     """Read one span of ``text``."""
     values = [span.get(key) for key in ("start", "end", "label")] if isinstance(span, dict) else span
@@ -177,6 +195,8 @@ def _span(span: Any, place: int, text: str) -> tuple[int, int, str]:
     kind = values[2]
     if not isinstance(kind, str) or re.fullmatch(r"\S+", kind) is None:
         advice = "a type is text without blanks: write an underscore instead"
+        if kind is None:
+            advice = "give {start, end, label} or [start, end, label]"
         raise Unreadable("spans", f"span {place} has the label {_shown(kind)}", advice)
     return start, end, kind
 

@@ -187,6 +187,8 @@ def told(counts: Counter[str], at: str) -> list[str]:
         "control_tokens": "{} conversations hold control tokens of the model in their words, which are read as text",
         "answers_changed": "the model's chat template leaves something out of {} answers as the data have them "
         "(spaces around them, or reasoning)",
+        "answers_stopped": "{} right answers have a text of task.stop in them, at which generated ones end: none "
+        "can equal them",
         "answers_not_learnt": "{} earlier answers are read and not learnt, because the model's chat template shows "
         "them differently once the conversation goes on (without reasoning, say); end a conversation with each answer "
         "that is to be learnt",

@@ -102,3 +102,30 @@ def test_a_file_that_lacks_the_column_is_named(notes, topics):
         f'evaluate=[{{name: tweets, data: {{path: "{topics.parent / "tweets.csv"}"}}}}]', author=lambda n: n % 12
     )
     assert "add the column to tweets, write `group: author`" in said
+
+
+def test_sources_of_a_mixture_are_counted_and_no_candidates(notes, topics):
+    tiny.write_csv(topics.parent / "more.csv", tiny.sentences(20, 1))
+    train = f"[{{path: {topics.parent / 'news.csv'}, weight: 2}}, {{path: {topics.parent / 'more.csv'}}}]"
+    said = notes(f"data.train={train}", "data.split.train=null")
+    assert "training examples by source, each as often as its weight says: news 1" in said and "more 1" in said
+    assert "'portion'" not in said
+
+
+def test_repeated_texts_with_other_labels_are_told(notes, topics):
+    rows = tiny.sentences(90)
+    again = [(text, "money" if label != "money" else "sport") for text, label in rows[:5]]
+    tiny.write_csv(topics.parent / "twice.csv", [*rows, *rows[:3], *again])
+    said = notes(f"data.train.path={topics.parent / 'twice.csv'}")
+    assert (
+        "8 rows of data.train repeat an earlier one, and are left out (data.duplicates); 5 of them have another" in said
+    )
+    assert "repeat an earlier one" not in notes()
+
+
+@pytest.mark.parametrize("empty", [" ", "\u200b\u200d", "\ufeff"])
+def test_texts_that_are_empty_are_told_with_their_row(notes, topics, empty):
+    rows = tiny.sentences(90)
+    tiny.write_csv(topics.parent / "gaps.csv", [*rows[:40], (empty, "sport"), *rows[40:]])
+    said = notes(f"data.train.path={topics.parent / 'gaps.csv'}")
+    assert "1 example has no text: nothing of it can be seen, in data.train, row 41" in said

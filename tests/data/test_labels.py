@@ -2,7 +2,7 @@
 
 import pytest
 
-from finetune.data.labels import label_lines, lookalikes, shown_beside, visible
+from finetune.data.labels import label_lines, lookalikes, natural, shown_beside, visible
 
 
 @pytest.mark.parametrize(
@@ -90,3 +90,8 @@ def test_an_invisible_label_and_a_header_among_the_labels_are_told():
 def test_no_label_of_a_usual_kind_is_suspected():
     for labels in (["0", "1"], ["neg", "pos"], ["entailment", "neutral"], ["other", "no"], ["-2", "2"], ["A", "B"]):
         assert len(label_lines({"train": dict.fromkeys(labels, 2)}, "label")) == 1
+
+
+def test_numbers_stand_in_their_own_order_before_what_is_none():
+    labels = ["a", "--5", "10", "-", "9", "-3", "", "1.5", "\u0663", "\u00b2"]
+    assert sorted(labels, key=natural)[:4] == ["-3", "\u0663", "9", "10"]

@@ -129,3 +129,9 @@ def test_a_mistake_in_one_source_is_placed_there(portions, tmp_path):
     (tmp_path / "c.jsonl").write_text('{"texts": "x"}\n')
     with pytest.raises(InputError, match=r"data\.train\.1"):
         split(DataOptions(train=[good, Portion(path=str(tmp_path / "c.jsonl"))]))
+
+
+def test_a_weight_that_leaves_nothing_of_a_source_is_refused(portions):
+    with pytest.raises(InputError, match=r"0\.01 leaves none of the 10 training examples of 'b'") as caught:
+        split(DataOptions(train=portions(a=(30, 2.0), b=(10, 0.01))))
+    assert caught.value.problems[0].path == "data.train.1.weight"

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from finetune import load_recipe, recipe
+from finetune import check, load_recipe, recipe
 from finetune.core.errors import FinetuneError, InputError
 from finetune.evaluate import metrics
 from finetune.metrics import find
@@ -38,6 +38,36 @@ def too_few(predictions):
 
 def odd(predictions, colour):
     return 1.0
+
+def forgetful(predictions):
+    pass
+
+def undefined(predictions):
+    return float("nan")
+
+def partly_undefined(predictions):
+    return [float("inf"), *[1.0] * (len(predictions) - 1)]
+
+def silent(predictions):
+    assert len(predictions) > 100
+
+def leaves(predictions):
+    raise SystemExit(3)
+
+def empties(predictions, references):
+    predictions.clear(), references.clear()
+    return 0.5
+
+def settled(predictions, references, threshold=0.5, **more):
+    return threshold
+
+def by_place(predictions, /):
+    return 1.0
+
+def sure(margin):
+    return margin
+
+of_others = max
 """
 
 
@@ -83,6 +113,8 @@ def test_it_says_which_way_is_up(file):
         ("nowhere.py:f", "there is no file"),
         ("{file}:last_letter", "has no function 'last_letter'"),
         ("{file}:odd", "odd asks for colour"),
+        ("{file}:of_others", "of_others asks for nothing"),
+        ("{file}:by_place", "by_place asks for predictions"),
     ],
 )
 def test_what_is_no_such_function_is_bad_input(file, name, found):
@@ -97,10 +129,45 @@ def test_a_file_that_fails_is_bad_input(tmp_path):
         load(f"{tmp_path}/bad.py:f", "task.metrics.0")
 
 
-@pytest.mark.parametrize(("function", "found"), [("broken", "no idea"), ("words", "no number"), ("too_few", "shape")])
+def test_a_file_that_leaves_is_bad_input(tmp_path):
+    (tmp_path / "script.py").write_text("import sys\nsys.exit(3)\n")
+    with pytest.raises(InputError, match=r"script\.py fails: SystemExit: 3"):
+        load(f"{tmp_path}/script.py:f", "task.metrics.0")
+
+
+@pytest.mark.parametrize(
+    ("function", "found"),
+    [
+        ("broken", "RuntimeError: no idea"),
+        ("words", "no number"),
+        ("too_few", "shape"),
+        ("forgetful", "no number, but: None"),
+        ("undefined", "returned nan, given 4 predictions"),
+        ("partly_undefined", "returned inf for 1 of them, given 4 predictions"),
+        ("silent", "failed on 4 predictions: AssertionError$"),
+        ("leaves", "SystemExit: 3"),
+    ],
+)
 def test_a_function_that_fails_says_what_it_did(file, function, found):
     with pytest.raises(FinetuneError, match=found):
         load(f"{file}:{function}", "").value(columns(PAIRS))
+
+
+def test_what_it_does_to_its_columns_stays_with_it(file):
+    given = columns(PAIRS)
+    assert load(f"{file}:empties", "").value(given) == 0.5 and len(given["prediction"]) == len(given["reference"]) == 4
+
+
+def test_what_has_a_default_is_left_to_it(file):
+    metric = load(f"{file}:settled", "")
+    assert metric.wanted == ("predictions", "references") and metric.value(columns(PAIRS)) == 0.5
+
+
+def test_a_column_that_the_task_does_not_fill_is_refused_before_anything_starts(topics, file):
+    topics.write_text(topics.read_text().replace("max_length: 32}", 'max_length: 32, metrics: ["./mine.py:sure"]}'))
+    with pytest.raises(InputError, match=r"mine\.sure asks for margin, and this task has none") as caught:
+        check(load_recipe(topics))
+    assert caught.value.problems[0].path == "task.metrics.0"
 
 
 def test_it_is_no_metric_of_ours():

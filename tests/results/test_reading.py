@@ -5,7 +5,9 @@ import yaml
 
 from finetune.core.run_dir import read_json, write_json
 from finetune.report import build
+from finetune.results.compute import results_of
 from finetune.results.reading import read_study
+from finetune.results.remarks import remarks_of
 from tests.results.stores import keep
 
 
@@ -114,3 +116,12 @@ def test_where_every_seed_learns_from_everything_no_draw_differs(overlap):
 def test_an_earlier_studys_pool_is_all_that_was_carved_from_it(overlap):
     assert overlap("test", {"test": FILE}, train=80, validation=20, test=500) == 4
     assert overlap("tweets", {"validation": FILE}, train=80, validation=50, test=20) == 4
+
+
+def test_of_a_mixture_the_different_examples_are_what_was_learnt_from(study):
+    """Those that a weight repeats are no further ones."""
+    data = read_json(study.path / "data.json")
+    study.json("data.json", data | {"distinct": 70})
+    results = results_of(read_study(study.path))
+    assert (results.training.examples, results.training.distinct) == (120, 70)
+    assert any("the same 70 training examples" in remark for remark in remarks_of(results))

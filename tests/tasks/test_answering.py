@@ -195,6 +195,24 @@ def said(task, model, examples, size=6):
     return found
 
 
+def test_right_answers_that_a_stop_would_end_are_counted_and_told(decoder_folder):
+    options = {"type": "chat", "prompt": "prompt", "completion": "completion"}
+    data = tiny.dataset(prompt=["a", "b", "c"], completion=["one\n#### 1", "2", " #### 3"])
+
+    def noted(**more):
+        task = Chat(Chat.Options.model_validate({**options, **more}))
+        task.fit(tiny.splits(data), load_tokenizer(ModelOptions(source=str(decoder_folder))))
+        assert not task.encode(data, "data.train", training=True).notes, "what is learnt ends by itself"
+        return task.encode(data, "data.test", training=False).notes
+
+    assert not noted()
+    [note] = noted(stop=["\n"])
+    assert note.startswith("data.test: 1 right answers have a text of task.stop in them")
+    [note] = noted(stop=["####"])
+    assert note.startswith("data.test: 2 right answers")
+    assert not noted(stop=["\n"], answer={"pattern": "one|2|3"}), "what is compared is found before it"
+
+
 SAMPLED = {"temperature": 0.9, "top_p": 0.95}
 
 

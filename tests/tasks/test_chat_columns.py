@@ -288,3 +288,19 @@ def test_what_people_read_of_a_conversation():
     said = readable([USER, call, {"role": "tool", "content": "3"}, ANSWER, {**ANSWER, "weight": 0}])
     assert said == 'user: a cup\n\nassistant: [{"function": {"name": "f"}}]\n\ntool: 3'
     assert readable([{"role": "user", "content": [{"type": "text", "text": "a"}]}, ANSWER]) == "user: a"
+
+
+@pytest.mark.parametrize("rejected", [" yes", "yes\n", "yes"])
+def test_answers_that_differ_in_blanks_alone_are_no_pair(refusal, rejected):
+    data = tiny.dataset(prompt=["a", "b"], completion=["yes", "yes"], rejected=["no", rejected])
+    task = Chat(Chat.Options(type="chat", prompt="prompt", completion="completion", rejected="rejected"))
+    problem = refusal(task.check, data, "data.train")
+    assert problem.path == "task.rejected"
+    assert "data.train, row 2: the chosen and the rejected answer are the same" in problem.found
+
+
+def test_answers_whose_letters_are_encoded_otherwise_are_no_pair(refusal):
+    talks = [[{"role": "user", "content": "a"}, {"role": "assistant", "content": text}] for text in ("\xe9", "e\u0301")]
+    data = tiny.dataset(chosen=talks[:1], rejected=talks[1:])
+    problem = refusal(Chat(Chat.Options(type="chat", messages="chosen", rejected="rejected")).check, data, "data.train")
+    assert "row 1: the chosen and the rejected answer are the same" in problem.found

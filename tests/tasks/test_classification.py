@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from finetune import check, load_recipe
 from finetune.core.errors import InputError
 from finetune.core.randomness import Streams
 from finetune.models import ModelOptions, load_base, load_tokenizer
@@ -306,3 +307,15 @@ def test_stratifying_is_advised_only_where_it_would_help(encoder_folder):
             task.fit(replace(tiny.splits(train, test=test), stratified=stratified), None)
         assert ("data.split.stratify" in str(error.value)) is advised
         assert "z<U+0020>" in str(error.value)
+
+
+def test_one_column_in_two_places_is_refused(topics):
+    with pytest.raises(InputError, match="column 'text' is named in several places"):
+        check(load_recipe(topics, ["task.pair=text"]))
+
+
+def test_an_evaluation_set_may_give_its_labels_other_names(topics):
+    tiny.write_csv(topics.parent / "other.csv", [(text, label.upper()) for text, label in tiny.sentences(9, 1)])
+    other = [f"evaluate=[{{name: other, data: {{path: {topics.parent / 'other.csv'}}}}}]"]
+    with pytest.raises(InputError, match="gets its name in the set's `labels`"):
+        check(load_recipe(topics, other))

@@ -251,6 +251,13 @@ def test_one_value_alone_tells_nothing_apart(encoder_folder, given):
         fitted(encoder_folder, given, train=tiny.dataset(text=list("abc"), **{column: ["x"] * 3}))
 
 
+@pytest.mark.parametrize("wrong", ["e", " e"])
+def test_a_wrong_text_that_is_the_right_one_is_refused(wrong):
+    task = Embedding(Embedding.Options(type="embedding", **PAIRS, negative="wrong"))
+    with pytest.raises(InputError, match=r"data\.train, row 2: the text that is wrong is the right one"):
+        task.check(tiny.dataset(text=list("abc"), pair=list("def"), wrong=["x", wrong, "y"]), "data.train")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -91,10 +91,20 @@ def model_for(folder, task):
         ({"labels": [["b", "a"], [], ["a", "a"]]}, {}),
         ({"labels": [[2, 10], [], [10]]}, {}),
         ({"labels": ["b ; a", " ", "a"]}, {"separator": ";"}),
+        ({"labels": ['["b", "a"]', "[]", '["a"]']}, {}),
+        ({"labels": ['["b", "a"]', "[]", '["a"]']}, {"separator": ","}),
         ({"a": [1, 0, 1], "b": [1, 0, 0]}, {"labels": ["a", "b"]}),
         ({"a": [True, False, True], "b": [1.0, 0.0, 0.0]}, {"labels": ["a", "b"]}),
     ],
-    ids=["lists", "lists of other kinds", "separated", "columns", "columns of other kinds"],
+    ids=[
+        "lists",
+        "lists of other kinds",
+        "separated",
+        "JSON",
+        "JSON despite a separator",
+        "columns",
+        "columns of other kinds",
+    ],
 )
 def test_sets_are_read_however_they_are_written(encoder_folder, columns, options):
     train = tiny.dataset(text=["1", "2", "3"], **{name: list(values) for name, values in columns.items()})
@@ -119,6 +129,7 @@ def test_sets_are_read_however_they_are_written(encoder_folder, columns, options
         ({"labels": ["a", "b"]}, {}, "holds 'a', no list of labels, in row 1"),
         ({"labels": [1.0, float("nan")]}, {}, "in row 1"),
         ({"labels": ["a;b", "a;;b"]}, {"separator": ";"}, "empty label in row 2"),
+        ({"labels": ["['a', 'b']", "['a']"]}, {"separator": ","}, "a list as Python writes it, in row 1"),
         ({"a": [1, 0], "b": [0, 2]}, {"labels": ["a", "b"]}, "column 'b' holds '2', neither 0 nor 1, in row 2"),
         ({"a": [1, None], "b": [0, 1]}, {"labels": ["a", "b"]}, "column 'a' has no value in row 2"),
         ({"a": [1.0, float("nan")], "b": [0, 1]}, {"labels": ["a", "b"]}, "column 'a' has no value in row 2"),

@@ -161,6 +161,8 @@ def test_choices_may_bring_labels_or_stand_in_columns(decoder_folder):
         decoder_folder, {**ROWS, "choices": brought, "answer": ["2", "1", "3"]}, answer_is="label"
     )
     assert [example.target for example in encoded.examples] == [1, 0, 2]
+    _, encoded, _ = fitted(decoder_folder, {**ROWS, "choices": list(map(json.dumps, ROWS["choices"]))})
+    assert [example.target for example in encoded.examples] == ROWS["answer"], "as a csv file has lists"
     columns = {"question": ["a", "b"], "one": ["the bank", "tax"], "two": ["star", "moon"], "answer": ["B", "A"]}
     task, encoded, _ = fitted(decoder_folder, columns, choices=["one", "two"])
     assert [example.target for example in encoded.examples] == [1, 0] and task.fixed
@@ -181,6 +183,10 @@ def test_choices_may_bring_labels_or_stand_in_columns(decoder_folder):
         ({"choices": [["a", "b"], ["a", " a"], ["a", "b"]]}, "row 2: the choice 'a' is there twice"),
         ({"choices": [["a", "b"], ["a", "b"], ["", "b"]]}, "row 3: choice A is empty"),
         ({"choices": [["a"], ["a", "b"], ["a", "b"]]}, "row 1: has 1 choice, and two or more"),
+        (
+            {"choices": [{"text": ["a", "b"], "label": ["1"][:number]} for number in (0, 0, 1)]},
+            "row 3: has 2 choices and 1 label",
+        ),
         ({"choices": ["a, b", "a", "b"]}, "row 1: 'a, b' where a list of choices is wanted"),
     ],
 )

@@ -140,6 +140,9 @@ def test_an_answer_that_no_window_holds_is_counted_and_not_learnt_as_none(encode
         {"text": ["the team"]},
         "the team",
         ["the team"],
+        '{"text": ["the team"], "answer_start": [21]}',
+        '["the team"]',
+        '[{"text": "the team", "answer_start": 21}]',
     ],
 )
 def test_answers_are_read_however_they_are_written(encoder_folder, answers):
@@ -160,6 +163,12 @@ def test_where_nothing_says_which_place_is_meant_the_first_is_taken_and_it_is_sa
     assert "1 answers stand in several places" in learnt.facts["notes"][0]
 
 
+def test_an_answer_in_brackets_is_no_list(encoder_folder):
+    text = f"{TEXT} [1]"
+    _, _, answered = fitted(encoder_folder, [row(text) | {"answers": "[1]"}])
+    assert answered.examples[0].reference == '["[1]"]'
+
+
 # What is refused
 
 
@@ -177,6 +186,7 @@ def test_where_nothing_says_which_place_is_meant_the_first_is_taken_and_it_is_sa
         ({"answers": {"text": ["the team"], "answer_start": [-1]}}, "task.answers", "at character -1"),
         ({"answers": {"text": ["the team"], "answer_start": [1, 2]}}, "task.answers", "1 answers and 2 places"),
         ({"answers": {"text": [""], "answer_start": [1]}}, "task.answers", "row 2 has the answer ''"),
+        ({"answers": "{'text': ['the team']}"}, "task.answers", "which is not in its context"),
         ({"answers": {"words": ["team"]}}, "task.answers", "row 2 has answers that are neither text nor"),
     ],
 )

@@ -12,6 +12,7 @@ from finetune.core.errors import InputError
 from finetune.core.randomness import Streams
 from finetune.metrics import find
 from finetune.models import ModelOptions, load_base, load_tokenizer
+from finetune.tasks.tags import from_spans, from_words
 from finetune.tasks.token_classification import TokenClassification, first_tokens
 from tests import tiny
 from tests.examples import TaskExample
@@ -262,6 +263,26 @@ def test_spans_that_cannot_be_read_are_refused(refusal, text, spans, found):
     data = tiny.dataset(text=["fine", text], spans=pa.array(["[]", json.dumps(spans)], pa.json_()))
     problem = refusal(task_of(text="text", spans="spans").check, data, "data.test")
     assert found in problem.found and problem.found.startswith("data.test, row 2")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Cafe\u0301 in Ko\u0308ln", ["Cafe\u0301", "in", "Ko\u0308ln"]),  # accents apart from their letters
+        ("\u092d\u093e\u0930\u0924 \u0939\u093f\u0902", ["\u092d\u093e\u0930\u0924", "\u0939\u093f\u0902"]),
+        ("\u2764\ufe0f no.", ["\u2764\ufe0f", "no", "."]),
+    ],
+)  # fmt: skip
+def test_accents_and_vowel_signs_are_part_of_their_word(text, words):
+    assert from_spans(text, []).spelt == words
+
+
+def test_csv_files_have_lists_as_json(tmp_path):
+    [(words, tags)] = tagged(1)
+    assert from_words(json.dumps(words), json.dumps(tags)) == from_words(words, tags)
+    spans = [[0, len(words[0]), "x"]]
+    assert from_spans(" ".join(words), json.dumps(spans)) == from_spans(" ".join(words), spans)
+    assert from_spans("[1]", "[]").text == "[1]", "a text that looks like a list is a text"
 
 
 def test_types_that_only_held_out_data_have_are_refused(encoder_folder, refusal):

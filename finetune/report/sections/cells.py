@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from finetune.core.numbers import NONE
-from finetune.core.run_dir import BASE
+from finetune.core.run_dir import BASE, FAILED
 from finetune.report.blocks import Bullets, Cell, Column, Fold, Tone
 from finetune.report.drawing import plots
 from finetune.results.schema import RunResult, VariantResult
@@ -36,3 +36,10 @@ def seed_cell(run: RunResult) -> Cell:
 def status_cell(run: RunResult) -> Cell:
     tones: dict[str, Tone] = {"finished": "", "interrupted": "muted"}
     return Cell(run.status, tone=tones.get(run.status, "bad"))
+
+
+def was_asked(cheap: VariantResult, key: str) -> bool:
+    """Tell whether a cheap baseline was asked what the score ``key`` is about, also where it failed: none answers sets
+    that have a task of their own."""
+    found = cheap.estimates.get(key)
+    return bool(found is not None and found.n) or any(run.status in FAILED for run in cheap.runs)

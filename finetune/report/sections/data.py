@@ -61,7 +61,9 @@ def _clusters(study: Study, task: str) -> str:
 
 def _cleaning(study: Study) -> str:
     dropped, leaks = study.data.get("duplicates_dropped"), study.data.get("leaks") or {}
-    sentences = [] if dropped is None else [f"{count(dropped)} duplicates were dropped."]
+    differing = study.data.get("duplicates_differing")
+    others = f", {count(differing)} of them with another answer than the one that was kept" if differing else ""
+    sentences = [] if dropped is None else [f"{count(dropped)} duplicates were dropped{others}."]
     if leaks:
         done = {"drop": "dropped from training", "allow": "trained on all the same"}.get(leaks["action"], "refused")
         found = f"{count(leaks['found'])} found, and {done}" if leaks["found"] else "none found"

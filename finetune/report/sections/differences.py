@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from finetune.core.numbers import MINUS, NONE, count, p_value
 from finetune.metrics import unit
 from finetune.report.blocks import Block, Bullets, Cell, Column, Fold, Section, Table, Text, Tone
-from finetune.report.sections.cells import legend
+from finetune.report.sections.cells import legend, was_asked
 from finetune.results.ranking import best_variant
 from finetune.results.reading import Study
 from finetune.results.schema import PairResult, Results
@@ -51,7 +51,8 @@ TONES: dict[str, Tone] = {
 
 def sections(study: Study, results: Results) -> list[Section]:
     """Write the section on differences: headline metrics open, the other metrics and the spreads folded."""
-    headline, other = ([row for row in results.comparisons if row.family == family] for family in ("headline", "other"))
+    compared = [row for row in results.comparisons if _has_two_sides(results, row)]
+    headline, other = ([row for row in compared if row.family == family] for family in ("headline", "other"))
     if not headline:
         return [Section("differences", "Differences", [Text("There is no second variant to compare with.", "muted")])]
     shown = list(dict.fromkeys(_metric(row) for row in headline))
@@ -167,6 +168,14 @@ def _metric(row: PairResult) -> str:
     return f"{unit(row.metric).label} on {row.task}"
 
 
+def _has_two_sides(results: Results, row: PairResult) -> bool:
+    """Tell whether both sides of a pair were asked: of cheap baselines not all answer all sets."""
+    key = f"{row.task}/{row.metric}"
+    return not any(each.name in (row.left, row.right) and not was_asked(each, key) for each in results.baselines)
+
+
 def _verdict(row: PairResult, word: str, when: str = "") -> Cell:
     """The verdict of a pair in words, and under it whether it is one of the runs that work only."""
+    if row.difference is None:
+        return Cell("not compared", tone="muted")
     return Cell(word if word == "undecided" else f"{row.left} is {word}", when, tone=TONES[word])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from finetune.core.numbers import NONE, count, seconds, share
@@ -10,7 +11,7 @@ from finetune.metrics import unit
 from finetune.metrics.unit import Unit
 from finetune.report.blocks import Block, Cell, Column, Figure, Fold, Section, Table, Text
 from finetune.report.drawing import plots
-from finetune.report.sections.cells import legend, plain, seed_cell, status_cell, variant_cell
+from finetune.report.sections.cells import legend, plain, seed_cell, status_cell, variant_cell, was_asked
 from finetune.results.measure import BASE_REASON, SOLVED_METHOD
 from finetune.results.reading import Study
 from finetune.results.schema import EvaluationSet, Results, VariantResult
@@ -94,13 +95,14 @@ def _score_table(study: Study, results: Results, task: EvaluationSet) -> Table:
         ),
     ]
     rows = [_score_row(variant, key, index) for index, variant in enumerate(results.variants)]
-    cheap = [_score_row(variant, key, None) for variant in results.baselines]
-    return Table(columns, rows, [*_notes(results, key), *_about(study, results)], below=cheap)
+    asked = [variant for variant in results.baselines if was_asked(variant, key)]
+    cheap = [_score_row(variant, key, None) for variant in asked]
+    return Table(columns, rows, [*_notes(results, key), *_about(study, asked)], below=cheap)
 
 
-def _about(study: Study, results: Results) -> list[str]:
+def _about(study: Study, asked: Sequence[VariantResult]) -> list[str]:
     """Say what the rows below the rule are."""
-    said = [(cheap.name, study.baselines[cheap.name].result.get("about", "")) for cheap in results.baselines]
+    said = [(cheap.name, study.baselines[cheap.name].result.get("about", "")) for cheap in asked]
     return [f"{name}, without fine-tuning: {text[:1].lower()}{text[1:]}" for name, text in said if text]
 
 

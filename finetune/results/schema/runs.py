@@ -68,6 +68,8 @@ class TrainingData:
     """Those whose text is longer than the limit and was cut."""
     varies: bool
     """Whether each seed learnt from other examples of the data."""
+    distinct: int | None = None
+    """How many of them differ; of a mixture, some are there more than once. `null`: all."""
 
 
 @dataclass(frozen=True)

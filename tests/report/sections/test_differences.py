@@ -43,3 +43,35 @@ def test_what_the_columns_mean_can_be_read_without_hovering(study):
     text = (study.path / "report" / "report.md").read_text(encoding="utf-8")
     assert "- **could see:** How large a true difference has to be" in text
     assert "- **with failures:** The mean score to expect of a new run" in text
+
+
+def test_a_baseline_is_not_held_against_a_set_that_it_was_not_asked(fabricator):
+    """It answers no sets that have a task of their own: there, a row without a number would look like a verdict."""
+    made = fabricator([0, 1, 2], {"lora": "adapter", "full": "full"}, tasks=("test", "other"))
+    for seed in made.seeds:
+        made.run("lora", seed, 0.9)
+        made.run("full", seed, 0.6)
+    cheap = made.cheap("centroid", 0.5)
+    scores = {key: value if key.startswith("test/") else None for key, value in cheap["scores"].items()}
+    made.json("baselines/centroid/result.json", {**cheap, "scores": scores})
+    (made.path / "baselines/centroid/predictions/other.parquet").unlink()
+    build(made.path)
+    text = (made.path / "report" / "report.md").read_text(encoding="utf-8")
+    differences = text.partition("<summary>Differences")[2]
+    opened = differences.partition("What the columns mean")[0]
+    rows = [line for line in opened.splitlines() if "centroid |" in line]
+    assert len(rows) == 2 and all("on test |" in line for line in rows)
+    assert "a side has no run with this score" not in text
+    test, _, other = text.partition("<summary>Differences")[0].partition("Scores on other")
+    assert "| lora" in other and "centroid" not in other and "| centroid" in test
+
+
+def test_what_has_no_run_to_compare_is_no_verdict(fabricator):
+    made = fabricator([0, 1, 2], {"lora": "adapter", "full": "full"})
+    for seed in made.seeds:
+        made.run("lora", seed, 0.9)
+        made.run("full", seed, 0.3, status="degenerate", reason="nothing was learnt")
+    build(made.path)
+    text = (made.path / "report" / "report.md").read_text(encoding="utf-8")
+    row = next(line for line in text.partition("<summary>Differences")[2].splitlines() if line.startswith("| lora"))
+    assert "not compared" in row and "undecided" not in row
