@@ -266,7 +266,9 @@ def test_default_sizes():
 
 def test_held_out_files_of_their_own_do_not_change_with_the_split():
     source, limited = SimpleNamespace(limit=None), SimpleNamespace(limit=5)
-    recipe = SimpleNamespace(evaluate=[SimpleNamespace(name="tweets", data=source)], data=SimpleNamespace(test=None))
+    tweets, harness = SimpleNamespace(name="tweets", data=source), SimpleNamespace(name="arc_easy")
+    recipe = SimpleNamespace(evaluate=[tweets], lm_eval=[harness], data=SimpleNamespace(test=None))
+    assert module._own_file(recipe, "arc_easy")
     assert module._own_file(recipe, "tweets") and not module._own_file(recipe, "test")
     recipe.data.test = limited
     assert not module._own_file(recipe, "test")
