@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
+from finetune.core.errors import InputError
 from tests import tiny
 
 CHOICES = """
@@ -113,3 +116,16 @@ def loaded(folder: Path, model: object, name: str, **more: object) -> object:
     task.table = task.bring(task.load("lm_eval.0"), "lm_eval.0")
     task.fit(tiny.splits(task.table), tokenizer)
     return task
+
+
+def refusing(act, at):
+    """A function that holds what ``act(options, at)`` says of wrong options: one line, at a recipe path, with words."""
+
+    def check(options, path, *words):
+        with pytest.raises(InputError) as caught:
+            act(options, at)
+        [problem] = caught.value.problems
+        assert problem.path == path and "\n" not in problem.found, problem
+        assert all(word in str(problem) for word in words), str(problem)
+
+    return check

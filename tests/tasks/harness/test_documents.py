@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from finetune.core.errors import InputError
 from finetune.tasks.harness.documents import load
-from tests.harness_tasks import options_of, write_rows, write_tasks
+from tests.harness_tasks import options_of, refusing, write_rows, write_tasks
 
 AT = "lm_eval.3"
 
@@ -18,14 +17,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def refused():
-    def check(options, path, *words):
-        with pytest.raises(InputError) as caught:
-            load(options, AT)
-        [problem] = caught.value.problems
-        assert problem.path == path and "\n" not in problem.found, problem
-        assert all(word in str(problem) for word in words), str(problem)
-
-    return check
+    return refusing(load, AT)
 
 
 def changed(folder, name, **changes):

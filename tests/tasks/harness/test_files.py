@@ -6,9 +6,8 @@ import sys
 
 import pytest
 
-from finetune.core.errors import InputError
 from finetune.tasks.harness.files import code_of, find
-from tests.harness_tasks import options_of, write_tasks
+from tests.harness_tasks import options_of, refusing, write_tasks
 
 AT = "lm_eval.0"
 
@@ -20,14 +19,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def refused():
-    def check(options, path, *words):
-        with pytest.raises(InputError) as caught:
-            find(options, AT)
-        [problem] = caught.value.problems
-        assert problem.path == path and "\n" not in problem.found
-        assert all(word in str(problem) for word in words), str(problem)
-
-    return check
+    return refusing(find, AT)
 
 
 def test_a_file_of_the_users_comes_first(folder):
