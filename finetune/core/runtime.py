@@ -95,6 +95,11 @@ def make_deterministic(wanted: bool) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
+def allow_tf32(wanted: bool) -> None:
+    """Multiply float32 matrices on a GPU in TF32, or in full."""
+    torch.backends.cuda.matmul.fp32_precision = "tf32" if wanted else "ieee"
+
+
 def asked_of(device: torch.device, dtype: torch.dtype, compiled: bool | str = False) -> Asked:
     """Collect the settings that an environment variable could contradict, spelt as such variables spell them."""
     return Asked(str(device), str(dtype).removeprefix("torch."), compiled)

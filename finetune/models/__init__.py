@@ -1,10 +1,12 @@
 """A base model from the hub (with a revision), a folder, a GGUF file, or an installed package."""
 
+from finetune.models.attention import attention_config, check_attention, is_narrow
 from finetune.models.base import BaseModel, head_parameters, initialise
 from finetune.models.configuration import (
     dropout_of,
     has_choice_head,
     is_masked,
+    lay_over,
     positions_of,
     positions_said,
     rows_of,
@@ -29,6 +31,8 @@ __all__ = [
     "ModelOptions",
     "OwnHead",
     "Pooling",
+    "attention_config",
+    "check_attention",
     "check_files",
     "choose_device",
     "choose_dtype",
@@ -42,7 +46,9 @@ __all__ = [
     "head_parameters",
     "initialise",
     "is_masked",
+    "is_narrow",
     "is_ours",
+    "lay_over",
     "load_base",
     "load_config",
     "load_tokenizer",

@@ -21,9 +21,10 @@ class ModelOptions(Options):
     installed package (`*` allowed in the last part)."""
     tokenizer: str | None = None
     """Where the tokenizer comes from when it is not beside the model; the same forms as `source`."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Arithmetic of the forward and backward pass. `auto` is bfloat16 where it is faster: on a CPU that
-    is measured, once for a machine. Trained weights and optimizer statistics are float32 either way."""
+    is measured, once for a machine. float16 is for GPUs without bfloat16; the loss is scaled. Trained weights and
+    optimizer statistics are float32 unless `compute` says otherwise."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
     trust_remote_code: bool = False

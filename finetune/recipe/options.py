@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from finetune.core.compute import ComputeOptions
 from finetune.core.options import OPERATIONAL, Options
 from finetune.core.randomness import STREAMS, StreamName, Streams
 from finetune.core.registry import MITIGATIONS, STRATEGIES, TASKS, Registry
@@ -227,6 +228,8 @@ class Recipe(Options):
     """Known cures for unstable fine-tuning."""
     train: TrainOptions = TrainOptions()
     """How the parameters are fitted."""
+    compute: ComputeOptions = ComputeOptions()
+    """How arithmetic is done, in training and scoring, and of stages too."""
     evaluate: list[HeldOut] = Field(default_factory=list)
     """Further evaluation sets: the same task on other data, or other tasks."""
     lm_eval: list[Annotated[HarnessSet, BeforeValidator(_whole, json_schema_input_type=str | HarnessSet)]] = Field(

@@ -22,7 +22,7 @@ def markdown() -> str:
     definitions = schema["$defs"]
     schema["required"].remove("name")
     lines = [*_table("A recipe", "", schema, definitions)]
-    for section in ("seeds", "model", "data", "train", "evaluate", "lm_eval", "scoring", "baselines"):
+    for section in ("seeds", "model", "data", "train", "compute", "evaluate", "lm_eval", "scoring", "baselines"):
         for title, definition in _sections(section, schema["properties"][section], definitions):
             lines += _table(f"`{title}`", definition.get("description", ""), definition, definitions)
     for section, registry in PLUGIN_SECTIONS.items():

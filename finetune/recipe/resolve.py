@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from finetune.core.compute import ComputeOptions
 from finetune.core.errors import InputError, Problem, did_you_mean
 from finetune.core.randomness import Streams
 from finetune.recipe.evaluation import completed
@@ -258,9 +259,10 @@ def digest_of(recipe: Recipe) -> str:
     """16 hex digits over every option of a variant that decides its scores, with paths as they are written.
 
     The study's name and the list of seeds are left out: the same variant under more seeds is the same variant. Without
-    tasks of the harness it is the digest that it was before there were any.
+    tasks of the harness, or arithmetic other than usual, it is the digest that it was before there were such.
     """
-    left_out = ("name", "seeds", *([] if recipe.lm_eval else ["lm_eval"]))
+    usual = recipe.compute.identifying() == ComputeOptions().identifying()
+    left_out = ("name", "seeds", *([] if recipe.lm_eval else ["lm_eval"]), *(["compute"] if usual else []))
     return _digest({key: value for key, value in recipe.identifying().items() if key not in left_out})
 
 

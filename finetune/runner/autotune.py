@@ -142,6 +142,8 @@ def choose_compiled(session: Session, runs: Sequence[Streams], size: int) -> tup
         return False, "the recipe says so" if asked is False else f"{steps} steps are too few"
     if treated(session.recipe.mitigations):
         return False, "mitigations are at work"
+    if session.recipe.compute.gradient_checkpointing:
+        return False, "blocks are computed again in the backward pass"
     built = session.build(runs[0])
     if built.strategy.differentiates:
         return False, f"{built.strategy.name} takes derivatives of its own"

@@ -40,19 +40,21 @@ class Built:
             pooled.pooling = pooling
 
 
-def to_device(model: torch.nn.Module, runtime: Runtime) -> torch.nn.Module:
-    """Move the model to its device, frozen weights in the compute dtype.
+def to_device(model: torch.nn.Module, runtime: Runtime, weights: str = "float32") -> torch.nn.Module:
+    """Move the model to its device, frozen weights in the compute dtype, matrices that learn in that of ``weights``.
 
-    Weights that learn need float32's small steps; frozen ones are only multiplied with, but for normalisations', which
-    have to be of one type, and may meet what a part that learns has made in float32. Buffers stay as they are: rotary
-    frequencies lose far positions in bfloat16.
+    Weights that learn need float32's small steps, or an optimizer that can do without them; frozen ones are only
+    multiplied with, but for normalisations', which have to be of one type, and may meet what a part that learns has
+    made in float32. Buffers stay as they are: rotary frequencies lose far positions in bfloat16.
     """
+    learnt = getattr(torch, weights)
     for module in model.modules():
         own = [parameter for parameter in module.parameters(recurse=False) if parameter.is_floating_point()]
         mixed = isinstance(module, torch.nn.LayerNorm) or any(parameter.requires_grad for parameter in own)
         for parameter in own:  # and none that is packed into a few bits
-            precise = parameter.requires_grad or (mixed and parameter.ndim < 2)
-            parameter.data = parameter.data.to(torch.float32 if precise else runtime.dtype)
+            precise = (parameter.requires_grad or mixed) and parameter.ndim < 2
+            dtype = learnt if parameter.requires_grad else runtime.dtype
+            parameter.data = parameter.data.to(torch.float32 if precise else dtype)
     return model.to(runtime.device)
 
 

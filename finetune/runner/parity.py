@@ -57,6 +57,10 @@ class Parity:
     refused: str | None = None
     """Why it cannot be run at all, in words."""
 
+    def padded(self) -> Parity:
+        """Give the same with rows of one example at most: for kernels that do not read the masks of packed rows."""
+        return replace(self, batching=max(self.batching, Batching.PADDED))
+
     def line(self, kind: str) -> str | None:
         """Say in words what had to be given up; None where nothing had to be."""
         if not self.given_up:
@@ -87,14 +91,19 @@ def applied(found: Parity, task: Task) -> Task:
 def _compare_untuned(data: TaskData, base: models.BaseModel, runtime: Runtime) -> Parity:
     """Compare the untuned model: on the device where there is room for the weights in float32, else on the CPU."""
     with runtime.progress.phase("comparing with plain transformers"):
-        model: torch.nn.Module = base.copy(Streams(0)).requires_grad_(False)
+        model: Any = base.copy(Streams(0)).requires_grad_(False)
+        narrow = models.is_narrow(model)
+        if narrow:  # in float32 it does not run at all
+            model.set_attn_implementation("sdpa")
         try:
-            return compare(model.to(runtime.device), data.task, data.train.examples)
+            found = compare(model.to(runtime.device), data.task, data.train.examples)
+            return found.padded() if narrow else found
         except RuntimeError as error:
             if not out_of_memory(error) or runtime.device.type == "cpu":
                 raise
         torch.cuda.empty_cache()
-        return compare(model.to("cpu"), data.task, data.train.examples)
+        found = compare(model.to("cpu"), data.task, data.train.examples)
+        return found.padded() if narrow else found
 
 
 def try_small(resources: Resources, recipe: Recipe, data: TaskData, config: Any) -> str | None:
@@ -105,7 +114,11 @@ def try_small(resources: Resources, recipe: Recipe, data: TaskData, config: Any)
             model = models.draw_small(recipe.model, data.task.architecture, config)
             return None if model is None else compare(model, data.task, data.train.examples)
 
-    found = resources.once("parity", [recipe.model, recipe.task, str(data.task.pooling), data.task.pairs], tried)
+    attention = recipe.compute.attention
+    if attention in ("sdpa", "eager"):
+        config = models.lay_over(config, models.attention_config(attention))
+    about = [recipe.model, recipe.task, str(data.task.pooling), data.task.pairs, attention]
+    found = resources.once("parity", about, tried)
     if found is None:
         return f"{config.model_type}: too large to be compared with plain transformers here; the run does it"
     applied(found, data.task)

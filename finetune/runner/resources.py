@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import pyarrow as pa
 
 from finetune import models
+from finetune.core.compute import Attention
 from finetune.core.digests import text_digest
 from finetune.core.encoded import Encoded, Examples
 from finetune.core.progress import phase
@@ -105,9 +106,9 @@ class Resources:
             return data
         return self.once("pooled", [*wanted, pooling], lambda: data.with_tasks(lambda task: task.pooled(pooling)))
 
-    def base(self, options: models.ModelOptions, task: Task) -> models.BaseModel:
-        """The base model with the task's head, as every run starts from it."""
-        config, built = task.model_config(), task.architecture
+    def base(self, options: models.ModelOptions, task: Task, attention: Attention = "auto") -> models.BaseModel:
+        """The base model with the task's head, as every run starts from it, with this kernel of ``attention``."""
+        config, built = task.model_config() | models.attention_config(attention), task.architecture
         # A head of the task's own may depend on its options.
         known = [built.name, task.options] if isinstance(built, models.OwnHead) else [built]
 

@@ -13,7 +13,7 @@ import torch
 from finetune.core.progress import phase
 from finetune.core.randomness import Streams
 from finetune.core.run_dir import RunDir
-from finetune.core.runtime import Runtime
+from finetune.core.runtime import Runtime, allow_tf32
 from finetune.data.mixture import codes
 from finetune.models import BaseModel
 from finetune.replicas.group import Replica, ReplicaGroup
@@ -67,8 +67,9 @@ class Session:
 
         Raises InputError for data that cannot serve, and for a model that cannot be run as its authors run it.
         """
+        allow_tf32(recipe.compute.tf32)
         data = resources.data(recipe, split_seed, of)
-        base = resources.base(recipe.model, data.task)
+        base = resources.base(recipe.model, data.task, recipe.compute.attention)
         shared = compared(resources, data, base, runtime)
         return cls(recipe, base, data.with_tasks(shared), runtime)
 
@@ -86,7 +87,7 @@ class Session:
     def build(self, streams: Streams) -> Built:
         """Build a run's model as training starts from it, on its device."""
         built = self.build_on_cpu(streams)
-        to_device(built.model, self.runtime)
+        to_device(built.model, self.runtime, self.recipe.compute.weights)
         return built
 
     def assemble(
@@ -118,8 +119,10 @@ class Session:
                 for name, value in (begun[number] if begun else {}).items():
                     built.model.get_parameter(name).copy_(value)
             weights.insert(0, {name: value.detach() for name, value in trained_parameters(built.model).items()})
-        # What changes weights in ways of its own may change those too that no example uses.
+        # What changes weights in ways of its own may change those too that no example uses; in few bits decay is
+        # rounded.
         plain = built.strategy.optimizer_only and recipe.train.optimizer == "adamw" and not treated(recipe.mitigations)
+        plain = plain and recipe.compute.weights == "float32"
         seen = _seen(self.data, self.base.model.config) if plain else None
         group = ReplicaGroup.stack(built.model, weights, seen, built.hooks, built.fresh)
         if group.count > 1:
@@ -143,7 +146,8 @@ class Session:
             return [solve_head(group.model, self.base, task, examples, size, streams, self.runtime)]
         self.speed_up(group, compiled)
         options, validation = self.recipe.train, self.validation(group)
-        return train(group, task, examples, options, replicas, self.runtime, validation, self.portions())
+        about = (validation, self.portions(), self.recipe.compute)
+        return train(group, task, examples, options, replicas, self.runtime, *about)
 
     def portions(self) -> Portions | None:
         """Say which source each training example is from; None where there is one source."""
@@ -159,8 +163,8 @@ class Session:
         few = {"max_steps": count, "min_steps": count, "evaluations": 0, "checkpoint_seconds": math.inf}
         options = self.recipe.train.model_copy(update=few)
         runtime = self.runtime if title is None else self.runtime.at(title, self.runtime.dtype)
-        examples = self.data.train.examples
-        train(assembled.group, self.data.task, examples, options, assembled.replicas, runtime, None)
+        about = (options, assembled.replicas, runtime, None, None, self.recipe.compute)
+        train(assembled.group, self.data.task, self.data.train.examples, *about)
 
     def speed_up(self, group: ReplicaGroup, compiled: bool = False) -> None:
         """Make training ``group`` faster without changing any result: remember the prefix, compile what is above."""

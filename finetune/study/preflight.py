@@ -18,6 +18,7 @@ from finetune.core.runtime import asked_of
 from finetune.data.rows import places_of
 from finetune.evaluate import metrics
 from finetune.metrics.function import FunctionMetric, refuse_unfilled
+from finetune.runner.arithmetic import check_arithmetic
 from finetune.runner.baselines import Planned, in_words, planned
 from finetune.runner.build import count_parameters, prepare
 from finetune.runner.parity import try_small
@@ -123,11 +124,15 @@ def dry_run(
         check_tokens(data, models.rows_said(data.task.config()), at)  # first: no table can have its padding outside
         empty = models.skeleton(recipe.model, data.task.architecture, **data.task.model_config())
         check_tokens(data, models.rows_of(empty), at)
+        processor = models.processor(recipe.model)
+        models.check_attention(empty, recipe.compute.attention, *processor)
         data.task.check_model(empty)  # before its weights are held against a model that is of no use
         base = models.weightless_base(recipe.model, empty, data.task.new_head)
         config = copy.deepcopy(empty.config)  # which a strategy may change
         hooks = (recipe.strategy, recipe.mitigations, recipe.train.optimizer)
-        model = prepare(base.model, data.task, *hooks, base.new).model
+        built = prepare(base.model, data.task, *hooks, base.new)
+        check_arithmetic(recipe, built, *processor)
+    model = built.model
     check_lengths(model, data)
     line = try_small(resources, recipe, data, config) if compared else None
     return data, count_parameters(model), (*base.told, *([line] if line else []))

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from finetune.core.compute import ComputeOptions
 from finetune.core.digests import text_digest
 from finetune.core.errors import FinetuneError, InputError, bad_input
 from finetune.core.progress import phase
@@ -72,7 +73,7 @@ def reach(recipe: Recipe, folder: StudyDir, resources: Resources, runtime: Runti
     Raises Interrupted when asked to stop, after saving; and FinetuneError when a stage diverges: nothing could start
     from it.
     """
-    model, before = recipe.model, _start(recipe.model)
+    model, before = recipe.model, _start(recipe)
     for number in chain(recipe.stages):
         stage = recipe.stages[number]
         with within(number):
@@ -90,7 +91,7 @@ def reach(recipe: Recipe, folder: StudyDir, resources: Resources, runtime: Runti
 def digests(recipe: Recipe, resources: Resources) -> dict[str, str]:
     """Compute, by name of the stage, the digest of what it makes, in the order in which they are trained; of one that
     learns from the runs' own examples, of what it makes of the recipe's own split."""
-    before, found = _start(recipe.model), {}
+    before, found = _start(recipe), {}
     for number in chain(recipe.stages):
         stage = recipe.stages[number]
         # The data do not depend on what an earlier stage has trained.
@@ -100,8 +101,11 @@ def digests(recipe: Recipe, resources: Resources) -> dict[str, str]:
     return found
 
 
-def _start(model: ModelOptions) -> str:
-    return text_digest(str(model.identifying()))
+def _start(recipe: Recipe) -> str:
+    """Compute the digest of what the first stage starts from, and of how it is computed where that is not as usual."""
+    compute = recipe.compute.identifying()
+    own = [] if compute == ComputeOptions().identifying() else [str(compute)]
+    return text_digest("".join([str(recipe.model.identifying()), *own]))
 
 
 def _next(before: str, stage: Stage, data: TaskData) -> str:

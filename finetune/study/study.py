@@ -290,7 +290,7 @@ class Study:
         first = self.recipe.variants[0].recipe
         if variant.recipe.stages:  # what comes before the task is not the base model's
             variant = self._before_stages(variant.name)
-            base = self.resources.base(variant.recipe.model, session.data.task)
+            base = self.resources.base(variant.recipe.model, session.data.task, variant.recipe.compute.attention)
             session = replace(session, recipe=variant.recipe, base=base)
         if session.base.new or not variant.recipe.scoring.base or variant.recipe.model != first.model:
             return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,6 +27,7 @@ from finetune.train.dropout import Masks
 from finetune.train.kernels import Kernels
 from finetune.train.meters import Meter
 from finetune.train.portions import PortionLosses
+from finetune.train.recompute import Recompute
 from finetune.train.state import Taken
 
 
@@ -65,6 +66,8 @@ class Accumulation:
     meter: Meter
     portions: PortionLosses | None = None
     """The losses of the last step by source; None where there is one source."""
+    recompute: Recompute | None = None
+    """Computes blocks again in the backward pass; None: their activations are kept."""
     flops_per_token: float | None = None
     """Floating-point operations for one token, padding or not, forward and backward, as the first step took them."""
     _ahead: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "batches"))
@@ -74,8 +77,9 @@ class Accumulation:
         if self.tokens is None and self.runtime.device.type == "cpu":
             self.tokens = self.runtime.part_tokens
 
-    def run(self, step: int) -> tuple[torch.Tensor, list[Taken]]:
-        """Run optimizer step ``step`` (from 0): its losses (R,), and what it took of each replica.
+    def run(self, step: int, factors: torch.Tensor | None = None) -> tuple[torch.Tensor, list[Taken]]:
+        """Run optimizer step ``step`` (from 0): its losses (R,), and what it took of each replica. Gradients are those
+        of the losses times ``factors`` (R,), where they are given.
 
         The loss is the sum over the whole batch (all micro-batches and processes) divided by a weight that is known
         before any of it has run: accumulation changes nothing. When memory runs out the step is done again in smaller
@@ -84,9 +88,9 @@ class Accumulation:
         while True:
             try:
                 if self.flops_per_token is not None:
-                    return self._run(step)
+                    return self._run(step, factors)
                 with FlopCounterMode(display=False) as counter:
-                    losses, taken = self._run(step)
+                    losses, taken = self._run(step, factors)
                 padded = sum(own.padded for own in taken) / self.runtime.accelerator.num_processes
                 self.flops_per_token = counter.get_total_flops() / max(padded, 1)
                 return losses, taken
@@ -101,7 +105,7 @@ class Accumulation:
                 torch.cuda.empty_cache()
             self.runtime.progress.say(f"out of memory: going on with parts of {self.size} examples")
 
-    def _run(self, step: int) -> tuple[torch.Tensor, list[Taken]]:
+    def _run(self, step: int, factors: torch.Tensor | None) -> tuple[torch.Tensor, list[Taken]]:
         runtime, accelerator, meter = self.runtime, self.runtime.accelerator, self.meter
         total = torch.tensor([plan.total(step) for plan in self.plans], device=runtime.device)
         losses, padded = torch.zeros_like(total), 0
@@ -112,12 +116,15 @@ class Accumulation:
         with meter("data"):
             micro_batches = self._prepared(step)
         for number, micro_batch in enumerate(micro_batches):
-            with nullcontext() if number == len(micro_batches) - 1 else accelerator.no_sync(self.model):
+            last = number == len(micro_batches) - 1
+            # What a pass stands in lasts until its backward pass is over, in which parts of it may be computed again.
+            with nullcontext() if last else accelerator.no_sync(self.model), ExitStack() as stack:
                 with meter("forward"):
-                    shares = self._shares(micro_batch) / total
+                    shares = self._shares(micro_batch, stack) / total
                 with meter("backward"):
                     # DDP averages gradients over processes; the loss is already divided by the whole batch.
-                    accelerator.backward(shares.sum() * accelerator.num_processes)
+                    scaled = shares if factors is None else shares * factors
+                    accelerator.backward(scaled.sum() * accelerator.num_processes)
             losses = losses + shares.detach()
             padded += micro_batch.batch.example.numel() if not micro_batch.fills else 0
         share = round(runtime.all_reduce_sum(padded) / len(self.plans))
@@ -140,18 +147,21 @@ class Accumulation:
         if training:
             set_training_mode(self.group.model)
 
-    def _shares(self, micro_batch: MicroBatch) -> torch.Tensor:
-        """Sum the losses of each replica's examples in a micro-batch: (R,), with their graph."""
+    def _shares(self, micro_batch: MicroBatch, stack: ExitStack) -> torch.Tensor:
+        """Sum the losses of each replica's examples in a micro-batch: (R,), with their graph. What the pass stands in
+        is left to ``stack``, but for autocast and kernels, which are of the forward pass."""
         device = self.runtime.device
         batch = self.task.arranged(self.model, micro_batch.batch.to(device, non_blocking=True))
         # torch does not compile what runs inside a mode of ours, nor take its derivative forwards.
         masks, hooks = self._masks(micro_batch, batch), self.group.hooks
         as_written = self.group.compiled or any(each.differentiates for each in hooks)
         kernels = nullcontext() if as_written else Kernels(masks)
-        with self.runtime.autocast(), self.group.on(micro_batch.examples, batch, micro_batch.sizes), kernels:
+        stack.enter_context(self.group.on(micro_batch.examples, batch, micro_batch.sizes))
+        recompute = self.recompute.passing(None if as_written else masks) if self.recompute else nullcontext()
+        with self.runtime.autocast(), kernels, recompute:
             objective = hooks.objective(self.task, self.model, batch)
-            with hooks.passing(masks, batch):
-                losses = hooks.losses(self.task, self.model, batch, objective)
+            stack.enter_context(hooks.passing(masks, batch))
+            losses = hooks.losses(self.task, self.model, batch, objective)
         if micro_batch.fills:  # a product would not do: zero times infinity is no number
             losses = torch.where(torch.zeros_like(losses, dtype=torch.bool), losses, 0.0)
         sizes = torch.tensor(micro_batch.sizes, device=device)
@@ -209,5 +219,7 @@ class Accumulation:
         self.flops_per_token, self.meter = flops_per_token, Meter(self.runtime.device, seconds)
 
     def close(self) -> None:
-        """Let go of the thread that prepares batches."""
+        """Let go of the thread that prepares batches, and of the model's blocks."""
+        if self.recompute is not None:
+            self.recompute.close()
         self._ahead.shutdown(wait=True, cancel_futures=True)

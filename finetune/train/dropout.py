@@ -56,6 +56,12 @@ class Masks:
         inner = _counter(shape[1:] if own else shape, -(-shape[-1] // LANES), seeds.device)
         return _decide(_lanes(first + inner).flatten(-2)[..., : shape[-1]], p)
 
+    def from_here(self) -> Masks:
+        """Give the same masks once more, beginning with the next call."""
+        again = Masks(self.seeds, self.positions)
+        again.calls = self.calls
+        return again
+
     def uniform(self, shape: torch.Size) -> torch.Tensor:
         """Draw numbers between -1 and 1 in steps of 2 / LEVELS, float32 of ``shape``, which begins with N and T."""
         self.calls += 1

@@ -28,6 +28,7 @@ def training_facts(
         "part": accumulation.size if accumulation.size < len(accumulation.examples) else None,
         "stopped_early": replica.stopped_early,
         "resumed": at.resumed,
+        **({} if replica.scale is None else {"overflowed": replica.overflowed}),
         "seconds": round(at.seconds / len(group), 3),
     }
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from finetune.core.compute import ComputeOptions
 from finetune.core.errors import Interrupted
 from finetune.core.examples import Example
 from finetune.core.hooks import TrainingHooks, TrainingState
@@ -17,6 +18,7 @@ from finetune.core.progress import Phase
 from finetune.core.runtime import Runtime
 from finetune.replicas.group import Replica, ReplicaGroup
 from finetune.strategies.base import set_training_mode
+from finetune.strategies.blocks import find_blocks
 from finetune.tasks.base import Task
 from finetune.train import checkpoint
 from finetune.train.accumulation import Accumulation
@@ -36,7 +38,9 @@ from finetune.train.optimizer import (
 from finetune.train.options import TrainOptions
 from finetune.train.portions import PortionLosses, Portions
 from finetune.train.processes import share
+from finetune.train.recompute import Recompute
 from finetune.train.resuming import resumed
+from finetune.train.scaling import LossScale
 from finetune.train.schedules import rate_at
 from finetune.train.state import Position, ReplicaState, Trained, Validation
 from finetune.train.weights import Weights, keep
@@ -51,14 +55,16 @@ def train(
     runtime: Runtime,
     validation: Validation | None,
     portions: Portions | None = None,
+    compute: ComputeOptions | None = None,
 ) -> list[Trained]:
     """Fit what learns of each replica's run to ``examples``; the group's model has the weights that are kept.
 
-    ``portions`` says of a mixture what its sources are, whose losses are then logged. Resumes from the replicas'
-    checkpoints, which have to be of one step. Raises :class:`Interrupted` after saving when
-    asked to stop, and leaves diverged replicas with the weights they had before the step that broke them.
+    ``portions`` says of a mixture what its sources are, whose losses are then logged; ``compute``, how arithmetic is
+    done, if not as usual. Resumes from the replicas' checkpoints, which have to be of one step. Raises
+    :class:`Interrupted` after saving when asked to stop, and leaves diverged replicas with the weights they had before
+    the step that broke them.
     """
-    training = _Training.prepare(group, task, examples, options, replicas, runtime, portions)
+    training = _Training.prepare(group, task, examples, options, replicas, runtime, portions, compute)
     with closing(training.accumulation), runtime.progress.phase(runtime.title, training.steps) as phase:
         phase.step(training.at.step)
         while True:
@@ -93,6 +99,8 @@ class _Training:
     clock: Clock
     saved_at: float
     """When the newest checkpoints were written, on the clock."""
+    scale: LossScale | None
+    """What losses are multiplied by; None: by nothing."""
 
     @classmethod
     def prepare(
@@ -104,34 +112,32 @@ class _Training:
         replicas: Sequence[Replica],
         runtime: Runtime,
         portions: Portions | None = None,
+        compute: ComputeOptions | None = None,
     ) -> _Training:
         """Put everything in place, and go on from the replicas' newest checkpoints, where there are any."""
-        weights, hooks = Weights(group.model, len(replicas)), group.hooks
+        weights, hooks, compute = Weights(group.model, len(replicas)), group.hooks, compute or ComputeOptions()
         plans = [plan_batches(examples, options, replica.streams) for replica in replicas]
         epoch, steps = steps_of(examples, options)
-        optimizer = make_optimizer(weights.parameters, options, len(replicas), hooks)
+        streams = [replica.streams for replica in replicas]
+        about = (options, len(replicas), hooks, compute, streams, find_blocks(group.model))
+        optimizer = make_optimizer(weights.parameters, *about)
         set_training_mode(group.model)
         with runtime.autocast():
             loss_path = task.loss_path(group.model, group.count)
         model, optimizer = share(group, task, examples, optimizer, runtime)
-        size, tokens, meter = (
-            options.micro_batch_size or len(examples),
-            options.micro_batch_tokens,
-            Meter(runtime.device),
-        )
         by_portion = None if portions is None else PortionLosses(portions, len(replicas), runtime.device)
-        accumulation = Accumulation(group, model, task, examples, plans, size, tokens, runtime, meter, by_portion)
-        streams, gradients_of = [replica.streams for replica in replicas], accumulation.gradients_of
-        training_state = TrainingState(
-            group.model, weights.parameters, group.fresh, streams, steps, gradients_of, examples, epoch=epoch
-        )
-        hooks.begin(training_state)
+        recompute = Recompute(group.model) if compute.gradient_checkpointing else None
+        size, tokens = options.micro_batch_size or len(examples), options.micro_batch_tokens
+        how = (size, tokens, runtime, Meter(runtime.device), by_portion, recompute)
+        accumulation = Accumulation(group, model, task, examples, plans, *how)
+        state = (group.fresh, streams, steps, accumulation.gradients_of, examples)
+        hooks.begin(TrainingState(group.model, weights.parameters, *state, epoch=epoch))
         at, states, best = resumed(replicas, weights, optimizer, accumulation)
         main, pairs = runtime.accelerator.is_main_process, zip(replicas, states, strict=True)
-        tell = runtime.progress.tell
-        logs = [MetricsLog(one.folder, at.step, own.validated, main, tell) for one, own in pairs]
-        clock = Clock(at.seconds)
-        made = (weights, optimizer, steps, states, best, loss_path, at, logs, clock, clock.seconds)
+        logs = [MetricsLog(one.folder, at.step, own.validated, main, runtime.progress.tell) for one, own in pairs]
+        clock, half = Clock(at.seconds), runtime.dtype == torch.float16
+        scale = LossScale(states, runtime.device) if half else None
+        made = (weights, optimizer, steps, states, best, loss_path, at, logs, clock, clock.seconds, scale)
         return cls(options, runtime, replicas, accumulation, *made)
 
     @property
@@ -155,11 +161,13 @@ class _Training:
     def forward_backward(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Compute the gradients of the next optimizer batch; give its losses and gradient norms, both (R,)."""
         self.hooks.begin_step(self.at.step)
-        losses, counted = self.accumulation.run(self.at.step)
+        losses, counted = self.accumulation.run(self.at.step, self.scale.factors if self.scale else None)
         for state, taken in zip(self.states, counted, strict=True):
             if state.active:
                 state.count(taken)
         with self.accumulation.meter("optimizer"):
+            if self.scale:
+                self.scale.unscale(self.weights.parameters.values())
             self.hooks.gradients()
             return losses, gradient_norms(self.weights.parameters.values(), len(self.states))
 
@@ -168,12 +176,14 @@ class _Training:
         self.at.seconds, step = self.clock.seconds, self.at.step + 1
         regular = step % max(1, self.steps // 1000) == 0 or step in (1, self.steps)
         by_portion: list[dict[str, Any]] = [{}] * len(losses)
-        if regular and self.accumulation.portions is not None:
-            by_portion = [{"portions": each} for each in self.accumulation.portions.means(self.runtime)]
+        if regular and (portions := self.accumulation.portions) is not None:
+            by_portion = [{"portions": each} for each in portions.means(self.runtime)]
         each_run = zip(self.states, self.logs, losses, norms, by_portion, strict=True)
-        for state, log, loss, norm, own in each_run:
+        overflowed = self.scale.overflowed(losses, norms) if self.scale else ()
+        for number, (state, log, loss, norm, own) in enumerate(each_run):
             if state.active:
-                state.watch(self.at.step, loss, norm, self.options)
+                if number not in overflowed:
+                    state.watch(self.at.step, loss, norm, self.options)
                 if regular or not state.active:  # a thousand or so in a long run
                     log.write(
                         kind="train",
@@ -189,16 +199,16 @@ class _Training:
         phase.step(step, note(losses, self.states, self.at))
 
     def update(self, norms: torch.Tensor) -> None:
-        """Clip each replica's gradient by its own norm, and take the step."""
+        """Clip each replica's gradient by its own norm, and take the step, but of those that take none."""
         with self.accumulation.meter("optimizer"):
             # Without a gradient too, momentum and decay would move the weights of a replica that has ended.
-            ended = [number for number, state in enumerate(self.states) if not state.active]
+            still = [number for number, state in enumerate(self.states) if not state.active]
+            if self.scale:
+                still += self.scale.left_out(self.weights.parameters.values(), norms)
             if self.options.clip is not None:
-                factors = (self.options.clip / (norms + 1e-6)).clamp(max=1.0)
-                scale_gradients(self.weights.parameters.values(), factors)
-            set_rate(self.optimizer, self.rate_at(self.at.step))
-            rate = used_rate(self.optimizer, self.rate_at(self.at.step))
-            with self.weights.unchanged(ended, [*memory_of(self.optimizer), *self.hooks.state().values()]):
+                scale_gradients(self.weights.parameters.values(), (self.options.clip / (norms + 1e-6)).clamp(max=1.0))
+            rate = set_rate(self.optimizer, self.rate_at(self.at.step))
+            with self.weights.unchanged(still, [*memory_of(self.optimizer), *self.hooks.state().values()]):
                 self.optimizer.step()
                 self.hooks.stepped(rate)
             self.optimizer.zero_grad(set_to_none=True)

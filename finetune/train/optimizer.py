@@ -12,9 +12,19 @@ from typing import Any
 
 import torch
 
+from finetune.core.compute import ComputeOptions
 from finetune.core.errors import bad_input
 from finetune.core.hooks import TrainingHook, TrainingHooks
+from finetune.core.randomness import Streams
 from finetune.train.options import TrainOptions
+from finetune.train.rule_optimizer import RuleOptimizer
+from finetune.train.rules import RULES
+
+OWN = tuple(name for name in RULES if name != "adamw")
+"""Optimizers of which torch has none that keeps apart what runs side by side have."""
+
+MOMENTUM = 0.95
+"""Of Muon, as its authors have it."""
 
 
 def make_optimizer(
@@ -22,24 +32,35 @@ def make_optimizer(
     options: TrainOptions,
     replicas: int = 1,
     hooks: TrainingHooks | None = None,
+    compute: ComputeOptions | None = None,
+    streams: Sequence[Streams] = (),
+    blocks: Sequence[str] = (),
 ) -> torch.optim.Optimizer:
     """Make the optimizer that ``options`` name; one-dimensional parameters (biases, norms) are not decayed. ``hooks``
-    have their say in rates and decay.
+    have their say in rates and decay; ``compute`` says how weights are kept, for which the runs' ``streams`` (R,) may
+    be needed; ``blocks`` are the names of the model's blocks, whose matrices Muon trains.
 
     AdamW corrects the bias of its moments (Kingma & Ba 2015; Loshchilov & Hutter 2019). Schedule-Free and Prodigy are
     their authors' own.
     """
-    hooks = hooks or TrainingHooks()
+    hooks, compute = hooks or TrainingHooks(), compute or ComputeOptions()
     one = 1 if replicas == 1 else 2  # dimensions of a bias, alone or stacked
-    members: dict[tuple[float, bool], list[torch.nn.Parameter]] = {}
+    members: dict[tuple[float, bool, str], list[torch.nn.Parameter]] = {}
     for name, parameter in parameters.items():
         decays = parameter.ndim > one and hooks.decays(name)
-        members.setdefault((hooks.rate(name), decays), []).append(parameter)
-    groups = [
-        {"params": own, "weight_decay": options.weight_decay if decays else 0.0, "factor": factor}
-        for (factor, decays), own in sorted(members.items(), key=lambda group: group[0], reverse=True)
+        rule = _rule(options.optimizer, name, parameter.ndim == one + 1, blocks)
+        members.setdefault((hooks.rate(name), decays, rule), []).append(parameter)
+    groups: list[dict[str, Any]] = [
+        {"params": own, "weight_decay": options.weight_decay if decays else 0.0, "factor": factor, "rule": rule}
+        for (factor, decays, rule), own in sorted(members.items(), key=lambda group: group[0], reverse=True)
     ]
     common: dict[str, Any] = {"lr": options.learning_rate, "betas": options.betas, "eps": options.epsilon}
+    if options.optimizer in OWN or compute.compact:
+        for group in groups:
+            group.update({"betas": (MOMENTUM, MOMENTUM)} if group["rule"] == "muon" else {})
+        return RuleOptimizer(groups, compute, streams or [Streams(seed) for seed in range(replicas)], **common)
+    for group in groups:
+        del group["rule"]
     if options.optimizer == "schedule-free":
         from schedulefree import AdamWScheduleFree
 
@@ -54,6 +75,13 @@ def make_optimizer(
         prodigy = Prodigy(groups, **common, **about, safeguard_warmup=own.safeguard_warmup)
         return _keeps(prodigy, "prodigyopt", "d")
     return torch.optim.AdamW(groups, **common, fused=True)
+
+
+def _rule(optimizer: str, name: str, matrix: bool, blocks: Sequence[str]) -> str:
+    """Name the rule by which the ``optimizer`` trains a parameter, which may be a ``matrix``."""
+    if optimizer != "muon":
+        return optimizer
+    return "muon" if matrix and any(name.startswith(f"{block}.") for block in blocks) else "adamw"
 
 
 def _keeps(optimizer: Any, package: str, *names: str) -> Any:
@@ -83,10 +111,11 @@ def check_optimizer(optimizer: str, hooks: Iterable[tuple[str, TrainingHook]], p
             raise bad_input(at, found, "train with another optimizer, or without this")
 
 
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Use ``rate`` for the next step, times each group's factor."""
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> float:
+    """Use ``rate`` for the next step, times each group's factor; give the :func:`used_rate`."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["factor"]
+    return used_rate(optimizer, rate)
 
 
 def used_rate(optimizer: torch.optim.Optimizer, rate: float) -> float:

@@ -55,6 +55,7 @@ class Prodigy(Options):
 OWN_DEFAULTS: dict[str, dict[str, Any]] = {
     "schedule-free": {"schedule": "constant"},
     "prodigy": {"learning_rate": 1.0},
+    "lion": {"betas": [0.9, 0.99]},
 }
 """Defaults of other options that go with an optimizer."""
 
@@ -71,12 +72,15 @@ class TrainOptions(Options):
     """Floor on optimizer steps: with few examples a few epochs are too few steps to converge (Mosbach 2021)."""
     max_steps: int | None = Field(None, ge=1)
     """Ceiling on optimizer steps, whatever `epochs` and `min_steps` say."""
-    optimizer: Literal["adamw", "schedule-free", "prodigy"] = "adamw"
+    optimizer: Literal["adamw", "schedule-free", "prodigy", "lion", "adafactor", "muon"] = "adamw"
     """What takes the steps: AdamW with bias correction; its Schedule-Free form, which scores and keeps an average of
-    the weights instead of lowering the rate (Defazio et al. 2024); or Prodigy, which finds the rate itself."""
+    the weights instead of lowering the rate (Defazio et al. 2024); Prodigy, which finds the rate itself; Lion, which
+    steps by signs (Chen et al. 2023); Adafactor, which remembers rows and columns (Shazeer & Stern 2018); or Muon for
+    the matrices of the blocks, whose steps are made orthogonal (Jordan et al. 2024), and AdamW for the rest."""
     learning_rate: float = Field(5.0e-5, gt=0)
     """Peak learning rate. Full tuning wants about 1e-5 to 5e-5, LoRA 1e-4 to 1e-3, a probe 1e-3 to 1e-2; Schedule-Free
-    1 to 10 times as much. With Prodigy a scale of the rate that it finds; default then 1."""
+    1 to 10 times as much, Lion 0.1 to 0.3 times as much, Muon as much as AdamW. With Prodigy a scale of the rate that
+    it finds; default then 1."""
     chosen_by: str | None = Field(None, min_length=1, json_schema_extra=OPERATIONAL)
     """How the learning rate and the other settings were chosen, in words, such as "12 rates on the validation part": it
     stands beside the report's verdict, which otherwise says that nobody told."""
@@ -111,7 +115,7 @@ class TrainOptions(Options):
     weight_decay: float = Field(0.01, ge=0)
     """Decoupled decay of AdamW; biases, norms and other one-dimensional parameters are not decayed."""
     betas: tuple[float, float] = Field((0.9, 0.999), strict=False)
-    """Decay rates of AdamW's two moments."""
+    """Decay rates of AdamW's two moments; of Lion's mean, within a step and after it: default then 0.9 and 0.99."""
     epsilon: float = Field(1.0e-6, gt=0)
     """AdamW's denominator constant."""
     clip: float | None = Field(1.0, gt=0)

@@ -83,6 +83,12 @@ class ReplicaState:
     """Why training was given up; None while all is well."""
     first_losses: list[float] = field(default_factory=list)
     recent_losses: list[float] = field(default_factory=list)
+    scale: float | None = None
+    """In float16, what the loss is multiplied by."""
+    since_overflow: int = 0
+    """Steps since the gradient was not finite at that."""
+    overflowed: int = 0
+    """Steps that were left out for it."""
 
     @property
     def active(self) -> bool:

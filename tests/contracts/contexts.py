@@ -208,6 +208,10 @@ RECIPES: dict[str, tuple[dict[str, Any], tuple[str | int, ...]]] = {
     "PreferenceOptions": (PAIRS, ("strategy",)),
     "Stage": ({**PLAIN, "stages": [STAGE]}, ("stages", 0)),
     "TrainOptions": (PLAIN, ("train",)),
+    "ComputeOptions": (
+        merged(PLAIN, {"model": {"dtype": "bfloat16"}, "compute": {"weights": "bfloat16"}}),
+        ("compute",),
+    ),
     "Plateau": (merged(PLAIN, {"train": {**STEADY, "schedule": "plateau", "keep": "last"}}), ("train", "plateau")),
     "Prodigy": (
         merged(
@@ -478,6 +482,10 @@ CASES: dict[str, Case] = {
     "TrainOptions.early_stopping": Case({"train": STEADY}, value={"patience": 1}),
     "TrainOptions.checkpoint_seconds": Case(value=0.0),
     "TrainOptions.chosen_by": Case(value="twelve rates", reported=True),
+    "ComputeOptions.attention": Case(value="eager"),
+    "ComputeOptions.tf32": Case(value=True, refused=True),
+    "ComputeOptions.weights": Case(value="float32"),
+    "Recipe.compute": Case(value={"attention": "eager"}),
     "EarlyStopping.min_delta": Case({"train": {"learning_rate": 0.001}}, value=50.0),
     "TrainOptions.warmup": Case(value=0.5),
     "ReinitOptions.layers": Case(value=1),
@@ -523,6 +531,7 @@ INERT = {
     "Seq2SeqOptions.source_language": "needs a multilingual tokenizer, which no tiny model has; others refuse",
     "Seq2SeqOptions.target_language": "the same",
     "Stage.after": "what is valid is what holds without it: each stage but the last has to be used by a later one",
+    "ComputeOptions.gradient_checkpointing": "memory only: every bit stays, which tests/train/test_recompute.py shows",
     "TrainOptions.compile": "speed only, and compiling takes longer than all of these tests",
 }
 """Options that cannot show anything here, by design, each with the reason."""

@@ -85,8 +85,8 @@ def seen(monkeypatch):
     """The losses (R,) of every step."""
     losses, run = [], Accumulation.run
 
-    def watched(self, step):
-        found, counted = run(self, step)
+    def watched(self, *about):
+        found, counted = run(self, *about)
         losses.append(found.tolist())
         return found, counted
 

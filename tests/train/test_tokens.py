@@ -140,9 +140,9 @@ def micro_batches(monkeypatch):
     """Shapes of all micro-batches that pass through the model."""
     shapes, plain = [], Accumulation._shares
 
-    def watched(self, micro_batch):
+    def watched(self, micro_batch, stack):
         shapes.append(tuple(micro_batch.batch.inputs["input_ids"].shape))
-        return plain(self, micro_batch)
+        return plain(self, micro_batch, stack)
 
     monkeypatch.setattr(Accumulation, "_shares", watched)
     return shapes

@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator
 from datasets import Dataset
 
+from finetune.core.compute import ComputeOptions
 from finetune.core.examples import Example
 from finetune.core.randomness import Streams
 from finetune.core.run_dir import RunDir
@@ -119,6 +120,7 @@ def fit(
     dtype: torch.dtype = torch.float32,
     select: str = "loss",
     stop: StopRequest | None = None,
+    compute: ComputeOptions | None = None,
     **changes,
 ) -> Fitted:
     """Train on the bench's examples; ``changes`` are training options."""
@@ -129,7 +131,7 @@ def fit(
     if chosen.evaluations:
         validation = Validation(lambda: scores(bench, group, runtime), select, select != "loss")
     replicas = [Replica(streams, RunDir(folder))]
-    [trained] = train(group, bench.task, bench.examples, chosen, replicas, runtime, validation)
+    [trained] = train(group, bench.task, bench.examples, chosen, replicas, runtime, validation, None, compute)
     return Fitted(trained, model, read_rows(folder / "metrics.jsonl"))
 
 

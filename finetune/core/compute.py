@@ -1,0 +1,42 @@
+"""The options of a recipe's `compute:` section: how arithmetic is done, which decides what it costs."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from finetune.core.options import OPERATIONAL, Options
+
+Attention = Literal["auto", "sdpa", "eager", "flash", "flex"]
+
+
+class ComputeOptions(Options):
+    """How arithmetic is done: memory and time depend on it, and what comes out by no more than rounding. Which type
+    it is done in, and on which device, stands in `model`."""
+
+    attention: Attention = "auto"
+    """Kernel of attention: torch's own (`sdpa`), written out (`eager`), FlashAttention 2 (`flash`) or FlexAttention
+    (`flex`), the last two on a GPU. `auto`: the one that transformers chooses."""
+    gradient_checkpointing: bool = Field(False, json_schema_extra=OPERATIONAL)
+    """Keep of every block only what goes into it, and compute the rest again in the backward pass (Chen et al. 2016,
+    "Training deep nets with sublinear memory cost"): a third more time, and a fraction of the memory for activations.
+    Gradients are equal in every bit."""
+    tf32: bool = False
+    """Multiply float32 matrices in TensorFloat-32, whose factors have 10 bits of precision instead of 23: several times
+    as fast on a GPU that has it."""
+    weights: Literal["float32", "bfloat16"] = "float32"
+    """Type of trained matrices. In bfloat16, 8 bits of precision, most steps are smaller than what a weight can tell:
+    see `rounding`. Biases and norms, which take next to no memory, stay float32."""
+    rounding: Literal["stochastic", "compensated", "nearest"] = "stochastic"
+    """How a step is added to a weight in bfloat16: up or down at random, so that small steps arrive on average; with
+    what was lost kept beside the weight, another 2 bytes each (Zamirai et al. 2020, "Revisiting BFloat16 training",
+    section 3); or to the nearest number, which loses them."""
+    states: Literal["float32", "bfloat16", "8bit"] = "float32"
+    """Type of what the optimizer remembers of each weight. `8bit`: in blocks of 256 with a scale of their own (Dettmers
+    et al. 2022, "8-bit optimizers via block-wise quantization"); of parameters under 4,096 weights it is float32."""
+
+    @property
+    def compact(self) -> bool:
+        """Tell whether weights or what the optimizer remembers of them are in fewer bits than 32."""
+        return self.weights != "float32" or self.states != "float32"

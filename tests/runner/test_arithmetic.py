@@ -1,0 +1,71 @@
+"""What `compute:` asks for and something else cannot do is refused by name, before anything is loaded."""
+
+import pytest
+import yaml
+
+from finetune import recipe
+from finetune.core.errors import InputError
+from finetune.study.preflight import preflight
+from tests import tiny
+
+BF16 = ["model.dtype=bfloat16", "compute.weights=bfloat16"]
+
+
+def refused(path, *overrides):
+    with pytest.raises(InputError) as caught:
+        preflight(recipe.load(path, ["variants=null", "strategy={type: full}", *overrides]))
+    return [(problem.path, problem.found) for problem in caught.value.problems]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "at", "reason"),
+    [
+        (["compute.gradient_checkpointing=true", "strategy={type: linear, mode: linearised}"],
+         "compute.gradient_checkpointing", "strategy 'linear' takes derivatives inside the pass"),
+        (["compute.gradient_checkpointing=true", "train.compile=true"],
+         "compute.gradient_checkpointing", "blocks are to be compiled"),
+        (["model.dtype=float32", "compute.weights=bfloat16"],
+         "compute.weights", "is bfloat16, and the arithmetic is float32"),
+        ([*BF16, "train.optimizer=prodigy", "train.learning_rate=1"],
+         "compute.weights", "is bfloat16, and prodigy keeps all in float32"),
+        (["compute.states=8bit", "train.optimizer=schedule-free"],
+         "compute.states", "is 8bit, and schedule-free keeps all in float32"),
+        ([*BF16, "mitigations=[{type: ema}]"], "compute.weights", "'ema' computes with weights itself"),
+        ([*BF16, "mitigations=[{type: l2-sp}]"], "compute.weights", "'l2-sp' computes with weights itself"),
+        (["compute.tf32=true", "model.device=cpu"], "compute.tf32", "there is no TF32 on cpu"),
+        (["compute.attention=flash", "model.device=cpu"], "compute.attention", "this runs on cpu"),
+        (["model.dtype=float16", "train.optimizer=prodigy", "train.learning_rate=1"],
+         "model.dtype", "prodigy counts all steps"),
+    ],
+)  # fmt: skip
+def test_it_is_refused_by_name(topics, overrides, at, reason):
+    [(path, found)] = refused(topics, *overrides)
+    assert path == at and reason in found
+
+
+def test_a_cache_of_what_was_learnt_cannot_be_computed_again(tmp_path):
+    tiny.save_decoder(tmp_path / "model")
+    tiny.write_chats(tmp_path / "chats.jsonl", 20)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        "model: {source: model}\ndata: {train: {path: chats.jsonl}, split: {test: 5}}\n"
+        "task: {type: chat, prompt: prompt, completion: completion}\n"
+        "strategy: {type: adapter, method: prefix}\n"
+        "compute: {gradient_checkpointing: true}\n"
+    )
+    with pytest.raises(InputError, match="in a cache, which cannot be computed again"):
+        preflight(recipe.load(path))
+
+
+def test_all_that_is_wrong_is_said_at_once(topics):
+    found = refused(topics, *BF16, "compute.tf32=true", "model.device=cpu", "mitigations=[{type: ema}, {type: l2-sp}]")
+    assert [path for path, _ in found] == ["compute.weights", "compute.weights", "compute.tf32"]
+
+
+@pytest.mark.parametrize("setting", [{"gradient_checkpointing": True}, {"weights": "bfloat16"}, {"states": "8bit"}])
+def test_what_is_solved_has_nothing_to_refuse(topics, setting):
+    content = yaml.safe_load(topics.read_text())
+    content = {key: value for key, value in content.items() if key not in ("train", "variants")}
+    content["model"]["source"] = str(topics.parent / content["model"]["source"])
+    content["data"]["train"]["path"] = str(topics.parent / content["data"]["train"]["path"])
+    preflight(recipe.load({**content, "name": "solved", "strategy": {"type": "linear"}, "compute": setting}))
