@@ -26,15 +26,17 @@ SETTLED = 2 * 10**9
 """Nanoseconds after its last change before a file's times tell it from its next version."""
 
 
-def weights_digest(weights: Mapping[str, torch.Tensor]) -> str:
-    """32 hex digits over tensors, in their order, and their names."""
+def weights_digest(weights: Mapping[str, torch.Tensor], precise: bool = False) -> str:
+    """32 hex digits over tensors, in their order, and their names; ``precise``: over what they are in float32."""
     import torch
 
     digest = hashlib.blake2b(digest_size=16)
     with phase("computing the digest of weights", len(weights)) as under_way:
         for number, (name, value) in enumerate(weights.items(), start=1):
             digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+            value = value.detach().cpu()
+            value = value.float() if precise and value.is_floating_point() else value
+            digest.update(value.contiguous().view(-1).view(torch.uint8).numpy().data)
             under_way.step(number)
     return digest.hexdigest()
 

@@ -20,6 +20,7 @@ from finetune.models.heads import WARM_STARTED, Architecture, OwnHead, is_ours
 from finetune.models.loading import load_base, load_config, load_tokenizer, skeleton, weightless_base
 from finetune.models.places import Location, ModelOptions, check_files, locate
 from finetune.models.pooling import Pooling, declared
+from finetune.models.precise import in_float32
 from finetune.models.small import draw_small
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "facts_of",
     "has_choice_head",
     "head_parameters",
+    "in_float32",
     "initialise",
     "is_masked",
     "is_narrow",

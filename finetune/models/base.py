@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,12 +13,13 @@ from finetune.core.digests import weights_digest
 from finetune.core.randomness import Streams
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
 
 @dataclass
 class BaseModel:
-    """Pristine weights in float32 on the CPU, from which every run takes a copy."""
+    """Pristine weights on the CPU, in the type that they are stored in, from which every run takes a copy or a view."""
 
     model: PreTrainedModel
     new: frozenset[str]
@@ -27,10 +29,14 @@ class BaseModel:
     kept: dict[Any, Any] = field(default_factory=dict, repr=False)
     """What others have computed from these weights, kept as long as they are."""
 
+    _moved: dict[Any, _Holders] = field(default_factory=dict, repr=False)
+    """By name, type and device, who holds these weights so."""
+
     @cached_property
     def digest(self) -> str:
-        """A hash of the pretrained weights."""
-        return weights_digest({name: value for name, value in self.model.named_parameters() if name not in self.new})
+        """A hash of the pretrained weights, in float32."""
+        own = {name: value for name, value in self.model.named_parameters() if name not in self.new}
+        return weights_digest(own, precise=True)
 
     def tell(self, say: Callable[[str], None]) -> None:
         """Say once what :attr:`told` holds."""
@@ -39,11 +45,79 @@ class BaseModel:
         self.kept["tell"] = False
 
     def copy(self, streams: Streams) -> PreTrainedModel:
-        """A copy whose new parameters are drawn from ``streams``' `init` stream."""
-        model = copy.deepcopy(self.model)
+        """A copy in float32 whose new parameters are drawn from ``streams``' `init` stream."""
+        return self._drawn(copy.deepcopy(self.model), streams)
+
+    def view(self, streams: Streams) -> PreTrainedModel:
+        """The same for who changes none of the other weights: they are these, in the type that they are stored in.
+
+        Those that are to learn have to be copied before they do: see :meth:`own`.
+        """
+        seen = {id(value): _view(value) for value in self.model.parameters()}
+        return self._drawn(copy.deepcopy(self.model, seen), streams, self.new)
+
+    def _drawn(self, model: PreTrainedModel, streams: Streams, names: Iterable[str] | None = None) -> PreTrainedModel:
+        """Bring the named parameters, or all, to float32, and draw the new ones."""
+        import torch
+
+        own = [*model.parameters()] if names is None else [model.get_parameter(name) for name in names]
+        for value in own:
+            if value.is_floating_point():
+                value.data = value.data.float() if names is None else value.data.to(torch.float32, copy=True)
         with streams.globally("init"):
             initialise(model, self.new)
         return model
+
+    @staticmethod
+    def own(model: torch.nn.Module) -> None:
+        """Give what learns in a :meth:`view` weights of its own, in float32."""
+        import torch
+
+        for value in model.parameters():
+            if value.requires_grad:
+                value.data = value.data.to(torch.float32, copy=True)
+
+    def moved(self, parameter: torch.nn.Parameter, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+        """Give a run's frozen ``parameter`` in another type, or on another device: the same tensor for all runs, as
+        long as one of them has it, where it is a view of these weights."""
+        name = self._names.get(parameter.data_ptr())
+        if name is None or parameter.shape != self.model.get_parameter(name).shape:
+            return parameter.data.to(device, dtype)
+        holders = self._moved.setdefault((name, dtype, device), _Holders())
+        found = holders.held()
+        found = parameter.data.to(device, dtype) if found is None else found
+        holders.add(parameter, found)
+        return found
+
+    @cached_property
+    def _names(self) -> dict[int, str]:
+        """The names of these weights by where they begin."""
+        return {value.data_ptr(): name for name, value in self.model.named_parameters() if name not in self.new}
+
+
+class _Holders:
+    """The parameters that hold the same weights: as long as there are any, others can be given these."""
+
+    def __init__(self) -> None:
+        self._begins, self._all = 0, weakref.WeakSet[Any]()
+
+    def held(self) -> torch.Tensor | None:
+        """Give the weights; None where nobody has them any more, or what they have has been replaced."""
+        return next((each.data for each in list(self._all) if each.data_ptr() == self._begins), None)
+
+    def add(self, parameter: torch.nn.Parameter, weights: torch.Tensor) -> None:
+        """Note that ``parameter`` will hold these ``weights``."""
+        if weights.data_ptr() != self._begins:
+            self._begins, self._all = weights.data_ptr(), weakref.WeakSet()
+        if not any(each is parameter for each in self._all):  # which a set would ask by comparing weights
+            self._all.add(parameter)
+
+
+def _view(parameter: torch.nn.Parameter) -> torch.nn.Parameter:
+    """Make a parameter of the same memory, which may begin or cease to learn by itself."""
+    import torch
+
+    return torch.nn.Parameter(parameter.detach(), parameter.requires_grad)
 
 
 def initialise(model: PreTrainedModel, names: Iterable[str]) -> None:

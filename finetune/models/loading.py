@@ -17,7 +17,7 @@ from finetune.models.configuration import check_class, lay_over
 from finetune.models.fit import fit_of
 from finetune.models.heads import WARM_STARTED, Architecture, OwnHead, is_ours
 from finetune.models.places import Location, ModelOptions, check_files, locate
-from finetune.models.weights import weight_shapes
+from finetune.models.weights import stored_dtype, weight_shapes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -58,6 +58,8 @@ def _has_tokenizer(folder: Path) -> bool:
 def load_base(options: ModelOptions, architecture: Architecture, new_head: bool = False, **config: Any) -> BaseModel:
     """Load weights into ``architecture`` (such as a transformers Auto class); ``config`` overrides its configuration.
 
+    Weights stay in the type that they are stored in, if that has 16 bits.
+
     With ``new_head`` a head that the checkpoint brings is drawn afresh like one that it lacks: its outputs may stand
     for other labels, or for the same ones in another order. Raises :class:`InputError` when the checkpoint does not
     fit.
@@ -73,17 +75,22 @@ def load_base(options: ModelOptions, architecture: Architecture, new_head: bool 
         arguments["quantization_config"] = transformers.GgufConfig(dequantize=True)
     settings = load_config(options, **config)
     check_class(settings, architecture)
+    read = functools.partial(
+        class_of(architecture).from_pretrained,
+        place.name,
+        config=settings,
+        trust_remote_code=options.trust_remote_code,
+        use_safetensors=None if place.gguf_file or options.allow_pickle else True,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+        **arguments,
+    )
     with _loading(place, "model.source") as said:
-        model, report = class_of(architecture).from_pretrained(
-            place.name,
-            config=settings,
-            dtype=torch.float32,
-            trust_remote_code=options.trust_remote_code,
-            use_safetensors=None if place.gguf_file or options.allow_pickle else True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            **arguments,
-        )
+        dtype = stored_dtype(options)
+        model, report = read(dtype=dtype)
+        if any(value.is_floating_point() and value.dtype != torch.float32 for value in model.buffers()):
+            # What it computes once, such as the frequencies of positions, has lost precision.
+            model, report = read(dtype=torch.float32)
     if getattr(model.config, "quantization_config", None) is not None:
         # The weights are plain now; saved with this entry they could not be loaded again.
         del model.config.quantization_config

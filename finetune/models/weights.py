@@ -43,6 +43,20 @@ def weight_shapes(options: ModelOptions) -> dict[str, torch.Tensor] | None:
     return shapes
 
 
+def stored_dtype(options: ModelOptions) -> torch.dtype:
+    """The type of the base's weights in its checkpoint, if it is one of 16 bits for all that are no whole numbers; else
+    float32, which also stands for what is not known yet."""
+    import torch
+    from safetensors import safe_open
+
+    files, kinds = _files(options) or [], set[str]()
+    for file in files:
+        with safe_open(file, "pt") as opened:
+            kinds |= {opened.get_slice(name).get_dtype() for name in opened.keys()}  # noqa: SIM118
+    numbers = {kind for kind in kinds if kind.startswith(("F", "BF"))}
+    return {"BF16": torch.bfloat16, "F16": torch.float16}.get(numbers.pop() if len(numbers) == 1 else "", torch.float32)
+
+
 def _files(options: ModelOptions) -> list[Path] | None:
     """The safetensors files of the base that transformers would read, if they are on this machine."""
     from transformers.utils import cached_file

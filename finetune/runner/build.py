@@ -40,8 +40,11 @@ class Built:
             pooled.pooling = pooling
 
 
-def to_device(model: torch.nn.Module, runtime: Runtime, weights: str = "float32") -> torch.nn.Module:
+def to_device(
+    model: torch.nn.Module, runtime: Runtime, weights: str = "float32", base: models.BaseModel | None = None
+) -> torch.nn.Module:
     """Move the model to its device, frozen weights in the compute dtype, matrices that learn in that of ``weights``.
+    Frozen ones that are views of the ``base``'s are there once, for all runs that have them.
 
     Weights that learn need float32's small steps, or an optimizer that can do without them; frozen ones are only
     multiplied with, but for normalisations', which have to be of one type, and may meet what a part that learns has
@@ -53,8 +56,11 @@ def to_device(model: torch.nn.Module, runtime: Runtime, weights: str = "float32"
         mixed = isinstance(module, torch.nn.LayerNorm) or any(parameter.requires_grad for parameter in own)
         for parameter in own:  # and none that is packed into a few bits
             precise = (parameter.requires_grad or mixed) and parameter.ndim < 2
-            dtype = learnt if parameter.requires_grad else runtime.dtype
-            parameter.data = parameter.data.to(torch.float32 if precise else dtype)
+            dtype = torch.float32 if precise else learnt if parameter.requires_grad else runtime.dtype
+            if base is None or parameter.requires_grad:
+                parameter.data = parameter.data.to(dtype)
+            else:
+                parameter.data = base.moved(parameter, dtype, runtime.device)
     return model.to(runtime.device)
 
 

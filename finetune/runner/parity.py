@@ -89,21 +89,27 @@ def applied(found: Parity, task: Task) -> Task:
 
 
 def _compare_untuned(data: TaskData, base: models.BaseModel, runtime: Runtime) -> Parity:
-    """Compare the untuned model: on the device where there is room for the weights in float32, else on the CPU."""
+    """Compare the untuned model in float32: on the device where there is room for it, else on the CPU; with weights
+    that are stored in fewer bits brought to float32 one by one, or all at once where a model does not take that."""
     with runtime.progress.phase("comparing with plain transformers"):
-        model: Any = base.copy(Streams(0)).requires_grad_(False)
-        narrow = models.is_narrow(model)
-        if narrow:  # in float32 it does not run at all
-            model.set_attn_implementation("sdpa")
-        try:
-            found = compare(model.to(runtime.device), data.task, data.train.examples)
-            return found.padded() if narrow else found
-        except RuntimeError as error:
-            if not out_of_memory(error) or runtime.device.type == "cpu":
-                raise
-        torch.cuda.empty_cache()
-        found = compare(model.to("cpu"), data.task, data.train.examples)
-        return found.padded() if narrow else found
+        model: Any = base.view(Streams(0)).requires_grad_(False)
+        found = _compare_on(runtime.device, model, data)
+        if found.refused and models.in_float32(base.view(Streams(0))):
+            found = _compare_on(runtime.device, base.copy(Streams(0)).requires_grad_(False), data)
+        return found.padded() if models.is_narrow(base.model) else found
+
+
+def _compare_on(device: torch.device, model: Any, data: TaskData) -> Parity:
+    models.in_float32(model)
+    if models.is_narrow(model):  # whose kernels have no float32
+        model.set_attn_implementation("sdpa")
+    try:
+        return compare(model.to(device), data.task, data.train.examples)
+    except RuntimeError as error:
+        if not out_of_memory(error) or device.type == "cpu":
+            raise
+    torch.cuda.empty_cache()
+    return compare(model.to("cpu"), data.task, data.train.examples)
 
 
 def try_small(resources: Resources, recipe: Recipe, data: TaskData, config: Any) -> str | None:
@@ -158,12 +164,11 @@ def compare(model: torch.nn.Module, task: Task, examples: Sequence[Example]) -> 
 
 
 def _unlike_new(model: torch.nn.Module) -> None:
-    """Change what a new model has alike everywhere, such as biases of zero, under which padding leaves no trace: after
+    """Replace what a new model has alike everywhere, such as biases of zero, under which padding leaves no trace: after
     a few steps of training it would (RecurrentGemma's state goes through it)."""
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim == 1 and len(parameter) > 1 and bool((parameter == parameter[0]).all()):
-                parameter.add_(torch.linspace(-0.1, 0.1, len(parameter)).to(parameter))
+    for parameter in model.parameters():
+        if parameter.ndim == 1 and len(parameter) > 1 and bool((parameter == parameter[0]).all()):
+            parameter.data = parameter.data + torch.linspace(-0.1, 0.1, len(parameter)).to(parameter)
 
 
 def choose(task: Task, examples: Sequence[Example]) -> list[Example]:

@@ -47,7 +47,8 @@ class Reference:
         how = [self.task.batching.name, str(self.runtime.dtype), str(self.runtime.device)]
         key = ("margins", examples.number, *how)
         if key not in self.base.kept:
-            model = to_device(self.base.copy(Streams(0)).requires_grad_(False), self.runtime)
+            frozen = self.base.view(Streams(0)).requires_grad_(False)
+            model = to_device(frozen, self.runtime, base=self.base)
             group, title = ReplicaGroup(model), "scoring the reference"
             [found] = predict(group, self.task, examples, self.size, self.runtime, answers=False, title=title)
             self.base.kept[key] = _margin(found)

@@ -254,7 +254,7 @@ def score_untuned(variant: Variant, session: Session, folder: RunDir, known: Sco
     """
     base, runtime = session.base, session.runtime
     phases = Phases(runtime.device, total=runtime.all_reduce_sum)
-    model = to_device(base.copy(Streams(0)).requires_grad_(False), runtime)
+    model = to_device(base.view(Streams(0)).requires_grad_(False), runtime, base=base)
     phases.end("load")
     [(scores, _, latency, _)] = session.score(ReplicaGroup(model), [folder])
     phases.end("evaluate")

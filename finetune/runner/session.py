@@ -80,15 +80,23 @@ class Session:
 
     def build_on_cpu(self, streams: Streams) -> Built:
         """Build a run's model in float32 on the CPU: new parameters drawn, mitigations applied, what learns marked."""
-        said, fresh = self.recipe, self.base.copy(streams)
-        with streams.globally("init", 1):
-            return prepare(fresh, self.data.task, said.strategy, said.mitigations, said.train.optimizer, self.base.new)
+        return self._prepared(self.base.copy(streams), streams)
 
     def build(self, streams: Streams) -> Built:
-        """Build a run's model as training starts from it, on its device."""
-        built = self.build_on_cpu(streams)
-        to_device(built.model, self.runtime, self.recipe.compute.weights)
+        """Build a run's model as training starts from it, on its device. What does not learn it shares with other runs,
+        unless something is to change it, or to compute with it in float32."""
+        if self.strategy.reads_weights or treated(self.recipe.mitigations):
+            built = self.build_on_cpu(streams)
+        else:
+            built = self._prepared(self.base.view(streams), streams)
+            self.base.own(built.model)
+        to_device(built.model, self.runtime, self.recipe.compute.weights, self.base)
         return built
+
+    def _prepared(self, fresh: Any, streams: Streams) -> Built:
+        said = self.recipe
+        with streams.globally("init", 1):
+            return prepare(fresh, self.data.task, said.strategy, said.mitigations, said.train.optimizer, self.base.new)
 
     def assemble(
         self,

@@ -114,6 +114,13 @@ class Adapter(Strategy):
         return known is not None and options.options.keys() <= known and start in STARTS and not options.quantize
 
     @property
+    def reads_weights(self) -> bool:
+        """Tell whether the method starts from the weights that it is put on."""
+        start = self.options.options.get("init_lora_weights", True) in (True, "gaussian", "orthogonal")
+        plain = self.options.word in ("lora", "rslora", "lora+") and self.options.options.keys() <= STACKING["lora"]
+        return not (plain and start) or self.quantizes
+
+    @property
     def can_cache_prefix(self) -> bool:
         """Tell whether the outputs of frozen blocks stay the same: virtual tokens, for one, change them."""
         return self._peft_name in WITHIN

@@ -47,6 +47,12 @@ class Strategy(TrainingHook):
         return "model"
 
     @property
+    def reads_weights(self) -> bool:
+        """Tell whether :meth:`prepare` may change weights, or compute with them: they have to be the run's own then, in
+        float32."""
+        return True
+
+    @property
     def solves(self) -> bool:
         """Tell whether a linear head alone learns, and is solved for instead of trained in steps."""
         return False

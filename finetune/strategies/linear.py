@@ -130,6 +130,10 @@ class Linear(Strategy):
         return self.linearised
 
     @property
+    def reads_weights(self) -> bool:
+        return self.linearised
+
+    @property
     def contradicts(self) -> dict[str, str]:
         reason = "it asks for slopes by the input inside a pass that is derived by the weights"
         return {"smart": f"{reason}; r3f comes close to it"} if self.linearised else {}

@@ -78,6 +78,10 @@ class Partial(Strategy):
     def optimizer_only(self) -> bool:
         return self.options.unfreeze is None
 
+    @property
+    def reads_weights(self) -> bool:
+        return False
+
     def prepare(self, model: PreTrainedModel, head: set[str]) -> torch.nn.Module:
         chosen = set(head) | self._blocks(model) | self._parts(model, head) | self._matching(model)
         train_only(model, chosen)

@@ -171,6 +171,10 @@ class Preference(Strategy):
         return self.inner.differentiates
 
     @property
+    def reads_weights(self) -> bool:
+        return self.inner.reads_weights
+
+    @property
     def library(self) -> Literal["transformers", "peft", "finetune"]:
         return self.inner.library
 

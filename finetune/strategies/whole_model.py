@@ -17,6 +17,10 @@ class WholeModel(Strategy):
     """Every parameter learns, and what is saved is a complete model."""
 
     @property
+    def reads_weights(self) -> bool:
+        return False
+
+    @property
     def library(self) -> Literal["transformers"]:
         return "transformers"
 
@@ -45,4 +49,7 @@ def merged(model: Any) -> Any:
 
     A model whose adapters are no change of weights (such as a learnt prompt), or that has none, stays as it is.
     """
+    for value in model.parameters():
+        if not value.requires_grad:  # which other runs may have too
+            value.data = value.data.clone()
     return model.merge_and_unload().requires_grad_(True) if hasattr(model, "merge_and_unload") else model

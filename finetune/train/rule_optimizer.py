@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any
 
 import torch
 
 from finetune.core.compute import ComputeOptions
 from finetune.core.randomness import Streams
-from finetune.train.rules import RULES
-from finetune.train.storage import Storage
+from finetune.train.dropout import LANES, LEVELS
+from finetune.train.rules import ELEMENTWISE, RULES
+from finetune.train.storage import BLOCK, SCALES, Storage
 
 ROUNDING = -1
 """Begins the addresses of random roundings in a stream: what others draw from it is by step, from 0."""
 
 
+PART = 1 << 18
+"""Weights of each run that take a step at once: a multiple of the blocks that share a scale."""
+
+
 class RuleOptimizer(torch.optim.Optimizer):
     """Takes the steps of the rule that each group of parameters names as its `rule`.
 
-    What it keeps of a parameter is of the parameter's own shape, (R, ...) where R > 1 runs are stacked in it, but for
-    the scales of 8 bits. Its random roundings are drawn from each run's `noise` stream, by step and parameter, on the
+    What it keeps of a parameter begins with R where R > 1 runs are stacked in it, and is flat where the rule is one for
+    each weight. Its random roundings are drawn from each run's `noise` stream, by step and parameter, on the
     parameter's device.
     """
 
@@ -42,18 +48,39 @@ class RuleOptimizer(torch.optim.Optimizer):
                     self._step(parameter, group)
 
     def _step(self, parameter: torch.Tensor, group: Mapping[str, Any]) -> None:
-        count, state = len(self.streams), self.state[parameter]
-        stacked = {name: self._stacked(value) for name, value in state.items() if name != "step"}
-        step = int(state.get("step", torch.tensor(0.0))) + 1
-        drawn = _Drawn(self.streams, (step, self._numbers[parameter]), parameter.device)
-        weights = self._stacked(parameter)
-        values, memory = self.storage.read(weights, stacked), self.storage.recall(stacked)
-        new, memory = RULES[group["rule"]](values, self._stacked(parameter.grad).float(), memory, step, group)
-        kept = {**self.storage.write(weights, new, drawn), **self.storage.remember(memory, drawn)}
-        state["step"] = torch.tensor(float(step))
-        for name, value in kept.items():  # in place, so that a step can be undone for some of the runs
-            own = value if count > 1 else value[0]
-            state[name] = state[name].copy_(own) if name in state else own
+        state = self.state[parameter]
+        state["step"] = state.get("step", torch.tensor(0.0)) + 1
+        step, weights, gradient = int(state["step"]), self._stacked(parameter), self._stacked(parameter.grad)
+        drawn, size = _Drawn(self.streams, (step, self._numbers[parameter]), parameter.device), weights[0].numel()
+        parts: list[slice | None] = [None]
+        if group["rule"] in ELEMENTWISE:  # part by part: what is computed on the way takes several times their memory
+            weights, gradient = weights.flatten(1), gradient.flatten(1)
+            parts = [slice(start, min(start + PART, size)) for start in range(0, size, PART)]
+        for part in parts:
+            own = weights if part is None else weights[:, part]
+            slope = gradient if part is None else gradient[:, part]
+            kept = {} if step == 1 else {name: self._part(state, name, part) for name in state if name != "step"}
+            memory = self.storage.recall(kept)
+            new, memory = RULES[group["rule"]](self.storage.read(own, kept), slope.float(), memory, step, group)
+            kept = {**self.storage.write(own, new, drawn), **self.storage.remember(memory, drawn, size)}
+            for name, value in kept.items():
+                if name not in state:
+                    state[name] = self._room(name, value, part, size)
+                self._part(state, name, part).copy_(value)
+
+    def _room(self, name: str, value: torch.Tensor, part: slice | None, size: int) -> torch.Tensor:
+        """Make room for what is kept of all parts of a parameter, of which ``value`` is one's."""
+        length = -(-size // BLOCK) if name.endswith(SCALES) else size
+        found = torch.empty_like(value) if part is None else value.new_empty(len(value), length)
+        return found if len(self.streams) > 1 else found[0]
+
+    def _part(self, state: Mapping[str, Any], name: str, part: slice | None) -> torch.Tensor:
+        """View what is kept of one part, (R, ...)."""
+        found = self._stacked(state[name])
+        if part is None:
+            return found
+        by = BLOCK if name.endswith(SCALES) else 1
+        return found[:, part.start // by : -(-part.stop // by)]
 
     def _stacked(self, value: Any) -> torch.Tensor:
         """View what is of one run as what is of R = 1 runs: (R, ...)."""
@@ -79,9 +106,10 @@ class _Drawn:
         self.streams, self.address, self.device, self.calls = streams, address, device, 0
 
     def __call__(self, shape: torch.Size) -> torch.Tensor:
-        found = torch.empty(shape, dtype=torch.int32, device=self.device)
-        for own, streams in zip(found, self.streams, strict=True):
+        count = prod(shape[1:])
+        words = torch.empty(shape[0], -(-count // LANES), dtype=torch.int64, device=self.device)
+        for own, streams in zip(words, self.streams, strict=True):
             seed = streams.seed_of("noise", ROUNDING, *self.address, self.calls)
-            own.random_(0, 1 << 16, generator=torch.Generator(self.device).manual_seed(seed))
+            own.random_(generator=torch.Generator(self.device).manual_seed(seed))
         self.calls += 1
-        return found
+        return ((words.view(torch.int16)[:, :count].int() & (LEVELS - 1)) << 1).view(shape)

@@ -113,5 +113,8 @@ def orthogonal(matrices: torch.Tensor) -> torch.Tensor:
     return found.mT if tall else found
 
 
+ELEMENTWISE = ("adamw", "lion")
+"""Rules by which each weight's step is told by its own gradient and memory alone."""
+
 RULES: dict[str, Rule] = {"adamw": adamw, "lion": lion, "adafactor": adafactor, "muon": muon}
 """By the name of the optimizer. Muon trains other parameters than the matrices of the blocks by `adamw`."""

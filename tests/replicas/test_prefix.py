@@ -351,8 +351,8 @@ def test_a_bottom_that_computes_otherwise_remembers_for_itself(variant, monkeypa
     assert this.assembled().prefix.store is before, "another run of the same"
     plain = session.to_device
 
-    def changed(model, runtime):
-        change(plain(model, runtime))
+    def changed(model, *about):
+        change(plain(model, *about))
         return model
 
     monkeypatch.setattr(session, "to_device", changed)

