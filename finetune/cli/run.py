@@ -11,6 +11,8 @@ from finetune.cli.arguments import add_recipe
 def add_arguments(parser: ArgumentParser) -> None:
     add_recipe(parser)
     parser.add_argument("--output", type=Path, default=Path("runs"), metavar="DIR", help="default: runs")
+    said = "do this variant's runs alone, or one run; other processes may do the others at the same time"
+    parser.add_argument("--only", metavar="VARIANT[/SEED]", help=said)
 
 
 def run(args: Namespace) -> int:
@@ -29,5 +31,5 @@ def run(args: Namespace) -> int:
             # Only now: it brings torch, and a recipe's mistakes should not wait for it.
             from finetune.study.study import run_study
 
-        outcome = run_study(recipe, args.output, progress)
+        outcome = run_study(recipe, args.output, progress, args.only)
     return finish(outcome)

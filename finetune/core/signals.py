@@ -36,6 +36,12 @@ class StopRequest:
     def __init__(self) -> None:
         self.requested = False
 
+    def wait(self, seconds: float) -> None:
+        """Wait for so long, or until somebody asks."""
+        ends = time.monotonic() + seconds
+        while not self.requested and time.monotonic() < ends:
+            time.sleep(min(0.05, seconds))
+
 
 _current: ContextVar[StopRequest | None] = ContextVar("stop", default=None)
 

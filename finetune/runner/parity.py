@@ -92,8 +92,7 @@ def _compare_untuned(data: TaskData, base: models.BaseModel, runtime: Runtime) -
     """Compare the untuned model in float32: on the device where there is room for it, else on the CPU; with weights
     that are stored in fewer bits brought to float32 one by one, or all at once where a model does not take that."""
     with runtime.progress.phase("comparing with plain transformers"):
-        model: Any = base.view(Streams(0)).requires_grad_(False)
-        found = _compare_on(runtime.device, model, data)
+        found = _compare_on(runtime.device, base.view(Streams(0)).requires_grad_(False), data)
         if found.refused and models.in_float32(base.view(Streams(0))):
             found = _compare_on(runtime.device, base.copy(Streams(0)).requires_grad_(False), data)
         return found.padded() if models.is_narrow(base.model) else found
@@ -108,7 +107,6 @@ def _compare_on(device: torch.device, model: Any, data: TaskData) -> Parity:
     except RuntimeError as error:
         if not out_of_memory(error) or device.type == "cpu":
             raise
-    torch.cuda.empty_cache()
     return compare(model.to("cpu"), data.task, data.train.examples)
 
 

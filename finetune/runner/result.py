@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ class StudyOutcome:
     results: Results
     speaks: bool = True
     """True in the one process that tells the person."""
+    asked: Callable[[str, Any], bool] = lambda variant, seed: True
+    """Whether a variant's run under a seed was asked for; of what was made of several runs there is none."""
 
     @property
     def failed(self) -> list[dict[str, Any]]:
@@ -34,7 +37,8 @@ class StudyOutcome:
         for variant in self.results.variants:
             made += [(variant.name, each) for each in variant.runs]
             made += [(variant.name, each) for each in variant.combined]
-        return [{"variant": name, **to_json(each)} for name, each in made if each.status in FAILED]
+        failed = [{"variant": name, **to_json(each)} for name, each in made if each.status in FAILED]
+        return [each for each in failed if self.asked(each["variant"], each.get("seed"))]
 
     @property
     def failed_baselines(self) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from finetune.replicas.group import Replica
 from finetune.runner.autotune import Speed, choose_speed
 from finetune.runner.resources import Resources
 from finetune.runner.result import StudyOutcome, failure, summary
-from finetune.runner.run import opening, run, score_untuned
+from finetune.runner.run import opening, run
 from finetune.runner.session import Session
 from finetune.study.baselines import score_baselines
 from finetune.study.claim import claim
@@ -28,38 +28,39 @@ from finetune.study.environment import environment
 from finetune.study.facts import data_facts, write_down
 from finetune.study.preflight import Preflight, located, preflight, split_seed, start_alike
 from finetune.study.provenance import same_provenance, same_start, same_weights, start_of, starts_of
+from finetune.study.sharing import Asked, Claims, finished, share_out
 from finetune.study.stages import reach, ready_stages
 from finetune.study.stopping_rule import Look, first_round, look
+from finetune.study.untuned import Untuned, before_stages
 from finetune.train import checkpoint
 from finetune.train.checkpoint import told_when_full
 
 if TYPE_CHECKING:
     from finetune.recipe import ResolvedRecipe, SeedsUntil, Variant
 
-FINAL = ("finished", "degenerate", "diverged")
-"""Statuses that running again would only repeat; an `error` may have had a cause outside, and is tried again."""
 
-
-def run_study(recipe: ResolvedRecipe, output: Path, progress: Progress | None = None) -> StudyOutcome:
-    """Run every variant under every seed, and write the report.
+def run_study(
+    recipe: ResolvedRecipe, output: Path, progress: Progress | None = None, only: str | None = None
+) -> StudyOutcome:
+    """Run every variant under every seed, or ``only`` one variant or run (`lora`, `lora/3`), and write the report.
 
     Finished runs are kept, interrupted ones resumed. Raises InputError before anything has started, Interrupted
     when asked to stop, and DiskFull; what was finished by then stays.
     """
     with told_when_full(output), located(recipe), progress or Progress() as shown, stop_on_signals(shown.say) as stop:
-        folder = StudyDir(output / recipe.name)
+        folder, asked = StudyDir(output / recipe.name), Asked.of(recipe, only)
         resources = Resources(folder.begun_on)
         found = preflight(recipe, resources)
         study = Study.open(recipe, folder, resources, found, shown, stop)
+        study.asked = asked
         shown.tell(StudyOpened(folder.path, [each.name for each in recipe.variants], recipe.seeds, len(study.results)))
         for line in found.notes():
             shown.say(line)
-        for line in score_baselines(recipe, folder, found, study.starts, study.session):
-            shown.say(line)
+        with study.claims.alone("baselines", "scoring baselines"):
+            for line in score_baselines(recipe, folder, found, study.starts, study.session):
+                shown.say(line)
         for _ in study.rounds():
-            for variant in recipe.variants:
-                for seeds in study.groups(variant):
-                    study.run(study.staged(variant, seeds[0]), seeds)
+            share_out(study.waiting, study.do, study.claims)
         for variant in recipe.variants:
             study.combine(variant)
         return study.report()
@@ -76,11 +77,13 @@ class Study:
     results: dict[tuple[str, int], dict[str, Any]]
     speeds: dict[str, dict[str, Any]]
     """By variant: how its seeds are trained, as speed.json says it."""
-    untuned: dict[str, Any] | None = None
+    asked: Asked = field(default_factory=Asked)
     starts: dict[str, Any] = field(default_factory=dict)
     """By variant: what its runs start from, as environment.json says it."""
 
     def __post_init__(self) -> None:
+        self.claims = Claims(self.folder.path, self.runtime)
+        self.untuned = Untuned(self.recipe, self.folder, self.resources, self.claims)
         self.seeds = self.recipe.seeds  # by a rule: so far
         if self.recipe.until:
             begun = self.folder.begun(variant.name for variant in self.recipe.variants)
@@ -107,10 +110,10 @@ class Study:
         kept, lines = same_provenance(folder, now, recipe.mix)
         study = cls.resume(recipe, folder, resources, runtime, starts)
         study.compare()
-        runtime.accelerator.wait_for_everyone()
-        if runtime.accelerator.is_main_process:
-            write_down(folder, recipe, found, facts, kept)
-        runtime.accelerator.wait_for_everyone()
+        with study.claims.alone("study", "opening the study"):
+            if runtime.accelerator.is_main_process:
+                write_down(folder, recipe, found, facts, kept)
+            runtime.accelerator.wait_for_everyone()
         for line in lines:
             runtime.progress.say(line)
         return study
@@ -125,18 +128,17 @@ class Study:
         starts: dict[str, Any] | None = None,
     ) -> Study:
         """Read what is finished already."""
-        results = {}
+        results: dict[tuple[str, int], dict[str, Any]] = {}
         for variant in recipe.variants:
-            for seed in recipe.seeds:
-                result = folder.run(variant.name, seed).read_result()
-                if result and result["status"] in FINAL:
-                    results[variant.name, seed] = result
+            results |= finished(variant.name, recipe.seeds, folder)
         speeds = read_json(folder.speed) if folder.speed.exists() else {}
         return cls(recipe, folder, resources, runtime, results, speeds, starts=starts or {})
 
     def left(self, variant: str) -> list[int]:
         """List the seeds of the variant of that name that are not finished."""
-        return [seed for seed in self.seeds if (variant, seed) not in self.results]
+        return [
+            seed for seed in self.seeds if (variant, seed) not in self.results and self.asked.for_run(variant, seed)
+        ]
 
     def compare(self) -> None:
         """Compare every model that is to be trained with plain transformers, before anything is."""
@@ -177,7 +179,20 @@ class Study:
             return variant
         make_deterministic(True)
         runtime, split = self.runtime_of(variant.recipe.model, variant.name), split_seed(self.recipe, variant, seed)
-        return replace(variant, recipe=reach(variant.recipe, self.folder, self.resources, runtime, split))
+        with self.claims.alone("stages", "training a stage"):
+            return replace(variant, recipe=reach(variant.recipe, self.folder, self.resources, runtime, split))
+
+    def waiting(self) -> Iterator[tuple[Variant, list[int]]]:
+        """Group all runs that are left into those that are trained side by side."""
+        for variant in self.recipe.variants:
+            for seeds in self.groups(variant):
+                yield variant, seeds
+
+    def do(self, variant: Variant, seeds: Sequence[int]) -> None:
+        """Do some seeds' runs, which are ours to do, but for those that another process has finished by now."""
+        self.results |= finished(variant.name, seeds, self.folder)
+        if own := [seed for seed in seeds if (variant.name, seed) not in self.results]:
+            self.run(self.staged(variant, own[0]), own)
 
     def groups(self, variant: Variant) -> Iterator[list[int]]:
         """Group the variant's seeds that are not finished into those that are trained side by side."""
@@ -204,8 +219,10 @@ class Study:
             # Clocks differ, and processes have to train alike.
             speed = self.runtime.broadcast(choose_speed(session, streams))
             known[variant.name] = {"asked": asked, **vars(speed)}
-            if self.runtime.accelerator.is_main_process:
-                write_json(self.folder.speed, known)
+            with self.claims.alone("speed", "writing down how fast runs are"):
+                if self.runtime.accelerator.is_main_process:
+                    others = read_json(self.folder.speed) if self.folder.speed.exists() else {}
+                    write_json(self.folder.speed, {**others, **known})
             if speed.telling:
                 self.runtime.progress.say(f"{variant.name} · {speed.reason}")
         # Former versions do not say how many tokens: they had one number for all.
@@ -230,7 +247,7 @@ class Study:
         try:
             session = self.checked_session(variant, seeds[0], title, other_seeds)
             with told_when_full(self.folder.path):
-                untuned = self._score_untuned(variant, session)
+                untuned = self.untuned.scores(variant, session)
                 speed = self._speed(variant, seeds)
                 session = replace(session, runtime=replace(session.runtime, part_tokens=speed.part_tokens))
                 results = run(variant, replicas, session, other_seeds, untuned, speed.compiled)
@@ -267,64 +284,41 @@ class Study:
     def checked_session(self, variant: Variant, seed: int, title: str, runs: dict[int, dict[str, Any]]) -> Session:
         """Open the same session, and refuse a base model other than the study began with, or these ``runs`` have
         started from."""
-        now = start_of(self._before_stages(variant.name).recipe, self.resources, self.runtime.device)
+        now = start_of(before_stages(self.recipe, variant.name).recipe, self.resources, self.runtime.device)
         same_start(self.folder, variant.name, self.starts.get(variant.name, {}), now)
         session = self.session(variant, seed, title)
         for other, result in start_alike(self.recipe, variant, seed, runs):
             same_weights(result, session.base.digest, f"seed {other} of variant '{variant.name}'")
         return session
 
-    def _before_stages(self, name: str) -> Variant:
-        """Give the variant as the recipe has it."""
-        return next(each for each in self.recipe.variants if each.name == name)
-
     def runtime_of(self, model: models.ModelOptions, title: str) -> Runtime:
         """Give the study's runtime for runs of ``model``; ``title``: what the progress line calls them."""
         return self.runtime.at(title, models.choose_dtype(model, self.runtime.device))
 
-    def _score_untuned(self, variant: Variant, session: Session) -> dict[str, float] | None:
-        """Score the untuned base model, once for the study; None where the scores mean nothing.
-
-        They belong to the first variant's model: a variant with another base has none.
-        """
-        first = self.recipe.variants[0].recipe
-        if variant.recipe.stages:  # what comes before the task is not the base model's
-            variant = self._before_stages(variant.name)
-            base = self.resources.base(variant.recipe.model, session.data.task, variant.recipe.compute.attention)
-            session = replace(session, recipe=variant.recipe, base=base)
-        if session.base.new or not variant.recipe.scoring.base or variant.recipe.model != first.model:
-            return None
-        if "split" in self.recipe.vary:
-            # Every seed is scored on other examples then, and one score of the base could stand beside none of them.
-            return None
-        if self.untuned is None:
-            self.untuned = self.folder.base.read_result()
-            same_weights(self.untuned or {}, session.base.digest, "the untuned base model's score")
-        if self.untuned is None:
-            session = replace(session, runtime=self.runtime_of(variant.recipe.model, "base model"))
-            self.untuned = score_untuned(variant, session, self.folder.base)
-            self.runtime.progress.say(summary("base model, untuned", self.untuned, variant.recipe.task.metrics[0]))
-        return dict(self.untuned["scores"])
-
     def combine(self, variant: Variant) -> None:
         """Make of the variant's finished seeds together what its mitigations ask for, where it is not there yet."""
+        self.results |= finished(variant.name, self.seeds, self.folder)
         results = {seed: result for (name, seed), result in self.results.items() if name == variant.name}
+        if not results.keys() >= {*self.seeds}:  # others were not asked for, or are not done yet
+            return
         runtime = self.runtime_of(variant.recipe.model, variant.name)
         staged = partial(self.staged, seed=self.seeds[0])  # only runs of one split are combined
-        for result in combine(variant, results, self.folder, self.resources, runtime, staged):
-            title = f"{variant.name}, {result['kind']}"
-            self.runtime.progress.say(summary(title, result, variant.recipe.task.metrics[0]))
+        with self.claims.alone(variant.name, "combining runs"):
+            for result in combine(variant, results, self.folder, self.resources, runtime, staged):
+                title = f"{variant.name}, {result['kind']}"
+                self.runtime.progress.say(summary(title, result, variant.recipe.task.metrics[0]))
 
     def report(self) -> StudyOutcome:
         """Write the report, in one process; the others wait for it."""
         from finetune import report
 
         accelerator, results = self.runtime.accelerator, None
-        if accelerator.is_main_process:
-            with phase("writing the report"):
-                results = report.build(self.folder.path)
-        accelerator.wait_for_everyone()
+        with self.claims.alone("report", "writing the report"):
+            if accelerator.is_main_process:
+                with phase("writing the report"):
+                    results = report.build(self.folder.path)
+            accelerator.wait_for_everyone()
         results = results or report.read(self.folder.path)
-        outcome = StudyOutcome(self.folder.path, results, speaks=accelerator.is_main_process)
+        outcome = StudyOutcome(self.folder.path, results, accelerator.is_main_process, self.asked.for_run)
         self.runtime.progress.tell(StudyFinished(self.folder.path, len(outcome.failed)))
         return outcome

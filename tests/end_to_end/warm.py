@@ -72,6 +72,18 @@ class Warm:
         self._say({"wait": pid})
         return Done(self._hear(), out.read_text(encoding="utf-8"), err.read_text(encoding="utf-8"))
 
+    def run_together(self, *commands: Sequence[str], cwd: Path, hook: str = "") -> list[Done]:
+        """Run several commands at once in ``cwd``, each after ``hook``."""
+        streams = [(self.folder / f"out-{number}", self.folder / f"err-{number}") for number in range(len(commands))]
+        started = [
+            self._start(argv, cwd, hook, str(out), str(err)) for argv, (out, err) in zip(commands, streams, strict=True)
+        ]
+        done = []
+        for pid, (out, err) in zip(started, streams, strict=True):
+            self._say({"wait": pid})
+            done.append(Done(self._hear(), out.read_text(encoding="utf-8"), err.read_text(encoding="utf-8")))
+        return done
+
     def run_in_terminal(self, columns: int, *argv: str, cwd: Path) -> Done:
         """Run a command whose streams are a terminal of that width."""
         ours, theirs = pty.openpty()

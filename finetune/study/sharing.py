@@ -1,0 +1,145 @@
+"""Several processes at work on one study: each run is one process's at a time, and so is what all runs share.
+
+A claim is a lock of the system on a file in the study's folder. It ends with its process, however that ends, so that
+nobody has to find out whether a holder is still alive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from finetune.core.errors import Interrupted, bad_input, did_you_mean
+from finetune.core.run_dir import StudyDir
+from finetune.core.runtime import Runtime
+
+if TYPE_CHECKING:
+    from finetune.recipe import ResolvedRecipe, Variant
+
+FINAL = ("finished", "degenerate", "diverged")
+"""Statuses that running again would only repeat; an `error` may have had a cause outside, and is tried again."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The runs of a study that one call is to do: all, one variant's, or one alone."""
+
+    variant: str | None = None
+    seed: int | None = None
+
+    @classmethod
+    def of(cls, recipe: ResolvedRecipe, only: str | None) -> Asked:
+        """Read `VARIANT` or `VARIANT/SEED`; None asks for all. Raises InputError for what the recipe has not."""
+        if only is None:
+            return cls()
+        at, names = "--only", [variant.name for variant in recipe.variants]
+        name, slash, seed = only.partition("/")
+        if recipe.until is not None:
+            raise bad_input(at, "is for seeds that are named, and here a rule adds them", "write seeds: 5, say")
+        if name not in names:
+            raise bad_input(at, f"is '{only}', and there is no variant '{name}'", did_you_mean(name, names))
+        known = ", ".join(map(str, recipe.seeds))
+        if slash and (not seed.isdecimal() or int(seed) not in recipe.seeds):
+            raise bad_input(at, f"is '{only}', and there is no seed '{seed}'", f"choose from: {known}")
+        return cls(name, int(seed) if slash else None)
+
+    def for_run(self, variant: str, seed: int | None) -> bool:
+        """Tell whether a run is asked for."""
+        return self.variant in (None, variant) and self.seed in (None, seed)
+
+
+WAIT = 1.0
+"""Seconds between two looks at what another process has."""
+
+NO_LOCKS = "this file system has no locks: only one process may work at this study"
+
+
+class Claims:
+    """What this process has claimed of a study. Of processes that train one run together the first one claims for
+    all."""
+
+    def __init__(self, folder: Path, runtime: Runtime):
+        self._folder, self._runtime = folder / ".locks", runtime
+        self._held: dict[str, FileLock] = {}
+        self._works = True
+
+    def take(self, name: str) -> bool:
+        """Claim what is called ``name``, if no other process has it; tell whether it is ours, as all ranks see it."""
+        own = self._take(name) if self._runtime.accelerator.is_main_process else False
+        return bool(self._runtime.broadcast(own))
+
+    def _take(self, name: str) -> bool:
+        if name in self._held or not self._works:
+            return True
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self._folder / f"{name}.lock", timeout=0)
+            lock.acquire()
+        except Timeout:
+            return False
+        except (OSError, NotImplementedError):
+            self._works = False
+            self._runtime.progress.say(NO_LOCKS)
+            return True
+        self._held[name] = lock
+        return True
+
+    def release(self, name: str) -> None:
+        """Let others have it."""
+        if lock := self._held.pop(name, None):
+            lock.release()
+
+    @contextmanager
+    def alone(self, name: str, doing: str) -> Iterator[None]:
+        """Within the context, be the only process that has ``name``; wait for it, while another is ``doing`` that.
+        Raises Interrupted when asked to stop."""
+        while not self.take(name):
+            self.wait(f"waiting for another process that is {doing}")
+        try:
+            yield
+        finally:
+            self.release(name)
+
+    def wait(self, doing: str) -> None:
+        """Wait a moment, and show it. Raises Interrupted when asked to stop."""
+        with self._runtime.progress.phase(doing):
+            self._runtime.stop.wait(WAIT)
+        if self._runtime.must_stop():
+            raise Interrupted(f"stopped while {doing}")
+
+
+def finished(variant: str, seeds: Sequence[int], folder: StudyDir) -> dict[tuple[str, int], dict[str, Any]]:
+    """Read the results of those of a variant's runs that are finished."""
+    read = {(variant, seed): folder.run(variant, seed).read_result() for seed in seeds}
+    return {key: result for key, result in read.items() if result and result["status"] in FINAL}
+
+
+def share_out(
+    waiting: Callable[[], Iterable[tuple[Variant, Sequence[int]]]],
+    do: Callable[[Variant, Sequence[int]], None],
+    claims: Claims,
+) -> None:
+    """``do`` the runs that are ``waiting``, but for those that other processes do: they are waited for, and done after
+    all where they were not finished there."""
+    while True:
+        left, mine = 0, 0
+        for variant, seeds in waiting():
+            left += len(seeds)
+            names = {seed: f"{variant.name}.seed-{seed}" for seed in seeds}
+            own = [seed for seed in seeds if claims.take(names[seed])]
+            mine += len(own)
+            try:
+                if own:
+                    do(variant, own)
+            finally:
+                for seed in own:
+                    claims.release(names[seed])
+        if not left:
+            return
+        if not mine:
+            claims.wait(f"waiting for other processes, which do the last {left} runs")
