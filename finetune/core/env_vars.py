@@ -77,8 +77,9 @@ PRECISION = [
     *_refused(
         ("ACCELERATE_MIXED_PRECISION",),
         "it asks for other arithmetic than the recipe",
-        f"write model.dtype: bfloat16 or float32, and {UNSET} (in accelerate's configuration, mixed_precision: 'no')",
-        agrees=lambda value, asked: (value, asked.dtype) == ("bf16", "bfloat16"),
+        f"write model.dtype: bfloat16, float16 or float32, and {UNSET} (in accelerate's configuration, "
+        "mixed_precision: 'no')",
+        agrees=lambda value, asked: (value, asked.dtype) in (("bf16", "bfloat16"), ("fp16", "float16")),
     ),
     *_refused(
         ("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"),
@@ -138,7 +139,7 @@ PARALLEL = _refused(
     ),
     "it would divide the model between devices, and here every process holds all of it",
     "launch plain processes (torchrun, or distributed_type: MULTI_GPU); for less memory use strategy.type: adapter, "
-    "or a smaller train.micro_batch_size",
+    "compute.gradient_checkpointing, or a smaller train.micro_batch_size",
     off=OFF | {"1.0"},
 )
 COMPILING = [

@@ -56,6 +56,9 @@ class Asked:
 WAIT = 1.0
 """Seconds between two looks at what another process has."""
 
+LOCKS = ".locks"
+"""The folder of claims inside a study's."""
+
 NO_LOCKS = "this file system has no locks: only one process may work at this study"
 
 
@@ -64,7 +67,7 @@ class Claims:
     all."""
 
     def __init__(self, folder: Path, runtime: Runtime):
-        self._folder, self._runtime = folder / ".locks", runtime
+        self._folder, self._runtime = folder / LOCKS, runtime
         self._held: dict[str, FileLock] = {}
         self._works = True
 
