@@ -2,9 +2,10 @@
 
 python -m scripts._memory [--model FOLDER] [--steps N]
 
-A model whose weights are stored in bfloat16 is trained a few steps on one short text at a time, so that activations
-hardly count, each way in a process of its own. What the process had before it loaded the model is subtracted. Host
-memory is anonymous memory (pages of mapped files do not count); on a GPU the allocator's peak is shown too.
+A model whose weights are stored in bfloat16 is trained a few steps, each way in a process of its own: on one short
+text at a time, so that activations, which the arithmetic leaves out, hardly count; or on many tokens. What the process
+had before it loaded the model is subtracted. Host memory is anonymous memory (pages of mapped files do not count); on a
+GPU the allocator's peak is shown too.
 """
 
 from __future__ import annotations
@@ -39,6 +40,10 @@ class Way:
     learnt: float
     """Bytes for each weight that learns: itself, its gradient, and what the optimizer remembers."""
     gpu: bool = False
+    batch: int = 1
+    """Texts in a step, all of which pass through the model at once."""
+    length: int = 32
+    """Tokens of a text."""
 
 
 WAYS = {
@@ -49,6 +54,10 @@ WAYS = {
         {"type": "full"}, {"weights": "bfloat16", "states": "8bit"}, 2, 6
     ),
     "LoRA": Way(LORA, {}, 2, 16),
+    "LoRA, 2,048 tokens at once": Way(LORA, {}, 2, 16, batch=8, length=256),
+    "LoRA, 2,048 tokens at once, gradient checkpointing": Way(
+        LORA, {"gradient_checkpointing": True}, 2, 16, batch=8, length=256
+    ),
     "LoRA, base in 8 bits": Way({**LORA, "quantize": "8bit"}, {}, 1, 16, gpu=True),
     "LoRA, base in 4 bits": Way({**LORA, "quantize": "4bit"}, {}, 0.5, 16, gpu=True),
 }
@@ -79,14 +88,15 @@ class Watched:
 
 
 def recipe(model: Path, way: Way, steps: int) -> dict[str, Any]:
-    """One short text in each step."""
-    few = {"max_steps": steps, "min_steps": steps, "evaluations": 0, "batch_size": 1}
+    """A few steps on texts as long as the way says."""
+    few = {"max_steps": steps, "min_steps": steps, "evaluations": 0, "batch_size": way.batch}
+    few["micro_batch_tokens"] = way.batch * way.length
     return {
         "name": "memory",
         "seeds": [0],
         "model": {"source": str(model), "dtype": "bfloat16"},
         "data": {"train": {"path": str(model.parent / "texts.csv")}, "split": {"test": 2}},
-        "task": {"type": "language", "max_length": 32},
+        "task": {"type": "language", "max_length": way.length},
         "strategy": way.strategy,
         "compute": way.compute,
         "train": {**few, "learning_rate": 1e-4, "save_model": False},
@@ -108,6 +118,7 @@ def measure(model: Path, name: str, steps: int) -> dict[str, Any]:
     from finetune.runner.build import count_parameters
     from finetune.runner.resources import Resources
     from finetune.runner.session import Session
+    from finetune.train.meters import read_rows
 
     resolved = load_recipe(recipe(model, WAYS[name], steps))
     [variant] = resolved.variants
@@ -125,17 +136,19 @@ def measure(model: Path, name: str, steps: int) -> dict[str, Any]:
         assembled = session.assemble([Replica(resolved.streams(0), RunDir(Path(folder)))])
         counted = count_parameters(assembled.group.model)
         session.take_steps(assembled, steps, "memory")
-    found = {"host": watched.end(), "device": None, **counted}
+        rows = read_rows(RunDir(Path(folder)).metrics)
+    seconds = (rows[-1]["seconds"] - rows[0]["seconds"]) / (len(rows) - 1)
+    found = {"host": watched.end(), "device": None, "seconds": seconds, **counted}
     if runtime.device.type == "cuda":
         found["device"] = torch.cuda.max_memory_allocated()
     return found
 
 
 def table(rows: dict[str, dict[str, Any] | None]) -> str:
-    lines = ["| way | learns | by arithmetic | host | device | ratio |", "| --- " * 6 + "|"]
+    lines = ["| way | learns | by arithmetic | host | device | ratio | a step takes |", "| --- " * 7 + "|"]
     for name, found in rows.items():
         if found is None:
-            lines.append(f"| {name} | – | – | – | – | needs a GPU |")
+            lines.append(f"| {name} | – | – | – | – | needs a GPU | – |")
             continue
         way, learns = WAYS[name], found["trainable"]
         frozen = found["total"] - learns if learns < found["total"] else found["total"]
@@ -143,6 +156,7 @@ def table(rows: dict[str, dict[str, Any] | None]) -> str:
         peak = found["host"] if found["device"] is None else found["device"]
         device = "–" if found["device"] is None else _megabytes(found["device"])
         shown = [f"{learns / 1e6:.1f} M", _megabytes(wanted), _megabytes(found["host"]), device, f"{peak / wanted:.2f}"]
+        shown.append(f"{found['seconds']:.2g} s")
         lines.append(f"| {' | '.join([name, *shown])} |")
     return "\n".join(lines)
 
@@ -162,7 +176,7 @@ def prepare(folder: Path) -> Path:
     place = locate(SOURCE)
     load_base(options, "AutoModelForCausalLM").model.to(torch.bfloat16).save_pretrained(folder / "model")  # type: ignore[arg-type]
     AutoTokenizer.from_pretrained(place.name, **place.arguments()).save_pretrained(folder / "model")
-    texts = [f"The train number {number} arrives at platform {number % 9}." for number in range(40)]
+    texts = [" ".join(f"Train {number} leaves from platform {place}." for place in range(60)) for number in range(40)]
     (folder / "texts.csv").write_text("text\n" + "\n".join(texts) + "\n", encoding="utf-8")
     return folder / "model"
 

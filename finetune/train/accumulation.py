@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from finetune.core.examples import Batch, Example
 from finetune.core.memory import out_of_memory
@@ -25,7 +24,7 @@ from finetune.tasks.base import Task
 from finetune.train.batching import BatchPlan, split_batch
 from finetune.train.dropout import Masks
 from finetune.train.kernels import Kernels
-from finetune.train.meters import Meter
+from finetune.train.meters import FlopCounter, Meter
 from finetune.train.portions import PortionLosses
 from finetune.train.recompute import Recompute
 from finetune.train.state import Taken
@@ -89,7 +88,7 @@ class Accumulation:
             try:
                 if self.flops_per_token is not None:
                     return self._run(step, factors)
-                with FlopCounterMode(display=False) as counter:
+                with FlopCounter() as counter:
                     losses, taken = self._run(step, factors)
                 padded = sum(own.padded for own in taken) / self.runtime.accelerator.num_processes
                 self.flops_per_token = counter.get_total_flops() / max(padded, 1)

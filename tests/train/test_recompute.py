@@ -1,5 +1,8 @@
 """Gradient checkpointing: gradients and weights equal in every bit, less memory, and what cannot be computed again."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 
@@ -35,6 +38,38 @@ def test_every_block_is_computed_twice_and_none_afterwards(dropout_bench, tmp_pa
     before, passes[:] = len(passes), []
     fit(dropout_bench, tmp_path / "plain", model=model, max_steps=3)
     assert len(passes) <= before - 2 * 3, "the blocks are as they were"
+
+
+def test_what_was_computed_again_is_let_go_of_block_by_block(dropout_bench, tmp_path):
+    """Also in the first step, in which operations are counted."""
+    model, alive, most = dropout_bench.model(), weakref.WeakSet(), []
+
+    class Token:
+        """Lives as long as the graph of a pass through a block."""
+
+    class Marked(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, values):
+            ctx.token = Token()
+            alive.add(ctx.token)
+            most.append(len(alive))
+            return values.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient
+
+    for block in model.bert.encoder.layer:
+        block.intermediate.register_forward_hook(lambda module, inputs, output: Marked.apply(output))
+    gc.collect()
+    gc.disable()  # which finds what is held in a circle, but later
+    try:
+        fitted = fit(dropout_bench, tmp_path, model=model, max_steps=3, micro_batch_size=2, compute=AGAIN)
+    finally:
+        gc.enable()
+    assert len(most) > 2 * 2 * 3, "two blocks, each of them twice, in three steps"
+    assert max(most) <= 4, "the graphs of two blocks, and of what is computed again of one, and of the one before"
+    assert fitted.trained.facts["flops"] > 0
 
 
 class Kept:
