@@ -6,10 +6,10 @@ import pytest
 from datasets.fingerprint import generate_random_fingerprint
 
 from finetune.core.registry import MITIGATIONS, STRATEGIES, TASKS
-from tests.contracts.contexts import recipe_of
+from tests.contracts.contexts import LONGER, PLAIN, recipe_of
 from tests.contracts.leaves import merged
 from tests.contracts.test_options import Bench
-from tests.strategies.test_adapter_methods import METHODS, SMALL
+from tests.strategies.test_adapter_methods import HEADLESS, METHODS, SMALL
 
 EVERY = [
     pytest.param(plugin.Options, id=f"{registry.kind} {name}")
@@ -53,8 +53,11 @@ def test_what_is_computed_again_is_the_same_in_every_bit(bench, options):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_what_is_computed_again_is_the_same_under_every_adapter(bench, method):
-    content = merged(recipe_of(STRATEGIES.get("adapter").Options)[0], {"model": {"source": "broad", "new": []}})
-    content["strategy"] = {"type": "adapter", "method": method, "options": SMALL.get(method, {})}
+    headless = method in HEADLESS
+    model = {"source": "broad-decoder" if headless else "broad", "new": []}
+    task = {"type": "language", "max_length": 8} if headless else PLAIN["task"]
+    strategy = {"type": "adapter", "method": method, "options": SMALL.get(method, {})}
+    content = {**merged(PLAIN, {"model": model, "train": LONGER}), "strategy": strategy, "task": task}
     plain = bench.shown(content)
     assert plain["refused"] is None
     again = bench.shown(merged(content, {"compute": {"gradient_checkpointing": True}}))
