@@ -15,6 +15,7 @@ runs/<study>/
   base/result.json  base/predictions/...   the untuned base model, where scoring it means something
   baselines/<name>/result.json             cheap answers to the same examples, once for the study
                    predictions/<task>.parquet
+  .locks/                                  what processes at work on the study have claimed; nothing when none is
   report/index.html  report.md  model-card.md  results.json
 """
 
