@@ -226,12 +226,13 @@ def test_a_drawn_head_has_the_spread_that_the_architecture_gives_it(tmp_path):
     assert not head.bias.any()
 
 
-def test_weights_are_loaded_in_float32_whatever_the_file_has(encoder_folder, tmp_path):
+def test_runs_get_float32_whatever_the_file_has(encoder_folder, tmp_path):
     folder = without(encoder_folder, tmp_path / "model", "model.safetensors")
     half = load_base(options(encoder_folder), CLASSIFIER).model.bert.to(torch.bfloat16)
     half.save_pretrained(folder)
-    loaded = load_base(options(folder), CLASSIFIER).model
-    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
+    base = load_base(options(folder), CLASSIFIER)
+    assert base.model.bert.pooler.dense.weight.dtype == torch.bfloat16
+    assert {parameter.dtype for parameter in base.copy(Streams(0)).parameters()} == {torch.float32}
 
 
 def test_a_skeleton_has_every_parameter_and_no_weights(encoder_folder, tmp_path):
