@@ -42,10 +42,10 @@ def stop_itself(step: int) -> None:
     """Send this process SIGTERM in the middle of step ``step`` (from 0)."""
     run = loop.Accumulation.run
 
-    def signalled(self, at):
+    def signalled(self, at, *about):
         if at == step:
             os.kill(os.getpid(), signal.SIGTERM)
-        return run(self, at)
+        return run(self, at, *about)
 
     loop.Accumulation.run = signalled
 
