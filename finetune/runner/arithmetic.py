@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from finetune import models
 from finetune.core.errors import InputError, Problem
 from finetune.core.hooks import TrainingHook
 from finetune.runner.build import Built
@@ -24,8 +25,16 @@ CHANGING = ("gradients", "stepped", "scored")
 def check_arithmetic(recipe: Recipe, built: Built, device: torch.device, dtype: torch.dtype) -> None:
     """Refuse the recipe's arithmetic where ``built``, which may be without weights, or the device cannot have it.
     Raises InputError with every reason."""
-    if problems := [*_recomputed(recipe, built), *_kept(recipe, built, dtype), *_multiplied(recipe, device, dtype)]:
+    problems = [*_attended(recipe, built, device, dtype), *_recomputed(recipe, built), *_kept(recipe, built, dtype)]
+    if problems := [*problems, *_multiplied(recipe, device, dtype)]:
         raise InputError(problems)
+
+
+def _attended(recipe: Recipe, built: Built, device: torch.device, dtype: torch.dtype) -> Iterator[Problem]:
+    try:
+        models.check_attention(built.model, recipe.compute.attention, device, dtype)
+    except InputError as error:
+        yield from error.problems
 
 
 def _recomputed(recipe: Recipe, built: Built) -> Iterator[Problem]:

@@ -124,14 +124,12 @@ def dry_run(
         check_tokens(data, models.rows_said(data.task.config()), at)  # first: no table can have its padding outside
         empty = models.skeleton(recipe.model, data.task.architecture, **data.task.model_config())
         check_tokens(data, models.rows_of(empty), at)
-        processor = models.processor(recipe.model)
-        models.check_attention(empty, recipe.compute.attention, *processor)
         data.task.check_model(empty)  # before its weights are held against a model that is of no use
         base = models.weightless_base(recipe.model, empty, data.task.new_head)
         config = copy.deepcopy(empty.config)  # which a strategy may change
         hooks = (recipe.strategy, recipe.mitigations, recipe.train.optimizer)
         built = prepare(base.model, data.task, *hooks, base.new)
-        check_arithmetic(recipe, built, *processor)
+        check_arithmetic(recipe, built, *models.processor(recipe.model))
     model = built.model
     check_lengths(model, data)
     line = try_small(resources, recipe, data, config) if compared else None

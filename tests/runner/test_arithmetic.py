@@ -58,8 +58,10 @@ def test_a_cache_of_what_was_learnt_cannot_be_computed_again(tmp_path):
 
 
 def test_all_that_is_wrong_is_said_at_once(topics):
-    found = refused(topics, *BF16, "compute.tf32=true", "model.device=cpu", "mitigations=[{type: ema}, {type: l2-sp}]")
-    assert [path for path, _ in found] == ["compute.weights", "compute.weights", "compute.tf32"]
+    treated = ("mitigations=[{type: ema}, {type: l2-sp}]", "compute.attention=flash")
+    found = refused(topics, *BF16, "compute.tf32=true", "model.device=cpu", *treated)
+    paths = [path for path, _ in found]
+    assert paths == ["compute.attention", "compute.weights", "compute.weights", "compute.tf32"]
 
 
 @pytest.mark.parametrize("setting", [{"gradient_checkpointing": True}, {"weights": "bfloat16"}, {"states": "8bit"}])
