@@ -69,13 +69,12 @@ def _facts(study: Study, results: Results) -> list[tuple[str, str]]:
     """The study in a few small numbers, under the verdict."""
     tuned = results.tuned
     ended = sum(variant.failures.n for variant in tuned)
-    spent = sum(run.result.get("seconds") or 0 for run in study.runs)
     return [
         ("variants", count(len(tuned))),
         ("seeds", count(len(study.seeds))),
         ("runs ended", f"{ended} of {len(tuned) * len(study.seeds)}"),
         ("failed", count(sum(variant.failures.count for variant in tuned))),
-        ("computing time", seconds(spent)),
+        ("computing time", seconds(cost.spent(study))),
         ("device", study.computed_on),
         *([("mixed", mixed)] if (mixed := environment.mixed(study)) else []),
         ("digest", study.digest[:12]),

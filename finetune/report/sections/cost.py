@@ -141,26 +141,39 @@ def _seconds(result: Result) -> float | None:
     return result.get("seconds") or _maybe(result, lambda each: each["training"]["seconds"])
 
 
+def _every(study: Study) -> dict[str, list[Result]]:
+    """Collect the results of all that the study's models have cost, by what it was."""
+    return {
+        "runs": [run.result for run in study.runs],
+        "base model": [study.base.result] if study.base else [],
+        "combinations": [run.result for runs in study.combined.values() for run in runs],
+        "stages": [read_json(path) for path in sorted(study.folder.stages.glob("*/result.json"))],
+    }
+
+
+def spent(study: Study) -> float:
+    """Sum up the seconds of everything in the study's folder but cheap baselines."""
+    return sum(_seconds(result) or 0.0 for results in _every(study).values() for result in results)
+
+
 def _whole(study: Study) -> str:
     """Sum up device-hours, arithmetic and energy of everything in the study's folder, in a sentence."""
-    stages = [read_json(path) for path in sorted(study.folder.stages.glob("*/result.json"))]
-    made = [run.result for runs in study.combined.values() for run in runs]
-    every = [*(run.result for run in study.runs), *([study.base.result] if study.base else []), *made, *stages]
+    parts = _every(study)
+    every = [result for results in parts.values() for result in results]
     timed = [result for result in every if _seconds(result) is not None]
     where = study.environment
     device, processes = str(where.get("device", "")), where.get("processes") or 1
     workers, unit = processes, "GPU-hours"
     if not device.startswith("cuda"):
         workers, unit = processes * (where.get("threads") or 1), "core-hours" if where.get("threads") else "hours"
-    hours = sum(_seconds(result) or 0.0 for result in timed) * workers / 3600
+    hours = spent(study) * workers / 3600
     said = [_work(hours, unit)]
     flops = [value for result in timed if (value := _maybe(result, lambda each: each["training"]["flops"])) is not None]
     joules = [value for result in timed if (value := _maybe(result, lambda each: each["energy"]["joules"])) is not None]
     said += [f"{scaled(sum(flops), 'FLOP')} of training"] if flops else []
     said += [scaled(sum(joules) / JOULES_PER_WH, "Wh")] if joules else []
     words = f"The study took {listing(said)} on {device or 'a device that was not recorded'}"
-    parts = {"base model": bool(study.base), "combinations": bool(made), "stages": bool(stages)}
-    more = [name for name, there in parts.items() if there]
+    more = [name for name, results in parts.items() if results and name != "runs"]
     words += f": {count(len(study.runs))} runs" + (f", with {listing(more)}" if more else "")
     missing = [] if len(joules) in (0, len(timed)) else [f"energy was read in {len(joules)} of {len(timed)}"]
     missing += [f"{len(every) - len(timed)} without a time are not in it"] if len(timed) < len(every) else []

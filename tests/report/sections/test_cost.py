@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from finetune.report.content import document
 from finetune.report.sections.cost import sections
 from tests.results.stores import read
 
@@ -68,6 +69,7 @@ def test_base_combinations_and_stages_are_in_the_sum(measured):
     words, *_ = told(measured)
     assert words.startswith("The study took 2.5 GPU-hours, 5.00 TFLOP of training and 2.00 Wh")
     assert words.endswith(": 2 runs, with base model, combinations and stages; energy was read in 2 of 5.")
+    assert dict(document(*read(measured)).facts)["computing time"] == "75 min", "the top of the page says the same"
 
 
 def test_crashed_runs_have_no_time(measured):
