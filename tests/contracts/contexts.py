@@ -485,7 +485,6 @@ CASES: dict[str, Case] = {
     "ComputeOptions.attention": Case(value="eager"),
     "ComputeOptions.tf32": Case(value=True, refused=True),
     "ComputeOptions.weights": Case(value="float32"),
-    "Recipe.compute": Case(value={"attention": "eager"}),
     "EarlyStopping.min_delta": Case({"train": {"learning_rate": 0.001}}, value=50.0),
     "TrainOptions.warmup": Case(value=0.5),
     "ReinitOptions.layers": Case(value=1),
