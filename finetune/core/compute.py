@@ -22,6 +22,10 @@ class ComputeOptions(Options):
     """Keep of every block only what goes into it, and compute the rest again in the backward pass (Chen et al. 2016,
     "Training deep nets with sublinear memory cost"): a third more time, and a fraction of the memory for activations.
     Gradients are equal in every bit."""
+    shard: bool = Field(False, json_schema_extra=OPERATIONAL)
+    """Split weights, gradients and what the optimizer remembers over the processes of a run, so that none has the whole
+    model (FSDP2; Rajbhandari et al. 2020, "ZeRO", stage 3): for models that do not fit one device. Costs communication.
+    One process alone has nothing to split. A run may go on with another number of processes."""
     tf32: bool = False
     """Multiply float32 matrices in TensorFloat-32, whose factors have 10 bits of precision instead of 23: several times
     as fast on a GPU that has it."""

@@ -27,14 +27,17 @@ SETTLED = 2 * 10**9
 
 
 def weights_digest(weights: Mapping[str, torch.Tensor], precise: bool = False) -> str:
-    """32 hex digits over tensors, in their order, and their names; ``precise``: over what they are in float32."""
+    """32 hex digits over tensors, in their order, and their names; ``precise``: over what they are in float32. Where
+    they are split over processes, all of these have to ask."""
     import torch
+
+    from finetune.core.sharding import gathered
 
     digest = hashlib.blake2b(digest_size=16)
     with phase("computing the digest of weights", len(weights)) as under_way:
-        for number, (name, value) in enumerate(weights.items(), start=1):
+        for number, (name, value) in enumerate(gathered(weights), start=1):
             digest.update(name.encode())
-            value = value.detach().cpu()
+            value = value.cpu()
             value = value.float() if precise and value.is_floating_point() else value
             digest.update(value.contiguous().view(-1).view(torch.uint8).numpy().data)
             under_way.step(number)

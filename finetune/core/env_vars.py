@@ -137,9 +137,9 @@ PARALLEL = _refused(
         *("ACCELERATE_USE_PARALLELISM_CONFIG", "ACCELERATE_ALLOW_CP_STANDALONE", "ACCELERATE_BYPASS_DEVICE_MAP"),
         *("ACCELERATE_DEEPSPEED_*", "ACCELERATE_CONFIG_DS_FIELDS", "FSDP_*", "MEGATRON_LM_*", "PARALLELISM_CONFIG_*"),
     ),
-    "it would divide the model between devices, and here every process holds all of it",
-    "launch plain processes (torchrun, or distributed_type: MULTI_GPU); for less memory use strategy.type: adapter, "
-    "compute.gradient_checkpointing, or a smaller train.micro_batch_size",
+    "it would divide the model between devices, which the recipe decides",
+    "launch plain processes (torchrun, or distributed_type: MULTI_GPU); for less memory write compute.shard: true, "
+    "compute.gradient_checkpointing: true, strategy.type: adapter, or a smaller train.micro_batch_size",
     off=OFF | {"1.0"},
 )
 COMPILING = [

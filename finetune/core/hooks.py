@@ -132,6 +132,15 @@ class TrainingHook:
         return all(getattr(type(self), verb) is getattr(TrainingHook, verb) for verb in verbs)
 
     @property
+    def can_shard(self) -> bool:
+        """Tell whether it works where each process has some rows of every parameter that learns, and the model's own
+        are no plain tensors between passes. What changes weights or gradients itself has to say so."""
+        verbs = ("gradients", "stepped", "scored", "state")
+        return not self.differentiates and all(
+            getattr(type(self), verb) is getattr(TrainingHook, verb) for verb in verbs
+        )
+
+    @property
     def differentiates(self) -> bool:
         """Tell whether it takes derivatives inside the model's forward pass, which our own kernels do not have."""
         return False

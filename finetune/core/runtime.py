@@ -37,6 +37,8 @@ class Runtime:
     part_tokens: int = PARTS[0]
     """Tokens that pass through the model at once on a CPU where the recipe does not say. On two cores MiniLM and
     SmolLM2-135M are as fast with 1,000 as with 2,000, and slower below; larger parts cost memory, which costs time."""
+    shards: bool = False
+    """Models are sharded over the processes, of which there are several."""
     progress: Progress = field(default_factory=Progress)
     stop: StopRequest = field(default_factory=StopRequest)
 
@@ -47,6 +49,10 @@ class Runtime:
     def at(self, title: str, dtype: torch.dtype) -> Runtime:
         """The same for another run."""
         return replace(self, title=title, dtype=dtype)
+
+    def sharding(self, wanted: bool) -> Runtime:
+        """The same for models that are sharded, if that is ``wanted`` and there are processes to share them."""
+        return replace(self, shards=wanted and self.accelerator.num_processes > 1)
 
     def autocast(self) -> Any:
         """Autocast to the compute dtype; weights that learn stay float32.

@@ -11,6 +11,7 @@ import torch
 from finetune.core.examples import Example, Prediction, lengths_of, weights_of
 from finetune.core.memory import out_of_memory
 from finetune.core.runtime import Runtime
+from finetune.core.sharding import reshard
 from finetune.evaluate import metrics
 from finetune.evaluate.store import Predictions
 from finetune.replicas.group import ReplicaGroup
@@ -64,12 +65,18 @@ def predictions_of(
     group.model.eval()
     if group.prefix:
         group.prefix.store.announce(examples)
-    for start in runtime.track(range(0, len(batches), accelerator.num_processes), title):
-        # Processes stop together, so all go round as often, the last time some of them with nothing to do.
-        for batch in batches[start : start + accelerator.num_processes][accelerator.process_index :][:1]:
+    # Of a sharded model every process takes part in every pass, and how many an answer takes shows on the way.
+    together = runtime.shards and (task.asks or (answers and task.answer == "text"))
+    processes, rank = (1, 0) if together else (accelerator.num_processes, accelerator.process_index)
+    for start in runtime.track(range(0, len(batches), processes), title):
+        # Processes stop together, so all go round as often, the last time some of them with nothing to do: of a
+        # sharded model, what the first one does.
+        these = batches[start : start + processes]
+        for batch in these[rank:][:1] or (these[:1] if runtime.shards else []):
             found = _predict(group, task, [examples[index] for index in batch], runtime, answers)
             mine += zip(batch, found, strict=True)
-    if accelerator.num_processes > 1:
+    reshard(group.model)
+    if processes > 1:
         from accelerate.utils import gather_object
 
         mine = gather_object(mine)
@@ -103,7 +110,7 @@ def _predict(
         if texts is not None:
             found = [replace(one, text=text) for one, text in zip(found, texts, strict=True)]
     except RuntimeError as error:
-        if not out_of_memory(error) or len(examples) == 1:
+        if not out_of_memory(error) or len(examples) == 1 or runtime.shards:
             raise
         half = len(examples) // 2
     else:

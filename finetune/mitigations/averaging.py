@@ -17,6 +17,10 @@ class Averaging(Mitigation):
     averages: dict[str, torch.Tensor]
     """By name, each of its parameter's shape; empty as long as there is nothing to average."""
 
+    @property
+    def can_shard(self) -> bool:
+        return True
+
     def start(self) -> None:
         """Begin the averages with the weights as they are."""
         self.averages = {name: value.detach().clone() for name, value in self.training_state.parameters.items()}

@@ -51,6 +51,10 @@ class L2SP(Mitigation):
 
     options: L2SPOptions
 
+    @property
+    def can_shard(self) -> bool:
+        return True
+
     def check(self, model: torch.nn.Module, fresh: frozenset[str], at: str) -> None:
         learning = ((name, value) for name, value in model.named_parameters() if value.requires_grad)
         if not any(name not in fresh and value.ndim > 1 for name, value in learning):

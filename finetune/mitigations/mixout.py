@@ -57,6 +57,10 @@ class Mixout(Mitigation):
 
     options: MixoutOptions
 
+    @property
+    def can_shard(self) -> bool:
+        return False  # puts mixed weights into the layers themselves
+
     def check(self, model: torch.nn.Module, fresh: frozenset[str], at: str) -> None:
         learning = {name for name, value in model.named_parameters() if value.requires_grad}
         if not linear_layers(model, learning - fresh):

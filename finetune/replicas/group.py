@@ -13,6 +13,7 @@ from finetune.core.examples import Batch, Example
 from finetune.core.hooks import TrainingHooks
 from finetune.core.randomness import Streams
 from finetune.core.run_dir import RunDir
+from finetune.core.sharding import reshard
 from finetune.replicas.prefix import Prefix
 from finetune.replicas.stacked import CannotStack, Rows, SeenEmbedding, Stacked, Weights, kind_of
 from finetune.strategies.base import trained_parameters
@@ -183,6 +184,7 @@ class ReplicaGroup:
         prefix = self.prefix.on(examples, batch) if self.prefix else nullcontext()
         with self._rows.are(self._rows_of(batch, counts)), prefix:
             yield
+        reshard(self.model)
 
     def _rows_of(self, batch: Batch, counts: Sequence[int]) -> list[int]:
         """Count the rows of ``batch`` that are each replica's: a row's last example tells whose it is."""

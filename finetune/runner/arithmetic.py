@@ -18,6 +18,9 @@ from finetune.train.rules import RULES
 if TYPE_CHECKING:
     from finetune.recipe import Recipe
 
+SHARDING = ("adamw", "lion", "schedule-free")
+"""Optimizers whose step of a weight depends on no other weight."""
+
 CHANGING = ("gradients", "stepped", "scored")
 """What hooks do with weights themselves, or their gradients, outside the optimizer."""
 
@@ -26,7 +29,7 @@ def check_arithmetic(recipe: Recipe, built: Built, device: torch.device, dtype: 
     """Refuse the recipe's arithmetic where ``built``, which may be without weights, or the device cannot have it.
     Raises InputError with every reason."""
     problems = [*_attended(recipe, built, device, dtype), *_recomputed(recipe, built), *_kept(recipe, built, dtype)]
-    if problems := [*problems, *_multiplied(recipe, device, dtype)]:
+    if problems := [*problems, *_split(recipe, built), *_multiplied(recipe, device, dtype)]:
         raise InputError(problems)
 
 
@@ -75,6 +78,34 @@ def _kept(recipe: Recipe, built: Built, dtype: torch.dtype) -> Iterator[Problem]
         ):
             found = f"'{hook.name}' computes with weights itself, which needs float32"
             yield Problem(f"{said} {found}", "write float32, or leave one of the two out", at)
+
+
+def _split(recipe: Recipe, built: Built) -> Iterator[Problem]:
+    """Weights of which each process has some rows."""
+    if not recipe.compute.shard:
+        return
+    at, optimizer, kind = "compute.shard", recipe.train.optimizer, recipe.strategy.type
+    if built.strategy.solves:
+        found = "a probe is solved from what the whole model gives"
+        yield Problem(f"is true, and {found}", "write strategy.solver: steps, or leave it out", at)
+        return
+    if built.strategy.quantizes:
+        found = f"strategy '{kind}' packs weights into few bits, which cannot be cut into rows"
+        yield Problem(f"is true, and {found}", "leave one of the two out", at)
+    for hook in built.hooks:
+        if not hook.can_shard:
+            found = f"'{hook.name}' computes with whole weights"
+            yield Problem(f"is true, and {found}", "leave one of the two out", at)
+    if optimizer not in SHARDING:
+        found = f"{optimizer} computes a step from whole matrices or from all weights together"
+        yield Problem(f"is true, and {found}", f"train with {', '.join(SHARDING)}", at)
+    if recipe.compute.compact:
+        found = "rounding weights or states to fewer bits is not done to rows"
+        yield Problem(f"is true, and {found}", "leave out compute.weights and compute.states", at)
+    if recipe.train.compile is True:
+        yield Problem("is true, and blocks are to be compiled", "leave one of the two out", at)
+    if single := [name for name, value in built.model.named_parameters() if value.ndim == 0]:
+        yield Problem(f"is true, and {single[0]} is one number, of which there are no rows", "leave it out", at)
 
 
 def _multiplied(recipe: Recipe, device: torch.device, dtype: torch.dtype) -> Iterator[Problem]:

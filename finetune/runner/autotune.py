@@ -144,6 +144,8 @@ def choose_compiled(session: Session, runs: Sequence[Streams], size: int) -> tup
         return False, "mitigations are at work"
     if session.recipe.compute.gradient_checkpointing:
         return False, "blocks are computed again in the backward pass"
+    if runtime.shards:
+        return False, "weights are split over the processes"
     built = session.build(runs[0])
     if built.strategy.differentiates:
         return False, f"{built.strategy.name} takes derivatives of its own"

@@ -24,7 +24,7 @@ from finetune.evaluate.predict import predictions_of, table_of
 from finetune.models.pooled import HEAD
 from finetune.models.pooling import POOLED
 from finetune.replicas.group import ReplicaGroup
-from finetune.runner.build import to_device
+from finetune.runner.build import group_of
 from finetune.runner.resources import TaskData
 from finetune.runner.scoring import Scores, scores_on
 from finetune.runner.session import Session
@@ -129,7 +129,7 @@ class UntunedModel:
     def _answering(self) -> ReplicaGroup:
         """The model with its own head."""
         model = self.session.base.copy(Streams(0)).requires_grad_(False)
-        return ReplicaGroup(to_device(model, self.session.runtime))
+        return group_of(model, self.session.runtime)
 
     @cached_property
     def _frozen(self) -> tuple[models.BaseModel, torch.nn.Module, str]:
@@ -141,7 +141,7 @@ class UntunedModel:
             with phase(f"loading {options.source}"):
                 base = models.load_base(options, POOLED, True, num_labels=1, pad_token_id=task.tokenizer.pad_token_id)
         model = (base.copy(Streams(0)) if own else base.model).requires_grad_(False)
-        return base, to_device(model, self.session.runtime), said.mode if said else MODE
+        return base, group_of(model, self.session.runtime).model, said.mode if said else MODE
 
 
 def score_baseline(

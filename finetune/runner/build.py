@@ -14,9 +14,12 @@ from finetune.core.errors import bad_input
 from finetune.core.hooks import TrainingHook, TrainingHooks
 from finetune.core.registry import MITIGATIONS, STRATEGIES
 from finetune.core.runtime import Runtime
+from finetune.core.sharding import shard
 from finetune.mitigations.base import Mitigation
 from finetune.models.pooled import pooled_in, read_pooling
+from finetune.replicas.group import ReplicaGroup
 from finetune.strategies.base import Strategy, trained_parameters
+from finetune.strategies.blocks import find_blocks
 from finetune.tasks.base import Task
 from finetune.train.optimizer import check_optimizer
 
@@ -48,8 +51,10 @@ def to_device(
 
     Weights that learn need float32's small steps, or an optimizer that can do without them; frozen ones are only
     multiplied with, but for normalisations', which have to be of one type, and may meet what a part that learns has
-    made in float32. Buffers stay as they are: rotary frequencies lose far positions in bfloat16.
+    made in float32. Buffers stay as they are: rotary frequencies lose far positions in bfloat16. Where models are
+    sharded it stays on the CPU: see :func:`sharded`.
     """
+    device = torch.device("cpu") if runtime.shards else runtime.device
     learnt = getattr(torch, weights)
     for module in model.modules():
         own = [parameter for parameter in module.parameters(recurse=False) if parameter.is_floating_point()]
@@ -60,8 +65,21 @@ def to_device(
             if base is None or parameter.requires_grad:
                 parameter.data = parameter.data.to(dtype)
             else:
-                parameter.data = base.moved(parameter, dtype, runtime.device)
-    return model.to(runtime.device)
+                parameter.data = base.moved(parameter, dtype, device)
+    return model.to(device)
+
+
+def sharded(model: torch.nn.Module, runtime: Runtime) -> torch.nn.Module:
+    """Split a model that :func:`to_device` has prepared over the processes, where the runtime says so."""
+    if not runtime.shards:
+        return model
+    return shard(model, find_blocks(model), runtime.accelerator.num_processes, runtime.device, runtime.dtype)
+
+
+def group_of(model: torch.nn.Module, runtime: Runtime, base: models.BaseModel | None = None) -> ReplicaGroup:
+    """Make of one ``model`` what can be scored: on its device, or split over the processes. ``base``: see
+    :func:`to_device`."""
+    return ReplicaGroup(sharded(to_device(model, runtime, base=base), runtime))
 
 
 def make_strategy(options: Any, changed: frozenset[str] = frozenset()) -> Strategy:

@@ -15,8 +15,7 @@ from finetune.evaluate import metrics
 from finetune.evaluate.predict import predict
 from finetune.evaluate.store import Predictions
 from finetune.models import BaseModel
-from finetune.replicas.group import ReplicaGroup
-from finetune.runner.build import to_device
+from finetune.runner.build import group_of
 from finetune.tasks.base import Task
 
 
@@ -47,12 +46,11 @@ class Reference:
         how = [self.task.batching.name, str(self.runtime.dtype), str(self.runtime.device)]
         key = ("margins", examples.number, *how)
         if key not in self.base.kept:
-            frozen = self.base.view(Streams(0)).requires_grad_(False)
-            model = to_device(frozen, self.runtime, base=self.base)
-            group, title = ReplicaGroup(model), "scoring the reference"
+            group = group_of(self.base.view(Streams(0)).requires_grad_(False), self.runtime, self.base)
+            title = "scoring the reference"
             [found] = predict(group, self.task, examples, self.size, self.runtime, answers=False, title=title)
             self.base.kept[key] = _margin(found)
-            del model, group
+            del group
             self.runtime.accelerator.free_memory()
         kept: np.ndarray = self.base.kept[key]
         return kept

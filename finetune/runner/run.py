@@ -20,18 +20,19 @@ from finetune.core.progress import phase
 from finetune.core.randomness import Streams
 from finetune.core.run_dir import FORMAT, RunDir, atomic, write_json
 from finetune.core.runtime import Runtime
+from finetune.core.sharding import whole
 from finetune.evaluate import metrics
 from finetune.metrics.function import key_of
 from finetune.models.pooled import pooled_in, write_pooling
-from finetune.replicas.group import Replica, ReplicaGroup
+from finetune.replicas.group import Replica
 from finetune.replicas.stacked import Weights
-from finetune.runner.build import count_parameters, to_device
+from finetune.runner.build import count_parameters, group_of
 from finetune.runner.resources import TaskData
 from finetune.runner.saved import write_description
 from finetune.runner.scoring import Scores
 from finetune.runner.session import Session
 from finetune.strategies.adapters.base_folder import write_base
-from finetune.strategies.base import TRAINED_WEIGHTS, Strategy
+from finetune.strategies.base import TRAINED_WEIGHTS, Strategy, trained_parameters
 from finetune.train.meters import Phases
 from finetune.train.options import TrainOptions
 from finetune.train.state import Trained
@@ -130,8 +131,7 @@ def train_before(session: Session, replicas: Sequence[Replica]) -> list[Weights]
             if trained.diverged:
                 raise FinetuneError(f"what comes before strategy '{recipe.strategy.type}' diverged: {trained.diverged}")
             with assembled.group.alone(0 if single else number) as model:
-                if runtime.accelerator.is_main_process:
-                    save_model(assembled.strategy, model, session.data, place.folder.model)
+                save_model(assembled.strategy, model, session.data, runtime, place.folder.model)
         runtime.accelerator.wait_for_everyone()
     return [load_file(place.folder.model / TRAINED_WEIGHTS) for place in places]
 
@@ -211,9 +211,9 @@ def finish(
     recipe: Recipe | None = None,
 ) -> dict[str, Any]:
     """Save the model where wanted, drop the checkpoints that are no longer needed, and write the result, last."""
+    if strategy is not None:
+        save_model(strategy, model, data, runtime, folder.model, recipe)
     if runtime.accelerator.is_main_process:
-        if strategy is not None:
-            save_model(strategy, model, data, folder.model, recipe)
         write_json(folder.result, result)
         for done in (folder.checkpoints, folder.before.checkpoints, folder.before.model):
             shutil.rmtree(done, ignore_errors=True)
@@ -222,9 +222,25 @@ def finish(
 
 
 def save_model(
-    strategy: Strategy, model: torch.nn.Module, data: TaskData, folder: Path, recipe: Recipe | None = None
+    strategy: Strategy,
+    model: torch.nn.Module,
+    data: TaskData,
+    runtime: Runtime,
+    folder: Path,
+    recipe: Recipe | None = None,
 ) -> None:
-    """Write what was trained, the tokenizer, and where there is a ``recipe`` what it takes to load the model again."""
+    """Write what was trained, the tokenizer, and where there is a ``recipe`` what it takes to load the model again. The
+    first process writes; all have to ask."""
+    everything = strategy.library == "transformers"
+    names = dict(model.named_parameters()) if everything else trained_parameters(model)
+    with whole(model, names, runtime.accelerator.is_main_process):
+        if runtime.accelerator.is_main_process:
+            _write_model(strategy, model, data, folder, recipe)
+
+
+def _write_model(
+    strategy: Strategy, model: torch.nn.Module, data: TaskData, folder: Path, recipe: Recipe | None
+) -> None:
     with phase("writing the model"), whole_folder(folder) as temporary:
         strategy.save(model, temporary)
         write_pooling(model, temporary)
@@ -254,19 +270,19 @@ def score_untuned(variant: Variant, session: Session, folder: RunDir, known: Sco
     """
     base, runtime = session.base, session.runtime
     phases = Phases(runtime.device, total=runtime.all_reduce_sum)
-    model = to_device(base.view(Streams(0)).requires_grad_(False), runtime, base=base)
+    group = group_of(base.view(Streams(0)).requires_grad_(False), runtime, base)
     phases.end("load")
-    [(scores, _, latency, _)] = session.score(ReplicaGroup(model), [folder])
+    [(scores, _, latency, _)] = session.score(group, [folder])
     phases.end("evaluate")
     result = {
         **opening(variant, None, "finished", None),
         **phases.facts(),
         "latency": latency,
-        "parameters": count_parameters(model),
+        "parameters": count_parameters(group.model),
         "scores": {**(known or {}), **scores},
         "training": None,
         "identity": None,
         "base": base.digest,
         "streams": None,
     }
-    return finish(result, None, model, session.data, runtime, folder)
+    return finish(result, None, group.model, session.data, runtime, folder)

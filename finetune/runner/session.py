@@ -19,7 +19,7 @@ from finetune.models import BaseModel
 from finetune.replicas.group import Replica, ReplicaGroup
 from finetune.replicas.prefix import Activations, CannotRemember, Prefix, bottom_digest, find_prefix
 from finetune.replicas.stacked import Weights
-from finetune.runner.build import Built, make_strategy, prepare, to_device, treated
+from finetune.runner.build import Built, make_strategy, prepare, sharded, to_device, treated
 from finetune.runner.parity import compared
 from finetune.runner.reference import Reference, needs_reference
 from finetune.runner.resources import Resources, TaskData
@@ -68,6 +68,7 @@ class Session:
         Raises InputError for data that cannot serve, and for a model that cannot be run as its authors run it.
         """
         allow_tf32(recipe.compute.tf32)
+        runtime = runtime.sharding(recipe.compute.shard)
         data = resources.data(recipe, split_seed, of)
         base = resources.base(recipe.model, data.task, recipe.compute.attention)
         shared = compared(resources, data, base, runtime)
@@ -130,9 +131,10 @@ class Session:
         # What changes weights in ways of its own may change those too that no example uses; in few bits decay is
         # rounded.
         plain = built.strategy.optimizer_only and recipe.train.optimizer == "adamw" and not treated(recipe.mitigations)
-        plain = plain and recipe.compute.weights == "float32"
+        plain = plain and recipe.compute.weights == "float32" and not self.runtime.shards
         seen = _seen(self.data, self.base.model.config) if plain else None
         group = ReplicaGroup.stack(built.model, weights, seen, built.hooks, built.fresh)
+        sharded(group.model, self.runtime)
         if group.count > 1:
             check_group(group, self.data.task, examples, self.runtime)
             set_training_mode(group.model)
@@ -211,7 +213,7 @@ class Session:
         task, examples, runtime = self.data.task, self.data.train.examples, self.runtime
         each, steps = steps_of(examples, self.recipe.train)
         set_training_mode(group.model)
-        can_cache_prefix = not task.dynamic and all(each.can_cache_prefix for each in group.hooks)
+        can_cache_prefix = not (task.dynamic or runtime.shards) and all(each.can_cache_prefix for each in group.hooks)
         names = find_prefix(group.model) if can_cache_prefix else []
         if not names or not self.recipe.train.prefix_cache or steps * group.count < each:
             return

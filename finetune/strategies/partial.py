@@ -133,6 +133,10 @@ class Partial(Strategy):
             chosen |= matching
         return chosen
 
+    @property
+    def can_shard(self) -> bool:
+        return True
+
     def gradients(self) -> None:
         """Take the gradients of what does not learn yet: without one, a parameter is not decayed either, and the
         optimizer's memory of it begins when it does."""

@@ -149,6 +149,10 @@ class Preference(Strategy):
         return self.inner.can_stack and self.options.method != "kto"
 
     @property
+    def can_shard(self) -> bool:
+        return self.inner.can_shard
+
+    @property
     def can_cache_prefix(self) -> bool:
         # It is computed from pairs that are no training examples, in the middle of a batch of these.
         return self.options.method != "kto"
@@ -241,9 +245,8 @@ class Preference(Strategy):
         """Within the context, put ``weights`` into the model, by name; nothing learns and nothing is random."""
         import torch
 
-        own = {name: value.data for name, value in self.training_state.parameters.items()}
         training = [module for module in self.training_state.model.modules() if module.training]
-        self._stand_in(weights)
+        own = self._stand_in(weights)
         self.training_state.model.eval()
         try:
             with torch.no_grad():
@@ -253,12 +256,14 @@ class Preference(Strategy):
                 module.training = True
             self._stand_in(own)
 
-    def _stand_in(self, weights: dict[str, torch.Tensor]) -> None:
+    def _stand_in(self, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         import torch
 
-        for name, value in weights.items():
-            self.training_state.parameters[name].data = value
+        from finetune.core.sharding import stand_in
+
+        own = stand_in(self.training_state.parameters, weights)
         torch.clear_autocast_cache()  # which takes a parameter for the same as before
+        return own
 
 
 def _inside(path: str | None) -> str | None:

@@ -19,8 +19,7 @@ from finetune.core.runtime import Runtime, make_deterministic
 from finetune.evaluate import metrics, store
 from finetune.evaluate.ensemble import ensemble
 from finetune.mitigations.base import Mitigation
-from finetune.replicas.group import ReplicaGroup
-from finetune.runner.build import make_mitigations, make_strategy, to_device
+from finetune.runner.build import group_of, make_mitigations, make_strategy
 from finetune.runner.resources import Resources, TaskData
 from finetune.runner.result import failure
 from finetune.runner.run import opening, save_model
@@ -195,7 +194,7 @@ class FinishedRuns:
         key, recipe = tuple(sorted(seeds)), self.variant.recipe
         if key not in self._validated:
             _, model = self.mean(key)
-            validation = self.session.validation(ReplicaGroup(to_device(model, self.session.runtime)))
+            validation = self.session.validation(group_of(model, self.session.runtime))
             assert validation is not None, "check_combining refuses recipes without"
             [found] = validation.score()
             self._validated[key] = found[recipe.train.select]
@@ -249,16 +248,17 @@ class FinishedRuns:
     def _soup(self, seeds: Sequence[int], place: RunDir) -> Scores:
         """Save and score the mean of some runs' weights."""
         strategy, model = self.mean(seeds)
-        if self.session.runtime.accelerator.is_main_process:
-            save_model(strategy, model, self.session.data, place.model, self.variant.recipe)
+        runtime = self.session.runtime
+        save_model(strategy, model, self.session.data, runtime, place.model, self.variant.recipe)
+        if runtime.accelerator.is_main_process:
             for task in self.session.data.held_out if len(seeds) == 1 else ():
                 # The same weights say the same: what is stored is found again by its key.
                 known = self._run(seeds[0]).predictions(task)
                 if known.exists():
                     with atomic(place.predictions(task)) as temporary:
                         shutil.copyfile(known, temporary)
-        self.session.runtime.accelerator.wait_for_everyone()
-        [(scores, *_)] = self.session.score(ReplicaGroup(to_device(model, self.session.runtime)), [place])
+        runtime.accelerator.wait_for_everyone()
+        [(scores, *_)] = self.session.score(group_of(model, runtime), [place])
         return scores
 
     def _ensemble(self, seeds: Sequence[int], place: RunDir) -> Scores:

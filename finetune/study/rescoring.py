@@ -13,6 +13,7 @@ from finetune.core.run_dir import StudyDir, write_json
 from finetune.core.runtime import make_deterministic, open_runtime
 from finetune.core.signals import stop_on_signals
 from finetune.replicas.group import ReplicaGroup
+from finetune.runner.build import sharded
 from finetune.runner.resources import Resources
 from finetune.runner.result import StudyOutcome, summary
 from finetune.runner.run import score_untuned
@@ -84,7 +85,9 @@ def _rescore(study: Study, variant: Variant, seed: int, result: dict[str, Any]) 
     session = study.session(variant, seed, title)
     built = session.build(study.recipe.streams(seed))
     built.restore(folder.model)
-    [(scores, *_)] = session.score(ReplicaGroup(built.model), [folder], [result.get("decision")])
+    [(scores, *_)] = session.score(
+        ReplicaGroup(sharded(built.model, session.runtime)), [folder], [result.get("decision")]
+    )
     result["scores"] |= scores
     if study.runtime.accelerator.is_main_process:
         write_json(folder.result, result)

@@ -18,6 +18,7 @@ from finetune.core.examples import Batch, Example
 from finetune.core.memory import out_of_memory
 from finetune.core.randomness import seed_torch
 from finetune.core.runtime import Runtime
+from finetune.core.sharding import collect_gradients
 from finetune.replicas.group import ReplicaGroup
 from finetune.strategies.base import set_training_mode
 from finetune.tasks.base import Task
@@ -121,11 +122,12 @@ class Accumulation:
                 with meter("forward"):
                     shares = self._shares(micro_batch, stack) / total
                 with meter("backward"):
-                    # DDP averages gradients over processes; the loss is already divided by the whole batch.
+                    # DDP and FSDP average gradients over processes; the loss is already divided by the whole batch.
                     scaled = shares if factors is None else shares * factors
                     accelerator.backward(scaled.sum() * accelerator.num_processes)
             losses = losses + shares.detach()
             padded += micro_batch.batch.example.numel() if not micro_batch.fills else 0
+        collect_gradients(self.group.model)
         share = round(runtime.all_reduce_sum(padded) / len(self.plans))
         batches = [plan.lengths[plan.batch(step)] for plan in self.plans]
         taken = [Taken(len(batch), int(batch.sum()), share) for batch in batches]
@@ -143,6 +145,7 @@ class Accumulation:
             losses = objective() if objective else self.task.losses(self.group.model, batch)
         weights = sum(example.weight for example in examples)
         (losses.sum() / weights).backward()
+        collect_gradients(self.group.model)
         if training:
             set_training_mode(self.group.model)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,11 +16,11 @@ from finetune.core.examples import Example
 from finetune.core.hooks import TrainingHooks, TrainingState
 from finetune.core.progress import Phase
 from finetune.core.runtime import Runtime
+from finetune.core.sharding import norm_over_processes
 from finetune.replicas.group import Replica, ReplicaGroup
 from finetune.strategies.base import set_training_mode
 from finetune.strategies.blocks import find_blocks
 from finetune.tasks.base import Task
-from finetune.train import checkpoint
 from finetune.train.accumulation import Accumulation
 from finetune.train.batching import plan_batches, steps_of
 from finetune.train.facts import note, training_facts
@@ -30,7 +30,6 @@ from finetune.train.optimizer import (
     gradient_norms,
     make_optimizer,
     memory_of,
-    moments_of,
     scale_gradients,
     set_rate,
     used_rate,
@@ -39,7 +38,7 @@ from finetune.train.options import TrainOptions
 from finetune.train.portions import PortionLosses, Portions
 from finetune.train.processes import share
 from finetune.train.recompute import Recompute
-from finetune.train.resuming import resumed
+from finetune.train.resuming import resumed, save
 from finetune.train.scaling import LossScale
 from finetune.train.schedules import rate_at
 from finetune.train.state import Position, ReplicaState, Trained, Validation
@@ -169,7 +168,8 @@ class _Training:
             if self.scale:
                 self.scale.unscale(self.weights.parameters.values())
             self.hooks.gradients()
-            return losses, gradient_norms(self.weights.parameters.values(), len(self.states))
+            norms = gradient_norms(self.weights.parameters.values(), len(self.states))
+            return losses, norm_over_processes(norms, self.accumulation.group.model, self.runtime.accelerator.reduce)
 
     def watch(self, losses: Sequence[float], norms: Sequence[float], phase: Phase) -> None:
         """Check the step for signs of divergence, log it, and show it."""
@@ -286,26 +286,10 @@ class _Training:
         self.at.seconds, self.at.part = self.clock.seconds, self.accumulation.size
         self.at.flops_per_token = self.accumulation.flops_per_token
         with self.accumulation.meter("writing"), self.runtime.progress.phase("writing a checkpoint"):
-            if self.runtime.accelerator.is_main_process:
-                for number, replica in enumerate(self.replicas):
-                    self._save(number, replica)
+            self.at.phases = self.accumulation.meter.seconds
+            save(self.replicas, self.at, self.states, self.best, self.weights, self.optimizer, self.accumulation)
             self.runtime.accelerator.wait_for_everyone()
         self.saved_at = self.clock.seconds
-
-    def _save(self, number: int, replica: Replica) -> None:
-        self.at.phases = self.accumulation.meter.seconds
-        share = self.at.scaled(1 / len(self.replicas))  # it may go on alone, or in another group
-        checkpoint.save(
-            replica.folder.checkpoints,
-            self.at.step,
-            {"position": vars(share), "replica": asdict(self.states[number])},
-            {
-                "weights": self.weights.of(number),
-                "techniques": {name: value[number] for name, value in self.hooks.state().items()},
-                "optimizer": moments_of(self.optimizer, number, len(self.replicas)),
-                "best": self.best[number],
-            },
-        )
 
     def finish(self) -> list[Trained]:
         """Put the weights that are kept into the model, and say how it went."""

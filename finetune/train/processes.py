@@ -10,6 +10,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 
 from finetune.core.examples import Example, lengths_of
 from finetune.core.runtime import Runtime
+from finetune.core.sharding import is_sharded
 from finetune.replicas.group import ReplicaGroup
 from finetune.strategies.base import trained_parameters
 from finetune.tasks.base import Task
@@ -26,6 +27,10 @@ def share(
     it need not be.
     """
     accelerator = runtime.accelerator
+    if is_sharded(group.model):
+        model: Any = group.model
+        model.set_reduce_scatter_unused_params(skips(model))
+        return model, accelerator.prepare(optimizer)
     if accelerator.num_processes > 1:
         some = runtime.all_reduce_sum(skips(group.model) or idle(group, task, examples, runtime)) > 0
         accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=some)

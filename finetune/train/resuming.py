@@ -1,19 +1,68 @@
-"""Training goes on from where checkpoints stand."""
+"""Checkpoints of training: where it stands is written down, and from there it goes on."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 
+from finetune.core.sharding import Parts, is_sharded
 from finetune.replicas.group import Replica
 from finetune.train import checkpoint
 from finetune.train.accumulation import Accumulation
-from finetune.train.optimizer import Moments, restore_moments
+from finetune.train.optimizer import STEP, Moments, moments_of, restore_moments
 from finetune.train.state import Position, ReplicaState
 from finetune.train.weights import Weights, keep
+
+
+def save(
+    replicas: Sequence[Replica],
+    at: Position,
+    states: Sequence[ReplicaState],
+    best: Sequence[dict[str, torch.Tensor]],
+    weights: Weights,
+    optimizer: Any,
+    accumulation: Accumulation,
+) -> None:
+    """Write each replica's checkpoint: the first process does, or all of them together where they hold parts."""
+    parts = _parts(weights, optimizer, accumulation)
+    if parts is None and not accumulation.runtime.accelerator.is_main_process:
+        return
+    share = at.scaled(1 / len(replicas))  # it may go on alone, or in another group
+    for number, replica in enumerate(replicas):
+        checkpoint.save(
+            replica.folder.checkpoints,
+            at.step,
+            {"position": vars(share), "replica": asdict(states[number])},
+            {
+                "weights": weights.of(number),
+                "techniques": {name: value[number] for name, value in accumulation.group.hooks.state().items()},
+                "optimizer": moments_of(optimizer, number, len(replicas)),
+                "best": best[number],
+            },
+            parts,
+        )
+
+
+def _parts(weights: Weights, optimizer: Any, accumulation: Accumulation) -> Parts | None:
+    """Say how a checkpoint is split over processes that hold parts of the model; None: each holds all of it."""
+    if not is_sharded(accumulation.group.model):
+        return None
+    numbered = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+    def shape_of(path: str) -> tuple[int, ...] | None:
+        kind, _, name = path.partition("/")
+        if kind == "optimizer":
+            number, _, what = name.partition("/")
+            of: Any = numbered[int(number)] if number.isdecimal() and what != STEP else None
+        else:
+            of = weights.parameters[name.partition(".")[2] if kind == "techniques" else name]
+        return None if of is None else tuple(of.whole.shape)
+
+    accelerator = accumulation.runtime.accelerator
+    return Parts(accelerator.process_index, accelerator.num_processes, shape_of, accelerator.wait_for_everyone)
 
 
 def resumed(
@@ -27,8 +76,9 @@ def resumed(
     at, states = Position(), [ReplicaState() for _ in replicas]
     best: list[dict[str, torch.Tensor]] = [{} for _ in replicas]
     moments, remembered = list[Moments](), list[dict[str, torch.Tensor]]()
+    parts = _parts(weights, optimizer, accumulation)
     for number, replica in enumerate(replicas):
-        found = checkpoint.load(replica.folder.checkpoints)
+        found = checkpoint.load(replica.folder.checkpoints, parts)
         if found:
             saved, tensors = found
             states[number] = ReplicaState(**saved["replica"])

@@ -1,4 +1,5 @@
-"""The trained weights of a run group, replica by replica: (R, ...) stacked, or one run's own."""
+"""The trained weights of a run group, replica by replica: (R, ...) stacked, or one run's own; of a sharded model, those
+of this process."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from pathlib import Path
 import torch
 
 from finetune.core.memory import room_on_disk
+from finetune.core.sharding import renew, shards_of, stand_in
 from finetune.strategies.base import trained_parameters
 
 IN_MEMORY = 1 << 30
@@ -34,7 +36,7 @@ class Weights:
     """The trained weights, read and written row by row."""
 
     def __init__(self, model: torch.nn.Module, replicas: int):
-        self.parameters, self.replicas = trained_parameters(model), replicas
+        self.parameters, self.replicas = shards_of(model, trained_parameters(model)), replicas
         for parameter in self.parameters.values():
             # Each replica's row is read and written through views, which a transposed weight has none of.
             parameter.data = parameter.data.contiguous()
@@ -51,6 +53,7 @@ class Weights:
         """Give one replica other weights."""
         for name, row in self.of(number).items():
             row.copy_(weights[name].flatten())
+        renew(self.parameters.values())
 
     @contextmanager
     def unchanged(self, numbers: Sequence[int], others: Iterable[torch.Tensor] = ()) -> Iterator[None]:
@@ -64,11 +67,8 @@ class Weights:
     @contextmanager
     def replaced(self, others: Mapping[str, torch.Tensor] | None) -> Iterator[None]:
         """Within the context, put ``others`` in the place of all replicas' weights; None: nothing changes."""
-        own = {name: self.parameters[name].data for name in others or {}}
-        for name, value in (others or {}).items():
-            self.parameters[name].data = value
+        own = stand_in(self.parameters, others or {})
         try:
             yield
         finally:
-            for name, value in own.items():
-                self.parameters[name].data = value
+            stand_in(self.parameters, own)

@@ -531,6 +531,7 @@ INERT = {
     "Seq2SeqOptions.target_language": "the same",
     "Stage.after": "what is valid is what holds without it: each stage but the last has to be used by a later one",
     "ComputeOptions.gradient_checkpointing": "memory only: every bit stays, which tests/train/test_recompute.py shows",
+    "ComputeOptions.shard": "memory only, of several processes, which tests/contracts/test_sharding.py shows",
     "TrainOptions.compile": "speed only, and compiling takes longer than all of these tests",
 }
 """Options that cannot show anything here, by design, each with the reason."""

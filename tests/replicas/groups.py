@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -19,6 +19,7 @@ from finetune.core.randomness import Streams
 from finetune.core.registry import STRATEGIES
 from finetune.core.run_dir import RunDir
 from finetune.core.runtime import Runtime, make_deterministic, open_runtime
+from finetune.core.sharding import gathered
 from finetune.core.signals import StopRequest
 from finetune.evaluate.predict import predict
 from finetune.evaluate.store import Predictions
@@ -66,6 +67,7 @@ class Variant:
         task: str,
         strategy: dict[str, Any],
         mitigations: Sequence[Any] = (),
+        compute: Mapping[str, Any] | None = None,
         **train: Any,
     ) -> Variant:
         """44 examples of a task, 12 of them for testing; ``train`` changes options of training."""
@@ -78,6 +80,7 @@ class Variant:
             "strategy": strategy,
             "mitigations": list(mitigations),
             "train": {**TRAIN, **train},
+            "compute": dict(compute or {}),
         }
         path = folder / "recipe.yaml"
         path.write_text(json.dumps(content))  # JSON is YAML too
@@ -106,7 +109,8 @@ class Variant:
 
     def session(self, stop: StopRequest | None = None, dtype: torch.dtype = torch.float32) -> Session:
         """What its runs stand on, whatever a comparison with plain transformers would say."""
-        return Session(self.recipe, self.base, self.data, self.runtime(stop, dtype))
+        runtime = self.runtime(stop, dtype).sharding(self.recipe.compute.shard)
+        return Session(self.recipe, self.base, self.data, runtime)
 
     def assembled(self, seeds: Sequence[int] = (0,), dtype: torch.dtype = torch.float32) -> ReplicaGroup:
         """The group as training starts from it, with its prefix."""
@@ -144,7 +148,7 @@ class Variant:
         came = []
         for number, replica in enumerate(replicas):
             with group.alone(number) as model:
-                weights = {key: value.detach().clone() for key, value in trained_parameters(model).items()}
+                weights = {key: value.clone() for key, value in gathered(trained_parameters(model))}
             rows = read_rows(replica.folder.metrics)
             steps = [row for row in rows if row["kind"] == "train"]
             came.append(

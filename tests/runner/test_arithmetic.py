@@ -34,6 +34,13 @@ def refused(path, *overrides):
         ([*BF16, "mitigations=[{type: l2-sp}]"], "compute.weights", "'l2-sp' computes with weights itself"),
         (["compute.tf32=true", "model.device=cpu"], "compute.tf32", "there is no TF32 on cpu"),
         (["compute.attention=flash", "model.device=cpu"], "compute.attention", "this runs on cpu"),
+        (["compute.shard=true", "train.optimizer=muon"],
+         "compute.shard", "muon computes a step from whole matrices"),
+        (["compute.shard=true", "mitigations=[{type: mixout}]"], "compute.shard", "'mixout' computes with whole"),
+        (["compute.shard=true", "strategy={type: linear, mode: linearised}"],
+         "compute.shard", "'linear' computes with whole weights"),
+        (["compute.shard=true", "compute.states=8bit"], "compute.shard", "rounding weights or states"),
+        (["compute.shard=true", "train.compile=true"], "compute.shard", "blocks are to be compiled"),
         (["model.dtype=float16", "train.optimizer=prodigy", "train.learning_rate=1"],
          "model.dtype", "prodigy counts all steps"),
     ],
@@ -64,10 +71,20 @@ def test_all_that_is_wrong_is_said_at_once(topics):
     assert paths == ["compute.attention", "compute.weights", "compute.weights", "compute.tf32"]
 
 
-@pytest.mark.parametrize("setting", [{"gradient_checkpointing": True}, {"weights": "bfloat16"}, {"states": "8bit"}])
-def test_what_is_solved_has_nothing_to_refuse(topics, setting):
+def solved(topics, setting):
+    """A recipe whose probe is solved, with a setting of `compute`."""
     content = yaml.safe_load(topics.read_text())
     content = {key: value for key, value in content.items() if key not in ("train", "variants")}
     content["model"]["source"] = str(topics.parent / content["model"]["source"])
     content["data"]["train"]["path"] = str(topics.parent / content["data"]["train"]["path"])
-    preflight(recipe.load({**content, "name": "solved", "strategy": {"type": "linear"}, "compute": setting}))
+    return recipe.load({**content, "name": "solved", "strategy": {"type": "linear"}, "compute": setting})
+
+
+@pytest.mark.parametrize("setting", [{"gradient_checkpointing": True}, {"weights": "bfloat16"}, {"states": "8bit"}])
+def test_what_is_solved_has_nothing_to_refuse(topics, setting):
+    preflight(solved(topics, setting))
+
+
+def test_what_is_solved_is_not_split(topics):
+    with pytest.raises(InputError, match="a probe is solved from what the whole model gives"):
+        preflight(solved(topics, {"shard": True}))

@@ -17,11 +17,13 @@ from finetune.core.examples import Example
 from finetune.core.randomness import Streams
 from finetune.core.run_dir import RunDir
 from finetune.core.runtime import Runtime
+from finetune.core.sharding import gathered
 from finetune.core.signals import StopRequest
 from finetune.evaluate.metrics import score
 from finetune.evaluate.predict import predict
 from finetune.models import BaseModel, ModelOptions, load_base, load_tokenizer
 from finetune.replicas.group import Replica, ReplicaGroup
+from finetune.runner.build import sharded
 from finetune.strategies.base import train_only
 from finetune.tasks.base import Task
 from finetune.tasks.chat import Chat, ChatOptions
@@ -105,7 +107,10 @@ class Fitted:
 
     @property
     def weights(self) -> dict[str, torch.Tensor]:
-        return {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        own = {
+            name: value.clone() for name, value in gathered(dict(self.model.named_parameters(remove_duplicate=False)))
+        }
+        return {name: own.get(name, value) for name, value in self.model.state_dict().items()}
 
     def column(self, name: str, kind: str = "train") -> list:
         return [row[name] for row in self.rows if row["kind"] == kind]
@@ -121,12 +126,14 @@ def fit(
     select: str = "loss",
     stop: StopRequest | None = None,
     compute: ComputeOptions | None = None,
+    shard: bool = False,
     **changes,
 ) -> Fitted:
-    """Train on the bench's examples; ``changes`` are training options."""
+    """Train on the bench's examples; ``changes`` are training options. With ``shard`` the processes split the model."""
     chosen, streams = options(**changes), streams or Streams(seed)
     model = model if model is not None else bench.model(streams=streams)
-    runtime, group = make_runtime(folder, dtype, stop=stop or StopRequest()), ReplicaGroup(model)
+    runtime = make_runtime(folder, dtype, stop=stop or StopRequest()).sharding(shard)
+    group = ReplicaGroup(sharded(model, runtime))
     validation = None
     if chosen.evaluations:
         validation = Validation(lambda: scores(bench, group, runtime), select, select != "loss")

@@ -1,7 +1,8 @@
 """One process of a training run, for tests that start processes: trains, then writes what it came to.
 
 ``python -m tests.train.worker MODEL RUN OPTIONS``: a tiny model's folder, the run's folder, and as JSON options of
-training, `chat` for the other task, and `stop: [rank, step]` to ask one process to stop.
+training, `chat` for the other task, `shard` to split the model, `dtype`, options of `compute`, and
+`stop: [rank, step]` to ask one process to stop.
 """
 
 import json
@@ -10,8 +11,11 @@ import signal
 import sys
 from pathlib import Path
 
+import torch
 from safetensors.torch import save_file
+from torch.distributed.tensor import DTensor
 
+from finetune.core.compute import ComputeOptions
 from finetune.core.errors import Interrupted
 from finetune.core.runtime import make_deterministic
 from finetune.core.signals import stop_on_signals
@@ -25,6 +29,8 @@ def main(model: str, run: str, changes: str) -> int:
     options, folder, rank = json.loads(changes), Path(run), int(os.environ.get("RANK", 0))
     bench = (workbench.chat if options.pop("chat", False) else workbench.classification)(Path(model))
     stop_rank, stop_step = options.pop("stop", (None, 0))
+    options["dtype"] = getattr(torch, options.pop("dtype", "float32"))
+    options["compute"] = ComputeOptions(**options.pop("compute", {}))
     if stop_rank == rank:
         stop_itself(stop_step)
     with stop_on_signals() as stop:
@@ -33,6 +39,8 @@ def main(model: str, run: str, changes: str) -> int:
         except Interrupted as interrupted:
             print(interrupted, flush=True)
             return interrupted.exit_code
+    if options.get("shard") and int(os.environ["WORLD_SIZE"]) > 1:
+        assert all(isinstance(value, DTensor) for value in fitted.model.parameters())
     save_file(fitted.weights, folder / f"weights-{rank}.safetensors")
     (folder / f"facts-{rank}.json").write_text(json.dumps(fitted.trained.facts))
     return 0

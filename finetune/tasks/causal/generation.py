@@ -16,6 +16,7 @@ import torch
 
 from finetune.core.examples import pad
 from finetune.core.progress import phase
+from finetune.core.sharding import is_sharded
 from finetune.core.signals import stop_here, stop_requested
 from finetune.tasks.batching import Batching, cut
 from finetune.tasks.causal.loss_paths import bare, without_adapter
@@ -145,8 +146,10 @@ def _generate(
         def watch(so_far: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
             new = so_far[:, begins:]
             under_way.step(new.shape[1])
-            if enough is None or stop_requested():
-                return torch.full((len(so_far),), stop_requested(), device=so_far.device)
+            # The processes that have a part of the model each would not stop at the same token.
+            stop = stop_requested() and not is_sharded(model)
+            if enough is None or stop:
+                return torch.full((len(so_far),), stop, device=so_far.device)
             return enough(new)
 
         def draw(so_far: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:

@@ -99,7 +99,8 @@ def _columns(learnt: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def _in_chunks(model: torch.nn.Module, batch: Batch, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Compute the losses of the labels, and the example that each belongs to, without the output layer's own work."""
     output, place = output_layer(model), (targets != IGNORED).nonzero(as_tuple=True)
-    with _standing_in(output, lambda hidden: hidden[place][None]):
+    rows, columns = (each[None] for each in place)
+    with _standing_in(output, lambda hidden: hidden[rows, columns]):
         hidden = _logits(model, batch)[0]
     return label_losses(hidden, output.weight, output.bias, targets[place]), batch.example[place]
 
