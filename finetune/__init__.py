@@ -79,7 +79,7 @@ def run(recipe: Recipe, output: str | Path = "runs", on_event: Callable[[Event],
     from finetune.core.progress import Progress
     from finetune.report.study_report import StudyReport
     from finetune.results.reading import read_study as read_folder
-    from finetune.study.study import run_study
+    from finetune.study.running import run_study
 
     outcome = run_study(load_recipe(recipe), Path(output), Progress(on_event=on_event))
     return StudyReport(read_folder(outcome.folder), outcome.results)  # which the report has computed already

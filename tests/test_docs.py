@@ -10,7 +10,7 @@ import yaml
 
 import finetune
 from finetune import cli, recipe
-from finetune.core import env_vars, paths
+from finetune.core import env_vars, paths, watch
 from finetune.core.errors import InputError
 from finetune.recipe import reference
 from finetune.recipe.options import Recipe
@@ -168,7 +168,7 @@ def test_the_recipes_shown_are_valid(load):
 
 
 def test_the_first_recipe_is_the_one_that_is_explained(load):
-    (code,) = blocks(README, "yaml")
+    code, *_ = blocks(README, "yaml")
     made = load(code)
     assert [variant.name for variant in made.variants] == ["linear", "lora", "full"]
     assert len(made.variants) * len(made.seeds) == 15  # "fifteen runs"
@@ -233,8 +233,17 @@ def test_what_python_is_shown_exists():
 def test_the_environment_variables_are_those_that_are_read():
     table = by_hand(REFERENCE).partition("## Environment variables")[2].partition("\n## ")[0]
     rows = [row.split(" | ") for row in table.splitlines() if row.startswith("| `")]
-    patterns = {setting.pattern: setting.answer for setting in env_vars.SETTINGS} | {paths.CACHE: "folder"}
-    begins = {"refused": "refused", "overruled": "changes nothing", "obeyed": "obeyed", "folder": "folder"}
+    patterns = {setting.pattern: setting.answer for setting in env_vars.SETTINGS} | {
+        paths.CACHE: "folder",
+        watch.VARIABLE: "seconds",
+    }
+    begins = {
+        "refused": "refused",
+        "overruled": "changes nothing",
+        "obeyed": "obeyed",
+        "folder": "folder",
+        "seconds": "seconds",
+    }
     named = {name: row[1] for row in rows for name in re.findall(r"`([A-Z_0-9]{4,})`", row[0])}
     assert len(named) > 8
     assert [name for name, said in named.items() if not said.startswith(begins[patterns[name]])] == []

@@ -15,6 +15,7 @@ from finetune.metrics.function import key_of
 
 if TYPE_CHECKING:
     from finetune.metrics.unit import Unit
+    from finetune.plan.devices import Forecast
     from finetune.plan.planning import Needed, Plan, Stated
     from finetune.recipe import ResolvedRecipe
     from finetune.results.reading import Study
@@ -40,6 +41,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--churn", type=float, metavar="PERCENT", help="held-out examples that only one of two variants gets right"
     )
     parser.add_argument("--examples", type=int, metavar="N", help="held-out examples, where not those of the pilot")
+    said = "say what the study takes on so many devices like the pilot's: layout, time, memory, energy, price"
+    parser.add_argument("--devices", type=int, metavar="N", help=said)
+    parser.add_argument("--price", type=float, metavar="X", help="of a device's hour, with --devices")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every number there too")
 
 
@@ -63,13 +67,20 @@ def run(args: Namespace) -> int:
         _check(args, metric, found is not None and found.right_or_wrong)
         point = metric.point or 1.0
         detect = (1.0 if args.detect is None else args.detect) * point
-        made = plan(recipe, detect, point if metric.point else detect, _known(args, point), args.examples)
-    for line in _lines(made, metric, recipe):
+        known = _known(args, point)
+        made = plan(recipe, detect, point if metric.point else detect, known, args.examples)
+        content, laid_out = made.content(), None
+        if args.devices is not None:
+            from finetune.plan.devices import forecast
+
+            laid_out = forecast(recipe, known, args.devices, args.price)  # type: ignore[arg-type] # which was checked
+            content["devices"] = laid_out.content()
+    for line in (*_lines(made, metric, recipe), *(_forecast_lines(laid_out) if laid_out else ())):
         print(line)
     if args.json:
         from finetune.core.run_dir import write_json
 
-        write_json(args.json, made.content())
+        write_json(args.json, content)
     return 0
 
 
@@ -89,6 +100,12 @@ def _check(args: Namespace, metric: Unit, counts: bool) -> None:
         refuse("--detect", f"is missing, and {metric.label} has no points of which it could be one", advice)
     if args.examples is not None and args.examples < 2:
         refuse("--examples", f"is {args.examples}; it must be at least 2", "give the number of held-out examples")
+    if args.devices is not None and args.devices < 1:
+        refuse("--devices", f"is {args.devices}; count from 1", "give the number of devices")
+    elif args.devices is not None and args.pilot is None:
+        refuse("--devices", "is given without --pilot", "what runs take, a small study of the same variants tells")
+    if args.price is not None and (args.devices is None or not 0 < args.price < float("inf")):
+        refuse("--price", f"is {args.price:g}, for so many hours of --devices", "give both, greater than 0")
     if args.churn is not None and args.sd is None:
         refuse("--churn", "is given without --sd", "a pilot knows it; without either, give --sd too")
     elif args.churn is not None and not 0 < args.churn <= 100:
@@ -256,6 +273,25 @@ def _cost_lines(plan: Plan, recipe: ResolvedRecipe) -> Iterator[str]:
         ],
         ("runs", "memory"),
     )
+
+
+def _forecast_lines(found: Forecast) -> Iterator[str]:
+    """Write what the study takes on several devices."""
+    from finetune.core.numbers import memory, seconds
+
+    yield ""
+    low, mid, high = (seconds(each) for each in found.seconds)
+    parts = [f"{found.layout}: {mid} ({low} to {high})"]
+    if found.peak_memory_bytes:
+        least, most = map(memory, found.peak_memory_bytes)
+        parts.append(f"{most} of memory on each" if least == most else f"{least} to {most} of memory on each")
+    if found.joules:
+        least, middle, most = (f"{each / 3600:.3g}" for each in found.joules)
+        parts.append(f"{middle} Wh ({least} to {most})")
+    if found.price:
+        least, middle, most = (f"{each:.3g}" for each in found.price)
+        parts.append(f"a price of {middle} ({least} to {most})")
+    yield wrapped("; ".join(parts) + ". By the pilot's runs; without the start of processes, baselines and the report.")
 
 
 def _disk(size: float | None) -> str:

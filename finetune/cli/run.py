@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+from argparse import SUPPRESS, ArgumentParser, Namespace
+from functools import partial
 from pathlib import Path
 
 from finetune.cli.arguments import add_recipe
@@ -13,10 +14,18 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, default=Path("runs"), metavar="DIR", help="default: runs")
     said = "do this variant's runs alone, or one run; other processes may do the others at the same time"
     parser.add_argument("--only", metavar="VARIANT[/SEED]", help=said)
+    said = "GPUs (without any, shares of the processor's cores) to lay the runs out over; default: all visible GPUs"
+    parser.add_argument("--devices", type=int, metavar="N", help=said)
+    parser.add_argument("--helper", help=SUPPRESS)  # how a process that this one starts is told its part
 
 
 def run(args: Namespace) -> int:
     """Train every variant of a recipe under every seed, score, and report; run again to resume."""
+    if args.helper:
+        from finetune.launch.helping import help_with
+
+        help_with(args)
+        return 0
     from rich.console import Console
 
     from finetune.cli.collecting import uncollected
@@ -29,7 +38,19 @@ def run(args: Namespace) -> int:
 
             recipe = load(args.recipe, args.overrides)
             # Only now: it brings torch, and a recipe's mistakes should not wait for it.
-            from finetune.study.study import run_study
+            from finetune.launch.placement import find_devices, lay_out
+            from finetune.study.running import run_study, runs_left
 
-        outcome = run_study(recipe, args.output, progress, args.only)
+            devices = find_devices(recipe, args.devices)
+        shard = any(variant.recipe.compute.shard for variant in recipe.variants)
+        left = runs_left(recipe, args.output, args.only)
+        layout, by = lay_out(left, devices, shard, share=args.devices is not None), None
+        if layout.devices > 1 and left:
+            from finetune.launch.local import run_on
+
+            only = ["--only", args.only] if args.only else []
+            command = ["run", str(args.recipe), *args.overrides, "--output", str(args.output), *only]
+            progress.say(f"layout: {layout}")
+            by = partial(run_on, layout, command)
+        outcome = run_study(recipe, args.output, progress, args.only, by)
     return finish(outcome)

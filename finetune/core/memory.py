@@ -27,6 +27,16 @@ def keep_memory() -> bool:
     return all([libc.mallopt(parameter, value) == 1 for parameter, value in wanted])
 
 
+def return_memory() -> None:
+    """Have the C allocator give back what is freed, as it does by itself: where blocks of other sizes come and go all
+    the time, as in a model that is gathered part by part, what is kept fits nothing that follows."""
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        for parameter, value in ((MMAP_MAX, 1 << 16), (TRIM_THRESHOLD, 128 << 10), (TOP_PAD, 128 << 10)):
+            libc.mallopt(parameter, value)
+        libc.malloc_trim(0)
+
+
 def room_on_disk(size: tuple[int, ...], dtype: torch.dtype, folder: Path) -> torch.Tensor:
     """A tensor that lies in ``folder``, and vanishes with the process."""
     count = math.prod(size)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from datetime import timedelta
@@ -33,6 +33,14 @@ TICK = 0.25
 """Seconds between two looks at what is to be shown."""
 
 
+_moves = 0
+
+
+def moves() -> int:
+    """Count the steps of all phases of this process so far: a sign that it moves."""
+    return _moves
+
+
 class Phase:
     """Something under way: what it is, and how far it has come."""
 
@@ -49,6 +57,8 @@ class Phase:
 
     def step(self, done: int, note: str = "") -> None:
         """Note that ``done`` steps are behind us."""
+        global _moves
+        _moves += 1
         self.done, self.note = done, note
         if self.first is None:
             self.first = self.progress.clock(), done
@@ -139,6 +149,13 @@ class Progress:
     def say(self, text: str) -> None:
         """One line that stays."""
 
+    def other(self, name: str, at: Sequence[Any] | None) -> None:
+        """Hear how far the process called ``name`` is: title, steps done, steps in all or None, note; None: it has
+        ended."""
+
+    def other_says(self, name: str, line: str) -> None:
+        """Hear the same in words, now and then."""
+
     def start(self, title: str, total: int | None) -> None:
         """Hear of every phase that begins."""
 
@@ -201,6 +218,9 @@ class LineProgress(Progress):
     def say(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
+    def other_says(self, name: str, line: str) -> None:
+        self.say(f"{name} · {line}")
+
     def look(self) -> None:
         with self._lock:
             found, now = self.shown(), self.clock()
@@ -215,6 +235,10 @@ class LineProgress(Progress):
             if runtime is not None:
                 runtime.inside.add(found.title)
             line = " · ".join(filter(None, [f"{found.title}: {found.far}", found.note, found.left]))
+        self.show(line)
+
+    def show(self, line: str) -> None:
+        """Show a line about a phase."""
         self.say(line)
 
 
@@ -245,16 +269,35 @@ class LiveProgress(Progress):
         )
         self.on_line: tuple[Phase, Any] | None = None
         """The phase that is shown, and the bar's name for it."""
+        self.others: dict[str, Any] = {}
+        """The bar's names for other processes, by theirs."""
 
     def say(self, text: str) -> None:
         self.bar.console.print(text, highlight=False, markup=False)
 
+    def other(self, name: str, at: Sequence[Any] | None) -> None:
+        with self._lock:
+            if at is None:
+                if name in self.others:
+                    self.bar.remove_task(self.others.pop(name))
+                return
+            title, done, total, note = at
+            if name not in self.others:
+                self.others[name] = self.bar.add_task(name, total=None, far="", note="")
+            far = "" if total is None else f"{done}/{total}"
+            facts = {"description": f"{name}  {title}", "completed": done, "note": note, "far": far}
+            self.bar.update(self.others[name], total=total, **facts)
+
     def look(self) -> None:
         with self._lock:
-            found = self.shown()
+            found = None if self.others else self.shown()  # which are what it waits for
             if self.on_line is not None and self.on_line[0] is not found:
                 self.bar.remove_task(self.on_line[1])
                 self.on_line = None
+            if self.others:
+                self.bar.start()
+                self.bar.refresh()
+                return
             if found is None:
                 self.bar.stop()
                 return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,6 +17,7 @@ from finetune.core.errors import Interrupted, bad_input
 from finetune.core.memory import keep_memory
 from finetune.core.progress import Progress
 from finetune.core.signals import StopRequest
+from finetune.core.watch import Watch, patience
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -39,6 +41,8 @@ class Runtime:
     SmolLM2-135M are as fast with 1,000 as with 2,000, and slower below; larger parts cost memory, which costs time."""
     shards: bool = False
     """Models are sharded over the processes, of which there are several."""
+    watch: Watch | None = None
+    """Over the others, where several processes do a run together."""
     progress: Progress = field(default_factory=Progress)
     stop: StopRequest = field(default_factory=StopRequest)
 
@@ -77,10 +81,22 @@ class Runtime:
                 if self.must_stop():
                     raise Interrupted(f"stopped while {title}")
 
+    def close(self) -> None:
+        """Watch over the other processes no longer."""
+        if self.watch is not None:
+            self.watch.stop()
+            _watches.clear()
+
+    def move(self) -> None:
+        """Note that all processes are about to do something together: see :mod:`finetune.core.watch`."""
+        if self.watch is not None:
+            self.watch.move()
+
     def all_reduce_sum(self, value: float) -> float:
         """The sum of every process's ``value``; all of them get it, so all have to ask."""
         if self.accelerator.num_processes == 1:
             return value
+        self.move()
         own = torch.tensor(value, dtype=torch.float64, device=self.device)
         return self.accelerator.reduce(own, "sum").item()
 
@@ -90,6 +106,7 @@ class Runtime:
             return value
         from accelerate.utils import broadcast_object_list
 
+        self.move()
         return broadcast_object_list([value])[0]
 
 
@@ -122,7 +139,24 @@ def open_runtime(
     for line in overruled(asked_of(device, dtype)):
         shown.say(line)
     keep_memory()
-    return Runtime(accelerator, dtype, cache, progress=shown, stop=stop)
+    return Runtime(accelerator, dtype, cache, watch=watch_over(accelerator), progress=shown, stop=stop)
+
+
+_watches: dict[int, Watch] = {}
+"""By process group: one for all studies of a process."""
+
+
+def watch_over(accelerator: Accelerator) -> Watch | None:
+    """Begin to watch over the other processes, where there are any."""
+    if accelerator.num_processes == 1:
+        return None
+    store: Any = torch.distributed.distributed_c10d._get_default_store()
+    if id(store) not in _watches:
+        own = Watch(store, accelerator.process_index, accelerator.num_processes, patience())
+        accelerator.wait_for_everyone()
+        own.start()
+        _watches[id(store)] = own
+    return _watches[id(store)]
 
 
 def _accelerator(device: torch.device) -> Accelerator:
@@ -131,14 +165,17 @@ def _accelerator(device: torch.device) -> Accelerator:
     What is not said here it would read from the environment, or take from an Accelerator that this process has had.
     """
     from accelerate import Accelerator
-    from accelerate.utils import DistributedType, GradientAccumulationPlugin
+    from accelerate.utils import DistributedType, GradientAccumulationPlugin, InitProcessGroupKwargs
 
+    # Our own watch, which says who it was, comes first.
+    kept = InitProcessGroupKwargs(timeout=timedelta(seconds=2 * patience()))
     try:
         accelerator = Accelerator(
             cpu=device.type == "cpu",
             mixed_precision="no",
             dynamo_backend="no",
             gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+            kwargs_handlers=[kept],
         )
     except ValueError as error:
         found = f"Accelerate cannot do what the recipe asks for: {error}"

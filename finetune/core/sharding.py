@@ -63,8 +63,9 @@ def shard(
         fully_shard(block, mesh=mesh, mp_policy=policy)
     # The output layer's weights are asked for when the model's forward pass is over.
     fully_shard(model, mesh=mesh, reshard_after_forward=False)
-    if hasattr(model, "generate"):
-        register_fsdp_forward_method(model, "generate")
+    for other in ("generate", "features"):  # which are called by themselves
+        if hasattr(model, other):
+            register_fsdp_forward_method(model, other)
     return model.to(device)  # what is no parameter
 
 

@@ -46,7 +46,7 @@ from finetune.runner.result import StudyOutcome
 from finetune.stats.components import Decomposition, decompose, orthogonal_array, spare
 from finetune.stats.multibootstrap import by_cluster
 from finetune.study.preflight import located, preflight
-from finetune.study.study import run_study
+from finetune.study.running import run_study
 
 if TYPE_CHECKING:
     from finetune.recipe import Recipe, ResolvedRecipe

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 import numpy as np
@@ -99,9 +100,9 @@ def _predict(
     every, counts = [*examples] * group.count, [len(examples)] * group.count  # replica by replica
     try:
         if task.asks:
-            with torch.inference_mode(), runtime.autocast():
+            with _without_gradients(runtime), runtime.autocast():
                 return [[one] for one in task.ask(group.model, examples, runtime.device)]
-        with torch.inference_mode(), runtime.autocast():
+        with _without_gradients(runtime), runtime.autocast():
             task.loss_path(group.model, group.count)  # which may try the model out, and is not to be taken for a batch
             batch = task.batch_for(group.model, every, runtime.device, counts)
             with group.on(every, batch, counts):
@@ -117,6 +118,12 @@ def _predict(
         return [list(found[number :: len(examples)]) for number in range(len(examples))]
     parts = (examples[:half], examples[half:])
     return [row for part in parts for row in _predict(group, task, part, runtime, answers)]
+
+
+def _without_gradients(runtime: Runtime) -> AbstractContextManager[None]:
+    """Give a context in which nothing is remembered for a backward pass. What a sharded model gathers in it is used in
+    training, too, which tensors made in inference mode could not be."""
+    return torch.no_grad() if runtime.shards else torch.inference_mode()
 
 
 def table_of(

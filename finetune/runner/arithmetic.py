@@ -11,7 +11,7 @@ import torch
 from finetune import models
 from finetune.core.errors import InputError, Problem
 from finetune.core.hooks import TrainingHook
-from finetune.runner.build import Built
+from finetune.runner.build import Built, make_strategy
 from finetune.strategies.blocks import find_blocks
 from finetune.train.rules import RULES
 
@@ -85,7 +85,8 @@ def _split(recipe: Recipe, built: Built) -> Iterator[Problem]:
     if not recipe.compute.shard:
         return
     at, optimizer, kind = "compute.shard", recipe.train.optimizer, recipe.strategy.type
-    if built.strategy.solves:
+    first = built.strategy.before()
+    if built.strategy.solves or (first is not None and make_strategy(first[0]).solves):
         found = "a probe is solved from what the whole model gives"
         yield Problem(f"is true, and {found}", "write strategy.solver: steps, or leave it out", at)
         return

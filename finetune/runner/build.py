@@ -12,6 +12,7 @@ import torch
 from finetune import models
 from finetune.core.errors import bad_input
 from finetune.core.hooks import TrainingHook, TrainingHooks
+from finetune.core.memory import return_memory
 from finetune.core.registry import MITIGATIONS, STRATEGIES
 from finetune.core.runtime import Runtime
 from finetune.core.sharding import shard
@@ -73,6 +74,7 @@ def sharded(model: torch.nn.Module, runtime: Runtime) -> torch.nn.Module:
     """Split a model that :func:`to_device` has prepared over the processes, where the runtime says so."""
     if not runtime.shards:
         return model
+    return_memory()
     return shard(model, find_blocks(model), runtime.accelerator.num_processes, runtime.device, runtime.dtype)
 
 

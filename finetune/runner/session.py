@@ -134,7 +134,9 @@ class Session:
         plain = plain and recipe.compute.weights == "float32" and not self.runtime.shards
         seen = _seen(self.data, self.base.model.config) if plain else None
         group = ReplicaGroup.stack(built.model, weights, seen, built.hooks, built.fresh)
-        sharded(group.model, self.runtime)
+        if self.runtime.shards:
+            weights.clear()  # or what is split would stay whole beside its parts
+            sharded(group.model, self.runtime)
         if group.count > 1:
             check_group(group, self.data.task, examples, self.runtime)
             set_training_mode(group.model)

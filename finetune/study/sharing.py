@@ -6,6 +6,7 @@ nobody has to find out whether a holder is still alive.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -51,6 +52,20 @@ class Asked:
     def for_run(self, variant: str, seed: int | None) -> bool:
         """Tell whether a run is asked for."""
         return self.variant in (None, variant) and self.seed in (None, seed)
+
+
+@dataclass(frozen=True)
+class Helper:
+    """The part of a process that another one has started, beside others, to do a study's runs."""
+
+    number: int
+    at_once: int
+    """Runs that it does side by side, at most."""
+
+    def order(self, variants: Sequence[Variant]) -> Sequence[Variant]:
+        """Give the variants as this process looks through them: each begins with another, so that few meet."""
+        first = self.number % len(variants)
+        return [*variants[first:], *variants[:first]]
 
 
 WAIT = 1.0
@@ -116,19 +131,32 @@ class Claims:
             raise Interrupted(f"stopped while {doing}")
 
 
-def finished(variant: str, seeds: Sequence[int], folder: StudyDir) -> dict[tuple[str, int], dict[str, Any]]:
-    """Read the results of those of a variant's runs that are finished."""
-    read = {(variant, seed): folder.run(variant, seed).read_result() for seed in seeds}
-    return {key: result for key, result in read.items() if result and result["status"] in FINAL}
+def finished(
+    variant: str, seeds: Sequence[int], folder: StudyDir, since: float = math.inf
+) -> dict[tuple[str, int], dict[str, Any]]:
+    """Read the results of those of a variant's runs that are finished, or have ended in an error ``since`` a time (as
+    clocks of files tell it): they have been tried then."""
+    found = {}
+    for seed in seeds:
+        place = folder.run(variant, seed)
+        try:
+            result = place.read_result()
+            late = result is not None and place.result.stat().st_mtime >= since
+        except FileNotFoundError:  # another process tries it again
+            continue
+        if result and (result["status"] in FINAL or late):
+            found[variant, seed] = result
+    return found
 
 
 def share_out(
     waiting: Callable[[], Iterable[tuple[Variant, Sequence[int]]]],
     do: Callable[[Variant, Sequence[int]], None],
     claims: Claims,
+    waits: bool = True,
 ) -> None:
     """``do`` the runs that are ``waiting``, but for those that other processes do: they are waited for, and done after
-    all where they were not finished there."""
+    all where they were not finished there; but only if this process ``waits``."""
     while True:
         left, mine = 0, 0
         for variant, seeds in waiting():
@@ -145,4 +173,6 @@ def share_out(
         if not left:
             return
         if not mine:
+            if not waits:
+                return
             claims.wait(f"waiting for other processes, which do the last {left} runs")

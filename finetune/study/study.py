@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune import models
 from finetune.core.errors import StudyEnded
-from finetune.core.events import RunFinished, RunStarted, StudyFinished, StudyOpened
+from finetune.core.events import RunFinished, RunStarted, StudyFinished
 from finetune.core.progress import Progress, phase
 from finetune.core.run_dir import StudyDir, read_json, write_json
 from finetune.core.runtime import Runtime, make_deterministic, open_runtime
-from finetune.core.signals import StopRequest, stop_on_signals
+from finetune.core.signals import StopRequest
 from finetune.replicas.group import Replica
 from finetune.runner.autotune import Speed, choose_speed
 from finetune.runner.resources import Resources
@@ -26,9 +26,9 @@ from finetune.study.claim import claim
 from finetune.study.combine import combine
 from finetune.study.environment import environment
 from finetune.study.facts import data_facts, write_down
-from finetune.study.preflight import Preflight, located, preflight, split_seed, start_alike
+from finetune.study.preflight import Preflight, located, split_seed, start_alike
 from finetune.study.provenance import same_provenance, same_start, same_weights, start_of, starts_of
-from finetune.study.sharing import Asked, Claims, finished, share_out
+from finetune.study.sharing import Asked, Claims, Helper, finished, share_out
 from finetune.study.stages import reach, ready_stages
 from finetune.study.stopping_rule import Look, first_round, look
 from finetune.study.untuned import Untuned, before_stages
@@ -37,33 +37,6 @@ from finetune.train.checkpoint import told_when_full
 
 if TYPE_CHECKING:
     from finetune.recipe import ResolvedRecipe, SeedsUntil, Variant
-
-
-def run_study(
-    recipe: ResolvedRecipe, output: Path, progress: Progress | None = None, only: str | None = None
-) -> StudyOutcome:
-    """Run every variant under every seed, or ``only`` one variant or run (`lora`, `lora/3`), and write the report.
-
-    Finished runs are kept, interrupted ones resumed. Raises InputError before anything has started, Interrupted
-    when asked to stop, and DiskFull; what was finished by then stays.
-    """
-    with told_when_full(output), located(recipe), progress or Progress() as shown, stop_on_signals(shown.say) as stop:
-        folder, asked = StudyDir(output / recipe.name), Asked.of(recipe, only)
-        resources = Resources(folder.begun_on)
-        found = preflight(recipe, resources)
-        study = Study.open(recipe, folder, resources, found, shown, stop)
-        study.asked = asked
-        shown.tell(StudyOpened(folder.path, [each.name for each in recipe.variants], recipe.seeds, len(study.results)))
-        for line in found.notes():
-            shown.say(line)
-        with study.claims.alone("baselines", "scoring baselines"):
-            for line in score_baselines(recipe, folder, found, study.starts, study.session):
-                shown.say(line)
-        for _ in study.rounds():
-            share_out(study.waiting, study.do, study.claims)
-        for variant in recipe.variants:
-            study.combine(variant)
-        return study.report()
 
 
 @dataclass
@@ -78,10 +51,13 @@ class Study:
     speeds: dict[str, dict[str, Any]]
     """By variant: how its seeds are trained, as speed.json says it."""
     asked: Asked = field(default_factory=Asked)
+    helper: Helper | None = None
+    """This process's part, where it is one of several that the study has started."""
     starts: dict[str, Any] = field(default_factory=dict)
     """By variant: what its runs start from, as environment.json says it."""
 
     def __post_init__(self) -> None:
+        self.begun = time.time()
         self.claims = Claims(self.folder.path, self.runtime)
         self.untuned = Untuned(self.recipe, self.folder, self.resources, self.claims)
         self.seeds = self.recipe.seeds  # by a rule: so far
@@ -98,8 +74,10 @@ class Study:
         found: Preflight,
         progress: Progress,
         stop: StopRequest,
+        compares: bool = True,
     ) -> Study:
-        """Claim the folder, write down what will be run on what, and read what is finished already."""
+        """Claim the folder, write down what will be run on what, and read what is finished already. ``compares``: all
+        models with plain transformers."""
         first = recipe.variants[0].recipe
         runtime = open_runtime(*models.processor(first.model), progress, stop, folder.path)
         facts = data_facts(recipe, found)
@@ -109,7 +87,8 @@ class Study:
         now = {**environment(runtime, dtype, resources.today, starts), "dtype_reason": why}
         kept, lines = same_provenance(folder, now, recipe.mix)
         study = cls.resume(recipe, folder, resources, runtime, starts)
-        study.compare()
+        if compares:
+            study.compare()
         with study.claims.alone("study", "opening the study"):
             if runtime.accelerator.is_main_process:
                 write_down(folder, recipe, found, facts, kept)
@@ -149,6 +128,18 @@ class Study:
                 ready_stages(variant.recipe, self.resources, self.runtime, split_seed(self.recipe, variant, left[0]))
                 self.session(variant, left[0], variant.name)
 
+    def score_baselines(self, found: Preflight) -> None:
+        """Fit and score the cheap baselines that are not there yet."""
+        with self.claims.alone("baselines", "scoring baselines"):
+            for line in score_baselines(self.recipe, self.folder, found, self.starts, self.session):
+                self.runtime.progress.say(line)
+
+    def do_all(self) -> None:
+        """Do the runs that are left, but for those that other processes do."""
+        for _ in self.rounds():
+            # Whoever decides by the scores of all waits for those of others; a helper's caller waits for it.
+            share_out(self.waiting, self.do, self.claims, waits=self.helper is None or self.recipe.until is not None)
+
     def rounds(self) -> Iterator[None]:
         """Yield once for all runs that are left; where a rule decides, again whenever it has added seeds."""
         already = True
@@ -184,15 +175,23 @@ class Study:
 
     def waiting(self) -> Iterator[tuple[Variant, list[int]]]:
         """Group all runs that are left into those that are trained side by side."""
-        for variant in self.recipe.variants:
+        variants = self.recipe.variants
+        for variant in variants if self.helper is None else self.helper.order(variants):
             for seeds in self.groups(variant):
                 yield variant, seeds
 
     def do(self, variant: Variant, seeds: Sequence[int]) -> None:
         """Do some seeds' runs, which are ours to do, but for those that another process has finished by now."""
-        self.results |= finished(variant.name, seeds, self.folder)
+        self.reread()
         if own := [seed for seed in seeds if (variant.name, seed) not in self.results]:
             self.run(self.staged(variant, own[0]), own)
+
+    def reread(self) -> None:
+        """Take in what other processes have finished, as all processes of a run see it."""
+        found: dict[tuple[str, int], dict[str, Any]] = {}
+        for variant in self.recipe.variants:
+            found |= finished(variant.name, self.recipe.seeds, self.folder, self.begun)
+        self.results |= self.runtime.broadcast(found)
 
     def groups(self, variant: Variant) -> Iterator[list[int]]:
         """Group the variant's seeds that are not finished into those that are trained side by side."""
@@ -200,16 +199,19 @@ class Study:
         if not seeds:
             return
         size = self._speed(variant, seeds).replicas
+        size = size if self.helper is None else min(size, self.helper.at_once)
         at_step: dict[int | None, list[int]] = {}  # those that were interrupted go on beside others at the same step
         for seed in seeds:
             at_step.setdefault(checkpoint.step_of(self.folder.run(variant.name, seed).checkpoints), []).append(seed)
-        for alike in at_step.values():
+        for alike in self.runtime.broadcast(at_step).values():
             for start in range(0, len(alike), size):
                 yield alike[start : start + size]
 
     def _speed(self, variant: Variant, seeds: Sequence[int]) -> Speed:
         """Choose how to train this variant's seeds; what has to be measured is measured once for the study."""
         known, asked = self.speeds, [variant.recipe.train.replicas, variant.recipe.train.compile]
+        if variant.name not in known and self.folder.speed.exists():  # another process may have measured it by now
+            known |= self.runtime.broadcast(read_json(self.folder.speed))
         if variant.name not in known or known[variant.name]["asked"] != asked:
             make_deterministic(variant.recipe.train.deterministic)
             session = self.session(self.staged(variant, seeds[0]), seeds[0], variant.name)
@@ -297,7 +299,7 @@ class Study:
 
     def combine(self, variant: Variant) -> None:
         """Make of the variant's finished seeds together what its mitigations ask for, where it is not there yet."""
-        self.results |= finished(variant.name, self.seeds, self.folder)
+        self.results |= finished(variant.name, self.seeds, self.folder, self.begun)
         results = {seed: result for (name, seed), result in self.results.items() if name == variant.name}
         if not results.keys() >= {*self.seeds}:  # others were not asked for, or are not done yet
             return

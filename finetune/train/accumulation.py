@@ -117,10 +117,12 @@ class Accumulation:
             micro_batches = self._prepared(step)
         for number, micro_batch in enumerate(micro_batches):
             last = number == len(micro_batches) - 1
+            runtime.move()
             # What a pass stands in lasts until its backward pass is over, in which parts of it may be computed again.
             with nullcontext() if last else accelerator.no_sync(self.model), ExitStack() as stack:
                 with meter("forward"):
                     shares = self._shares(micro_batch, stack) / total
+                runtime.move()
                 with meter("backward"):
                     # DDP and FSDP average gradients over processes; the loss is already divided by the whole batch.
                     scaled = shares if factors is None else shares * factors

@@ -13,6 +13,7 @@ from torch.nn.functional import normalize
 from finetune.core.examples import Batch, Example
 from finetune.core.memory import out_of_memory
 from finetune.core.runtime import Runtime
+from finetune.core.sharding import reshard
 from finetune.evaluate.predict import batches_of
 from finetune.models.pooled import PooledForSequenceClassification, pool
 from finetune.replicas.prefix import IN_MEMORY
@@ -46,6 +47,7 @@ def extract(
                 found[mode] = room((len(examples), own.shape[1]), torch.float32, runtime.cache).zero_()
             if start + accelerator.process_index < len(batches):
                 found[mode][torch.tensor(batch)] = own
+    reshard(model)
     if accelerator.num_processes > 1:
         for mode in modes:  # each has its own rows, and zeros in those of others
             found[mode] = accelerator.reduce(found[mode].to(runtime.device), "sum").cpu()
@@ -79,7 +81,7 @@ def _vectors(
                 found = {modes[0]: _before(model, head, batch)}
         return {mode: vectors.float().cpu() for mode, vectors in found.items()}
     except RuntimeError as error:
-        if not out_of_memory(error) or len(examples) == 1:
+        if not out_of_memory(error) or len(examples) == 1 or runtime.shards:  # processes pass together
             raise
         half = len(examples) // 2
     parts = [_vectors(model, head, task, part, modes, runtime) for part in (examples[:half], examples[half:])]

@@ -60,7 +60,7 @@ def study(path: Path, output: str = "out") -> Path:
     """Run a recipe; the study's folder. Raises :class:`Refused`, or :class:`Differs` where a run ended in an error."""
     from finetune import recipe as recipes
     from finetune.core.errors import InputError
-    from finetune.study.study import run_study
+    from finetune.study.running import run_study
 
     try:
         outcome = run_study(recipes.load(path), path.parent / output)

@@ -12,7 +12,7 @@ import pytest
 from finetune import cli, recipe
 from finetune.cli import check_cache
 from finetune.core.errors import bad_input
-from finetune.study import preflight, study
+from finetune.study import preflight, running
 
 ROOT = Path(__file__).parents[2]
 UNCHANGED = "nothing has changed since it was checked at "
@@ -109,7 +109,7 @@ def test_a_run_looks_for_itself(topics, checks, capsys, monkeypatch, tmp_path):
     def refuses(*_):
         raise bad_input("data", "was looked at")
 
-    monkeypatch.setattr(study, "preflight", refuses)
+    monkeypatch.setattr(running, "preflight", refuses)
     assert cli.main(["run", str(topics), "--output", str(tmp_path / "runs")]) == 2
     assert "was looked at" in capsys.readouterr().err
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from finetune.core.errors import InputError
 from finetune.core.progress import Progress
-from finetune.study.study import run_study
+from finetune.study.running import run_study
 
 TRAINING = ("steps", "epochs", "examples", "tokens", "padding", "replicas", "part", "stopped_early", "way", "best_step")
 RESULT = ("status", "reason", "parameters", "scores", "new", "pooling")

@@ -11,7 +11,7 @@ from finetune import recipe as recipes
 from finetune.core import memory
 from finetune.core.memory import keep_memory, out_of_memory
 from finetune.core.run_dir import read_json
-from finetune.study.study import run_study
+from finetune.study.running import run_study
 from finetune.train.meters import peak_flops
 
 PHASES = {"data", "forward", "backward", "optimizer", "evaluation", "writing"}

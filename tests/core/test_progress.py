@@ -257,3 +257,31 @@ def test_a_request_to_stop_takes_effect_after_the_item():
             done = list(rows)
             stop.requested = True
     assert done == [0, 1, 2, 3]
+
+
+# --- other processes
+
+
+def test_lines_of_other_processes_bear_their_names():
+    progress = LineProgress(console())
+    progress.other("cuda:1", ["run 1", 3, 10, "loss 0.1"])
+    progress.other_says("cuda:1", "run 1: 3/10 · loss 0.1")
+    assert lines(progress) == ["cuda:1 · run 1: 3/10 · loss 0.1"]
+
+
+def test_each_process_has_a_line_of_a_live_table(clock):
+    shown = console(width=100, terminal=True)
+    progress = LiveProgress(shown, clock=clock)
+    with progress.phase("waiting"):
+        progress.other("cuda:0", ["run 1 of 6: lora, seed 0", 3, 10, "loss 0.1"])
+        progress.other("cuda:1", ["loading model", 0, None, ""])
+        spend(progress, clock, 1.0)
+        text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.file.getvalue())
+        assert re.search(r"cuda:0  run 1 of 6: lora, seed 0 +3/10 +loss 0.1", text), text
+        assert "cuda:1  loading model" in text
+        assert "waiting" not in shown.file.getvalue()
+        for name in ("cuda:0", "cuda:1"):
+            progress.other(name, None)
+        spend(progress, clock, 0.5)
+        assert "waiting" in shown.file.getvalue(), "its own line again"
+    progress.close()

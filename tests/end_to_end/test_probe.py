@@ -13,7 +13,7 @@ from finetune.core.signals import StopRequest
 from finetune.models import processor
 from finetune.models.pooled import HEAD
 from finetune.runner.resources import Resources
-from finetune.study.study import run_study
+from finetune.study.running import run_study
 from finetune.train.features import extract, scaled
 
 QUICKSTART = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"

@@ -13,7 +13,7 @@ from finetune.metrics import find
 from finetune.metrics.function import FunctionMetric, key_of, load
 from finetune.results.compute import results_of
 from finetune.results.reading import read_study
-from finetune.study.study import run_study
+from finetune.study.running import run_study
 
 CODE = """
 def first_letter(predictions, references):

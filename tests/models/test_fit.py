@@ -13,7 +13,7 @@ from finetune.core.errors import InputError
 from finetune.core.randomness import Streams
 from finetune.models import ModelOptions, initialise, load_base, skeleton, weightless_base
 from finetune.models.fit import is_named, naming
-from finetune.study.study import run_study
+from finetune.study.running import run_study
 from tests import tiny
 
 CLASSIFIER = "AutoModelForSequenceClassification"

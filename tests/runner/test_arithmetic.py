@@ -39,6 +39,7 @@ def refused(path, *overrides):
         (["compute.shard=true", "mitigations=[{type: mixout}]"], "compute.shard", "'mixout' computes with whole"),
         (["compute.shard=true", "strategy={type: linear, mode: linearised}"],
          "compute.shard", "'linear' computes with whole weights"),
+        (["compute.shard=true", "strategy={type: linear, mode: lp-ft}"], "compute.shard", "a probe is solved"),
         (["compute.shard=true", "compute.states=8bit"], "compute.shard", "rounding weights or states"),
         (["compute.shard=true", "train.compile=true"], "compute.shard", "blocks are to be compiled"),
         (["model.dtype=float16", "train.optimizer=prodigy", "train.learning_rate=1"],

@@ -23,7 +23,8 @@ from finetune.runner import autotune
 from finetune.runner.autotune import choose_compiled, choose_replicas, choose_speed
 from finetune.runner.resources import Resources
 from finetune.study import study
-from finetune.study.study import Study, run_study
+from finetune.study.running import run_study
+from finetune.study.study import Study
 from finetune.train import checkpoint
 from finetune.train.accumulation import Accumulation
 from finetune.train.loop import train

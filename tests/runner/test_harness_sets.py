@@ -24,7 +24,7 @@ from finetune.results.reading import read_study
 from finetune.runner.resources import Resources
 from finetune.study.preflight import preflight
 from finetune.study.rescoring import rescore
-from finetune.study.study import run_study
+from finetune.study.running import run_study
 from finetune.tasks.harness.documents import load
 from tests import tiny
 from tests.harness_tasks import options_of, write_rows, write_tasks

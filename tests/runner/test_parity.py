@@ -17,7 +17,7 @@ from finetune.runner import parity
 from finetune.runner.parity import compare
 from finetune.runner.resources import Resources
 from finetune.study.preflight import preflight
-from finetune.study.study import run_study
+from finetune.study.running import run_study
 from finetune.tasks.batching import Batching
 from finetune.tasks.chat import Chat
 from finetune.tasks.classification import Classification

@@ -11,7 +11,7 @@ import finetune
 from finetune import recipe as recipes
 from finetune.core.errors import InputError
 from finetune.core.run_dir import read_json
-from finetune.study.study import run_study
+from finetune.study.running import run_study
 from tests import tiny
 
 VARIANTS = """\

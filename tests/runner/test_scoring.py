@@ -18,7 +18,7 @@ from finetune.replicas.group import ReplicaGroup
 from finetune.runner import scoring
 from finetune.runner.scoring import score_held_out
 from finetune.strategies.base import trained_parameters
-from finetune.study.study import run_study
+from finetune.study.running import run_study
 from finetune.tasks.batching import Batching
 from tests.replicas.groups import Variant
 

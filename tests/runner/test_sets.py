@@ -12,7 +12,7 @@ from finetune.core.errors import InputError
 from finetune.results.compute import results_of
 from finetune.results.reading import read_study
 from finetune.runner.resources import Resources
-from finetune.study.study import run_study
+from finetune.study.running import run_study
 from tests import tiny
 
 

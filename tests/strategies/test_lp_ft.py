@@ -14,7 +14,7 @@ from finetune.models import ModelOptions, load_base
 from finetune.runner.run import save_model
 from finetune.strategies.linear import Linear, LinearOptions
 from finetune.study import study
-from finetune.study.study import run_study
+from finetune.study.running import run_study
 from finetune.train.meters import read_rows
 
 

@@ -12,7 +12,7 @@ from finetune import recipe as recipes
 from finetune.core.errors import InputError
 from finetune.core.run_dir import read_json
 from finetune.study.rescoring import rescore
-from finetune.study.study import run_study
+from finetune.study.running import run_study
 from tests import tiny
 
 SOLVED = "variants.linear={strategy: {type: linear}}"

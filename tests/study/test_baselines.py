@@ -28,7 +28,7 @@ from finetune.results.reading import read_study
 from finetune.runner.resources import Resources
 from finetune.runner.result import StudyOutcome
 from finetune.study.rescoring import rescore
-from finetune.study.study import run_study
+from finetune.study.running import run_study
 from finetune.tasks.baselines.labels import FOLDS, STRENGTHS, Centroid, CommonestLabel, TfidfLogistic
 from tests import tiny
 

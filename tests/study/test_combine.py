@@ -24,7 +24,7 @@ from finetune.study import combine, study
 from finetune.study.combine import check_combining
 from finetune.study.preflight import preflight
 from finetune.study.rescoring import rescore
-from finetune.study.study import run_study
+from finetune.study.running import run_study
 from tests import tiny
 
 ALL = "mitigations=[{type: soup, method: both}, {type: ensemble}]"

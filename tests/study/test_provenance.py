@@ -19,7 +19,7 @@ from finetune.core.progress import Progress
 from finetune.core.run_dir import StudyDir, read_json, write_json
 from finetune.diagnose.diagnose import diagnose
 from finetune.study.rescoring import rescore
-from finetune.study.study import run_study
+from finetune.study.running import run_study
 from tests import tiny
 
 

@@ -3,13 +3,15 @@
 import multiprocessing
 import os
 import signal
+import time
 
 import pytest
 
 from finetune.core.errors import Interrupted
+from finetune.core.run_dir import StudyDir, write_json
 from finetune.core.signals import StopRequest
 from finetune.study import sharing
-from finetune.study.sharing import NO_LOCKS, Claims
+from finetune.study.sharing import NO_LOCKS, Claims, Helper, finished
 from tests.train.workbench import make_runtime
 
 
@@ -22,6 +24,20 @@ def hold(folder, taken, leave):
     assert theirs.take("lora.seed-0")
     taken.set()
     leave.wait()
+
+
+def test_an_error_is_not_tried_again_by_those_who_were_there_when_it_came(tmp_path):
+    study, now = StudyDir(tmp_path), time.time()
+    for seed, status in enumerate(("finished", "error", "diverged")):
+        write_json(study.run("lora", seed).result, {"status": status})
+    os.utime(study.run("lora", 1).result, (now, now))
+    assert [seed for _, seed in finished("lora", range(4), study)] == [0, 2]
+    assert [seed for _, seed in finished("lora", range(4), study, now - 1)] == [0, 1, 2]
+    assert [seed for _, seed in finished("lora", range(4), study, now + 1)] == [0, 2]
+
+
+def test_helpers_begin_with_variants_of_their_own():
+    assert [[*Helper(number, 1).order("abc")] for number in range(4)] == [[*"abc"], [*"bca"], [*"cab"], [*"abc"]]
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from finetune.runner.resources import Resources
 from finetune.study import stages, study
 from finetune.study.preflight import split_seed
 from finetune.study.rescoring import rescore
+from finetune.study.running import run_study
 from finetune.study.stages import chain
-from finetune.study.study import run_study
 from tests import tiny
 
 SHORT = {"max_steps": 4, "min_steps": 0, "evaluations": 0}

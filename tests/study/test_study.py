@@ -19,7 +19,7 @@ from finetune.results.schema import RunResult
 from finetune.runner.resources import Resources
 from finetune.study import study
 from finetune.study.rescoring import rescore
-from finetune.study.study import run_study, summary
+from finetune.study.running import run_study, summary
 from finetune.tasks.chat import Chat
 from finetune.tasks.classification import Classification
 from finetune.train import checkpoint

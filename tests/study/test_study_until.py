@@ -12,7 +12,7 @@ from finetune.core.progress import Progress
 from finetune.core.run_dir import read_json
 from finetune.stats.sequence import confidence_sequence
 from finetune.study import study
-from finetune.study.study import run_study
+from finetune.study.running import run_study
 
 ONE_BY_ONE = "train.replicas=1"
 

@@ -14,7 +14,7 @@ from finetune.data.columns import numbers_of
 from finetune.models import ModelOptions, load_base, load_tokenizer
 from finetune.runner.baselines import UntunedModel
 from finetune.runner.saved import load_model
-from finetune.study.study import run_study
+from finetune.study.running import run_study
 from finetune.tasks.baselines.base import ExampleSet
 from finetune.tasks.regression import DELTA, Regression
 from tests import tiny

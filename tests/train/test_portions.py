@@ -11,7 +11,7 @@ from finetune.core.examples import Example
 from finetune.results.compute import results_of
 from finetune.results.portions import portion_losses
 from finetune.results.reading import read_study
-from finetune.study.study import run_study
+from finetune.study.running import run_study
 from finetune.train.portions import PortionLosses, Portions
 from tests import tiny
 

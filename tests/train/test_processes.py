@@ -1,8 +1,10 @@
 """Two processes do the work of one: same losses, same weights, and only the first one writes."""
 
 import json
+import re
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -141,3 +143,14 @@ def test_a_study_in_two_processes_is_the_study(chats, tmp_path):
     assert first["identity"] == second["identity"]
     told = [line for line in two.stdout.splitlines() if "seed 0 ·" in line]
     assert len(told) == 1, "only the first process speaks"
+
+
+@pytest.mark.parametrize("shard", [False, True], ids=["whole", "split"])
+def test_one_that_hangs_is_named_and_the_other_ends(encoder_folder, tmp_path, monkeypatch, shard):
+    monkeypatch.setenv("FINETUNE_PROCESS_TIMEOUT", "6")
+    begun = time.monotonic()
+    done = two_processes(encoder_folder, tmp_path / "run", hang=[1, 3], shard=shard)
+    assert done.returncode != 0 and time.monotonic() - begun < 120
+    assert re.search(
+        r"finetune: process 1 \(host \S+, pid \d+\) has not moved for \d+ s: this process ends", done.stderr
+    )

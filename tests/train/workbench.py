@@ -16,7 +16,7 @@ from finetune.core.compute import ComputeOptions
 from finetune.core.examples import Example
 from finetune.core.randomness import Streams
 from finetune.core.run_dir import RunDir
-from finetune.core.runtime import Runtime
+from finetune.core.runtime import Runtime, watch_over
 from finetune.core.sharding import gathered
 from finetune.core.signals import StopRequest
 from finetune.evaluate.metrics import score
@@ -82,7 +82,8 @@ def _bench(task: Task, columns: dict[str, list[str]], count: int, folder: Path, 
 
 def make_runtime(folder: Path, dtype: torch.dtype = torch.float32, **changes) -> Runtime:
     """This process on the CPU."""
-    return Runtime(Accelerator(cpu=True), dtype, folder, **changes)
+    accelerator = Accelerator(cpu=True)
+    return Runtime(accelerator, dtype, folder, watch=watch_over(accelerator), **changes)
 
 
 def replica(folder: Path, seed: int = 0) -> Replica:

@@ -1,14 +1,15 @@
 """One process of a training run, for tests that start processes: trains, then writes what it came to.
 
 ``python -m tests.train.worker MODEL RUN OPTIONS``: a tiny model's folder, the run's folder, and as JSON options of
-training, `chat` for the other task, `shard` to split the model, `dtype`, options of `compute`, and
-`stop: [rank, step]` to ask one process to stop.
+training, `chat` for the other task, `shard` to split the model, `dtype`, options of `compute`,
+`stop: [rank, step]` to ask one process to stop, and `hang: [rank, step]` to let one stand still.
 """
 
 import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -28,6 +29,9 @@ def main(model: str, run: str, changes: str) -> int:
     make_deterministic(True)
     options, folder, rank = json.loads(changes), Path(run), int(os.environ.get("RANK", 0))
     bench = (workbench.chat if options.pop("chat", False) else workbench.classification)(Path(model))
+    hang_rank, hang_step = options.pop("hang", (None, 0))
+    if hang_rank == rank:
+        hang(hang_step)
     stop_rank, stop_step = options.pop("stop", (None, 0))
     options["dtype"] = getattr(torch, options.pop("dtype", "float32"))
     options["compute"] = ComputeOptions(**options.pop("compute", {}))
@@ -44,6 +48,18 @@ def main(model: str, run: str, changes: str) -> int:
     save_file(fitted.weights, folder / f"weights-{rank}.safetensors")
     (folder / f"facts-{rank}.json").write_text(json.dumps(fitted.trained.facts))
     return 0
+
+
+def hang(step: int) -> None:
+    """Let this process never come to step ``step`` (from 0)."""
+    run = loop.Accumulation.run
+
+    def hung(self, at, *about):
+        if at == step:
+            time.sleep(600)
+        return run(self, at, *about)
+
+    loop.Accumulation.run = hung
 
 
 def stop_itself(step: int) -> None:

@@ -1,0 +1,1 @@
+"""Lays a study out over devices, and starts the processes that do its runs."""

@@ -1,0 +1,59 @@
+"""A process that another has started, beside others, to do some of a study's runs: what it does, and how it tells."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import signal
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from typing import Any, TextIO
+
+from finetune.core.launched import rank
+from finetune.core.progress import LineProgress, Progress
+
+DEATH_SIGNAL = 1
+"""Linux's `PR_SET_PDEATHSIG`."""
+
+
+def help_with(args: Namespace) -> None:
+    """Do some of the runs of a study that another process has opened, and tell that one how it goes."""
+    # The system asks us to save and leave when the one that has started us dies, whatever kills it.
+    ctypes.CDLL(None).prctl(DEATH_SIGNAL, signal.SIGTERM)
+    with SentProgress(sys.stdout) if rank() == 0 else Progress() as progress:
+        from finetune.recipe import load
+        from finetune.study.running import help_study
+        from finetune.study.sharing import Helper
+
+        helper = Helper(*map(int, args.helper.split(":")))
+        help_study(load(args.recipe, args.overrides), args.output, progress, args.only, helper)
+
+
+class SentProgress(LineProgress):
+    """For a process that another one has started to help it: all is sent there, a line of JSON for each thing."""
+
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic):
+        from rich.console import Console
+
+        super().__init__(Console(file=stream), clock=clock)
+        self.stream, self._sent = stream, list[Any]()
+
+    def say(self, text: str) -> None:
+        self._send({"say": text})
+
+    def show(self, line: str) -> None:
+        self._send({"line": line})
+
+    def look(self) -> None:
+        found = self.shown()
+        at = [] if found is None else [found.title, found.done, found.total, found.note]
+        if at and at != self._sent:
+            self._sent = at
+            self._send({"at": at})
+        super().look()
+
+    def _send(self, message: dict[str, Any]) -> None:
+        with self._lock:
+            print(json.dumps(message), file=self.stream, flush=True)

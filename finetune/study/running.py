@@ -1,0 +1,98 @@
+"""Opens a study, lets its runs be done, and reports: what `finetune run` does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finetune.core.errors import FinetuneError
+from finetune.core.events import StudyOpened
+from finetune.core.progress import Progress
+from finetune.core.run_dir import StudyDir
+from finetune.core.signals import StopRequest, stop_on_signals
+from finetune.runner.resources import Resources
+from finetune.runner.result import StudyOutcome
+from finetune.study.preflight import Preflight, located, preflight
+from finetune.study.sharing import Asked, Helper, finished
+from finetune.study.study import Study
+from finetune.train.checkpoint import told_when_full
+
+if TYPE_CHECKING:
+    from finetune.recipe import ResolvedRecipe
+
+
+def run_study(
+    recipe: ResolvedRecipe,
+    output: Path,
+    progress: Progress | None = None,
+    only: str | None = None,
+    by: Callable[[Progress, StopRequest], None] | None = None,
+) -> StudyOutcome:
+    """Run every variant under every seed, or ``only`` one variant or run (`lora`, `lora/3`), and write the report.
+
+    ``by`` does the runs, where it is not this process: it starts others that :func:`help_study`. Finished runs are
+    kept, interrupted ones resumed. Raises InputError before anything has started, Interrupted when asked to stop, and
+    DiskFull; what was finished by then stays.
+    """
+    with _opened(recipe, output, progress or Progress(), only, others=by is not None) as (study, found, shown):
+        names = [each.name for each in recipe.variants]
+        shown.tell(StudyOpened(study.folder.path, names, recipe.seeds, len(study.results)))
+        for line in found.notes():
+            shown.say(line)
+        if by is None:
+            study.score_baselines(found)
+            study.do_all()
+        else:
+            by(shown, study.runtime.stop)
+            study.score_baselines(found)  # where none of them had begun to
+            study.reread()
+            if recipe.until is not None:  # by which they may have added some
+                done = {seed for _, seed in study.results}
+                study.seeds = [seed for seed in recipe.seeds if seed in done or seed in study.seeds]
+        for variant in recipe.variants:
+            study.combine(variant)
+        outcome = study.report()
+        if lost := sum(len(study.left(variant.name)) for variant in recipe.variants):
+            # Whoever has died after all others had left.
+            raise FinetuneError(f"{lost} runs have not been done; run the same command again")
+        return outcome
+
+
+def runs_left(recipe: ResolvedRecipe, output: Path, only: str | None) -> int:
+    """Count the runs that are asked for and not finished; where a rule adds seeds, all that it might add."""
+    asked, folder = Asked.of(recipe, only), StudyDir(output / recipe.name)
+    return sum(
+        asked.for_run(variant.name, seed) and (variant.name, seed) not in known
+        for variant in recipe.variants
+        for known in [finished(variant.name, recipe.seeds, folder)]
+        for seed in recipe.seeds
+    )
+
+
+def help_study(recipe: ResolvedRecipe, output: Path, progress: Progress, only: str | None, helper: Helper) -> None:
+    """Do those of a study's runs that no other process does. Raises as :func:`run_study` does."""
+    with _opened(recipe, output, progress, only) as (study, found, _):
+        study.helper = helper
+        if study.claims.take("baselines"):
+            study.claims.release("baselines")
+            study.score_baselines(found)
+        study.do_all()
+
+
+@contextmanager
+def _opened(
+    recipe: ResolvedRecipe, output: Path, progress: Progress, only: str | None, others: bool = False
+) -> Iterator[tuple[Study, Preflight, Progress]]:
+    """Within the context, work at a study, whose runs ``others`` may do."""
+    with told_when_full(output), located(recipe), progress as shown, stop_on_signals(shown.say) as stop:
+        folder, asked = StudyDir(output / recipe.name), Asked.of(recipe, only)
+        resources = Resources(folder.begun_on)
+        found = preflight(recipe, resources)
+        study = Study.open(recipe, folder, resources, found, shown, stop, compares=not others)
+        study.asked = asked
+        try:
+            yield study, found, shown
+        finally:
+            study.runtime.close()
