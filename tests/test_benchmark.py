@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -334,6 +335,13 @@ def test_the_fastest_is_chosen_and_the_losers_are_kept(tmp_path, data, monkeypat
     monkeypatch.setattr(choosing, "measure", None)
     again = choosing.with_best(each, MACHINE, shop, Record.open(made.path, {"size": "quick"}), said.append)
     assert again.peers[1] == best, "what was chosen is not chosen again"
+
+
+def test_where_the_figure_is_time_the_shortest_is_chosen(tmp_path, data, monkeypatch):
+    monkeypatch.setattr(choosing, "measure", measured_by((100.0, 6.0)))
+    each = replace(case(peers=(BEST,)), figure="seconds")
+    [peer] = choosing.with_best(each, MACHINE, Workshop(tmp_path, Corpus(data)), record(tmp_path), print).peers
+    assert peer.settings == {"a": 1, "bf16": False, "b": 3, "threads": 2}
 
 
 def test_where_nothing_works_measuring_tells_why(tmp_path, data, monkeypatch):

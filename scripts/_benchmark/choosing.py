@@ -12,7 +12,7 @@ from typing import Any
 
 from scripts._benchmark import table
 from scripts._benchmark.contest import Workshop, measure
-from scripts._benchmark.jobs import THREADS, Case, Contestant
+from scripts._benchmark.jobs import LOWER_IS_BETTER, THREADS, Case, Contestant
 from scripts._benchmark.measure import Failed
 from scripts._benchmark.record import Record
 
@@ -58,7 +58,8 @@ def choose(
         trials.append(trial)
         say(f"    {told(trial, case, contestant)}")
     done = [trial for trial in trials if trial["failed"] is None]
-    best = max(done, key=lambda trial: trial["figure"]) if done else trials[0]
+    take = min if _figure(case) in LOWER_IS_BETTER else max
+    best = take(done, key=lambda trial: trial["figure"]) if done else trials[0]
     return {"case": case.name, "contestant": contestant.name, "settings": best["settings"], "trials": trials}
 
 
@@ -98,7 +99,7 @@ def told(trial: dict[str, Any], case: Case, contestant: Contestant) -> str:
 
 
 def _figure(case: Case) -> str:
-    """Of a trial, more being better. Start-up is the same for all settings, and would hide what they differ in."""
+    """Of a trial. Start-up is the same for all settings, and would hide what they differ in."""
     return "tokens_per_second" if case.job == "c" else case.figure
 
 
