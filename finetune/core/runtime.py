@@ -148,7 +148,7 @@ _watches: dict[int, Watch] = {}
 
 def watch_over(accelerator: Accelerator) -> Watch | None:
     """Begin to watch over the other processes, where there are any."""
-    if accelerator.num_processes == 1:
+    if accelerator.num_processes == 1 or not torch.distributed.is_initialized():
         return None
     store: Any = torch.distributed.distributed_c10d._get_default_store()
     if id(store) not in _watches:

@@ -20,7 +20,7 @@ from finetune.core.progress import phase
 from finetune.core.randomness import Streams
 from finetune.core.run_dir import FORMAT, RunDir, atomic, write_json
 from finetune.core.runtime import Runtime
-from finetune.core.sharding import whole
+from finetune.core.sharding import is_sharded, whole
 from finetune.evaluate import metrics
 from finetune.metrics.function import key_of
 from finetune.models.pooled import pooled_in, write_pooling
@@ -131,7 +131,13 @@ def train_before(session: Session, replicas: Sequence[Replica]) -> list[Weights]
             if trained.diverged:
                 raise FinetuneError(f"what comes before strategy '{recipe.strategy.type}' diverged: {trained.diverged}")
             with assembled.group.alone(0 if single else number) as model:
-                save_model(assembled.strategy, model, session.data, runtime, place.folder.model)
+                save_model(
+                    assembled.strategy,
+                    model,
+                    session.data,
+                    place.folder.model,
+                    writes=runtime.accelerator.is_main_process,
+                )
         runtime.accelerator.wait_for_everyone()
     return [load_file(place.folder.model / TRAINED_WEIGHTS) for place in places]
 
@@ -212,7 +218,7 @@ def finish(
 ) -> dict[str, Any]:
     """Save the model where wanted, drop the checkpoints that are no longer needed, and write the result, last."""
     if strategy is not None:
-        save_model(strategy, model, data, runtime, folder.model, recipe)
+        save_model(strategy, model, data, folder.model, recipe, runtime.accelerator.is_main_process)
     if runtime.accelerator.is_main_process:
         write_json(folder.result, result)
         for done in (folder.checkpoints, folder.before.checkpoints, folder.before.model):
@@ -225,16 +231,16 @@ def save_model(
     strategy: Strategy,
     model: torch.nn.Module,
     data: TaskData,
-    runtime: Runtime,
     folder: Path,
     recipe: Recipe | None = None,
+    writes: bool = True,
 ) -> None:
     """Write what was trained, the tokenizer, and where there is a ``recipe`` what it takes to load the model again. The
-    first process writes; all have to ask."""
-    everything = strategy.library == "transformers"
+    one process that ``writes`` does; all that have a part of the model have to ask."""
+    everything = is_sharded(model) and strategy.library == "transformers"
     names = dict(model.named_parameters()) if everything else trained_parameters(model)
-    with whole(model, names, runtime.accelerator.is_main_process):
-        if runtime.accelerator.is_main_process:
+    with whole(model, names, writes):
+        if writes:
             _write_model(strategy, model, data, folder, recipe)
 
 

@@ -249,7 +249,9 @@ class FinishedRuns:
         """Save and score the mean of some runs' weights."""
         strategy, model = self.mean(seeds)
         runtime = self.session.runtime
-        save_model(strategy, model, self.session.data, runtime, place.model, self.variant.recipe)
+        save_model(
+            strategy, model, self.session.data, place.model, self.variant.recipe, runtime.accelerator.is_main_process
+        )
         if runtime.accelerator.is_main_process:
             for task in self.session.data.held_out if len(seeds) == 1 else ():
                 # The same weights say the same: what is stored is found again by its key.

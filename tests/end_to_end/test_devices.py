@@ -18,7 +18,7 @@ from finetune.study.running import run_study, runs_left
 from tests.end_to_end.reading import results, scores
 from tests.end_to_end.warm import environment_with
 
-LONG = ("train.min_steps=250", "train.checkpoint_seconds=0")
+LONG = ("train.min_steps=150", "train.checkpoint_seconds=0")
 RUN = ("run", "topics.yaml", "seeds=3", "train.replicas=1", "variants=null", "strategy={type: full}")
 
 

@@ -13,7 +13,7 @@ from finetune.core.run_dir import RunDir, read_json
 from finetune.models import ModelOptions, load_base
 from finetune.runner.run import save_model
 from finetune.strategies.linear import Linear, LinearOptions
-from finetune.study import study
+from finetune.study import running
 from finetune.study.running import run_study
 from finetune.train.meters import read_rows
 
@@ -37,8 +37,8 @@ def kept(monkeypatch):
     """What was saved after the probe, by the run's folder: it is removed when the run is finished."""
     found = {}
 
-    def watched(strategy, model, data, folder, recipe=None):
-        save_model(strategy, model, data, folder, recipe)
+    def watched(strategy, model, data, folder, *more, **how):
+        save_model(strategy, model, data, folder, *more, **how)
         if folder.parent.name == "before":
             found[folder.parent.parent.name] = load_file(folder / "trained.safetensors")
 
@@ -80,7 +80,7 @@ def test_the_probe_ends_when_it_no_longer_improves(topics, tmp_path, kept):
 @pytest.mark.parametrize("at", [3, 25])
 def test_a_run_stopped_in_either_phase_ends_as_if_it_had_not_been(topics, tmp_path, monkeypatch, at):
     whole = study_of(topics, tmp_path / "whole")
-    opened, stops = study.stop_on_signals, []
+    opened, stops = running.stop_on_signals, []
 
     @contextmanager
     def watched(answer):
@@ -96,7 +96,7 @@ def test_a_run_stopped_in_either_phase_ends_as_if_it_had_not_been(topics, tmp_pa
             if self.steps == at:
                 stops[-1].requested = True
 
-    monkeypatch.setattr(study, "stop_on_signals", watched)
+    monkeypatch.setattr(running, "stop_on_signals", watched)
     with pytest.raises(Interrupted):
         study_of(topics, tmp_path / "parts", progress=Stopping())
     parts = study_of(topics, tmp_path / "parts")

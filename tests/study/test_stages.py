@@ -11,7 +11,7 @@ from finetune.core.progress import Progress
 from finetune.core.run_dir import read_json
 from finetune.models import ModelOptions, load_base
 from finetune.runner.resources import Resources
-from finetune.study import stages, study
+from finetune.study import running, stages
 from finetune.study.preflight import split_seed
 from finetune.study.rescoring import rescore
 from finetune.study.running import run_study
@@ -133,7 +133,7 @@ def test_a_variants_digest_tells_its_stages_apart(written, tmp_path):
 def test_an_interrupted_stage_goes_on_where_it_was(written, tmp_path, monkeypatch):
     recipe = written(domain(tmp_path), overrides=["stages.0.train.max_steps=6"])
     whole = run_study(recipe, tmp_path / "whole")
-    opened, stops = study.stop_on_signals, []
+    opened, stops = running.stop_on_signals, []
 
     from contextlib import contextmanager
 
@@ -143,7 +143,7 @@ def test_an_interrupted_stage_goes_on_where_it_was(written, tmp_path, monkeypatc
             stops.append(stop)
             yield stop
 
-    monkeypatch.setattr(study, "stop_on_signals", watched)
+    monkeypatch.setattr(running, "stop_on_signals", watched)
 
     class Stopping(Progress):
         def step(self, done, note=""):

@@ -17,9 +17,10 @@ from finetune.core.run_dir import StudyDir
 from finetune.core.runtime import Runtime
 from finetune.results.schema import RunResult
 from finetune.runner.resources import Resources
+from finetune.runner.result import summary
 from finetune.study import study
 from finetune.study.rescoring import rescore
-from finetune.study.running import run_study, summary
+from finetune.study.running import run_study
 from finetune.tasks.chat import Chat
 from finetune.tasks.classification import Classification
 from finetune.train import checkpoint
