@@ -103,9 +103,15 @@ def _check(args: Namespace, metric: Unit, counts: bool) -> None:
     if args.devices is not None and args.devices < 1:
         refuse("--devices", f"is {args.devices}; count from 1", "give the number of devices")
     elif args.devices is not None and args.pilot is None:
-        refuse("--devices", "is given without --pilot", "what runs take, a small study of the same variants tells")
-    if args.price is not None and (args.devices is None or not 0 < args.price < float("inf")):
-        refuse("--price", f"is {args.price:g}, for so many hours of --devices", "give both, greater than 0")
+        refuse(
+            "--devices",
+            "is given without --pilot",
+            "give a small study of the same variants, as in --pilot runs/topics: it tells what runs take",
+        )
+    if args.price is not None and args.devices is None:
+        refuse("--price", "is given without --devices", "it is the price of a device's hour: say how many devices")
+    elif args.price is not None and not 0 < args.price < float("inf"):
+        refuse("--price", f"is {args.price:g}; it must be greater than 0", "give the price of a device's hour")
     if args.churn is not None and args.sd is None:
         refuse("--churn", "is given without --sd", "a pilot knows it; without either, give --sd too")
     elif args.churn is not None and not 0 < args.churn <= 100:

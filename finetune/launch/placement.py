@@ -70,12 +70,15 @@ def find_devices(recipe: ResolvedRecipe, asked: int | None) -> list[str]:
     if not visible:
         cores = len(os.sched_getaffinity(0))
         if asked is not None and asked > cores:
-            raise bad_input(
-                at, f"is {asked}, and there is no GPU here, and {cores} cores", "ask for no more than these"
-            )
+            found = f"is {asked}, and this machine has no GPU that torch sees, and {cores} cores"
+            raise bad_input(at, found, f"write at most {cores}: each device is then a share of the cores")
         return ["cpu"] * (asked or 1)
     if asked is not None and asked > len(visible):
-        raise bad_input(at, f"is {asked}, and {len(visible)} GPUs are visible here", "ask for no more than these")
+        raise bad_input(
+            at,
+            f"is {asked}, and {len(visible)} GPUs are visible here",
+            f"write at most {len(visible)}, or leave --devices out",
+        )
     return visible[: asked or len(visible)]
 
 

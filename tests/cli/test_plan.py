@@ -132,7 +132,7 @@ def test_a_rule_is_told(plan):
         (("--sd", 1, "--churn", 5, "data.split.test=0.2"), "which the recipe does not say"),
         (("--devices", "2"), "--devices is given without --pilot"),
         (("--devices", "0", "--pilot", "nowhere"), "--devices is 0; count from 1"),
-        (("--price", "2"), "--price is 2, for so many hours of --devices"),
+        (("--price", "2"), "--price is given without --devices"),
         (("--pilot", "nowhere"), "nowhere is not a study"),
         (("strategy.type=fulll",), "there is no strategy called 'fulll'"),
     ],

@@ -170,5 +170,5 @@ def test_what_nobody_has_done_is_no_success(topics, tmp_path):
 
 def test_a_number_that_cannot_be_is_refused(topics, finetune, tmp_path):
     done = finetune(*RUN, "--devices", "1000")
-    assert done.code == 2 and "--devices: is 1000, and there is no GPU here" in done.text
+    assert done.code == 2 and "--devices: is 1000, and this machine has no GPU" in done.text
     assert not (tmp_path / "runs").exists()

@@ -49,7 +49,7 @@ def refused(topics, asked, *overrides):
 def test_without_a_gpu_one_process_has_all_cores_unless_more_are_asked_for(topics, monkeypatch):
     monkeypatch.setattr(placement.os, "sched_getaffinity", lambda _: range(8))
     assert found(topics, None) == ["cpu"] and found(topics, 3) == ["cpu"] * 3
-    assert refused(topics, 9) == "is 9, and there is no GPU here, and 8 cores"
+    assert refused(topics, 9) == "is 9, and this machine has no GPU that torch sees, and 8 cores"
     assert refused(topics, 0) == "is 0"
 
 
