@@ -3,6 +3,7 @@ goes on with it."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import select
 import signal
@@ -28,6 +29,15 @@ TOGETHER = 1.0
 
 PATIENCE = 5.0
 """Seconds after the second signal in which Python may end by itself, from which code that is not Python's keeps it."""
+
+
+DEATH_SIGNAL = 1
+"""Linux's `PR_SET_PDEATHSIG`."""
+
+
+def end_with_parent(by: signal.Signals) -> None:
+    """Let the system send this process a signal when the one that has started it dies, whatever kills that."""
+    ctypes.CDLL(None).prctl(DEATH_SIGNAL, by)
 
 
 class StopRequest:

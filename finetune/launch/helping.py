@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import signal
 import sys
@@ -13,15 +12,12 @@ from typing import Any, TextIO
 
 from finetune.core.launched import rank
 from finetune.core.progress import LineProgress, Progress
-
-DEATH_SIGNAL = 1
-"""Linux's `PR_SET_PDEATHSIG`."""
+from finetune.core.signals import end_with_parent
 
 
 def help_with(args: Namespace) -> None:
     """Do some of the runs of a study that another process has opened, and tell that one how it goes."""
-    # The system asks us to save and leave when the one that has started us dies, whatever kills it.
-    ctypes.CDLL(None).prctl(DEATH_SIGNAL, signal.SIGTERM)
+    end_with_parent(signal.SIGTERM)  # so that what can be saved is
     with SentProgress(sys.stdout) if rank() == 0 else Progress() as progress:
         from finetune.recipe import load
         from finetune.study.running import help_study

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
 import signal
@@ -20,6 +19,7 @@ from finetune.core.encoded import Encoded, Examples, renumbered, table_of
 from finetune.core.errors import FinetuneError
 from finetune.core.examples import Example, token_facts
 from finetune.core.progress import PART, parts
+from finetune.core.signals import end_with_parent
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -117,9 +117,6 @@ def _encoded(task: Encoder, table: pa.Table, at: str, training: bool) -> Iterato
             pool.shutdown(cancel_futures=True)
 
 
-DEATH_SIGNAL = 1
-"""Linux's `PR_SET_PDEATHSIG`."""
-
 _rows_from: Callable[[int], EncodedRows]
 """In a process of the pool: what it does."""
 
@@ -129,7 +126,7 @@ def _begin(rows_from: Callable[[int], EncodedRows]) -> None:
     _rows_from = rows_from
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever began us decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    ctypes.CDLL(None).prctl(DEATH_SIGNAL, signal.SIGKILL)  # and whoever is killed cannot
+    end_with_parent(signal.SIGKILL)  # and whoever is killed cannot
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # there are as many of us as processors
 
 

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from finetune.core.compute import ComputeOptions
-from finetune.core.sharding import Parts, rows_of
+from finetune.core.sharding import Parts, is_sharded, rows_of
 from finetune.train import checkpoint
 from finetune.train.meters import read_rows
 from tests.train.workbench import fit, furthest
@@ -153,9 +152,8 @@ def test_blocks_may_be_computed_again(decoder_folder, tmp_path):
 
 
 def test_one_process_has_nothing_to_split(topics_bench, tmp_path):
-    compute = ComputeOptions(shard=True)
-    one, other = (fit(topics_bench, tmp_path / name, max_steps=2, compute=compute) for name in ("one", "other"))
-    assert furthest(one.weights, other.weights) == 0
+    whole, asked = (fit(topics_bench, tmp_path / str(shard), shard=shard, max_steps=2) for shard in (False, True))
+    assert furthest(whole.weights, asked.weights) == 0 and not is_sharded(asked.model)
 
 
 @pytest.mark.slow
