@@ -43,7 +43,8 @@ def test_the_headlines_stand_beside_the_untuned_model():
 
 @pytest.mark.slow
 def test_the_quickstart_ends_with_every_run_finished(tmp_path, every_core):
-    outcome = running.run_study(recipe.load(RECIPES / "quickstart.yaml", ["seeds=2"]), tmp_path)  # scripts/quickstart: 5
+    quickstart = recipe.load(RECIPES / "quickstart.yaml", ["seeds=2"])  # scripts/quickstart: 5
+    outcome = running.run_study(quickstart, tmp_path)
     assert outcome.failed == []
     means = {variant.name: variant.estimates["test/accuracy"] for variant in outcome.results.variants}
     assert {name: found.n for name, found in means.items()} == {"linear": 1, "lora": 2, "full": 2}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import sys
 from collections.abc import Callable, Collection
 from copy import copy
 from pathlib import Path
@@ -46,6 +47,10 @@ def key_of(name: str | Metric) -> str:
         return name
     file, function = parts_of(name)
     return f"{Path(file).stem}.{function}"
+
+
+class NoNumber(FinetuneError):
+    """A function returned what is infinite or undefined, as a share of none is."""
 
 
 class FunctionMetric(Metric):
@@ -94,7 +99,7 @@ class FunctionMetric(Metric):
             raise FinetuneError(f"{self.name} returned numbers of shape {numbers.shape}; it must be {wanted}")
         if len(odd := numbers[~np.isfinite(numbers)].ravel()):
             said = f"{odd[0]:g}{f' for {len(odd)} of them' if numbers.ndim else ''}, given {count} predictions"
-            raise FinetuneError(f"{self.name} returned {said}: it must be a number")
+            raise NoNumber(f"{self.name} returned {said}: it must be a number")
         return numbers if numbers.ndim else float(numbers)
 
 
@@ -122,6 +127,9 @@ def load(name: str, at: str) -> FunctionMetric:
     path = Path(file)
     if not path.is_file():
         raise bad_input(at, f"there is no file {file}", "a function is written ./my_metric.py:score")
+    # As of a script, what it imports may lie beside it; but nothing that is there already comes from there.
+    if str(path.resolve().parent) not in sys.path:
+        sys.path.append(str(path.resolve().parent))
     spec = importlib.util.spec_from_file_location(f"finetune_metric_{path.stem}", path)
     assert spec is not None and spec.loader is not None, "the name ends in .py"
     module = importlib.util.module_from_spec(spec)

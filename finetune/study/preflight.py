@@ -17,13 +17,13 @@ from finetune.core.progress import phase, track
 from finetune.core.runtime import asked_of
 from finetune.data.rows import places_of
 from finetune.evaluate import metrics
-from finetune.metrics.function import FunctionMetric, refuse_unfilled
 from finetune.runner.arithmetic import check_arithmetic
 from finetune.runner.baselines import Planned, in_words, planned
 from finetune.runner.build import count_parameters, prepare
 from finetune.runner.parity import try_small
 from finetune.runner.resources import Resources, TaskData
 from finetune.study.combine import check_combining
+from finetune.study.functions import refuse_failing
 from finetune.study.stages import chain, recipe_of, split_of, whose, within
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def dry_run(
             metrics.load(name, f"{at}.metrics.{number}")
     metrics.load(recipe.train.select, "train.select")
     data, *others = [resources.data(recipe, seed, of) for seed in splits]
-    _refuse_unfilled(asked, data)
+    refuse_failing(asked, data)
     if others:  # where each seed is scored on other rows, the mean over them
         every = {task: [each.majority[task] for each in (data, *others)] for task in data.majority}
         mean = {task: None if None in some else sum(filter(None, some)) / len(some) for task, some in every.items()}
@@ -134,16 +134,6 @@ def dry_run(
     check_lengths(model, data)
     line = try_small(resources, recipe, data, config) if compared else None
     return data, count_parameters(model), (*base.told, *([line] if line else []))
-
-
-def _refuse_unfilled(asked: Mapping[str, Any], data: TaskData) -> None:
-    """Refuse a user's functions that ask for columns which no store will have: found after training, it is late."""
-    tasks = {"task": data.task} | {f"evaluate.{name}.task": task for name, task in data.own.items()}
-    for at, options in asked.items():
-        for number, name in enumerate(options.metrics):
-            metric = metrics.load(name)
-            if isinstance(metric, FunctionMetric):
-                refuse_unfilled(metric, tasks[at].fills, f"{at}.metrics.{number}")
 
 
 def same_held_out(recipe: ResolvedRecipe, found: Preflight) -> None:

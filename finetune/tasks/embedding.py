@@ -105,6 +105,7 @@ class Embedding(Task):
         held_out = [data for data in (splits.validation, *splits.held_out.values()) if data is not None]
         if self.options.meaning is None:
             self.codes = {}
+            self._refuse_one_score(splits)
         else:
             every = (map(str, data[self.options.meaning]) for data in (splits.train, *held_out))
             first = next(every)
@@ -116,6 +117,16 @@ class Embedding(Task):
             names = sorted({*known, *(value for values in every for value in values)}, key=natural)
             self.codes = {name: number for number, name in enumerate(names)}
         self.pool = _Once(lambda: self._rows(splits.train)[0])
+
+    def _refuse_one_score(self, splits: Splits) -> None:
+        """Refuse pairs that all have one score: they say nothing of which are more alike, and no correlation with it
+        exists."""
+        sets = {"the training examples": splits.train} | {f"'{name}'": data for name, data in splits.held_out.items()}
+        for name, data in sets.items():
+            values = self._values(data)
+            if len(values) > 1 and values.min() == values.max():
+                found = f"column '{self.options.score}' has one value only in {name}"
+                raise bad_input("task.score", found, "there is nothing to tell apart; check the column and the split")
 
     def pooled(self, pooling: Pooling) -> Task:
         """Where nobody says how, of a model that sees what follows the mean, of others the last token."""

@@ -12,6 +12,8 @@ from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from finetune.core.errors import bad_input
 from finetune.data.json_text import parsed
 from finetune.metrics.entities import OUTSIDE, Entity, entities, tagged
@@ -20,6 +22,12 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 _TAG = re.compile(r"O|[BIELSU]-\S+")
+UNITS = {"bytes (UTF-8)": "utf-8", "units of UTF-16": "utf-16-le"}
+"""What programs count in that do not count characters, and the encoding whose units these are."""
+
+FEW = 3
+"""Spans that cut words by themselves."""
+
 _BILOU = {"L": "E", "U": "S"}
 """The other names of two marks."""
 
@@ -159,6 +167,7 @@ def from_spans(text: Any, spans: Any) -> Sentence:
         bare = text[start:end]
         kept = (start + len(bare) - len(bare.lstrip()), end - len(bare) + len(bare.rstrip()))
         seen["widened"] += (words[first][0], words[after - 1][1]) != kept
+        _count_units(seen, text, start, end, words)
         found.append((first, after, kind))
     found.sort()
     for one, other in pairwise(found):
@@ -167,6 +176,39 @@ def from_spans(text: Any, spans: Any) -> Sentence:
             advice = "a word has one tag: keep one of the two"
             raise Unreadable("spans", f"two spans overlap, or share a word: {inside!r:.40}", advice)
     return Sentence(text, words, tagged(found, len(words)), seen)
+
+
+def _count_units(seen: Counter[str], text: str, start: int, end: int, words: Sequence[tuple[int, int]]) -> None:
+    """Count whether a span would stand elsewhere if it were counted otherwise than in characters, and whether it is by
+    either that it cuts words."""
+    if text.isascii():
+        return
+    for unit, encoding in UNITS.items():
+        width = len("a".encode(encoding))
+        ends = np.cumsum([0, *(len(each.encode(encoding, "surrogatepass")) // width for each in text)])
+        if ends[start] == start and ends[end] == end:
+            continue
+        seen[f"moved {unit}"] += 1
+        seen[f"cut {unit}"] += _cuts(start, end, words)
+        own = np.searchsorted(ends, (start, end))
+        exact = own[1] < len(ends) and (ends[own] == (start, end)).all()
+        seen[f"fits {unit}"] += bool(exact) and not _cuts(int(own[0]), int(own[1]), words)
+
+
+def _cuts(start: int, end: int, words: Sequence[tuple[int, int]]) -> bool:
+    """Tell whether a span begins or ends inside a word."""
+    return any(first < place < after for first, after in words for place in (start, end))
+
+
+def refuse_units(seen: Mapping[str, int], at: str) -> None:
+    """Refuse the spans of ``at`` where they cut words as characters, and hardly any as bytes, or as the units of UTF-16
+    in which JavaScript and Java count: they would be learnt a few letters beside themselves."""
+    for unit in UNITS:
+        moved, cut, fits = (seen[f"{kind} {unit}"] for kind in ("moved", "cut", "fits"))
+        if cut >= FEW and fits >= 0.9 * moved:
+            otherwise = f"and hardly any would if they were counted in {unit}"
+            found = f"{at}: {cut:,} spans begin or end inside a word, {otherwise}"
+            raise bad_input("task.spans", found, "count characters, in Python len(text[:start]), and write them anew")
 
 
 @cache
@@ -191,7 +233,10 @@ def _span(span: Any, place: int, text: str) -> tuple[int, int, str]:
     start, end = (value or 0 for value in ends)
     if not 0 <= start < end <= len(text):
         found = f"span {place} goes from {start} to {end}, and the text has {len(text)} characters"
-        raise Unreadable("spans", found, "count characters from 0; end is the one after the last")
+        advice = "count characters from 0; end is the one after the last"
+        if start < end <= len(text.encode("utf-8", "surrogatepass")):
+            advice = f"{advice}. It would be inside if it counted bytes"
+        raise Unreadable("spans", found, advice)
     kind = values[2]
     if not isinstance(kind, str) or re.fullmatch(r"\S+", kind) is None:
         advice = "a type is text without blanks: write an underscore instead"

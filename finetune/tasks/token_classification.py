@@ -20,7 +20,7 @@ from finetune.core.registry import TASKS
 from finetune.data.labels import natural, visible
 from finetune.metrics.entities import OUTSIDE
 from finetune.tasks.base import EncodedRows, Task
-from finetune.tasks.tags import Sentence, outside, sentences_of, told
+from finetune.tasks.tags import Sentence, outside, refuse_units, sentences_of, told
 from finetune.tasks.texts import IGNORED, encodings_of, padded
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 BLANK = "\N{NO-BREAK SPACE}"
 """What a space inside a word is shown as, where spaces stand between words."""
 
-WRITTEN = ("ends", "open", "close", "widened")
-"""Counts of how tags were written, which are told in words."""
+COUNTED = ("cut", "dropped", "words_unseen")
+"""Counts that are facts; the others are of how tags were written, and told in words."""
 
 
 class TokenClassificationOptions(Options):
@@ -146,7 +146,8 @@ class TokenClassification(Task):
         if not len(encoded.examples):
             raise bad_input("task", f"the tokenizer makes no token of any word of {at}", "check the column")
         facts = {"labels": dict(sorted(self._kinds(data, at).items()))} | encoded.facts
-        facts |= {name: count for name, count in counts.items() if name not in WRITTEN}
+        facts |= {name: count for name, count in counts.items() if name in COUNTED}
+        refuse_units(counts, at)
         notes = told(counts, at)
         if unseen := counts["words_unseen"]:
             total = sum(len(example.reference.split()) for example in encoded.examples)

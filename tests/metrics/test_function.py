@@ -1,6 +1,7 @@
 """A metric of the user's: a function in a file, with intervals like any other, and not run again by a report."""
 
 import json
+import sys
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -79,6 +80,12 @@ def file(tmp_path):
 
 def columns(pairs):
     return {"prediction": [pair[0] for pair in pairs], "reference": [pair[1] for pair in pairs], "labels": ()}
+
+
+def score_by(recipe, function):
+    """Let a recipe name one of the functions as its metric."""
+    text = recipe.read_text().replace("max_length: 32}", f'max_length: 32, metrics: ["./mine.py:{function}"]}}')
+    recipe.write_text(text)
 
 
 PAIRS = [("sport", "sport"), ("money", "sport"), ("space", "sport"), ("money", "money")]
@@ -164,10 +171,39 @@ def test_what_has_a_default_is_left_to_it(file):
 
 
 def test_a_column_that_the_task_does_not_fill_is_refused_before_anything_starts(topics, file):
-    topics.write_text(topics.read_text().replace("max_length: 32}", 'max_length: 32, metrics: ["./mine.py:sure"]}'))
+    score_by(topics, "sure")
     with pytest.raises(InputError, match=r"mine\.sure asks for margin, and this task has none") as caught:
         check(load_recipe(topics))
     assert caught.value.problems[0].path == "task.metrics.0"
+
+
+@pytest.mark.parametrize(
+    ("function", "found"),
+    [
+        ("broken", r"tried on 'test' with every second answer right, mine\.broken failed on \d+ predictions: Runtime"),
+        ("too_few", r"mine\.too_few returned numbers of shape \(1,\)"),
+        ("words", "returned no number"),
+    ],
+)
+def test_one_that_fails_is_refused_before_anything_starts(topics, file, function, found):
+    score_by(topics, function)
+    with pytest.raises(InputError, match=found) as caught:
+        check(load_recipe(topics))
+    assert caught.value.problems[0].path == "task.metrics.0"
+
+
+def test_what_is_undefined_for_made_up_answers_is_let_pass(topics, file):
+    score_by(topics, "undefined")
+    check(load_recipe(topics))
+
+
+def test_what_a_file_imports_may_lie_beside_it_but_hides_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.path", list(sys.path))
+    (tmp_path / "beside_the_metric.py").write_text("HALF = 0.5\n")
+    (tmp_path / "json.py").write_text("raise RuntimeError\n")
+    code = "import json\nfrom beside_the_metric import HALF\n\ndef half(predictions):\n"
+    (tmp_path / "own.py").write_text(f"{code}    import beside_the_metric as late\n    return HALF and late.HALF\n")
+    assert load(f"{tmp_path}/own.py:half", "").value(columns(PAIRS)) == 0.5
 
 
 def test_it_is_no_metric_of_ours():
@@ -202,7 +238,7 @@ def test_a_study_gives_it_intervals_over_seeds_and_examples_without_running_it_a
 
 
 def test_its_path_starts_from_the_recipe_and_is_no_part_of_the_digest(topics, file, tmp_path):
-    topics.write_text(topics.read_text().replace("max_length: 32}", 'max_length: 32, metrics: ["./mine.py:surprise"]}'))
+    score_by(topics, "surprise")
     [first, _] = recipe.load(topics).variants
     assert first.recipe.task.metrics == [f"{file}:surprise"]
     elsewhere = tmp_path / "elsewhere"

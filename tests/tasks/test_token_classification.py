@@ -181,6 +181,36 @@ def test_spans_that_end_inside_a_word_are_widened_and_told(encoder_folder):
     assert encoded.notes == ["data.train: 1 span begins or ends inside a word: widened to whole words"]
 
 
+@pytest.mark.parametrize(("encoding", "width", "unit"), [("utf-8", 1, "bytes"), ("utf-16-le", 2, "units of UTF-16")])
+def test_spans_that_were_counted_otherwise_are_refused(encoder_folder, encoding, width, unit, refusal):
+    texts = [
+        "\U0001f600 in Paris \U0001f600 or elsewhere",
+        "\U0001f600 de Lyon aussi",
+        "in Oslo",
+        "\U0001f600 of Bern, or so",
+    ]
+    names = ["Paris", "Lyon", "Oslo", "Bern"]
+
+    def spans(count):
+        found = []
+        for text, name in zip(texts, names, strict=True):
+            before = text[: text.index(name)]
+            found.append([{"start": count(before), "end": count(before + name), "label": "place"}])
+        return found
+
+    rows = tiny.dataset(text=texts, spans=spans(lambda text: len(text.encode(encoding)) // width))
+    problem = refusal(fitted, encoder_folder, rows, text="text", spans="spans")
+    assert problem.path == "task.spans" and f"hardly any would if they were counted in {unit}" in problem.found
+    _, encoded = fitted(encoder_folder, tiny.dataset(text=texts, spans=spans(len)), text="text", spans="spans")
+    assert encoded.notes == []
+
+
+def test_spans_beyond_a_text_that_bytes_would_reach_are_refused_with_the_reason(encoder_folder, refusal):
+    rows = tiny.dataset(text=["caf\u00e9 de Lyon"], spans=[[{"start": 9, "end": 13, "label": "place"}]])
+    problem = refusal(fitted, encoder_folder, rows, text="text", spans="spans")
+    assert "goes from 9 to 13" in problem.found and "bytes" in problem.advice
+
+
 def test_lists_of_class_numbers_have_names(tmp_path):
     from datasets import ClassLabel, Dataset, Features, List, Value
 
