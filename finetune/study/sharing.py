@@ -1,7 +1,9 @@
 """Several processes at work on one study: each run is one process's at a time, and so is what all runs share.
 
-A claim is a lock of the system on a file in the study's folder. It ends with its process, however that ends, so that
-nobody has to find out whether a holder is still alive.
+A claim is a lock of the system on a file in the study's folder, and a lease beside it. The lock ends with its process,
+however that ends, but between machines many file systems have none, or lock each machine for itself. The lease is a
+file that its holder touches: whoever sees it untouched for :data:`LEASE` seconds of its own clock takes it over. One
+that was away for so long stops when it is back; what both did by then is the same, by the seeds.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, SoftFileLease, Timeout
 
 from finetune.core.errors import Interrupted, bad_input, did_you_mean
 from finetune.core.run_dir import StudyDir
@@ -74,7 +76,10 @@ WAIT = 1.0
 LOCKS = ".locks"
 """The folder of claims inside a study's."""
 
-NO_LOCKS = "this file system has no locks: only one process may work at this study"
+LEASE = 120.0
+"""Seconds after which a claim of another machine's process that does not renew it is over."""
+
+NO_CLAIMS = "this folder takes no locks and no leases: only one process may work at this study"
 
 
 class Claims:
@@ -83,7 +88,9 @@ class Claims:
 
     def __init__(self, folder: Path, runtime: Runtime):
         self._folder, self._runtime = folder / LOCKS, runtime
-        self._held: dict[str, FileLock] = {}
+        self._held: dict[str, list[BaseFileLock]] = {}
+        self._leases: dict[str, SoftFileLease] = {}
+        """Those asked for so far, each of which remembers for how long it has seen another's untouched."""
         self._works = True
 
     def take(self, name: str) -> bool:
@@ -94,23 +101,39 @@ class Claims:
     def _take(self, name: str) -> bool:
         if name in self._held or not self._works:
             return True
+        held: list[BaseFileLock] = []
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self._folder / f"{name}.lock", timeout=0)
-            lock.acquire()
+            lock = FileLock(self._folder / f"{name}.lock", timeout=0, fallback_to_soft=False)
+            if _locked(lock):
+                held.append(lock)
+            lease = self._leases.setdefault(name, self._lease(name))
+            lease.acquire()
+            held.append(lease)
         except Timeout:
+            _release(held)
             return False
-        except (OSError, NotImplementedError):
+        except OSError:
+            _release(held)
             self._works = False
-            self._runtime.progress.say(NO_LOCKS)
+            self._runtime.progress.say(NO_CLAIMS)
             return True
-        self._held[name] = lock
+        self._held[name] = held
         return True
+
+    def _lease(self, name: str) -> SoftFileLease:
+        def lost(_: object) -> None:
+            self._runtime.progress.say(
+                f"{name}: another process has taken it over, because this one did not renew its lease for {LEASE:g} s; "
+                "stopping here"
+            )
+            self._runtime.stop.requested = True
+
+        return SoftFileLease(self._folder / f"{name}.lease", lease_duration=LEASE, timeout=0, on_compromise=lost)
 
     def release(self, name: str) -> None:
         """Let others have it."""
-        if lock := self._held.pop(name, None):
-            lock.release()
+        _release(self._held.pop(name, []))
 
     @contextmanager
     def alone(self, name: str, doing: str) -> Iterator[None]:
@@ -129,6 +152,24 @@ class Claims:
             self._runtime.stop.wait(WAIT)
         if self._runtime.must_stop():
             raise Interrupted(f"stopped while {doing}")
+
+
+def _locked(lock: BaseFileLock) -> bool:
+    """Take a lock of the system; False where there are none, and the lease has to do. Raises Timeout where another
+    process has it."""
+    try:
+        lock.acquire()
+    except Timeout:
+        raise
+    except (OSError, NotImplementedError):
+        return False
+    return True
+
+
+def _release(held: list[BaseFileLock]) -> None:
+    """Give up a claim's parts, the last one first."""
+    while held:
+        held.pop().release()
 
 
 def finished(

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import socket
 import time
 
 import pytest
@@ -11,7 +12,7 @@ from finetune.core.errors import Interrupted
 from finetune.core.run_dir import StudyDir, write_json
 from finetune.core.signals import StopRequest
 from finetune.study import sharing
-from finetune.study.sharing import NO_LOCKS, Claims, Helper, finished
+from finetune.study.sharing import NO_CLAIMS, Claims, Helper, finished
 from tests.train.workbench import make_runtime
 
 
@@ -97,20 +98,128 @@ def test_who_waits_can_be_stopped(tmp_path, holder):
         pytest.fail("it is not to be had")
 
 
-@pytest.mark.parametrize("error", [OSError(95, "Operation not supported"), NotImplementedError()])
-def test_without_locks_a_study_goes_on_and_says_so_once(tmp_path, monkeypatch, error):
-    class Unlockable:
-        def __init__(self, *_, **__):
-            pass
+class Unlockable:
+    """What a lock of the system is on a file system that has none."""
 
-        def acquire(self):
-            raise error
+    error: Exception = OSError(95, "Operation not supported")
 
+    def __init__(self, *_, **__):
+        pass
+
+    def acquire(self):
+        raise self.error
+
+
+@pytest.fixture
+def lockless(monkeypatch):
     monkeypatch.setattr(sharing, "FileLock", Unlockable)
-    said = []
+
+
+@pytest.fixture
+def said(monkeypatch):
+    lines = []
+    monkeypatch.setattr("finetune.core.progress.Progress.say", lambda self, text: lines.append(text))
+    return lines
+
+
+@pytest.mark.parametrize("error", [OSError(95, "Operation not supported"), NotImplementedError()])
+def test_without_locks_claims_are_leases(tmp_path, lockless, monkeypatch, holder, said, error):
+    monkeypatch.setattr(Unlockable, "error", error)
+    ours, others = claims(tmp_path), claims(tmp_path)
+    assert ours.take("a") and not others.take("a") and not ours.take("lora.seed-0")
+    ours.release("a")
+    assert others.take("a")
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.join(10)
+    assert ours.take("lora.seed-0"), "of a process of this machine it is known that it is dead"
+    assert said == []
+
+
+def elsewhere(folder, name):
+    """Let a claim be that of a process on another machine, of which nobody here can tell whether it lives."""
+    place = folder / sharing.LOCKS / f"{name}.lease"
+    text = place.read_text()
+    assert socket.gethostname() in text
+    place.unlink()
+    place.write_text(text.replace(socket.gethostname(), "elsewhere.example"))
+    return place
+
+
+def test_a_lease_of_another_machine_ends_when_it_is_not_renewed(tmp_path, lockless, monkeypatch, holder):
+    monkeypatch.setattr(sharing, "LEASE", 1.0)
+    first = claims(tmp_path)
+    assert first.take("full.seed-0")
+    first.release("full.seed-0")
+    theirs = claims(tmp_path)
+    assert theirs.take("full.seed-0")
+    theirs._leases["full.seed-0"]._stop_heartbeat()  # as the machine's end would
+    place = elsewhere(tmp_path, "full.seed-0")
     ours = claims(tmp_path)
-    monkeypatch.setattr(type(ours._runtime.progress), "say", lambda self, text: said.append(text))
+    began = time.monotonic()
+    os.utime(place, (0, 0))  # its clock is another
+    assert not ours.take("full.seed-0"), "it was only now looked at for the first time"
+    while not ours.take("full.seed-0"):
+        assert time.monotonic() - began < 30
+        time.sleep(0.1)
+    assert time.monotonic() - began >= 1.0
+    theirs.release("full.seed-0")
+    assert not claims(tmp_path).take("full.seed-0"), "who has lost it cannot give it up for us"
+
+
+def test_a_lease_that_is_renewed_stays(tmp_path, lockless, monkeypatch):
+    monkeypatch.setattr(sharing, "LEASE", 0.6)
+    theirs, ours = claims(tmp_path), claims(tmp_path)
+    assert theirs.take("full.seed-0")
+    ends = time.monotonic() + 2.0
+    while time.monotonic() < ends:
+        assert not ours.take("full.seed-0")
+        time.sleep(0.05)
+
+
+def test_who_has_lost_a_lease_stops_and_says_why(tmp_path, lockless, monkeypatch, said):
+    monkeypatch.setattr(sharing, "LEASE", 0.6)
+    stop = StopRequest()
+    ours = claims(tmp_path, stop=stop)
+    assert ours.take("full.seed-0")
+    place = tmp_path / sharing.LOCKS / "full.seed-0.lease"
+    place.rename(tmp_path / "aside")
+    place.write_text((tmp_path / "aside").read_text())
+    ends = time.monotonic() + 30
+    while not stop.requested and time.monotonic() < ends:
+        time.sleep(0.05)
+    assert stop.requested and len(said) == 1 and said[0].startswith("full.seed-0: another process has taken it over")
+
+
+def contend(folder, counter, rounds):
+    ours = Claims(folder, make_runtime(folder))
+    for _ in range(rounds):
+        with ours.alone("counter", "counting"):
+            number = int(counter.read_text())
+            time.sleep(0.002)
+            counter.write_text(str(number + 1))
+
+
+def test_leases_alone_keep_processes_apart(tmp_path, lockless, monkeypatch):
+    monkeypatch.setattr(sharing, "WAIT", 0.01)
+    counter = tmp_path / "counter"
+    counter.write_text("0")
+    context = multiprocessing.get_context("fork")
+    workers = [context.Process(target=contend, args=(tmp_path, counter, 10)) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120)
+        assert worker.exitcode == 0
+    assert counter.read_text() == "40"
+
+
+def test_where_nothing_can_be_claimed_a_study_goes_on_and_says_so_once(tmp_path, lockless, monkeypatch, said):
+    def refused(self):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("filelock.SoftFileLease.acquire", refused)
+    ours = claims(tmp_path)
     assert ours.take("a") and ours.take("b")
     with ours.alone("c", "writing"):
         pass
-    assert said == [NO_LOCKS]
+    assert said == [NO_CLAIMS]
