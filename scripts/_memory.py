@@ -44,6 +44,10 @@ class Way:
     """Texts in a step, all of which pass through the model at once."""
     length: int = 32
     """Tokens of a text."""
+    processes: int = 1
+    """Over which it is split; memory is that of one of them."""
+    gathered: float = 0
+    """Bytes for each weight of the largest parameter, which is whole for a moment: itself and its gradient."""
 
 
 WAYS = {
@@ -53,6 +57,7 @@ WAYS = {
     "full, weights in bfloat16, states in 8 bits": Way(
         {"type": "full"}, {"weights": "bfloat16", "states": "8bit"}, 2, 6
     ),
+    "full, split over two processes": Way({"type": "full"}, {"shard": True}, 2, 8, batch=2, processes=2, gathered=8),
     "LoRA": Way(LORA, {}, 2, 16),
     "LoRA, 2,048 tokens at once": Way(LORA, {}, 2, 16, batch=8, length=256),
     "LoRA, 2,048 tokens at once, gradient checkpointing": Way(
@@ -135,7 +140,10 @@ def measure(model: Path, name: str, steps: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         assembled = session.assemble([Replica(resolved.streams(0), RunDir(Path(folder)))])
         counted = count_parameters(assembled.group.model)
+        counted["largest"] = max(value.numel() for value in assembled.group.model.parameters())
         session.take_steps(assembled, steps, "memory")
+        if not runtime.accelerator.is_main_process:  # which alone writes
+            return {}
         rows = read_rows(RunDir(Path(folder)).metrics)
     seconds = (rows[-1]["seconds"] - rows[0]["seconds"]) / (len(rows) - 1)
     found = {"host": watched.end(), "device": None, "seconds": seconds, **counted}
@@ -152,7 +160,7 @@ def table(rows: dict[str, dict[str, Any] | None]) -> str:
             continue
         way, learns = WAYS[name], found["trainable"]
         frozen = found["total"] - learns if learns < found["total"] else found["total"]
-        wanted = frozen * way.frozen + learns * way.learnt
+        wanted = frozen * way.frozen + learns * way.learnt + found["largest"] * way.gathered
         peak = found["host"] if found["device"] is None else found["device"]
         device = "–" if found["device"] is None else _megabytes(found["device"])
         shown = [f"{learns / 1e6:.1f} M", _megabytes(wanted), _megabytes(found["host"]), device, f"{peak / wanted:.2f}"]
@@ -188,7 +196,9 @@ def main() -> None:
     parser.add_argument("--only", choices=list(WAYS), help="measure one way, and print what was found as JSON")
     asked = parser.parse_args()
     if asked.only:
-        print(json.dumps(measure(asked.model, asked.only, asked.steps)))
+        found = measure(asked.model, asked.only, asked.steps)
+        if found:
+            print(json.dumps(found))
         return
     import torch
 
@@ -198,7 +208,9 @@ def main() -> None:
         for name, way in WAYS.items():
             rows[name] = None
             if not way.gpu or torch.cuda.is_available():
-                command = [sys.executable, "-m", "scripts._memory", "--model", str(model), "--only", name]
+                launch = ["torch.distributed.run", "--standalone", f"--nproc-per-node={way.processes}", "-m"]
+                alone = ["scripts._memory", "--model", str(model), "--only", name]
+                command = [sys.executable, "-m", *(launch if way.processes > 1 else []), *alone]
                 done = subprocess.run([*command, "--steps", str(asked.steps)], stdout=subprocess.PIPE, check=True)
                 rows[name] = json.loads(done.stdout.splitlines()[-1])
             print(name, rows[name], time.strftime("%T"), flush=True)
