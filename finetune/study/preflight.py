@@ -20,6 +20,7 @@ from finetune.evaluate import metrics
 from finetune.runner.arithmetic import check_arithmetic
 from finetune.runner.baselines import Planned, in_words, planned
 from finetune.runner.build import count_parameters, prepare
+from finetune.runner.fitting import shortage
 from finetune.runner.parity import try_small
 from finetune.runner.resources import Resources, TaskData
 from finetune.study.combine import check_combining
@@ -129,11 +130,16 @@ def dry_run(
         config = copy.deepcopy(empty.config)  # which a strategy may change
         hooks = (recipe.strategy, recipe.mitigations, recipe.train.optimizer)
         built = prepare(base.model, data.task, *hooks, base.new)
-        check_arithmetic(recipe, built, *models.processor(recipe.model))
+        device, dtype = models.processor(recipe.model)
+        check_arithmetic(recipe, built, device, dtype)
+        short = shortage(recipe, built, device, dtype)
+        if short and not (compared and device.type == "cpu"):  # a recipe may be checked where it is not to run
+            raise InputError(short)
     model = built.model
     check_lengths(model, data)
     line = try_small(resources, recipe, data, config) if compared else None
-    return data, count_parameters(model), (*base.told, *([line] if line else []))
+    lines = [line, f"it {short.found}; {short.advice}" if short else None]
+    return data, count_parameters(model), (*base.told, *filter(None, lines))
 
 
 def same_held_out(recipe: ResolvedRecipe, found: Preflight) -> None:

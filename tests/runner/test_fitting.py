@@ -1,0 +1,106 @@
+"""What needs more memory than its device has is refused before anything is loaded, with what would fit."""
+
+import pytest
+import torch
+
+from finetune import check, recipe
+from finetune.core.errors import InputError
+from finetune.runner import fitting
+from finetune.runner.fitting import Need, room_of
+from finetune.study.preflight import preflight
+
+FULL = ["variants=null", "strategy={type: full}"]
+
+
+@pytest.fixture
+def room(monkeypatch):
+    """Says how many bytes a device has."""
+
+    def set_to(size):
+        monkeypatch.setattr(fitting, "room_of", lambda device: size)
+
+    return set_to
+
+
+@pytest.fixture
+def weights(topics):
+    """Count the weights of the recipe's model."""
+    [counted] = preflight(recipe.load(topics, FULL)).parameters.values()
+    return counted["total"]
+
+
+def refused(path, *overrides):
+    with pytest.raises(InputError) as caught:
+        preflight(recipe.load(path, [*FULL, *overrides]))
+    [problem] = caught.value.problems
+    assert problem.path == "model.source"
+    return problem
+
+
+@pytest.mark.parametrize(
+    ("overrides", "each"),
+    [
+        ([], 16),
+        (["compute.states=bfloat16"], 12),
+        (["compute.states=8bit"], 10),
+        (["model.dtype=bfloat16", "compute.weights=bfloat16", "compute.states=8bit"], 6),
+        (["model.dtype=bfloat16", "compute.weights=bfloat16", "compute.rounding=compensated"], 14),
+        (["train.optimizer=lion"], 12),
+        (["train.optimizer=adafactor"], 8),
+        (["train.optimizer=prodigy", "train.learning_rate=1"], 24),
+    ],
+)
+def test_each_weight_takes_what_the_arithmetic_says(topics, room, weights, overrides, each):
+    room(each * weights)
+    preflight(recipe.load(topics, [*FULL, *overrides]))
+    room(each * weights - 1)
+    assert "needs at least" in refused(topics, *overrides).found
+
+
+def test_what_would_fit_is_said_from_the_smallest_change_on(topics, room, weights):
+    room(9 * weights)
+    advice = refused(topics, "model.dtype=bfloat16").advice
+    assert advice.startswith("would fit: compute.weights: bfloat16 with states: 8bit")
+    assert "compute.shard: true over 2 such devices" in advice and "method: lora" in advice
+    assert "compute.states: 8bit (" not in advice, "ten bytes do not fit nine"
+    room(weights)
+    assert "compute.shard: true over 16 such devices" in refused(topics).advice
+    room(weights)
+    assert refused(topics, "train.optimizer=prodigy", "train.learning_rate=1").advice == "choose a smaller model"
+
+
+def test_what_does_not_learn_takes_its_own_bytes_alone(topics, room, weights):
+    room(8 * weights)
+    preflight(
+        recipe.load(topics, ["variants=null", "strategy={type: adapter, method: lora, rank: 1}", "model.dtype=float32"])
+    )
+
+
+def test_processes_share_what_is_split_and_a_machine(topics, room, weights, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    room(8 * weights)
+    preflight(recipe.load(topics, [*FULL, "compute.shard=true"]))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    refused(topics, "compute.shard=true")
+
+
+def test_a_recipe_may_be_checked_where_it_does_not_fit(topics, room, weights):
+    room(8 * weights)
+    assert any("needs at least" in line for line in check(recipe.load(topics, FULL)).lines())
+
+
+def test_a_container_has_no_more_than_its_limit(tmp_path, monkeypatch):
+    whole = room_of(torch.device("cpu"))
+    assert whole > 1e8
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(fitting, "LIMITS", (str(limit),))
+    limit.write_text("max\n")
+    assert room_of(torch.device("cpu")) >= whole
+    limit.write_text("1000000\n")
+    assert room_of(torch.device("cpu")) == 1_000_000
+    assert room_of(torch.device("meta")) is None
+
+
+def test_a_need_is_that_of_each_of_its_processes():
+    assert Need(100, 10, "bfloat16", "float32", "float32", 2, processes=4).bytes == (200 + 160) / 4
