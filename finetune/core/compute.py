@@ -40,6 +40,11 @@ class ComputeOptions(Options):
     """Type of what the optimizer remembers of each weight. `8bit`: in blocks of 256 with a scale of their own (Dettmers
     et al. 2022, "8-bit optimizers via block-wise quantization"); of parameters under 4,096 weights it is float32."""
 
+    offload: bool = Field(False, json_schema_extra=OPERATIONAL)
+    """Keep what the optimizer remembers in the host's memory instead of the GPU's, and bring it there a part at a time
+    when a step is taken (as in Ren et al. 2021, "ZeRO-Offload", and in paged optimizers): AdamW's 8 bytes a weight, for
+    a slower step. The same numbers, in every bit but for AdamW's fused kernel."""
+
     @property
     def compact(self) -> bool:
         """Tell whether weights or what the optimizer remembers of them are in fewer bits than 32."""

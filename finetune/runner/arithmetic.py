@@ -29,6 +29,7 @@ def check_arithmetic(recipe: Recipe, built: Built, device: torch.device, dtype: 
     """Refuse the recipe's arithmetic where ``built``, which may be without weights, or the device cannot have it.
     Raises InputError with every reason."""
     problems = [*_attended(recipe, built, device, dtype), *_recomputed(recipe, built), *_kept(recipe, built, dtype)]
+    problems += _offloaded(recipe, built, device)
     if problems := [*problems, *_split(recipe, built), *_multiplied(recipe, device, dtype)]:
         raise InputError(problems)
 
@@ -78,6 +79,22 @@ def _kept(recipe: Recipe, built: Built, dtype: torch.dtype) -> Iterator[Problem]
         ):
             found = f"'{hook.name}' computes with weights itself, which needs float32"
             yield Problem(f"{said} {found}", "write float32, or leave one of the two out", at)
+
+
+def _offloaded(recipe: Recipe, built: Built, device: torch.device) -> Iterator[Problem]:
+    """What the optimizer remembers, in the host's memory."""
+    at, optimizer = "compute.offload", recipe.train.optimizer
+    if not recipe.compute.offload or built.strategy.solves:
+        return
+    if device.type != "cuda":
+        yield Problem(f"is true, and on {device.type} all is in the host's memory", "leave it out", at)
+    if optimizer not in RULES:
+        found = f"{optimizer} keeps what it remembers beside the weights"
+        yield Problem(f"is true, and {found}", f"train with {', '.join(RULES)}", at)
+    if recipe.compute.shard:
+        yield Problem(
+            "is true, and each process has its own rows in its device's memory", "leave out one of the two", at
+        )
 
 
 def _split(recipe: Recipe, built: Built) -> Iterator[Problem]:

@@ -45,13 +45,16 @@ class Need:
     states: str
     remembered: int
     compensated: bool = False
+    offloaded: bool = False
+    """True where what the optimizer remembers is in another memory."""
     processes: int = 1
     """Over which all of it is split."""
 
     @property
     def bytes(self) -> float:
         """Compute the bytes on each device."""
-        one = 2 * BYTES[self.weights] + self.remembered * BYTES[self.states] + 2 * self.compensated
+        kept = self.remembered * BYTES[self.states] + 2 * self.compensated
+        one = 2 * BYTES[self.weights] + (0 if self.offloaded else kept)
         return (self.frozen * BYTES[self.stored] + self.learnt * one) / self.processes
 
 
@@ -70,6 +73,7 @@ def need_of(recipe: Recipe, built: Built, dtype: torch.dtype, processes: int = 1
         compute.states,
         REMEMBERED[recipe.train.optimizer],
         compute.weights == "bfloat16" and compute.rounding == "compensated",
+        compute.offload,
         processes if compute.shard else 1,
     )
 
@@ -96,10 +100,12 @@ def _others(need: Need, optimizer: str, room: int, device: torch.device) -> Iter
     if need.learnt and need.processes == 1 and optimizer in RULES:
         if need.states == "float32" and need.remembered:
             yield "compute.states: 8bit", replace(need, states="8bit")
+        if not need.offloaded and device.type == "cuda":
+            yield "compute.offload: true", replace(need, offloaded=True)
         if need.weights == "float32" and need.stored == "bfloat16":
             yield "compute.weights: bfloat16 with states: 8bit", replace(need, weights="bfloat16", states="8bit")
     if need.learnt and optimizer in SHARDING and need.stored not in PACKED:
-        whole = replace(need, processes=1, weights="float32", states="float32", compensated=False)
+        whole = replace(need, processes=1, weights="float32", states="float32", compensated=False, offloaded=False)
         count = math.ceil(whole.bytes / room)
         yield f"compute.shard: true over {count} such devices", replace(whole, processes=count)
     adapter = replace(need, frozen=need.frozen + need.learnt, learnt=0, processes=1)

@@ -55,7 +55,7 @@ def make_optimizer(
         for (factor, decays, rule), own in sorted(members.items(), key=lambda group: group[0], reverse=True)
     ]
     common: dict[str, Any] = {"lr": options.learning_rate, "betas": options.betas, "eps": options.epsilon}
-    if options.optimizer in OWN or compute.compact:
+    if options.optimizer in OWN or compute.compact or compute.offload:
         for group in groups:
             group.update({"betas": (MOMENTUM, MOMENTUM)} if group["rule"] == "muon" else {})
         return RuleOptimizer(groups, compute, streams or [Streams(seed) for seed in range(replicas)], **common)

@@ -26,8 +26,8 @@ class RuleOptimizer(torch.optim.Optimizer):
     """Takes the steps of the rule that each group of parameters names as its `rule`.
 
     What it keeps of a parameter begins with R where R > 1 runs are stacked in it, and is flat where the rule is one for
-    each weight. Its random roundings are drawn from each run's `noise` stream, by step and parameter, on the
-    parameter's device.
+    each weight; with `compute.offload` it lies in the host's memory. Its random roundings are drawn from each run's
+    `noise` stream, by step and parameter, on the parameter's device.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class RuleOptimizer(torch.optim.Optimizer):
     ):
         """``settings``: defaults of the groups."""
         super().__init__(groups, {"rule": "adamw", **settings})
-        self.storage, self.streams = Storage(compute), streams
+        self.storage, self.streams, self.offloads = Storage(compute), streams, compute.offload
         every = [parameter for group in self.param_groups for parameter in group["params"]]
         self._numbers = {parameter: number for number, parameter in enumerate(every)}
 
@@ -59,7 +59,8 @@ class RuleOptimizer(torch.optim.Optimizer):
         for part in parts:
             own = weights if part is None else weights[:, part]
             slope = gradient if part is None else gradient[:, part]
-            kept = {} if step == 1 else {name: self._part(state, name, part) for name in state if name != "step"}
+            names = [] if step == 1 else [name for name in state if name != "step"]
+            kept = {name: self._part(state, name, part).to(own.device, non_blocking=True) for name in names}
             memory = self.storage.recall(kept)
             new, memory = RULES[group["rule"]](self.storage.read(own, kept), slope.float(), memory, step, group)
             kept = {**self.storage.write(own, new, drawn), **self.storage.remember(memory, drawn, size)}
@@ -71,7 +72,11 @@ class RuleOptimizer(torch.optim.Optimizer):
     def _room(self, name: str, value: torch.Tensor, part: slice | None, size: int) -> torch.Tensor:
         """Make room for what is kept of all parts of a parameter, of which ``value`` is one's."""
         length = -(-size // BLOCK) if name.endswith(SCALES) else size
-        found = torch.empty_like(value) if part is None else value.new_empty(len(value), length)
+        shape = value.shape if part is None else (len(value), length)
+        # Of pinned pages a GPU takes copies while it computes.
+        host = self.offloads
+        place = torch.device("cpu") if host else value.device
+        found = torch.empty(shape, dtype=value.dtype, device=place, pin_memory=host and value.is_cuda)
         return found if len(self.streams) > 1 else found[0]
 
     def _part(self, state: Mapping[str, Any], name: str, part: slice | None) -> torch.Tensor:
@@ -94,8 +99,10 @@ class RuleOptimizer(torch.optim.Optimizer):
         for group, saved in zip(self.param_groups, state_dict["param_groups"], strict=True):
             group.update({name: value for name, value in saved.items() if name != "params"})
         for number, entry in state_dict["state"].items():
-            device = places[number].device
+            device = torch.device("cpu") if self.offloads else places[number].device
             own = {name: value if name == "step" else value.to(device) for name, value in entry.items()}
+            if self.offloads and places[number].is_cuda:
+                own = {name: value if name == "step" else value.pin_memory() for name, value in own.items()}
             self.state[places[number]] = own
 
 

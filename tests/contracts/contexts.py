@@ -531,6 +531,7 @@ INERT = {
     "Seq2SeqOptions.target_language": "the same",
     "Stage.after": "what is valid is what holds without it: each stage but the last has to be used by a later one",
     "ComputeOptions.gradient_checkpointing": "memory only: every bit stays, which tests/train/test_recompute.py shows",
+    "ComputeOptions.offload": "memory only, of a GPU; tests/train/test_rules.py shows that every bit stays",
     "ComputeOptions.shard": "memory only, of several processes, which tests/contracts/test_sharding.py shows",
     "TrainOptions.compile": "speed only, and compiling takes longer than all of these tests",
 }

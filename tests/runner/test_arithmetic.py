@@ -32,6 +32,7 @@ def refused(path, *overrides):
          "compute.states", "is 8bit, and schedule-free keeps all in float32"),
         ([*BF16, "mitigations=[{type: ema}]"], "compute.weights", "'ema' computes with weights itself"),
         ([*BF16, "mitigations=[{type: l2-sp}]"], "compute.weights", "'l2-sp' computes with weights itself"),
+        (["compute.offload=true", "model.device=cpu"], "compute.offload", "on cpu all is in the host's memory"),
         (["compute.tf32=true", "model.device=cpu"], "compute.tf32", "there is no TF32 on cpu"),
         (["compute.attention=flash", "model.device=cpu"], "compute.attention", "this runs on cpu"),
         (["compute.shard=true", "train.optimizer=muon"],

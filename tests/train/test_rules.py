@@ -82,6 +82,28 @@ def test_adamw_is_torchs_own():
         torch.testing.assert_close(ours.of(0)[name], value, **tolerance)
 
 
+@pytest.mark.parametrize("states", ["float32", "bfloat16", "8bit"])
+@pytest.mark.parametrize("name", RULES)
+def test_what_is_remembered_elsewhere_is_the_same(name, states):
+    """In every bit, for one run and for two, also when training goes on from what was saved."""
+    for seeds in ([0], [0, 1]):
+        ours, theirs = (
+            Training(name, seeds, ComputeOptions(states=states, offload=offload, weights="bfloat16"))
+            for offload in (True, False)
+        )
+        ours.take(3)
+        again = Training(name, seeds, ComputeOptions(states=states, offload=True, weights="bfloat16"))
+        for own, value in ours.named.items():
+            again.named[own].data.copy_(value.data)
+        again.optimizer.load_state_dict(ours.optimizer.state_dict())
+        again.take(3, begin=3)
+        theirs.take(6)
+        for number in range(len(seeds)):
+            assert all(torch.equal(value, theirs.of(number)[own]) for own, value in again.of(number).items())
+        places = {value.device.type for state in again.optimizer.state.values() for value in state.values()}
+        assert places == {"cpu"}
+
+
 def test_adafactor_is_that_of_transformers():
     from transformers.optimization import Adafactor
 
