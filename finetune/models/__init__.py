@@ -13,7 +13,16 @@ from finetune.models.configuration import (
     rows_said,
     width_of,
 )
-from finetune.models.devices import choose_device, choose_dtype, choose_parts, explain_dtype, processor
+from finetune.models.devices import (
+    Chosen,
+    choose_device,
+    choose_dtype,
+    choose_parts,
+    explain_dtype,
+    measured_width,
+    processor,
+    settle,
+)
 from finetune.models.facts import Facts, facts_of
 from finetune.models.fit import modules_of
 from finetune.models.heads import WARM_STARTED, Architecture, OwnHead, is_ours
@@ -27,6 +36,7 @@ __all__ = [
     "WARM_STARTED",
     "Architecture",
     "BaseModel",
+    "Chosen",
     "Facts",
     "Location",
     "ModelOptions",
@@ -55,12 +65,14 @@ __all__ = [
     "load_config",
     "load_tokenizer",
     "locate",
+    "measured_width",
     "modules_of",
     "positions_of",
     "positions_said",
     "processor",
     "rows_of",
     "rows_said",
+    "settle",
     "skeleton",
     "weightless_base",
     "width_of",

@@ -68,19 +68,34 @@ def explain_dtype(options: ModelOptions, device: torch.device) -> tuple[str, str
 
     if options.dtype != "auto":
         return options.dtype, "the recipe says so"
+    if settled := _settled.get(measured_width(options)):
+        return settled
     if device.type == "cuda":
         has = torch.cuda.is_bf16_supported(including_emulation=False)
         return ("bfloat16", "the GPU has it") if has else ("float32", "the GPU has no bfloat16")
-    found = measured_for(width_of(options))
+    found = measured_for(measured_width(options))
     return found.dtype, found.reason
+
+
+Chosen = dict[int, tuple[str, str]]
+"""What `auto` stands for, and why, by the :func:`measured_width` of a model."""
+
+_settled: Chosen = {}
+
+
+def settle(chosen: Chosen) -> None:
+    """Let `auto` stand for what is ``chosen`` from now on, and for what is measured of other models. Clocks differ, and
+    what computes together, or is averaged, has to compute alike."""
+    _settled.clear()
+    _settled.update(chosen)
 
 
 def choose_parts(options: ModelOptions, dtype: torch.dtype) -> Parts:
     """Find in parts of how many tokens a CPU trains this model fastest: measured once."""
-    return parts_for(width_of(options), dtype)
+    return parts_for(measured_width(options), dtype)
 
 
-def width_of(options: ModelOptions) -> int:
+def measured_width(options: ModelOptions) -> int:
     """The model's hidden size where its configuration lies on this machine, brought to one of a few sizes."""
     return min(max(round(_hidden_size(options) / STEP) * STEP, NARROWEST), WIDEST)
 

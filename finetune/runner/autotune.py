@@ -84,7 +84,7 @@ def choose_part_tokens(session: Session, runs: int) -> tuple[int, str]:
     if runtime.device.type != "cpu" or recipe.train.micro_batch_tokens is not None or steps * runs < LONG:
         return runtime.part_tokens, ""
     with runtime.progress.phase("measuring how many tokens to train at once"):
-        found = models.choose_parts(recipe.model, runtime.dtype)
+        found = runtime.broadcast(models.choose_parts(recipe.model, runtime.dtype))
     return found.tokens, found.reason
 
 
@@ -189,7 +189,7 @@ def _seconds(session: Session, runs: Sequence[Streams], compiled: bool = False) 
             session.take_steps(assembled, STEPS, f"{STEPS} steps with {len(runs)}{' compiled' if compiled else ''}")
         except Interrupted:
             raise Interrupted("stopped while measuring how fast training is") from None
-        rows = read_rows(replicas[0].folder.metrics)
+        rows = session.runtime.broadcast(read_rows(replicas[0].folder.metrics))  # which the first process writes
     if len(rows) < STEPS:
         raise FinetuneError(f"a run ended after {len(rows)} of {STEPS} steps")
     return (rows[-1]["seconds"] - rows[WARM - 1]["seconds"]) / (STEPS - WARM) / len(runs)

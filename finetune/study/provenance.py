@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import torch
 from finetune import models
 from finetune.core.errors import InputError, Problem
 from finetune.core.run_dir import StudyDir, read_json
+from finetune.core.runtime import Runtime
 from finetune.runner.resources import Resources
 from finetune.study.stages import digests
 
@@ -59,6 +61,36 @@ def _shown(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {digest[:8]}" for name, digest in value.items()) or "none"
     return "none" if value is None else re.sub(r"\b([0-9a-f]{12})[0-9a-f]{20,28}\b", r"\1", str(value))
+
+
+@contextmanager
+def same_arithmetic(recipe: ResolvedRecipe, folder: StudyDir) -> Iterator[None]:
+    """Within the context, let `auto` stand for the arithmetic with which the study in ``folder`` has begun, where this
+    machine's is of the same kind."""
+    settled: models.Chosen = {}
+    if folder.environment.exists():
+        former = read_json(folder.environment)
+        why = former.get("dtype_reason", "the study has begun with it")
+        for variant in recipe.variants:
+            model = variant.recipe.model
+            device, was = models.choose_device(model), former.get("starts", {}).get(variant.name, {}).get("dtype")
+            same = (former.get("kind"), former.get("kernels")) == (device.type, kernels(device))
+            if was and same and model.dtype == "auto":
+                settled[models.measured_width(model)] = (was, why)
+    models.settle(settled)
+    try:
+        yield
+    finally:
+        models.settle({})
+
+
+def agreed(recipe: ResolvedRecipe, runtime: Runtime) -> Runtime:
+    """Let `auto` stand, in all processes, for what the first one has chosen; give the runtime in that arithmetic."""
+    every = [variant.recipe.model for variant in recipe.variants]
+    chosen = (model for model in every if model.dtype == "auto")
+    own = {models.measured_width(model): models.explain_dtype(model, runtime.device) for model in chosen}
+    models.settle(runtime.broadcast(own))
+    return runtime.at(runtime.title, models.choose_dtype(every[0], runtime.device))
 
 
 def starts_of(recipe: ResolvedRecipe, resources: Resources, device: torch.device) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from finetune.study.claim import same_data
 from finetune.study.environment import environment
 from finetune.study.facts import data_facts, with_former, write_examples
 from finetune.study.preflight import located, preflight
-from finetune.study.provenance import rescored, same_provenance, same_weights, starts_of
+from finetune.study.provenance import agreed, rescored, same_arithmetic, same_provenance, same_weights, starts_of
 from finetune.study.study import Study
 from finetune.train.checkpoint import told_when_full
 
@@ -39,12 +39,18 @@ def rescore(folder: Path, overrides: Sequence[str] = (), progress: Progress | No
     """
     place = StudyDir(folder).require()
     recipe = recipes.read_resolved(place.resolved, overrides)
-    with told_when_full(folder), located(recipe), progress or Progress() as shown, stop_on_signals(shown.say) as stop:
+    with (
+        told_when_full(folder),
+        located(recipe),
+        same_arithmetic(recipe, place),
+        progress or Progress() as shown,
+        stop_on_signals(shown.say) as stop,
+    ):
         resources = Resources(place.begun_on)
         found = preflight(recipe, resources)
         facts, first = data_facts(recipe, found), recipe.variants[0].recipe
         same_data(place, facts)
-        runtime = open_runtime(*models.processor(first.model), shown, stop, folder)
+        runtime = agreed(recipe, open_runtime(*models.processor(first.model), shown, stop, folder))
         starts = starts_of(recipe, resources, runtime.device)
         now = environment(runtime, models.choose_dtype(first.model, runtime.device), resources.today, starts)
         kept, lines = same_provenance(place, now, recipe.mix)

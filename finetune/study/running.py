@@ -15,6 +15,7 @@ from finetune.core.signals import StopRequest, stop_on_signals
 from finetune.runner.resources import Resources
 from finetune.runner.result import StudyOutcome
 from finetune.study.preflight import Preflight, located, preflight
+from finetune.study.provenance import same_arithmetic
 from finetune.study.sharing import Asked, Helper, finished
 from finetune.study.study import Study
 from finetune.train.checkpoint import told_when_full
@@ -86,9 +87,15 @@ def _opened(
     recipe: ResolvedRecipe, output: Path, progress: Progress, only: str | None, others: bool = False
 ) -> Iterator[tuple[Study, Preflight, Progress]]:
     """Within the context, work at a study, whose runs ``others`` may do."""
-    with told_when_full(output), located(recipe), progress as shown, stop_on_signals(shown.say) as stop:
-        folder, asked = StudyDir(output / recipe.name), Asked.of(recipe, only)
-        resources = Resources(folder.begun_on)
+    folder = StudyDir(output / recipe.name)
+    with (
+        told_when_full(output),
+        located(recipe),
+        same_arithmetic(recipe, folder),
+        progress as shown,
+        stop_on_signals(shown.say) as stop,
+    ):
+        asked, resources = Asked.of(recipe, only), Resources(folder.begun_on)
         found = preflight(recipe, resources)
         study = Study.open(recipe, folder, resources, found, shown, stop, compares=not others)
         study.asked = asked

@@ -27,7 +27,7 @@ from finetune.study.combine import combine
 from finetune.study.environment import environment
 from finetune.study.facts import data_facts, write_down
 from finetune.study.preflight import Preflight, located, split_seed, start_alike
-from finetune.study.provenance import same_provenance, same_start, same_weights, start_of, starts_of
+from finetune.study.provenance import agreed, same_provenance, same_start, same_weights, start_of, starts_of
 from finetune.study.sharing import Asked, Claims, Helper, finished, share_out
 from finetune.study.stages import reach, ready_stages
 from finetune.study.stopping_rule import Look, first_round, look
@@ -79,7 +79,7 @@ class Study:
         """Claim the folder, write down what will be run on what, and read what is finished already. ``compares``: all
         models with plain transformers."""
         first = recipe.variants[0].recipe
-        runtime = open_runtime(*models.processor(first.model), progress, stop, folder.path)
+        runtime = agreed(recipe, open_runtime(*models.processor(first.model), progress, stop, folder.path))
         facts = data_facts(recipe, found)
         claim(folder, recipe, facts)  # in every process, so that a refusal ends them all
         starts = starts_of(recipe, resources, runtime.device)

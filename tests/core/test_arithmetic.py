@@ -8,7 +8,7 @@ import torch
 from finetune.core import arithmetic
 from finetune.core.arithmetic import PARTS, Measured, Parts, _measure, arithmetic_name, measured_for, parts_for
 from finetune.models import ModelOptions, choose_dtype, choose_parts, explain_dtype
-from finetune.models.devices import width_of
+from finetune.models.devices import measured_width
 
 CPU = torch.device("cpu")
 AUTO = ModelOptions(source="nowhere/nothing")
@@ -41,7 +41,7 @@ def test_what_was_measured_counts_and_not_the_processors_flags(
     cache, monkeypatch, flags, float32, bfloat16, dtype, reason
 ):
     monkeypatch.setattr(arithmetic, "_cpu_info", lambda *keys: flags)
-    measured_for(width_of(AUTO))
+    measured_for(measured_width(AUTO))
     [path] = cache.iterdir()
     path.write_text(json.dumps({"float32": float32, "bfloat16": bfloat16}))
     measured_for.cache_clear()  # as another process would find it
@@ -90,7 +90,7 @@ def test_parts_are_of_the_size_that_is_clearly_fastest(cache, monkeypatch, secon
 
 
 def test_parts_are_measured_only_where_that_is_quick(cache, monkeypatch):
-    width = width_of(AUTO)
+    width = measured_width(AUTO)
     monkeypatch.setattr(arithmetic, "PATIENCE", 60.0)  # however slow the machine
     quick = parts_for(128, torch.float32)
     assert all(seconds > 0 for seconds in quick.seconds.values()) and tuple(quick.seconds) == PARTS
@@ -109,12 +109,12 @@ def test_measuring_draws_nothing_from_the_streams_of_a_run():
 
 
 def test_the_models_own_size_is_measured(tmp_path, encoder_folder):
-    assert width_of(AUTO) == 512
+    assert measured_width(AUTO) == 512
     (tmp_path / "config.json").write_text(json.dumps({"n_embd": 700}))
-    assert width_of(ModelOptions(source=str(tmp_path))) == 640
-    assert width_of(ModelOptions(source=str(encoder_folder))) == 128
+    assert measured_width(ModelOptions(source=str(tmp_path))) == 640
+    assert measured_width(ModelOptions(source=str(encoder_folder))) == 128
     (tmp_path / "config.json").write_text("{")
-    assert width_of(ModelOptions(source=str(tmp_path))) == 512
+    assert measured_width(ModelOptions(source=str(tmp_path))) == 512
 
 
 @pytest.mark.parametrize(

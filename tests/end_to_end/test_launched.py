@@ -96,3 +96,15 @@ def test_what_is_piped_is_ours(command, tmp_path, write, save, options):
         assert done.returncode < 2 and not re.search(r"\r|%\||it/s|Warning|REPORT", done.stdout + done.stderr)
         # What takes long in `check` is shown aside.
         assert [line for line in done.stderr.splitlines() if not re.search(r"so far$|left$|\d/\d", line)] == []
+
+
+@pytest.mark.slow
+def test_processes_whose_clocks_disagree_compute_alike(tmp_path, encoder_folder):
+    """In the arithmetic, and in parts of as many tokens, as the first one has measured."""
+    tiny.write_topics(tmp_path, encoder_folder)
+    given = ["run", "topics.yaml", "seeds=1", "model.dtype=auto"]
+    command = [sys.executable, "-m", *TORCHRUN, "tests.study.disagreeing", *given]
+    done = subprocess.run(command, cwd=tmp_path, env=environment_with(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    used = re.findall(r"process (\d) used (.*)", done.stdout)
+    assert sorted(used) == [("0", "['torch.float32']"), ("1", "['torch.float32']")]

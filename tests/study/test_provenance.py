@@ -14,10 +14,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from finetune import recipe
+from finetune.core.arithmetic import Measured
 from finetune.core.errors import InputError
 from finetune.core.progress import Progress
 from finetune.core.run_dir import StudyDir, read_json, write_json
+from finetune.core.runtime import Runtime
 from finetune.diagnose.diagnose import diagnose
+from finetune.models import devices
 from finetune.study.rescoring import rescore
 from finetune.study.running import run_study
 from tests import tiny
@@ -144,12 +147,20 @@ ELSEWHERE = {
     "versions": ("torch", lambda found: {"packages": {**found["packages"], "torch": "1.0"}}, "1.0"),
     "devices": ("kind of device", lambda found: {"kind": "cuda"}, "cuda"),
     "devices ": ("processor's arithmetic", lambda found: {"kernels": "AVX9"}, "AVX9"),
-    "devices  ": (
-        "dtype of variant 'full'",
-        lambda found: {"starts": {"full": {**found["starts"]["full"], "dtype": "bfloat16"}}},
-        "bfloat16",
-    ),
 }
+
+
+def test_what_auto_stood_for_it_stands_for_when_a_study_goes_on(topics, tmp_path, monkeypatch):
+    """Clocks say one thing today and another tomorrow, and in processes that do other runs of it."""
+    used, autocast = [], Runtime.autocast
+    monkeypatch.setattr(Runtime, "autocast", lambda self: used.append(self.dtype) or autocast(self))
+    options = ["variants=null", "strategy={type: full}", "model.dtype=auto", "train.min_steps=2", "train.max_steps=2"]
+    for seeds, measured in ((1, Measured(1.0, 0.2)), (2, Measured(1.0, 5.0))):
+        monkeypatch.setattr(devices, "measured_for", lambda width, measured=measured: measured)
+        run_study(recipe.load(topics, [*options, f"seeds={seeds}"]), tmp_path / "runs")
+    assert set(used) == {torch.bfloat16}
+    known = read_json(StudyDir(tmp_path / "runs" / "topics").environment)
+    assert known["dtype"] == "bfloat16" and known["dtype_reason"] == "bfloat16 measured 5.0x as fast as float32"
 
 
 @pytest.mark.parametrize("word", ELSEWHERE)
