@@ -162,6 +162,29 @@ def save_decoder(folder: Path, chat: bool = True, **config) -> Path:
     return folder
 
 
+def save_moe(folder: Path, family: str = "Mixtral", chat: bool = True, **config) -> Path:
+    """A mixture of 4 experts in each of 2 blocks, 2 for each token; its routers are not even, as none is by chance."""
+    import torch
+    import transformers
+
+    folder.mkdir(parents=True, exist_ok=True)
+    size = save_tokenizer(folder, chat)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    shape |= {"intermediate_size": 48, "moe_intermediate_size": 16, "head_dim": 8, "max_position_embeddings": 128}
+    experts = {"num_local_experts" if family == "Mixtral" else "num_experts": 4, "num_experts_per_tok": 2}
+    special = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    made = getattr(transformers, f"{family}Config")(vocab_size=size, **{**shape, **experts, **special, **config})
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(made)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if name.endswith("gate.weight"):
+                value.normal_(0, 0.3)
+    model.save_pretrained(folder)
+    return folder
+
+
 def dataset(**columns):
     """Columns as a numbered dataset, as tasks get it."""
     import pyarrow as pa

@@ -13,7 +13,7 @@ Attention = Literal["auto", "sdpa", "eager", "flash", "flex"]
 
 class ComputeOptions(Options):
     """How arithmetic is done: memory and time depend on it, and what comes out by no more than rounding. Which type
-    it is done in, and on which device, stands in `model`."""
+    it is done in, and on which device, stands in `model`. `moe_auxiliary_loss` alone changes what is learnt."""
 
     attention: Attention = "auto"
     """Kernel of attention: torch's own (`sdpa`), written out (`eager`), FlashAttention 2 (`flash`) or FlexAttention
@@ -39,6 +39,15 @@ class ComputeOptions(Options):
     states: Literal["float32", "bfloat16", "8bit"] = "float32"
     """Type of what the optimizer remembers of each weight. `8bit`: in blocks of 256 with a scale of their own (Dettmers
     et al. 2022, "8-bit optimizers via block-wise quantization"); of parameters under 4,096 weights it is float32."""
+    moe_auxiliary_loss: float = Field(0.0, ge=0, allow_inf_nan=False)
+    """Coefficient of the load-balancing loss of a mixture of experts, which keeps routers from using few of them (Fedus
+    et al. 2022, "Switch Transformers", section 2.2, who take 0.01); 0: none, whatever the model's configuration says.
+    It multiplies E times the sum over E experts of f * P, the share of tokens that go to an expert and its mean
+    probability: with k experts for each token, k where all are used alike, and mostly more where not. That is
+    transformers' `load_balancing_loss_func` of one layer and one example without padding; here, the mean over layers.
+    Each example has its own (DeepSeek-V3, 2024, section 2.1.2): packing, accumulation and processes change nothing.
+    What is added to the mean loss of a label token, in nats, is its mean over the batch, in which an example counts its
+    label tokens; where losses are means over examples, so is this. Logged training losses contain it, scores do not."""
 
     offload: bool = Field(False, json_schema_extra=OPERATIONAL)
     """Keep what the optimizer remembers in the host's memory instead of the GPU's, and bring it there a part at a time

@@ -146,6 +146,8 @@ def choose_compiled(session: Session, runs: Sequence[Streams], size: int) -> tup
         return False, "blocks are computed again in the backward pass"
     if runtime.shards:
         return False, "weights are split over the processes"
+    if session.recipe.compute.moe_auxiliary_loss:
+        return False, "routers are watched"
     built = session.build(runs[0])
     if built.strategy.differentiates:
         return False, f"{built.strategy.name} takes derivatives of its own"

@@ -215,7 +215,8 @@ class Session:
         task, examples, runtime = self.data.task, self.data.train.examples, self.runtime
         each, steps = steps_of(examples, self.recipe.train)
         set_training_mode(group.model)
-        can_cache_prefix = not (task.dynamic or runtime.shards) and all(each.can_cache_prefix for each in group.hooks)
+        changing = task.dynamic or runtime.shards or self.recipe.compute.moe_auxiliary_loss  # routers have to run
+        can_cache_prefix = not changing and all(each.can_cache_prefix for each in group.hooks)
         names = find_prefix(group.model) if can_cache_prefix else []
         if not names or not self.recipe.train.prefix_cache or steps * group.count < each:
             return

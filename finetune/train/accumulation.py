@@ -25,6 +25,7 @@ from finetune.tasks.base import Task
 from finetune.train.batching import BatchPlan, split_batch
 from finetune.train.dropout import Masks
 from finetune.train.kernels import Kernels
+from finetune.train.load_balance import LoadBalance
 from finetune.train.meters import FlopCounter, Meter
 from finetune.train.portions import PortionLosses
 from finetune.train.recompute import Recompute
@@ -68,6 +69,8 @@ class Accumulation:
     """The losses of the last step by source; None where there is one source."""
     recompute: Recompute | None = None
     """Computes blocks again in the backward pass; None: their activations are kept."""
+    load_balance: LoadBalance | None = None
+    """Adds the auxiliary loss of a mixture of experts; None: there is none."""
     flops_per_token: float | None = None
     """Floating-point operations for one token, padding or not, forward and backward, as the first step took them."""
     _ahead: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "batches"))
@@ -162,10 +165,13 @@ class Accumulation:
         kernels = nullcontext() if as_written else Kernels(masks)
         stack.enter_context(self.group.on(micro_batch.examples, batch, micro_batch.sizes))
         recompute = self.recompute.passing(None if as_written else masks) if self.recompute else nullcontext()
-        with self.runtime.autocast(), kernels, recompute:
+        recording = self.load_balance.recording() if self.load_balance else nullcontext()
+        with self.runtime.autocast(), kernels, recompute, recording:
             objective = hooks.objective(self.task, self.model, batch)
             stack.enter_context(hooks.passing(masks, batch))
             losses = hooks.losses(self.task, self.model, batch, objective)
+        if self.load_balance:
+            losses = losses + self.load_balance.losses(batch, micro_batch.examples)
         if micro_batch.fills:  # a product would not do: zero times infinity is no number
             losses = torch.where(torch.zeros_like(losses, dtype=torch.bool), losses, 0.0)
         sizes = torch.tensor(micro_batch.sizes, device=device)

@@ -24,6 +24,7 @@ from finetune.tasks.base import Task
 from finetune.train.accumulation import Accumulation
 from finetune.train.batching import plan_batches, steps_of
 from finetune.train.facts import note, training_facts
+from finetune.train.load_balance import LoadBalance
 from finetune.train.meters import Clock, Meter, MetricsLog, finite
 from finetune.train.optimizer import (
     averages,
@@ -127,7 +128,8 @@ class _Training:
         by_portion = None if portions is None else PortionLosses(portions, len(replicas), runtime.device)
         recompute = Recompute(group.model) if compute.gradient_checkpointing else None
         size, tokens = options.micro_batch_size or len(examples), options.micro_batch_tokens
-        how = (size, tokens, runtime, Meter(runtime.device), by_portion, recompute)
+        load_balance = LoadBalance.of(group.model, compute.moe_auxiliary_loss)
+        how = (size, tokens, runtime, Meter(runtime.device), by_portion, recompute, load_balance)
         accumulation = Accumulation(group, model, task, examples, plans, *how)
         state = (group.fresh, streams, steps, accumulation.gradients_of, examples)
         hooks.begin(TrainingState(group.model, weights.parameters, *state, epoch=epoch))

@@ -485,6 +485,7 @@ CASES: dict[str, Case] = {
     "ComputeOptions.attention": Case(value="eager"),
     "ComputeOptions.tf32": Case(value=True, refused=True),
     "ComputeOptions.weights": Case(value="float32"),
+    "ComputeOptions.moe_auxiliary_loss": Case({"model": {"source": "moe", "new": []}}, value=0.5),
     "EarlyStopping.min_delta": Case({"train": {"learning_rate": 0.001}}, value=50.0),
     "TrainOptions.warmup": Case(value=0.5),
     "ReinitOptions.layers": Case(value=1),
@@ -573,6 +574,7 @@ def write_files(folder: Path) -> None:
     tiny.save_encoder(folder / "wider", **{**small, "intermediate_size": 48})
     tiny.save_decoder(folder / "decoder", **small)
     tiny.save_encoder_decoder(folder / "both")
+    tiny.save_moe(folder / "moe")
     tiny.save_encoder(folder / "broad")
     tiny.save_decoder(folder / "broad-decoder", chat=False)
     _write_models(folder)
