@@ -1,10 +1,10 @@
-"""Refuses, by name, what a recipe's `compute:` section asks for and its strategy, mitigations, optimizer or device
-cannot do."""
+"""Refuses, by name, what a recipe's `compute:` section asks for and its model, strategy, mitigations, optimizer or
+device cannot do."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -12,7 +12,8 @@ from finetune import models
 from finetune.core.errors import InputError, Problem
 from finetune.core.hooks import TrainingHook
 from finetune.runner.build import Built, make_strategy
-from finetune.strategies.blocks import find_blocks
+from finetune.strategies.blocks import find_blocks, heights
+from finetune.train.load_balance import find_routers
 from finetune.train.rules import RULES
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ def check_arithmetic(recipe: Recipe, built: Built, device: torch.device, dtype: 
     """Refuse the recipe's arithmetic where ``built``, which may be without weights, or the device cannot have it.
     Raises InputError with every reason."""
     problems = [*_attended(recipe, built, device, dtype), *_recomputed(recipe, built), *_kept(recipe, built, dtype)]
-    problems += _offloaded(recipe, built, device)
-    if problems := [*problems, *_split(recipe, built), *_multiplied(recipe, device, dtype)]:
+    problems += [*_offloaded(recipe, built, device), *_split(recipe, built), *_multiplied(recipe, device, dtype)]
+    if problems := [*problems, *_balanced(recipe, built)]:
         raise InputError(problems)
 
 
@@ -134,3 +135,45 @@ def _multiplied(recipe: Recipe, device: torch.device, dtype: torch.dtype) -> Ite
             f"is float16, whose steps are left out when they overflow, and {recipe.train.optimizer} counts all steps"
         )
         yield Problem(found, "write bfloat16 or float32, or train with another optimizer", "model.dtype")
+
+
+def _balanced(recipe: Recipe, built: Built) -> Iterator[Problem]:
+    """The auxiliary loss of a mixture of experts."""
+    coefficient, kind = recipe.compute.moe_auxiliary_loss, recipe.strategy.type
+    if not coefficient:
+        return
+    at, said, advice = "compute.moe_auxiliary_loss", f"is {coefficient:g}, and", "leave it out for this variant"
+    routers = find_routers(built.model)
+    if not routers:
+        found = "this model has no routers whose load-balancing loss transformers defines"
+        yield Problem(f"{said} {found}", advice, at)
+    elif built.strategy.solves:
+        yield Problem(f"{said} a probe is solved, and takes no steps", advice, at)
+    elif built.strategy.pairs:
+        yield Problem(f"{said} strategy '{kind}' has a loss of pairs of answers, not of each", advice, at)
+    elif built.strategy.differentiates:
+        found = f"strategy '{kind}' takes derivatives inside the pass, in which routers cannot be watched"
+        yield Problem(f"{said} {found}", advice, at)
+    elif not _reaches(built.model, set(routers)):
+        yield Problem(f"{said} all that learns is above the routers, which it cannot change", advice, at)
+    elif recipe.train.compile is True:
+        found = "blocks are to be compiled, in which routers cannot be watched"
+        yield Problem(f"{said} {found}", "leave out one of the two", at)
+
+
+def left_out(recipe: Recipe, config: Any) -> list[str]:
+    """Say what a model's configuration asks for in training and the recipe does not, in lines for a person."""
+    own = config.get_text_config()
+    asked = getattr(own, "output_router_logits", False) and getattr(own, "router_aux_loss_coef", 0)
+    if not asked or recipe.compute.moe_auxiliary_loss:
+        return []
+    found = f"its configuration asks for an auxiliary loss of its routers, times {asked:g}"
+    return [f"{found}; it is left out, as compute.moe_auxiliary_loss is 0"]
+
+
+def _reaches(model: torch.nn.Module, routers: set[torch.nn.Module]) -> bool:
+    """Tell whether anything learns in the block of the topmost of ``routers``, or below it."""
+    height, parameters = heights(model), dict(model.named_parameters())
+    own = {id(value) for router in routers for value in router.parameters()}
+    top = max(height[name] for name, value in parameters.items() if id(value) in own)
+    return any(height[name] <= top for name, value in parameters.items() if value.requires_grad)

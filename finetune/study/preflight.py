@@ -17,7 +17,7 @@ from finetune.core.progress import phase, track
 from finetune.core.runtime import asked_of
 from finetune.data.rows import places_of
 from finetune.evaluate import metrics
-from finetune.runner.arithmetic import check_arithmetic
+from finetune.runner.arithmetic import check_arithmetic, left_out
 from finetune.runner.baselines import Planned, in_words, planned
 from finetune.runner.build import count_parameters, prepare
 from finetune.runner.fitting import shortage
@@ -138,7 +138,7 @@ def dry_run(
     model = built.model
     check_lengths(model, data)
     line = try_small(resources, recipe, data, config) if compared else None
-    lines = [line, f"it {short.found}; {short.advice}" if short else None]
+    lines = [*left_out(recipe, config), line, f"it {short.found}; {short.advice}" if short else None]
     return data, count_parameters(model), (*base.told, *filter(None, lines))
 
 

@@ -1,11 +1,14 @@
 """What `compute:` asks for and something else cannot do is refused by name, before anything is loaded."""
 
+import json
+
 import pytest
 import yaml
 
 from finetune import recipe
 from finetune.core.errors import InputError
 from finetune.study.preflight import preflight
+from scripts._families.zoo import FAMILIES
 from tests import tiny
 
 BF16 = ["model.dtype=bfloat16", "compute.weights=bfloat16"]
@@ -90,3 +93,81 @@ def test_what_is_solved_has_nothing_to_refuse(topics, setting):
 def test_what_is_solved_is_not_split(topics):
     with pytest.raises(InputError, match="a probe is solved from what the whole model gives"):
         preflight(solved(topics, {"shard": True}))
+
+
+BALANCED = "compute.moe_auxiliary_loss=0.01"
+PAIRED = ["task={type: chat, prompt: prompt, completion: topic, rejected: other}", "strategy={type: preference}"]
+CLASSES = "task={type: classification, text: prompt, label: topic, max_length: 32}"
+
+
+@pytest.fixture(scope="module")
+def mixture(tmp_path_factory):
+    """A recipe for a mixture of experts."""
+    folder = tmp_path_factory.mktemp("mixture")
+    tiny.save_moe(folder / "model", output_router_logits=True, router_aux_loss_coef=0.02)
+    rows = "".join(
+        json.dumps({"prompt": text, "topic": topic, "other": "none"}) + "\n" for text, topic in tiny.sentences(30)
+    )
+    (folder / "rows.jsonl").write_text(rows)
+    path = folder / "recipe.yaml"
+    path.write_text(
+        "seeds: 1\nmodel: {source: model}\ndata: {train: {path: rows.jsonl}, split: {test: 6}}\n"
+        "task: {type: chat, prompt: prompt, completion: topic}\nstrategy: {type: full}\n"
+        "baselines: {enabled: false}\n"
+    )
+    return path
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        (PAIRED, "'preference' has a loss of pairs of answers"),
+        ([CLASSES, "strategy={type: linear}"], "a probe is solved"),
+        ([CLASSES, "strategy={type: linear, solver: steps}"], "all that learns is above the routers"),
+        ([CLASSES, "strategy={type: linear, mode: linearised}"], "takes derivatives inside the pass"),
+        (["train.compile=true"], "blocks are to be compiled"),
+    ],
+)
+def test_where_routers_cannot_be_balanced_it_is_said(mixture, overrides, reason):
+    preflight(recipe.load(mixture, overrides))
+    [(path, found)] = refused(mixture, *overrides, BALANCED)
+    assert path == "compute.moe_auxiliary_loss" and found.startswith("is 0.01, and") and reason in found
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["strategy={type: adapter, rank: 2}"],
+        ["strategy={type: partial, last: 1}"],
+        ["compute.gradient_checkpointing=true", "compute.shard=true"],
+        [CLASSES, "strategy={type: linear, mode: lp-ft}"],
+        ["train.compile=auto"],
+    ],
+)
+def test_elsewhere_they_are_balanced(mixture, overrides):
+    preflight(recipe.load(mixture, [*overrides, BALANCED]))
+
+
+def test_a_model_without_experts_has_nothing_to_balance(topics):
+    [(path, found)] = refused(topics, BALANCED)
+    assert path == "compute.moe_auxiliary_loss" and "this model has no routers" in found
+
+
+def test_routers_whose_loss_transformers_does_not_define_are_refused(tmp_path, mixture):
+    """DeepSeek's, which has a sigmoid in the softmax's place and balances by a bias."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    shape = FAMILIES["DeepSeek-V3"].shape
+    tokenizer = AutoTokenizer.from_pretrained(mixture.parent / "model")
+    config = AutoConfig.for_model("deepseek_v3", vocab_size=len(tokenizer), pad_token_id=0, **shape)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    [(_, found)] = refused(mixture, f"model.source={tmp_path / 'model'}", BALANCED)
+    assert "no routers whose load-balancing loss transformers defines" in found
+
+
+def test_what_the_configuration_asks_for_and_the_recipe_leaves_out_is_said(mixture, topics):
+    said = "base model: its configuration asks for an auxiliary loss of its routers, times 0.02; it is left out"
+    assert [line for line in preflight(recipe.load(mixture)).lines() if line.startswith(said)]
+    for path, overrides in ((mixture, [BALANCED]), (topics, [])):
+        assert not any("auxiliary" in line for line in preflight(recipe.load(path, overrides)).lines())
