@@ -10,6 +10,7 @@ from transformers import LlamaForCausalLM
 
 from finetune.core.randomness import Streams
 from finetune.models import ModelOptions, load_base, load_tokenizer, skeleton
+from finetune.tasks.batching import Batching
 from finetune.tasks.chat import Chat
 from finetune.tasks.conversation import IGNORED
 from tests import tiny
@@ -454,3 +455,15 @@ def test_a_model_that_sees_the_answer_is_refused(encoder_folder, decoder_folder,
     both_ways = skeleton(ModelOptions(source=str(encoder_folder)), task.architecture)
     problem = refusal(task.check_model, both_ways)
     assert problem.path == "model.source" and "sees the words after" in problem.found
+
+
+@pytest.mark.parametrize("family", ["Mixtral", "Qwen3Moe"])
+def test_a_mixture_that_asks_for_a_router_loss_answers_too(tmp_path, family):
+    """transformers fails at the second token: it masks that one's routers with the mask of all before it."""
+    from finetune.tasks.causal.generation import continued
+
+    options = ModelOptions(source=str(tiny.save_moe(tmp_path, family, output_router_logits=True)), dtype="float32")
+    model, prompts = load_base(options, "AutoModelForCausalLM").model, [np.array([7, 8, 9]), np.array([9, 8])]
+    found = continued(model, prompts, 0, 4, Batching.PADDED)[0]
+    model.config.output_router_logits = False
+    assert torch.equal(found, continued(model, prompts, 0, 4, Batching.PADDED)[0])

@@ -140,6 +140,9 @@ def _generate(
     begins = 1 if both else ids.shape[1]
     if both:
         settings = {"decoder_start_token_id": config.decoder_start_token_id, **settings}
+    # Where its configuration asks for it, transformers computes a router loss, of the last token against a mask of all.
+    asked = getattr(config.get_text_config(), "output_router_logits", False)
+    quiet = {"output_router_logits": False} if asked else {}
     greedy = GenerationConfig(do_sample=False, max_new_tokens=most, pad_token_id=filler, **settings)
     with _without_own_generation(model) as plain, phase("generating answers", most) as under_way:
 
@@ -164,6 +167,7 @@ def _generate(
             generation_config=greedy,
             stopping_criteria=StoppingCriteriaList([watch]),
             logits_processor=LogitsProcessorList([draw] if sampling else []),
+            **quiet,
         )
     if isinstance(generated, torch.Tensor):
         return generated[:, begins:]
