@@ -131,7 +131,8 @@ class Session:
         # What changes weights in ways of its own may change those too that no example uses; in few bits decay is
         # rounded.
         plain = built.strategy.optimizer_only and recipe.train.optimizer == "adamw" and not treated(recipe.mitigations)
-        plain = plain and recipe.compute.weights == "float32" and not self.runtime.shards
+        # What may be split over processes is kept whole by one alone, too, so that any number of them goes on with it.
+        plain = plain and recipe.compute.weights == "float32" and not recipe.compute.shard
         seen = _seen(self.data, self.base.model.config) if plain else None
         group = ReplicaGroup.stack(built.model, weights, seen, built.hooks, built.fresh)
         if self.runtime.shards:

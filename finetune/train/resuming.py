@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 
+from finetune.core.errors import FinetuneError
 from finetune.core.sharding import Parts, is_sharded
 from finetune.replicas.group import Replica
 from finetune.train import checkpoint
@@ -86,6 +87,7 @@ def resumed(
             best[number] = keep(tensors.get("best", {}), accumulation.runtime.cache)
             moments.append(tensors.get("optimizer", {}))
             remembered.append(tensors.get("techniques", {}))
+            _refuse_other_rows(tensors["weights"], weights.of(number), replica)
             weights.put(number, tensors["weights"])
     if moments:
         at = replace(at, resumed=at.resumed + 1)
@@ -95,3 +97,12 @@ def resumed(
         )
         accumulation.resume(at.part, at.flops_per_token, at.phases)
     return at, states, best
+
+
+def _refuse_other_rows(saved: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], replica: Replica) -> None:
+    """Refuse a checkpoint of a run that kept what learns otherwise: without the rows of words that no example has."""
+    for name, value in saved.items():
+        if value.numel() != own[name].numel():
+            found = f"its checkpoint has {value.numel():,} numbers of {name}, and this run trains {own[name].numel():,}"
+            advice = f"write compute.shard as it was when this run began, or move {replica.folder.checkpoints} away"
+            raise FinetuneError(f"{found}; {advice}")

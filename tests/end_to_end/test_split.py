@@ -46,6 +46,10 @@ def test_minilm_goes_on_in_another_number_of_processes(tmp_path):
         assert doing.returncode != 0 and until <= steps(run) < 30, said
         [kept] = (run / "checkpoints").iterdir()
         assert len(list(kept.glob("*.safetensors"))) == processes
+    changed = begin(1, tmp_path, *FULL[:-1], "--output", "split")
+    said, _ = changed.communicate(timeout=120)
+    assert changed.returncode == 1 and "write compute.shard as it was when this run began" in said, said
+    assert kept.exists(), "what can be gone on with stays"
     done = begin(3, tmp_path, *FULL, "--output", "split")
     said, _ = done.communicate(timeout=300)
     assert done.returncode == 0, said
