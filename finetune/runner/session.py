@@ -99,6 +99,11 @@ class Session:
         with streams.globally("init", 1):
             return prepare(fresh, self.data.task, said.strategy, said.mitigations, said.train.optimizer, self.base.new)
 
+    @property
+    def _familiar(self) -> bool:
+        """Tell whether the base model has learnt from the run's own examples and their labels, in a stage before it."""
+        return any(stage.data is None and stage.task.type != "language" for stage in self.recipe.stages)
+
     def assemble(
         self,
         replicas: Sequence[Replica],
@@ -123,7 +128,8 @@ class Session:
                 check_distinct(start, {**(other_seeds or {}), **others})
             identities[number] = start
             size = recipe.scoring.batch_size
-            settle_pooling(built.model, self.base, self.data.task, examples, size, replica.streams, self.runtime)
+            about = (examples, size, replica.streams, self.runtime, self._familiar)
+            settle_pooling(built.model, self.base, self.data.task, *about)
             with torch.no_grad():
                 for name, value in (begun[number] if begun else {}).items():
                     built.model.get_parameter(name).copy_(value)
@@ -156,7 +162,7 @@ class Session:
         group, replicas, task, examples = assembled.group, assembled.replicas, self.data.task, self.data.train.examples
         if assembled.strategy.solves:
             size, streams = self.recipe.scoring.batch_size, replicas[0].streams
-            return [solve_head(group.model, self.base, task, examples, size, streams, self.runtime)]
+            return [solve_head(group.model, self.base, task, examples, size, streams, self.runtime, self._familiar)]
         self.speed_up(group, compiled)
         options, validation = self.recipe.train, self.validation(group)
         about = (validation, self.portions(), self.recipe.compute)

@@ -37,8 +37,9 @@ class LinearOptions(Options):
     features that are computed once, solved to convergence; how strong the penalty is, five-fold cross-validation
     inside the training examples decides, among ten strengths (C from 1e-4 to 1e4). Where the answer is a number it is
     ridge regression, in closed form, and leaving out each training example in turn decides among 21 penalties (alpha
-    from 1e6 to 1e-4). A validation split is not used, and what `train` says of steps neither; a seed changes nothing
-    unless `vary` has `split`. `steps`: gradient steps, as `train` says."""
+    from 1e6 to 1e-4). After a stage that has learnt from the same examples and their labels, leaving some out would
+    tell nothing: C and alpha are 1, scikit-learn's defaults. A validation split is not used, and what `train` says of
+    steps neither; a seed changes nothing unless `vary` has `split`. `steps`: gradient steps, as `train` says."""
     probe_rate: float = Field(5.0e-3, gt=0)
     """Learning rate of the probe in `lp-ft` with `solver: steps`; `train.learning_rate` is that of full tuning."""
     probe_epochs: float = Field(20.0, gt=0)

@@ -33,6 +33,7 @@ def settle_pooling(
     size: int,
     streams: Streams,
     runtime: Runtime,
+    familiar: bool = False,
 ) -> None:
     """Decide how the head of our own in ``model`` pools, where it has one and that is still to be found out."""
     pooled = pooled_in(model)
@@ -40,7 +41,8 @@ def settle_pooling(
         frozen: Any = base.copy(Streams(0)).requires_grad_(False)
         frozen.to(runtime.device)
         frozen.pooling = pooled.pooling
-        pooled.pooling, _ = _find(frozen, HEAD, True, base, task, examples, size, streams, runtime)
+        about = (base, task, examples, size, streams, runtime, familiar)
+        pooled.pooling, _ = _find(frozen, HEAD, True, *about)
 
 
 def solve_head(
@@ -51,13 +53,16 @@ def solve_head(
     size: int,
     streams: Streams,
     runtime: Runtime,
+    familiar: bool = False,
 ) -> Trained:
-    """Put into ``model`` the linear head that fits ``examples`` best: all that learns in it."""
+    """Put into ``model`` the linear head that fits ``examples`` best: all that learns in it. ``familiar``: the base
+    model has learnt from these very examples."""
     begun = time.perf_counter()
     head = single_linear(model, set(trained_parameters(model)))
     assert head is not None, "the strategy has seen to it"
     layer: Any = model.get_submodule(head)
-    pooling, probe = _find(model, head, layer.bias is not None, base, task, examples, size, streams, runtime)
+    about = (base, task, examples, size, streams, runtime, familiar)
+    pooling, probe = _find(model, head, layer.bias is not None, *about)
     if isinstance(model, PooledForSequenceClassification):
         model.pooling = pooling
     with torch.no_grad():
@@ -81,6 +86,7 @@ def _find(
     size: int,
     streams: Streams,
     runtime: Runtime,
+    familiar: bool = False,
 ) -> tuple[Pooling, Probe]:
     """Find how to pool, and the solved head for it. All processes get the same; it is found once for the same
     examples."""
@@ -92,7 +98,7 @@ def _find(
     key = ("solved", id(examples), modes, normalise, streams.seed_of("split"), str(runtime.dtype))
     if key not in base.kept:
         main = runtime.accelerator.is_main_process
-        probe = _fitted(features, normalise, task, examples, intercept, streams, runtime) if main else None
+        probe = _fitted(features, normalise, task, examples, intercept, streams, runtime, familiar) if main else None
         base.kept[key] = runtime.broadcast(probe)
         found = base.kept[key]
         if own and not asked.settled:
@@ -109,14 +115,15 @@ def _fitted(
     intercept: bool,
     streams: Streams,
     runtime: Runtime,
+    familiar: bool,
 ) -> Probe:
     """Fit a probe for the kind of answer that ``task`` has: one label of several, or numbers."""
     targets = [example.target for example in examples]
     if task.labels:
         counts, count = weights_of(examples), len(task.labels)
         weights = counts if (counts != 1).any() else None
-        return fit(features, normalise, targets, count, intercept, streams, runtime, weights)
-    return fit_ridge(features, normalise, targets, intercept, runtime)
+        return fit(features, normalise, targets, count, intercept, streams, runtime, weights, familiar)
+    return fit_ridge(features, normalise, targets, intercept, runtime, familiar)
 
 
 def _pooling(found: Probe, why: str) -> Pooling:

@@ -300,3 +300,13 @@ def test_what_it_cannot_learn_from_is_told_at_its_place(written, tmp_path):
     broken = contrastive(task={"type": "embedding", "label": "topic"})
     with pytest.raises(InputError, match=r"recipe.yaml:1: stages.0.task.label"):
         run_study(written(broken), tmp_path / "runs")
+
+
+def test_a_probe_on_what_has_seen_its_examples_does_not_ask_them_for_its_penalty(written, tmp_path):
+    """Left out, they would still be known to the features: the weakest penalty would always look best."""
+    domain_first = {**contrastive(), "task": {"type": "language", "text": "text"}, "name": "domain"}
+    for number, (stage, told) in enumerate(((contrastive(), False), (domain_first, True))):
+        outcome = run_study(written(stage, **PROBE, seeds=1), tmp_path / str(number))
+        [path] = outcome.folder.glob("*/seed-0/result.json")
+        solved = read_json(path)["training"]["solved"]
+        assert (solved["folds"] > 1) is told and (told or solved["strength"] == 1.0)
