@@ -32,6 +32,8 @@ class Asked:
     """Of the forward and backward pass: `float32` or `bfloat16`."""
     compiled: bool | str = False
     """`train.compile`."""
+    tf32: bool = False
+    """`compute.tf32`."""
 
 
 def _never(value: str, asked: Asked) -> bool:
@@ -84,8 +86,8 @@ PRECISION = [
     *_refused(
         ("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"),
         "products in float32 would be rounded to TF32, while the record says float32",
-        f"{UNSET}; for faster arithmetic write model.dtype: bfloat16",
-        agrees=lambda value, asked: asked.device == "cpu",
+        f"{UNSET}; for faster arithmetic write compute.tf32: true or model.dtype: bfloat16",
+        agrees=lambda value, asked: asked.device == "cpu" or asked.tf32,
     ),
     *_refused(
         ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"),

@@ -37,6 +37,18 @@ def return_memory() -> None:
         libc.malloc_trim(0)
 
 
+OWN = 1 << 30
+"""Bytes of a GPU's memory that torch takes itself, at most, before anything is put there."""
+
+
+def taken_by_others(device: torch.device) -> int:
+    """Tell how many bytes of a GPU's memory other processes have, such as another study's; 0 where it is not more than
+    :data:`OWN`."""
+    free, total = torch.cuda.mem_get_info(device)
+    taken: int = total - free - torch.cuda.memory_reserved(device)
+    return taken if taken > OWN else 0
+
+
 def room_on_disk(size: tuple[int, ...], dtype: torch.dtype, folder: Path) -> torch.Tensor:
     """A tensor that lies in ``folder``, and vanishes with the process."""
     count = math.prod(size)

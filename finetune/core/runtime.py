@@ -14,7 +14,7 @@ import torch
 from finetune.core.arithmetic import PARTS
 from finetune.core.env_vars import CUBLAS, Asked, overruled
 from finetune.core.errors import Interrupted, bad_input
-from finetune.core.memory import keep_memory
+from finetune.core.memory import keep_memory, taken_by_others
 from finetune.core.progress import Progress
 from finetune.core.signals import StopRequest
 from finetune.core.watch import Watch, patience
@@ -123,9 +123,9 @@ def allow_tf32(wanted: bool) -> None:
     torch.backends.cuda.matmul.fp32_precision = "tf32" if wanted else "ieee"
 
 
-def asked_of(device: torch.device, dtype: torch.dtype, compiled: bool | str = False) -> Asked:
+def asked_of(device: torch.device, dtype: torch.dtype, compiled: bool | str = False, tf32: bool = False) -> Asked:
     """Collect the settings that an environment variable could contradict, spelt as such variables spell them."""
-    return Asked(str(device), str(dtype).removeprefix("torch."), compiled)
+    return Asked(str(device), str(dtype).removeprefix("torch."), compiled, tf32)
 
 
 def open_runtime(
@@ -138,6 +138,8 @@ def open_runtime(
     shown = progress if accelerator.is_main_process else Progress()
     for line in overruled(asked_of(device, dtype)):
         shown.say(line)
+    if device.type == "cuda" and (others := taken_by_others(device)):
+        shown.say(f"{device}: other processes have {others / 1e9:.1f} GB of its memory, and may slow it down")
     keep_memory()
     return Runtime(accelerator, dtype, cache, watch=watch_over(accelerator), progress=shown, stop=stop)
 

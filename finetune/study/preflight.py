@@ -76,7 +76,8 @@ def preflight(recipe: ResolvedRecipe, resources: Resources | None = None, compar
     found = Preflight({}, {}, {})
     for variant in track(recipe.variants, "checking data and models"):
         try:
-            check_settings(asked_of(*models.processor(variant.recipe.model), variant.recipe.train.compile))
+            how = (variant.recipe.train.compile, variant.recipe.compute.tf32)
+            check_settings(asked_of(*models.processor(variant.recipe.model), *how))
             models.check_files(variant.recipe.model)
             if variant.recipe.model.device != recipe.variants[0].recipe.model.device:
                 found_device = f"is {variant.recipe.model.device}, unlike that of variant '{recipe.variants[0].name}'"

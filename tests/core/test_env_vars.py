@@ -161,3 +161,12 @@ def test_what_is_set_on_the_way_is_no_setting():
     assert recorded({"TORCHINDUCTOR_CACHE_DIR": "/tmp/a", "TORCHINDUCTOR_FREEZING": "1"}) == {
         "TORCHINDUCTOR_FREEZING": "1"
     }
+
+
+@pytest.mark.parametrize("name", ["NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"])
+def test_tf32_is_obeyed_where_the_recipe_asks_for_it(monkeypatch, name):
+    monkeypatch.setenv(name, "1")
+    check_settings(Asked("cuda:0", "float32", tf32=True))
+    with pytest.raises(InputError, match="would be rounded to TF32") as caught:
+        check_settings(GPU)
+    assert "compute.tf32: true" in caught.value.problems[0].advice

@@ -14,6 +14,8 @@ from finetune.core.run_dir import read_json
 from finetune.study.running import run_study
 from finetune.train.meters import peak_flops
 
+GIGABYTE = 10**9
+
 PHASES = {"data", "forward", "backward", "optimizer", "evaluation", "writing"}
 
 FAULTS = """
@@ -127,3 +129,10 @@ def test_arithmetic_energy_and_latency_are_recorded(results):
     assert 0 < full["latency"]["test"] * 30 <= full["phases"]["evaluate"] + 0.01
     for result in results.values():
         assert set(result["energy"]) == {"joules", "source"} and result["energy"]["source"]
+
+
+@pytest.mark.parametrize(("free", "found"), [(79, 0), (50, 28)])
+def test_what_other_processes_have_of_a_gpu_is_told(monkeypatch, free, found):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free * GIGABYTE, 80 * GIGABYTE))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 2 * GIGABYTE if found else 0)
+    assert memory.taken_by_others(torch.device("cuda", 0)) == found * GIGABYTE
