@@ -23,6 +23,7 @@ from finetune.study.environment import environment
 from finetune.study.facts import data_facts, with_former, write_examples
 from finetune.study.preflight import located, preflight
 from finetune.study.provenance import agreed, rescored, same_arithmetic, same_provenance, same_weights, starts_of
+from finetune.study.sharing import claim_of
 from finetune.study.study import Study
 from finetune.train.checkpoint import told_when_full
 
@@ -61,7 +62,8 @@ def rescore(folder: Path, overrides: Sequence[str] = (), progress: Progress | No
         staged = {(name, seed): study.staged(variants[name], seed) for name, seed in study.results}
         _same_weights(study, staged)
         for (name, seed), result in study.results.items():
-            _rescore(study, staged[name, seed], seed, result)
+            with study.claims.alone(claim_of(name, seed), "working at this run"):
+                _rescore(study, staged[name, seed], seed, result)
         for variant in recipe.variants:
             study.combine(variant)
         _rescore_untuned(study)

@@ -190,6 +190,11 @@ def finished(
     return found
 
 
+def claim_of(variant: str, seed: int) -> str:
+    """Name the claim of one run."""
+    return f"{variant}.seed-{seed}"
+
+
 def share_out(
     waiting: Callable[[], Iterable[tuple[Variant, Sequence[int]]]],
     do: Callable[[Variant, Sequence[int]], None],
@@ -202,7 +207,7 @@ def share_out(
         left, mine = 0, 0
         for variant, seeds in waiting():
             left += len(seeds)
-            names = {seed: f"{variant.name}.seed-{seed}" for seed in seeds}
+            names = {seed: claim_of(variant.name, seed) for seed in seeds}
             own = [seed for seed in seeds if claims.take(names[seed])]
             mine += len(own)
             try:

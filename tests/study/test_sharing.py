@@ -8,10 +8,13 @@ import time
 
 import pytest
 
+from finetune import recipe
 from finetune.core.errors import Interrupted
 from finetune.core.run_dir import StudyDir, write_json
 from finetune.core.signals import StopRequest
 from finetune.study import sharing
+from finetune.study.rescoring import rescore
+from finetune.study.running import run_study
 from finetune.study.sharing import NO_CLAIMS, Claims, Helper, finished
 from tests.train.workbench import make_runtime
 
@@ -223,3 +226,18 @@ def test_where_nothing_can_be_claimed_a_study_goes_on_and_says_so_once(tmp_path,
     with ours.alone("c", "writing"):
         pass
     assert said == [NO_CLAIMS]
+
+
+def test_who_scores_runs_again_waits_for_those_who_are_at_them(topics, tmp_path, monkeypatch):
+    study = run_study(recipe.load(topics, ["seeds=1", "variants=null", "strategy={type: full}"]), tmp_path).folder
+    [name] = [path.parent.name for path in study.glob("*/seed-0")]
+    others, waited = claims(study), []
+    assert others.take(sharing.claim_of(name, 0))
+
+    def wait(self, doing):
+        waited.append(doing)
+        others.release(sharing.claim_of(name, 0))
+
+    monkeypatch.setattr(Claims, "wait", wait)
+    rescore(study)
+    assert waited == ["waiting for another process that is working at this run"]
