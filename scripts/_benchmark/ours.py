@@ -106,7 +106,7 @@ def _few_shot(case: Case, seeds: Sequence[int], model: Path, train: Path, held_o
                 "name": "contrastive",
                 "task": {"type": "embedding", **texts},
                 "strategy": {"type": "full"},
-                "train": {**few, "learning_rate": 1.0e-4},
+                "train": {**few, "learning_rate": 5.0e-5},
             }
         ],
         "train": {"save_model": False},
