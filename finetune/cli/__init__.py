@@ -17,6 +17,7 @@ from finetune import __version__
 from finetune.cli import check, compare, diagnose, evaluate, explain, list_plugins, plan, report, run, schema
 from finetune.core.errors import FinetuneError, InputError, Interrupted
 from finetune.core.launched import let_the_first_speak, rank
+from finetune.core.signals import leave_on_signals
 
 VERBS: dict[str, ModuleType] = {
     "run": run,
@@ -59,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     atexit.register(gc.freeze)
     try:
         args = _parse(sys.argv[1:] if argv is None else argv)
-        code = VERBS[args.verb].run(args)
+        with leave_on_signals():
+            code = VERBS[args.verb].run(args)
         sys.stdout.flush()
         return code
     except InputError as error:
