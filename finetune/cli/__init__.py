@@ -14,7 +14,22 @@ from typing import NoReturn
 
 from finetune import __doc__ as summary
 from finetune import __version__
-from finetune.cli import check, compare, diagnose, evaluate, explain, list_plugins, plan, report, run, schema
+from finetune.cli import (
+    cancel,
+    check,
+    compare,
+    diagnose,
+    evaluate,
+    explain,
+    launch,
+    list_plugins,
+    logs,
+    plan,
+    report,
+    run,
+    schema,
+    status,
+)
 from finetune.core.errors import FinetuneError, InputError, Interrupted
 from finetune.core.launched import let_the_first_speak, rank
 from finetune.core.signals import leave_on_signals
@@ -30,6 +45,10 @@ VERBS: dict[str, ModuleType] = {
     "evaluate": evaluate,
     "report": report,
     "compare": compare,
+    "launch": launch,
+    "status": status,
+    "logs": logs,
+    "cancel": cancel,
 }
 
 QUIET = ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")
