@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ def run(args: Namespace) -> int:
     from finetune.launch.cluster import read_cluster
     from finetune.launch.launching import LAUNCHERS, launch, plan_launch
     from finetune.recipe import load
+    from finetune.recipe.tree import shown
 
     cluster, recipe = read_cluster(args.cluster), load(args.recipe, args.overrides)
     planned = plan_launch(recipe, args.recipe, args.overrides, args.output, args.on, cluster)
@@ -40,5 +42,5 @@ def run(args: Namespace) -> int:
     print(
         f"{recipe.name}: {done} of {len(launched.groups)} groups of runs are launched, as {launcher.describe(launched)}"
     )
-    print(f"finetune status {launched.study.path}")
+    print(f"finetune status {shlex.quote(shown(launched.study.path))}")
     return 0

@@ -16,7 +16,7 @@ from finetune.recipe.explain import explain
 from finetune.recipe.files import read_text
 from finetune.recipe.sections import explaining
 from finetune.recipe.tree import Node, Origin, shown
-from finetune.recipe.validate import located
+from finetune.recipe.validate import by_place, located
 from finetune.recipe.yaml_text import parse
 
 LEAD = 60
@@ -168,5 +168,5 @@ def read_cluster(path: Path | None) -> Cluster:
         with explaining(ClusterOptions, "a cluster file"):
             problems += located(tree, explain(error, tree))
     if problems:
-        raise InputError(problems)
+        raise InputError(sorted(problems, key=by_place))
     return Cluster(options, tree)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ from finetune.launch.cluster import Cluster
 from finetune.launch.place import Launcher
 from finetune.launch.record import Launch, former_launch, group_runs, is_left, read_launch
 from finetune.launch.slurm import Slurm
+from finetune.recipe.tree import shown
 
 if TYPE_CHECKING:
     from finetune.recipe import ResolvedRecipe
@@ -66,7 +68,7 @@ def refuse_twice(planned: Launch) -> None:
     """Raise InputError where the study has been launched already, and is still under way."""
     former = former_launch(planned.study)
     if former is not None and LAUNCHERS[former.on].at_work(former):
-        study = planned.study.path
+        study = shlex.quote(shown(planned.study.path))
         found = f"{study} has been launched already, as {LAUNCHERS[former.on].describe(former)}"
         raise bad_input(None, found, f"look at it by `finetune status {study}`, or end it by `finetune cancel {study}`")
 

@@ -58,6 +58,7 @@ if [ "$code" -eq 130 ] || { [ -n "$asked" ] && [ "$code" -ne 0 ]; }; then
     fi
     exit 130  # whatever becomes of the job: 0 would say that its runs are done
 fi
+rm -f "$begun"
 exit "$code"
 """
 """What a task does with `study`, `groups`, `command` and `limit`, the seconds after which its time is up."""
