@@ -50,11 +50,11 @@ def launch(recipe: ResolvedRecipe, planned: Launch, cluster: Cluster, say: Calla
     left = planned.left()
     if not left:
         raise bad_input(None, f"every run of {planned.study.path} is finished", "`finetune report` writes its report")
-    _look_at_study(recipe, planned)
     launcher, there = LAUNCHERS[planned.on], planned.study.path.exists()
     try:
         for note in launcher.check(planned, cluster):
             say(note)
+        _look_at_study(recipe, planned)
     except Exception:
         if not there and planned.folder.exists():  # the probe's, which is empty
             planned.folder.rmdir()

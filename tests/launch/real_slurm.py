@@ -1,7 +1,7 @@
-"""A real SLURM on this machine, for tests that are root's: munged, slurmctld and one slurmd for each node, in the
-foreground, so that they end with whoever started them. Everything is in one folder; /etc is not touched.
+"""A real SLURM on this machine, for tests that are root's: munged, slurmctld and one slurmd for each node, which end
+with whoever has started them, however that ends. Everything is in one folder; /etc is not touched.
 
-`python -m tests.launch.real_slurm FOLDER` keeps one up until Ctrl-C, to try things by hand.
+`python -m tests.launch.real_slurm` keeps one up until Ctrl-C, to try things by hand.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import secrets
 import shutil
 import socket
 import subprocess
-import sys
+import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun")
@@ -65,40 +66,35 @@ PartitionName=lonely Nodes=n{nodes} MaxTime=60 PriorityTier=1 PreemptMode=OFF
 class RealSlurm:
     """The running cluster."""
 
-    def __init__(self, folder: Path, nodes: int = 3):
-        self.folder, self.nodes = folder, nodes
-        self.hidden = folder / "hidden"
-        self.environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
-        self._processes: list[subprocess.Popen[bytes]] = []
+    def __init__(self, nodes: int = 3):
+        self.nodes = nodes
 
     def __enter__(self) -> RealSlurm:
         if missing := [program for program in PROGRAMS if shutil.which(program) is None]:
             raise RuntimeError(f"{', '.join(missing)} not found: apt-get install {PACKAGES}")
-        self._write()
-        munge = self.folder / "munge"
-        words = ["munged", "--foreground", f"--key-file={munge}/key", f"--socket={munge}/socket"]
-        words += [f"--pid-file={munge}/pid", f"--log-file={munge}/log", f"--seed-file={munge}/seed"]
-        self._start(*words, user="munge", group="munge", extra_groups=[])
-        self._wait(lambda: (munge / "socket").exists())
-        self._start("slurmctld", "-D", "-c")
-        for number in range(1, self.nodes + 1):
-            slurmd = ["slurmd", "-D", "-N", f"n{number}"]
-            if number == self.nodes:  # in a view of the file system in which something else lies over `hidden`
-                mounting = 'mount -t tmpfs none "$0" && exec "$@"'
-                slurmd = ["unshare", "--mount", "sh", "-c", mounting, str(self.hidden), *slurmd]
-            self._start(*slurmd)
-        self._wait(lambda: self.said("sinfo", "-h", "-p", "usual", "-t", "idle", "-o", "%D") == str(self.nodes))
+        with ExitStack() as stack:
+            self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="slurm-")))
+            self.hidden = self.folder / "hidden"
+            self.environment = {**os.environ, "SLURM_CONF": str(self.folder / "slurm.conf")}
+            self._write()
+            munge = self.folder / "munge"
+            words = ["munged", "--foreground", f"--key-file={munge}/key", f"--socket={munge}/socket"]
+            words += [f"--pid-file={munge}/pid", f"--log-file={munge}/log", f"--seed-file={munge}/seed"]
+            self._start(stack, "--reuid=munge", "--regid=munge", "--clear-groups", *words)
+            self._wait(lambda: (munge / "socket").exists())
+            self._start(stack, "slurmctld", "-D", "-c")
+            for number in range(1, self.nodes + 1):
+                slurmd = ["slurmd", "-D", "-N", f"n{number}"]
+                if number == self.nodes:  # in a view of the file system in which something else lies over `hidden`
+                    mounting = 'mount -t tmpfs none "$0" && exec "$@"'
+                    slurmd = ["unshare", "--mount", "sh", "-c", mounting, str(self.hidden), *slurmd]
+                self._start(stack, *slurmd)
+            self._wait(lambda: self.said("sinfo", "-h", "-p", "usual", "-t", "idle", "-o", "%D") == str(self.nodes))
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        subprocess.run(["scancel", "--state=RUNNING"], env=self.environment, capture_output=True, timeout=20)
-        for process in reversed(self._processes):
-            process.terminate()
-            try:
-                process.wait(15)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        self._stack.close()
 
     def said(self, *command: str) -> str:
         """Give what one of its commands says."""
@@ -131,17 +127,27 @@ class RealSlurm:
         (self.folder / "gres.conf").write_text(f"NodeName=n[1-{self.nodes}] Name=gpu File=/dev/zero\n")
         (self.folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\nCgroupAutomount=no\n")
 
-    def _start(self, *words: str, **more: object) -> None:
+    def _start(self, stack: ExitStack, *words: str) -> None:
         with open(self.folder / "daemons.log", "ab") as log:
-            process = subprocess.Popen(words, env=self.environment, stdout=log, stderr=log, **more)
-        self._processes.append(process)
+            command = ["setpriv", "--pdeathsig=TERM", *words]
+            process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
+        stack.callback(_end, process)
 
     def _wait(self, condition) -> None:
         ends = time.monotonic() + 60
         while not condition():
-            if time.monotonic() > ends or any(process.poll() is not None for process in self._processes):
-                raise RuntimeError(f"SLURM does not start: see {self.folder}/*.log")
+            if time.monotonic() > ends:
+                raise RuntimeError("SLURM does not start:\n" + (self.folder / "daemons.log").read_text())
             time.sleep(0.1)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(15)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _free_ports(count: int) -> int:
@@ -161,7 +167,7 @@ def _free_ports(count: int) -> int:
 
 
 if __name__ == "__main__":
-    with RealSlurm(Path(sys.argv[1]).absolute()) as slurm:
+    with RealSlurm() as slurm:
         print(f"export SLURM_CONF={slurm.environment['SLURM_CONF']}", flush=True)
         try:
             while True:
