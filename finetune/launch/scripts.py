@@ -47,8 +47,9 @@ do :; done
 if [ "$code" -eq 130 ] || { [ -n "$asked" ] && [ "$code" -ne 0 ]; }; then
     if [ -e "$study/launch/cancelled" ]; then
         echo "== $only: cancelled; what was done is saved"
-    elif [ "$(squeue --noheader --jobs "$SLURM_JOB_ID" --format %T)" = CANCELLED ]; then
-        echo "== $only: cancelled by scancel; what was done is saved"
+    elif [ "$(squeue --noheader --jobs "$SLURM_JOB_ID" --format %T)" != RUNNING ]; then
+        # By scancel, which is to last; or it has been pre-empted, and SLURM itself has queued it again.
+        echo "== $only: SLURM has ended this job; what was done is saved"
     elif [ "$SECONDS" -ge "$limit" ] && ! saved; then
         echo "== $only: nothing was saved within the time limit; say a longer time in the cluster file"
         exit 1

@@ -139,8 +139,8 @@ def test_a_signal_is_handed_on_as_often_as_it_comes(bash, tmp_path, number, leav
 
 def test_what_was_cancelled_is_not_queued_again(bash, tmp_path):
     launch = planned(tmp_path / "topics")
-    said, _ = bash(launch, "exit 130", state="CANCELLED").communicate(timeout=20)
-    assert "cancelled by scancel" in said and "requeue" not in said
+    said, _ = bash(launch, "exit 130", state="COMPLETING").communicate(timeout=20)
+    assert "SLURM has ended this job" in said and "requeue" not in said
     write_text(launch.cancelled, "")
     process = bash(launch, "exit 130")
     said, _ = process.communicate(timeout=20)
