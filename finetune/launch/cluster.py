@@ -64,11 +64,11 @@ class ClusterOptions(Options):
     """Runs of a variant that one task does, side by side where that pays."""
     retries: int = Field(1, ge=0, le=100)
     """How often the runs that have ended in an error, or have not been done, are submitted again."""
-    modules: list[Line] = []
+    modules: list[Line] = Field([])
     """Modules to load, as in `cuda/12.4`."""
-    setup: list[Line] = []
+    setup: list[Line] = Field([])
     """Lines of shell before a task's runs, such as `source /opt/env.sh`; one that fails ends the task."""
-    environment: dict[str, str] = {}
+    environment: dict[str, str] = Field({})
     """Variables of the tasks. They also have those of the shell that launches, which is the place for secrets."""
     container: Line | None = None
     """What to put before the command, as in `apptainer exec --nv finetune.sif`."""

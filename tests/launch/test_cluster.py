@@ -1,8 +1,11 @@
 """The cluster file is read as strictly as a recipe, and its mistakes are told in the same way."""
 
+from pathlib import Path
+
 import pytest
 
 from finetune.core.errors import InputError
+from finetune.core.options import described
 from finetune.launch.cluster import ClusterOptions, read_cluster
 
 WHOLE = """\
@@ -83,3 +86,11 @@ def test_what_cannot_be_is_refused(tmp_path, text, said):
 )
 def test_times_mean_what_slurm_takes_them_for(time, minutes):
     assert ClusterOptions(time=time).minutes == minutes
+
+
+def test_the_reference_has_every_key():
+    text = (Path(__file__).parents[2] / "recipes" / "REFERENCE.md").read_text(encoding="utf-8")
+    table = text.partition("A cluster file is read")[2].partition("\n\n## ")[0]
+    schema = ClusterOptions.model_json_schema()
+    rows = [f"| `{option.key}` | {option.meaning} |" for option in described(schema, {})]
+    assert rows == [line for line in table.splitlines() if line.startswith("| `")]
