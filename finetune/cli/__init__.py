@@ -77,10 +77,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.environ.setdefault(name, "1")
     # Python ends by searching all that torch and transformers made for garbage, which would take it a second or two.
     atexit.register(gc.freeze)
+    with leave_on_signals():
+        return _run(sys.argv[1:] if argv is None else argv)
+
+
+def _run(argv: Sequence[str]) -> int:
+    """Run the verb, and turn what it raises into a message and an exit code."""
     try:
-        args = _parse(sys.argv[1:] if argv is None else argv)
-        with leave_on_signals():
-            code = VERBS[args.verb].run(args)
+        args = _parse(argv)
+        code = VERBS[args.verb].run(args)
         sys.stdout.flush()
         return code
     except InputError as error:

@@ -93,13 +93,20 @@ def stop_on_signals(answer: Callable[[str], None] = lambda text: None) -> Iterat
         _current.reset(token)
 
 
+_asked = threading.Event()
+"""Set once the command under way has been asked to stop, by whatever signal."""
+
+
 @contextmanager
 def leave_on_signals() -> Iterator[None]:
-    """End what goes on within the context as Ctrl-C does, whichever of :data:`SIGNALS` comes: there is nothing to save
-    yet, and Python's own answer to most of them is to die without a word."""
+    """Around a whole command: the first of :data:`SIGNALS` ends it as Ctrl-C does where nothing else receives it, as
+    while libraries are loaded. By itself Python would die without a word. Further ones find it leaving already."""
+    _asked.clear()
 
     def receive(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+        if not _asked.is_set():
+            _asked.set()
+            raise KeyboardInterrupt
 
     with _handling(receive, [number for number in SIGNALS if number != signal.SIGINT]):
         yield
@@ -128,6 +135,7 @@ def _receiving(request: StopRequest) -> Iterator[None]:
 
     def receive(number: int, frame: FrameType | None) -> None:
         request.requested = True
+        _asked.set()
         if count.insists(number):
             raise KeyboardInterrupt
 
