@@ -71,7 +71,7 @@ class ClusterOptions(Options):
     environment: dict[str, str] = Field({})
     """Variables of the tasks. They also have those of the shell that launches, which is the place for secrets."""
     container: Line | None = None
-    """What to put before the command, as in `apptainer exec --nv finetune.sif`."""
+    """What to put before the command, as in `apptainer exec finetune.sif`."""
     python: Line | None = None
     """Python that has finetune on the nodes or in the container; the one that launches by default."""
 

@@ -1,6 +1,7 @@
 """Studies on a real SLURM: pre-empted, cancelled or with failing groups they lose nothing, and tell what is missing."""
 
 import json
+import re
 import subprocess
 import sys
 import time
