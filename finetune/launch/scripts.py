@@ -14,6 +14,7 @@ from finetune.launch.record import Launch
 TASK = r"""
 only=${groups[$SLURM_ARRAY_TASK_ID]}
 begun=$study/launch/begun-$SLURM_ARRAY_TASK_ID
+task=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID  # one task has the number of the whole array for its own
 echo "== $only on $(hostname), job $SLURM_JOB_ID, $(date '+%F %T')"
 touch "$begun"
 
@@ -47,7 +48,7 @@ do :; done
 if [ "$code" -eq 130 ] || { [ -n "$asked" ] && [ "$code" -ne 0 ]; }; then
     if [ -e "$study/launch/cancelled" ]; then
         echo "== $only: cancelled; what was done is saved"
-    elif [ "$(squeue --noheader --jobs "$SLURM_JOB_ID" --format %T)" != RUNNING ]; then
+    elif [ "$(squeue --noheader --jobs "$task" --format %T)" != RUNNING ]; then
         # By scancel, which is to last; or it has been pre-empted, and SLURM itself has queued it again.
         echo "== $only: SLURM has ended this job; what was done is saved"
     elif [ "$SECONDS" -ge "$limit" ] && ! saved; then
@@ -55,7 +56,7 @@ if [ "$code" -eq 130 ] || { [ -n "$asked" ] && [ "$code" -ne 0 ]; }; then
         exit 1
     else
         echo "== $only: saved and left after $SECONDS s; it goes on in another turn"
-        scontrol requeue "$SLURM_JOB_ID"
+        scontrol requeue "$task"
     fi
     exit 130  # whatever becomes of the job: 0 would say that its runs are done
 fi

@@ -48,14 +48,14 @@ def bash(tmp_path):
         for name, line in {
             "srun": srun,
             "scontrol": 'echo "scontrol $*"',
-            "squeue": f"echo {state}",
+            "squeue": f'[[ "$*" = *"--jobs 70_1 "* ]] && echo {state}',
             "module": 'printf "%s\\0" "$@" >"$NOTES/module"',
         }.items():
             write_text(stubs / name, f"#!/bin/bash\n{line}\n")
             (stubs / name).chmod(0o755)
         write_text(launch.folder / "runs.sbatch", script(launch))
         environment = {**os.environ, "PATH": f"{stubs}:{os.environ['PATH']}", "NOTES": str(tmp_path)}
-        environment |= {"SLURM_ARRAY_TASK_ID": "1", "SLURM_JOB_ID": "77"}
+        environment |= {"SLURM_ARRAY_TASK_ID": "1", "SLURM_ARRAY_JOB_ID": "70", "SLURM_JOB_ID": "77"}
         command = ["bash", str(launch.folder / "runs.sbatch")]
         return subprocess.Popen(command, env=environment, cwd=stubs, stdout=subprocess.PIPE, text=True)
 
@@ -118,7 +118,7 @@ def test_secrets_of_the_shell_stay_out_of_scripts(tmp_path, monkeypatch):
 def test_only_what_was_saved_and_left_is_queued_again(bash, tmp_path, srun, code, queued):
     process = bash(planned(tmp_path / "topics"), srun)
     said, _ = process.communicate(timeout=20)
-    assert process.returncode == code and ("scontrol requeue 77" in said) is queued
+    assert process.returncode == code and ("scontrol requeue 70_1" in said) is queued
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
@@ -134,7 +134,7 @@ def test_a_signal_is_handed_on_as_often_as_it_comes(bash, tmp_path, number, leav
         time.sleep(0.4)
     said, _ = process.communicate(timeout=20)
     assert said.count("heard") == 2 and process.returncode == code
-    assert ("scontrol requeue 77" in said) is (code != 0)
+    assert ("scontrol requeue 70_1" in said) is (code != 0)
 
 
 def test_what_was_cancelled_is_not_queued_again(bash, tmp_path):

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import pytest
 
@@ -106,7 +107,9 @@ def test_a_study_that_is_preempted_twice_comes_to_what_it_comes_to_locally(slurm
     turns = re.findall(r"^== (\w+/\d) on .*, job (\d+),", logs, re.MULTILINE)
     assert len(turns) >= 6 + 4 and "Traceback" not in logs, logs
     array = read_launch(study).submissions[0].facts["array"]
-    assert len({job for _, job in turns}) == 6 and any(job != array for _, job in turns), "tasks have their own numbers"
+    # The numbers of tasks are not the array's, but for one, by which the others are not to be queued again.
+    assert array in {job for _, job in turns} and len({job for _, job in turns}) >= 6
+    assert max(Counter(run for run, _ in turns).values()) <= 3, logs
     done = finetune("status", str(study))
     assert done.returncode == 0 and "6 finished; 6 in all" in done.stdout
 
