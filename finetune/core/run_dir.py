@@ -128,8 +128,11 @@ class RunDir:
         return self.path / "predictions" / f"{task}.parquet"
 
     def read_result(self) -> dict[str, Any] | None:
-        """The run's result, or None when it has not ended."""
-        return read_json(self.result) if self.result.exists() else None
+        """The run's result, or None when it has not ended, or is tried again."""
+        try:
+            return read_json(self.result)
+        except FileNotFoundError:
+            return None
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finetune.core.errors import bad_input
+from finetune.core.errors import FinetuneError, bad_input
 from finetune.core.run_dir import FAILED, StudyDir
 from finetune.launch.background import Background
 from finetune.launch.cluster import Cluster
@@ -91,7 +91,6 @@ def gather(study: Path, say: Callable[[str], None]) -> int:
     from finetune import report
 
     found = read_launch(study)
-    launcher, left = LAUNCHERS[found.on], found.left()
     runs = {
         f"{group.variant}/{seed}": run for n, group in enumerate(found.groups) for seed, run in found.runs(n).items()
     }
@@ -99,11 +98,10 @@ def gather(study: Path, say: Callable[[str], None]) -> int:
     say(f"{len(runs) - len(missing)} of {len(runs)} runs are there")
     if missing:
         say(f"missing: {', '.join(missing)}")
-        if launcher.tasks(found):
-            say("they are still under way")
-        elif not found.cancelled.exists() and len(found.submissions) <= found.cluster.retries:
-            found = launcher.submit(found, left)
-            say(f"submitted again, {len(found.submissions) - 1} of {found.cluster.retries}: {launcher.describe(found)}")
+        try:
+            _try_again(found, say)
+        except FinetuneError as error:  # on the node, or in the container, that this runs in
+            say(f"they could not be submitted again: {error}")
     if found.study.resolved.exists():
         report.build(found.study.path)
         say(f"report: {found.study.report / 'index.html'}")
@@ -112,6 +110,16 @@ def gather(study: Path, say: Callable[[str], None]) -> int:
     for name, result in failed.items():
         say(f"{name}: {result['status']}: {result['reason']}")
     return 1 if missing or failed else 0
+
+
+def _try_again(found: Launch, say: Callable[[str], None]) -> None:
+    """Submit the groups that are left, unless they are still under way, or were cancelled, or tried often enough."""
+    launcher = LAUNCHERS[found.on]
+    if launcher.tasks(found):
+        say("they are still under way")
+    elif not found.cancelled.exists() and len(found.submissions) <= found.cluster.retries:
+        found = launcher.submit(found, found.left())
+        say(f"submitted again, {len(found.submissions) - 1} of {found.cluster.retries}: {launcher.describe(found)}")
 
 
 def cancel(study: Path) -> Launch:

@@ -100,14 +100,15 @@ def python_of(options: ClusterOptions) -> list[str]:
 
 def _preamble(options: ClusterOptions) -> list[str]:
     """List the lines that come before the runs; whatever fails in them ends the task."""
-    lines = [f"export {name}={shlex.quote(value)}" for name, value in options.environment.items()]
+    lines = ["export PYTHONUNBUFFERED=1"]  # so that logs can be read as they grow
+    lines += [f"export {name}={shlex.quote(value)}" for name, value in options.environment.items()]
     if options.cpus and "OMP_NUM_THREADS" not in options.environment:  # cores of others can be seen, too
         lines.append(f"export OMP_NUM_THREADS={options.cpus}")
     if options.nodes * options.processes > 1:
         lines.append("export TORCHELASTIC_SIGNALS_TO_HANDLE=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2")
     lines += [f"module load {shlex.quote(module)}" for module in options.modules]
     lines += options.setup
-    return ["set -e", *lines, "set +e"] if lines else []
+    return ["set -e", *lines, "set +e"]
 
 
 def _command(launch: Launch) -> str:

@@ -6,9 +6,11 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import uuid
 from collections.abc import Sequence
+from typing import Any
 
 from finetune.core.errors import FinetuneError, InputError, bad_input, did_you_mean
 from finetune.core.run_dir import write_text
@@ -143,9 +145,11 @@ def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
     environment = {
         name: value for name, value in os.environ.items() if name == "SLURM_CONF" or not name.startswith("SLURM_")
     }
-    return subprocess.run(
-        list(command), env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
-    )
+    how: dict[str, Any] = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True, "errors": "replace"}
+    try:
+        return subprocess.run(list(command), env=environment, **how)
+    except FileNotFoundError:
+        raise FinetuneError(f"there is no {command[0]} on {socket.gethostname()}") from None
 
 
 def _words(said: str) -> str:

@@ -194,6 +194,16 @@ def test_a_gather_that_was_itself_started_again_submits_nothing_twice(topics, tm
     assert len(read_launch(launch.study.path).submissions) == 1
 
 
+def test_where_nothing_can_be_submitted_from_that_is_told_and_what_is_there_is_counted(
+    topics, tmp_path, command, monkeypatch
+):
+    launch = Slurm().submit(planned(topics, tmp_path), range(4))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    told = []
+    assert gather(launch.study.path, told.append) == 1
+    assert told[0] == "0 of 4 runs are there" and "could not be submitted again: there is no squeue on" in told[-1]
+
+
 def test_when_the_last_job_cannot_be_submitted_the_first_is_taken_back(topics, tmp_path, command):
     command("sbatch", 'if [[ "$*" = *gather* ]]; then echo "sbatch: error: no more jobs" >&2; exit 1; fi; echo 5')
     launch = planned(topics, tmp_path)
