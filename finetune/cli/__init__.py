@@ -14,9 +14,25 @@ from typing import NoReturn
 
 from finetune import __doc__ as summary
 from finetune import __version__
-from finetune.cli import check, compare, diagnose, evaluate, explain, list_plugins, plan, report, run, schema
+from finetune.cli import (
+    cancel,
+    check,
+    compare,
+    diagnose,
+    evaluate,
+    explain,
+    launch,
+    list_plugins,
+    logs,
+    plan,
+    report,
+    run,
+    schema,
+    status,
+)
 from finetune.core.errors import FinetuneError, InputError, Interrupted
 from finetune.core.launched import let_the_first_speak, rank
+from finetune.core.signals import leave_on_signals
 
 VERBS: dict[str, ModuleType] = {
     "run": run,
@@ -29,6 +45,10 @@ VERBS: dict[str, ModuleType] = {
     "evaluate": evaluate,
     "report": report,
     "compare": compare,
+    "launch": launch,
+    "status": status,
+    "logs": logs,
+    "cancel": cancel,
 }
 
 QUIET = ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")
@@ -57,8 +77,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.environ.setdefault(name, "1")
     # Python ends by searching all that torch and transformers made for garbage, which would take it a second or two.
     atexit.register(gc.freeze)
+    with leave_on_signals():
+        return _run(sys.argv[1:] if argv is None else argv)
+
+
+def _run(argv: Sequence[str]) -> int:
+    """Run the verb, and turn what it raises into a message and an exit code."""
     try:
-        args = _parse(sys.argv[1:] if argv is None else argv)
+        args = _parse(argv)
         code = VERBS[args.verb].run(args)
         sys.stdout.flush()
         return code

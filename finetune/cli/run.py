@@ -12,8 +12,8 @@ from finetune.cli.arguments import add_recipe
 def add_arguments(parser: ArgumentParser) -> None:
     add_recipe(parser)
     parser.add_argument("--output", type=Path, default=Path("runs"), metavar="DIR", help="default: runs")
-    said = "do this variant's runs alone, or one run; other processes may do the others at the same time"
-    parser.add_argument("--only", metavar="VARIANT[/SEED]", help=said)
+    said = "do this variant's runs alone, or those of some seeds; other processes may do the others at the same time"
+    parser.add_argument("--only", metavar="VARIANT[/SEED,...]", help=said)
     said = "GPUs (without any, shares of the processor's cores) to lay the runs out over; default: all visible GPUs"
     parser.add_argument("--devices", type=int, metavar="N", help=said)
     parser.add_argument("--helper", help=SUPPRESS)  # how a process that this one starts is told its part

@@ -15,6 +15,7 @@ runs/<study>/
   base/result.json  base/predictions/...   the untuned base model, where scoring it means something
   baselines/<name>/result.json             cheap answers to the same examples, once for the study
                    predictions/<task>.parquet
+  launch/launch.json                       how the study was launched, beside batch scripts, and logs/
   .locks/                                  what processes at work on the study have claimed; nothing when none is
   report/index.html  report.md  model-card.md  results.json
 """
@@ -41,6 +42,12 @@ RESULTS_FORMAT = 2
 
 FAILED = ("degenerate", "diverged", "error")
 """Statuses of a run that count as failures."""
+
+FINAL = ("finished", "degenerate", "diverged")
+"""Statuses that running again would only repeat; an `error` may have had a cause outside, and is tried again."""
+
+LAUNCH = "launch"
+"""The folder of what `finetune launch` has written, which may be there before the study is begun."""
 
 BASE = "base"
 """The folder, and the variant name, of the untuned base model."""
@@ -121,8 +128,11 @@ class RunDir:
         return self.path / "predictions" / f"{task}.parquet"
 
     def read_result(self) -> dict[str, Any] | None:
-        """The run's result, or None when it has not ended."""
-        return read_json(self.result) if self.result.exists() else None
+        """The run's result, or None when it has not ended, or is tried again."""
+        try:
+            return read_json(self.result)
+        except FileNotFoundError:
+            return None
 
 
 @dataclass(frozen=True)
@@ -163,6 +173,10 @@ class StudyDir:
 
     def examples(self, task: str) -> Path:
         return self.path / "examples" / f"{task}.parquet"
+
+    @property
+    def launch(self) -> Path:
+        return self.path / LAUNCH
 
     @property
     def stages(self) -> Path:

@@ -11,7 +11,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import FrameType
@@ -19,8 +19,12 @@ from types import FrameType
 from finetune.core.errors import Interrupted
 from finetune.core.launched import launched
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-"""SIGTERM is what schedulers send before they take a machine away."""
+INSISTING = (signal.SIGINT, signal.SIGTERM)
+"""A person's, and what is sent last before a process is killed: asked twice, we stop at once."""
+
+SIGNALS = (*INSISTING, signal.SIGUSR1, signal.SIGUSR2)
+"""All of them ask us to save and leave. Schedulers send SIGUSR1 or SIGUSR2 ahead of SIGTERM, and each process may get
+them from several sides (the scheduler, a batch script, a launcher): however many come, they only ask."""
 
 ANSWER = "stopping after this batch; press again to stop now"
 
@@ -70,7 +74,8 @@ def stop_here(doing: str) -> None:
 
 @contextmanager
 def stop_on_signals(answer: Callable[[str], None] = lambda text: None) -> Iterator[StopRequest]:
-    """Turn the first SIGINT or SIGTERM into a request, which is answered at once; a second one stops at once.
+    """Turn the first of :data:`SIGNALS` into a request, which is answered at once; a second SIGINT or SIGTERM stops at
+    once.
 
     ``answer`` is called in a thread of its own: a handler runs between any two steps of the main thread, which may
     hold the very lock that printing needs, and not before a long computation outside Python has ended.
@@ -88,24 +93,70 @@ def stop_on_signals(answer: Callable[[str], None] = lambda text: None) -> Iterat
         _current.reset(token)
 
 
+_asked = threading.Event()
+"""Set once the command under way has been asked to stop, by whatever signal."""
+
+
 @contextmanager
-def _receiving(request: StopRequest) -> Iterator[None]:
-    """Let the first signal within the context set ``request``, and the next raise KeyboardInterrupt."""
-    heard = 0.0
+def leave_on_signals() -> Iterator[None]:
+    """Around a whole command: the first of :data:`SIGNALS` ends it as Ctrl-C does where nothing else receives it, as
+    while libraries are loaded. By itself Python would die without a word. Further ones find it leaving already."""
+    _asked.clear()
 
     def receive(number: int, frame: FrameType | None) -> None:
-        nonlocal heard
-        if not request.requested:
-            request.requested, heard = True, time.monotonic()
-        elif not launched() or time.monotonic() - heard >= TOGETHER:
+        if not _asked.is_set():
+            _asked.set()
             raise KeyboardInterrupt
 
-    former = {number: signal.signal(number, receive) for number in SIGNALS}
+    with _handling(receive, [number for number in SIGNALS if number != signal.SIGINT]):
+        yield
+
+
+@contextmanager
+def _handling(
+    receive: Callable[[int, FrameType | None], None], numbers: Sequence[signal.Signals] = SIGNALS
+) -> Iterator[None]:
+    """Within the context, let ``receive`` handle signals, where this is the thread that gets them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former = {number: signal.signal(number, receive) for number in numbers}
     try:
         yield
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _receiving(request: StopRequest) -> Iterator[None]:
+    """Let the first signal within the context set ``request``, and the next that insists raise KeyboardInterrupt."""
+    count = Insistence()
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        request.requested = True
+        _asked.set()
+        if count.insists(number):
+            raise KeyboardInterrupt
+
+    with _handling(receive):
+        yield
+
+
+class Insistence:
+    """Counts signals that insist. Of those that a launcher hands on, two within :data:`TOGETHER` seconds are one."""
+
+    def __init__(self) -> None:
+        self._first: float | None = None
+
+    def insists(self, number: int) -> bool:
+        """Tell whether this signal is a second one."""
+        if number not in INSISTING:
+            return False
+        if self._first is None:
+            self._first = time.monotonic()
+            return False
+        return not launched() or time.monotonic() - self._first >= TOGETHER
 
 
 @contextmanager
@@ -126,15 +177,15 @@ def _answering(answer: Callable[[str], None]) -> Iterator[None]:
 
 
 def _answer(heard: socket.socket, answer: Callable[[str], None]) -> None:
-    """Answer the first signal; make sure that the second one ends the process."""
-    first = None
+    """Answer the first signal; make sure that a second one that insists ends the process."""
+    count, answered = Insistence(), False
     while number := heard.recv(1):
         if number[0] not in SIGNALS:
             continue
-        if first is None:
-            first = time.monotonic()
+        if not answered:
+            answered = True
             answer(ANSWER)
-        elif time.monotonic() - first >= TOGETHER or not launched():
+        if count.insists(number[0]):
             ready, _, _ = select.select([heard], [], [], PATIENCE)
             if not ready or heard.recv(1):
                 _leave()

@@ -156,8 +156,8 @@ def _watch(helpers: Sequence[Helper], heard: queue.Queue[Any], progress: Progres
             return
         if stop.requested and not told:
             told = True
-            for helper in running:
-                helper.process.terminate()
+            for helper in running:  # which may have been sent SIGTERM already, and a second one would end it at once
+                helper.process.send_signal(signal.SIGUSR1)
         for helper in running:
             if time.monotonic() - failed_at.get(helper.group, time.monotonic()) > GRACE:
                 helper.process.kill()  # it waits for the one that has failed

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from finetune.core.errors import did_you_mean
 from finetune.recipe.options import PLUGIN_SECTIONS
-from finetune.recipe.sections import description, known_keys, models_at, plugin_name
+from finetune.recipe.sections import description, kind_of_file, known_keys, models_at, plugin_name
 from finetune.recipe.tree import Key, Keys, Node, Origin, dotted
 
 SECTION = "a section (`key: value` lines)"
@@ -166,7 +166,7 @@ def _unknown_key(keys: Keys, tree: Node) -> Mistake:
     *section, key = keys
     chosen = [name for model in models_at(section, tree) if (name := plugin_name(model))]
     kind = f" of type {chosen[0]}" if len(chosen) == 1 else ""
-    place = f"in {dotted(section)}{kind}" if section else "at the top of a recipe"
+    place = f"in {dotted(section)}{kind}" if section else f"at the top of {kind_of_file()}"
     known = known_keys(section, tree)
     advice = did_you_mean(str(key), known)
     elsewhere = _homes(str(key), tuple(section), known)

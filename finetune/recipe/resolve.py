@@ -25,7 +25,7 @@ from finetune.recipe.validate import by_place, check, located, problems_of
 from finetune.recipe.yaml_text import dump
 
 RESERVED = frozenset(
-    {"base", "baselines", "examples", "report", "stages"}
+    {"base", "baselines", "examples", "launch", "report", "stages"}
     | {"recipe.yaml", "resolved.yaml", "environment.json", "data.json", "speed.json", "diagnosis.json"}
 )
 """Names of other things in a study's folder."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
@@ -13,6 +15,25 @@ from finetune.recipe.tree import Key, Node
 
 FILE_KEYS = ("extends", "variants")
 """Keys of a recipe file that are used up while it is resolved."""
+
+
+_root: ContextVar[tuple[type[Options], str]] = ContextVar("root", default=(Recipe, "a recipe"))
+
+
+@contextmanager
+def explaining(model: type[Options], what: str) -> Iterator[None]:
+    """Within the context, explain files whose options are ``model``, and which are called ``what``, in the place of
+    recipes."""
+    token = _root.set((model, what))
+    try:
+        yield
+    finally:
+        _root.reset(token)
+
+
+def kind_of_file() -> str:
+    """Say what the files are called whose options are explained."""
+    return _root.get()[1]
 
 
 def models_in(annotation: Any) -> Iterator[type[Options]]:
@@ -32,7 +53,7 @@ def plugin_name(model: type[Options]) -> str | None:
 
 def models_at(keys: Sequence[Key], tree: Node) -> list[type[Options]]:
     """The models that may describe the section at ``keys``: one, or every plug-in when its `type` does not choose."""
-    models: list[type[Options]] = [Recipe]
+    models = [_root.get()[0]]
     for depth, key in enumerate(keys, start=1):
         if str(key).isdecimal():
             continue
@@ -62,4 +83,4 @@ def description(keys: Sequence[Key], tree: Node) -> str:
 def known_keys(keys: Sequence[Key], tree: Node) -> list[str]:
     """The keys that the section at ``keys`` may have."""
     names = [name for model in models_at(keys, tree) for name in model.model_fields]
-    return sorted({*names, *(FILE_KEYS if not keys else ())})
+    return sorted({*names, *(FILE_KEYS if not keys and _root.get()[0] is Recipe else ())})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune import recipe as recipes
 from finetune.core.errors import InputError, Problem, bad_input
-from finetune.core.run_dir import StudyDir, read_json
+from finetune.core.run_dir import LAUNCH, StudyDir, read_json
 from finetune.recipe.yaml_text import one_line
 from finetune.study.sharing import LOCKS
 
@@ -28,8 +28,8 @@ def claim(folder: StudyDir, recipe: ResolvedRecipe, facts: dict[str, Any]) -> No
     if not folder.path.exists():
         return
     if not folder.resolved.exists():
-        # A crash on the very first write leaves no more than its temporary file, and a lock.
-        if any(not path.name.endswith(".tmp") and path.name != LOCKS for path in folder.path.iterdir()):
+        # A crash on the very first write leaves no more than its temporary file, and a lock; a launch precedes it.
+        if any(not path.name.endswith(".tmp") and path.name not in (LOCKS, LAUNCH) for path in folder.path.iterdir()):
             raise bad_input(None, f"{folder.path} is not empty, and is not a study's folder", ADVICE)
         return
     former = recipes.read_resolved(folder.resolved)

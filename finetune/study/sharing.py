@@ -18,42 +18,43 @@ from typing import TYPE_CHECKING, Any
 from filelock import BaseFileLock, FileLock, SoftFileLease, Timeout
 
 from finetune.core.errors import Interrupted, bad_input, did_you_mean
-from finetune.core.run_dir import StudyDir
+from finetune.core.run_dir import FINAL, StudyDir
 from finetune.core.runtime import Runtime
 
 if TYPE_CHECKING:
     from finetune.recipe import ResolvedRecipe, Variant
 
-FINAL = ("finished", "degenerate", "diverged")
-"""Statuses that running again would only repeat; an `error` may have had a cause outside, and is tried again."""
-
 
 @dataclass(frozen=True)
 class Asked:
-    """The runs of a study that one call is to do: all, one variant's, or one alone."""
+    """The runs of a study that one call is to do: all, one variant's, or those of some of its seeds."""
 
     variant: str | None = None
-    seed: int | None = None
+    seeds: frozenset[int] | None = None
 
     @classmethod
     def of(cls, recipe: ResolvedRecipe, only: str | None) -> Asked:
-        """Read `VARIANT` or `VARIANT/SEED`; None asks for all. Raises InputError for what the recipe has not."""
+        """Read `VARIANT`, `VARIANT/SEED` or `VARIANT/SEED,SEED`; None asks for all. Raises InputError for what the
+        recipe has not."""
         if only is None:
             return cls()
         at, names = "--only", [variant.name for variant in recipe.variants]
-        name, slash, seed = only.partition("/")
+        name, slash, said = only.partition("/")
         if recipe.until is not None:
             raise bad_input(at, "is for seeds that are named, and here a rule adds them", "write seeds: 5, say")
         if name not in names:
             raise bad_input(at, f"is '{only}', and there is no variant '{name}'", did_you_mean(name, names))
-        known = ", ".join(map(str, recipe.seeds))
-        if slash and (not seed.isdecimal() or int(seed) not in recipe.seeds):
-            raise bad_input(at, f"is '{only}', and there is no seed '{seed}'", f"choose from: {known}")
-        return cls(name, int(seed) if slash else None)
+        if not slash:
+            return cls(name)
+        known = {str(seed): seed for seed in recipe.seeds}
+        for seed in said.split(","):
+            if seed not in known:
+                raise bad_input(at, f"is '{only}', and there is no seed '{seed}'", f"choose from: {', '.join(known)}")
+        return cls(name, frozenset(known[seed] for seed in said.split(",")))
 
     def for_run(self, variant: str, seed: int | None) -> bool:
         """Tell whether a run is asked for."""
-        return self.variant in (None, variant) and self.seed in (None, seed)
+        return self.variant in (None, variant) and (self.seeds is None or seed in self.seeds)
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from finetune.core.signals import ANSWER, stop_on_signals
 from finetune.train import checkpoint
 from finetune.train.meters import read_rows
 
-SIGNALS = [signal.SIGINT, signal.SIGTERM]
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]
 
 
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_first_signal_is_a_request_and_the_second_stops_at_once(number):
     with stop_on_signals() as stop:
         assert not stop.requested
@@ -34,6 +34,40 @@ def test_one_signal_of_each_kind_is_two():
         assert stop.requested
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
+def test_what_schedulers_send_ahead_only_asks_however_often_it_comes(number):
+    """A site's pre-emption sends SIGUSR1 and then SIGTERM, and a batch script hands both on."""
+    said = []
+    with stop_on_signals(said.append) as stop:
+        for each in (number, number, signal.SIGTERM, number):
+            os.kill(os.getpid(), each)
+            assert stop.requested
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+    assert said == [ANSWER]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_before_there_is_anything_to_save_a_command_ends_as_interrupted(number):
+    """While libraries are loaded, which takes seconds; SIGUSR1 by itself kills a process without a word."""
+    program = """
+import os, sys
+from finetune import cli
+def run(args):
+    "Get a signal."
+    try:
+        os.kill(os.getpid(), int(args.helper))
+    finally:
+        for number in (10, 12, 15):  # from several sides, while it is leaving
+            os.kill(os.getpid(), number)
+cli.run.run = run
+sys.exit(cli.main(["run", "recipe.yaml", "--helper", sys.argv[1]]))
+"""
+    command = [sys.executable, "-c", program, str(int(number))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 130 and "run the same command again to resume" in done.stderr, done
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -69,13 +103,14 @@ def wait_for(condition, process, seconds=60):
         time.sleep(0.02)
 
 
-def test_a_training_process_finishes_its_step_and_saves(encoder_folder, tmp_path):
+@pytest.mark.parametrize("number", SIGNALS[1:])
+def test_a_training_process_finishes_its_step_and_saves(encoder_folder, tmp_path, number):
     """What schedulers do before they take a machine away."""
     options = json.dumps({"max_steps": 100_000, "epochs": 1e6})
     command = [sys.executable, "-m", "tests.train.worker", str(encoder_folder), str(tmp_path), options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: len(read_rows(tmp_path / "metrics.jsonl")) > 0 or process.poll() is not None, process)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     told, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     state, tensors = checkpoint.load(tmp_path / "checkpoints")

@@ -8,14 +8,14 @@ import time
 
 import pytest
 
-from finetune import recipe
-from finetune.core.errors import Interrupted
+from finetune import load_recipe, recipe
+from finetune.core.errors import InputError, Interrupted
 from finetune.core.run_dir import StudyDir, write_json
 from finetune.core.signals import StopRequest
 from finetune.study import sharing
 from finetune.study.rescoring import rescore
 from finetune.study.running import run_study
-from finetune.study.sharing import NO_CLAIMS, Claims, Helper, finished
+from finetune.study.sharing import NO_CLAIMS, Asked, Claims, Helper, finished
 from tests.train.workbench import make_runtime
 
 
@@ -38,6 +38,22 @@ def test_an_error_is_not_tried_again_by_those_who_were_there_when_it_came(tmp_pa
     assert [seed for _, seed in finished("lora", range(4), study)] == [0, 2]
     assert [seed for _, seed in finished("lora", range(4), study, now - 1)] == [0, 1, 2]
     assert [seed for _, seed in finished("lora", range(4), study, now + 1)] == [0, 2]
+
+
+def test_some_runs_can_be_asked_for(topics):
+    recipe = load_recipe(topics, ["seeds=3"])
+    runs = [(variant, seed) for variant in ("linear", "full") for seed in range(3)]
+    asked = {
+        None: runs,
+        "full": runs[3:],
+        "linear/1": [("linear", 1)],
+        "linear/0,2": [("linear", 0), ("linear", 2)],
+    }
+    for only, wanted in asked.items():
+        assert [run for run in runs if Asked.of(recipe, only).for_run(*run)] == wanted
+    for only in ("linear/0,", "linear/0,7", "linear/0 2", "linear/00"):
+        with pytest.raises(InputError, match="there is no seed"):
+            Asked.of(recipe, only)
 
 
 def test_helpers_begin_with_variants_of_their_own():
