@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 
 RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
@@ -32,5 +33,8 @@ def let_the_first_speak() -> str:
     """
     if rank() == 0:
         return ""
-    time.sleep(PATIENCE)
+    try:
+        time.sleep(PATIENCE)
+    except KeyboardInterrupt:  # the first process has spoken, and the launcher ends us
+        sys.exit(130)
     return f"process {rank()}: "

@@ -71,3 +71,14 @@ def test_a_failed_run_whose_results_are_written_is_no_crash(monkeypatch, variabl
     assert finish(outcome) == 1
     monkeypatch.setenv(variable, "0")
     assert finish(outcome) == 0
+
+
+def test_who_is_ended_while_the_first_speaks_says_nothing(monkeypatch):
+    def ended(seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(launched.time, "sleep", ended)
+    with pytest.raises(SystemExit) as caught:
+        launched.let_the_first_speak()
+    assert caught.value.code == 130
