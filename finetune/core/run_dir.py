@@ -131,7 +131,7 @@ class RunDir:
         """The run's result, or None when it has not ended, or is tried again."""
         try:
             return read_json(self.result)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
 
 
