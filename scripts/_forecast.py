@@ -2,8 +2,8 @@
 
 python -m scripts._forecast [--devices N] [--seeds N]
 
-Runs a pilot of one seed of `quickstart.yaml` on one device's share of this machine, forecasts the study with more seeds
-on N devices, and runs that.
+Runs a pilot of two seeds of `quickstart.yaml` on one device's share of this machine, forecasts the study with more
+seeds on N devices, and runs that.
 """
 
 from __future__ import annotations
@@ -61,12 +61,12 @@ def main() -> None:
     threads = str(max(len(os.sched_getaffinity(0)) // asked.devices, 1))
     with tempfile.TemporaryDirectory() as folder:
         pilot, whole, said = Path(folder) / "pilot", Path(folder) / "whole", Path(folder) / "plan.json"
-        finetune("run", recipe, "seeds=1", "--output", str(pilot), OMP_NUM_THREADS=threads)
+        finetune("run", recipe, "seeds=2", "--output", str(pilot), OMP_NUM_THREADS=threads)
         of_pilot = ["--pilot", str(pilot / "quickstart"), "--devices", devices, "--json", str(said)]
         finetune("plan", recipe, seeds, *of_pilot)
         finetune("run", recipe, seeds, "--devices", devices, "--output", str(whole))
         found, real = json.loads(said.read_text("utf-8"))["devices"], actual(whole / "quickstart")
-    where = f"{real['runs']} runs of `quickstart.yaml` on {devices} devices, after a pilot of one seed"
+    where = f"{real['runs']} runs of `quickstart.yaml` on {devices} devices, after a pilot of two seeds"
     made = f"{BEGIN}\n\n{table(found, real)}\n\n{where}; {cpu_name()}, {arithmetic_name()}.\n\n{END}"
     text = PAGE.read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)
