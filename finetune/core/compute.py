@@ -49,10 +49,10 @@ class ComputeOptions(Options):
     What is added to the mean loss of a label token, in nats, is its mean over the batch, in which an example counts its
     label tokens; where losses are means over examples, so is this. Logged training losses contain it, scores do not."""
 
-    offload: bool = Field(False, json_schema_extra=OPERATIONAL)
+    offload: bool = False
     """Keep what the optimizer remembers in the host's memory instead of the GPU's, and bring it there a part at a time
     when a step is taken (as in Ren et al. 2021, "ZeRO-Offload", and in paged optimizers): AdamW's 8 bytes a weight, for
-    a slower step. The same numbers, in every bit but for AdamW's fused kernel."""
+    a slower step. The same numbers, but for the last bits of AdamW, whose fused kernel it is done without."""
 
     @property
     def compact(self) -> bool:

@@ -46,6 +46,7 @@ from finetune.runner.result import StudyOutcome
 from finetune.stats.components import Decomposition, decompose, orthogonal_array, spare
 from finetune.stats.multibootstrap import by_cluster
 from finetune.study.preflight import located, preflight
+from finetune.study.provenance import agreed, same_arithmetic
 from finetune.study.running import run_study
 
 if TYPE_CHECKING:
@@ -196,10 +197,16 @@ def _sources(
     if unknown:
         raise bad_input(None, f"there is no source called '{unknown[0]}'", did_you_mean(unknown[0], STREAMS))
     one = _bare(chosen, chosen.recipe.vary)
-    with located(recipe), new_progress() as progress, stop_on_signals(progress.say) as stop:
+    alone, nowhere = replace(recipe, variants=[one]), StudyDir(cache)
+    with (
+        located(recipe),
+        same_arithmetic(alone, nowhere),
+        new_progress() as progress,
+        stop_on_signals(progress.say) as stop,
+    ):
         resources = Resources()
-        preflight(replace(recipe, variants=[one]), resources)
-        runtime = open_runtime(*processor(one.recipe.model), progress, stop, cache)
+        preflight(alone, resources)
+        runtime = agreed(alone, open_runtime(*processor(one.recipe.model), progress, stop, cache))
         found: dict[Any, str | None] = dict(find_sources(one.recipe, resources, runtime))
         silent = [name for name in wanted if found[name] is not None]
         if silent:

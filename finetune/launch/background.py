@@ -13,7 +13,7 @@ from pathlib import Path
 
 from finetune.core.errors import FinetuneError
 from finetune.launch.cluster import Cluster
-from finetune.launch.place import Task
+from finetune.launch.launcher import Task
 from finetune.launch.record import Launch
 
 

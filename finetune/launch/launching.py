@@ -12,7 +12,7 @@ from finetune.core.errors import FinetuneError, bad_input
 from finetune.core.run_dir import FAILED, StudyDir
 from finetune.launch.background import Background
 from finetune.launch.cluster import Cluster
-from finetune.launch.place import Launcher
+from finetune.launch.launcher import Launcher
 from finetune.launch.record import Launch, former_launch, group_runs, is_left, read_launch
 from finetune.launch.slurm import Slurm
 from finetune.recipe.tree import shown

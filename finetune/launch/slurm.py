@@ -15,7 +15,7 @@ from typing import Any
 from finetune.core.errors import FinetuneError, InputError, bad_input, did_you_mean
 from finetune.core.run_dir import write_text
 from finetune.launch.cluster import Cluster
-from finetune.launch.place import Task
+from finetune.launch.launcher import Task
 from finetune.launch.record import Launch
 from finetune.launch.scripts import gather_options, gather_script, placed, task_options, task_script
 

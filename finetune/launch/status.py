@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from finetune.core.run_dir import RunDir
-from finetune.launch.place import Task
+from finetune.launch.launcher import Task
 from finetune.launch.record import Launch
 
 

@@ -8,11 +8,12 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from finetune.core.errors import bad_input
 from finetune.data.json_text import parsed
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 _TAG = re.compile(r"O|[BIELSU]-\S+")
-UNITS = {"bytes (UTF-8)": "utf-8", "units of UTF-16": "utf-16-le"}
-"""What programs count in that do not count characters, and the encoding whose units these are."""
+UNITS = ("bytes (UTF-8)", "units of UTF-16")
+"""What programs count in that do not count characters."""
 
 FEW = 3
 """Spans that cut words by themselves."""
@@ -183,9 +184,7 @@ def _count_units(seen: Counter[str], text: str, start: int, end: int, words: Seq
     either that it cuts words."""
     if text.isascii():
         return
-    for unit, encoding in UNITS.items():
-        width = len("a".encode(encoding))
-        ends = np.cumsum([0, *(len(each.encode(encoding, "surrogatepass")) // width for each in text)])
+    for unit, ends in zip(UNITS, _ends(text), strict=True):
         if ends[start] == start and ends[end] == end:
             continue
         seen[f"moved {unit}"] += 1
@@ -193,6 +192,15 @@ def _count_units(seen: Counter[str], text: str, start: int, end: int, words: Seq
         own = np.searchsorted(ends, (start, end))
         exact = own[1] < len(ends) and (ends[own] == (start, end)).all()
         seen[f"fits {unit}"] += bool(exact) and not _cuts(int(own[0]), int(own[1]), words)
+
+
+@lru_cache(maxsize=1)
+def _ends(text: str) -> tuple[NDArray[np.int64], ...]:
+    """Count for each of :data:`UNITS` those before each character, and in all: (characters + 1,). Spans of one text
+    follow each other."""
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+    widths = (1 + (codes > 0x7F) + (codes > 0x7FF) + (codes > 0xFFFF), 1 + (codes > 0xFFFF))
+    return tuple(np.concatenate([[0], np.cumsum(own)]) for own in widths)
 
 
 def _cuts(start: int, end: int, words: Sequence[tuple[int, int]]) -> bool:

@@ -12,8 +12,8 @@ from finetune import cli, load_recipe
 from finetune.core.errors import FinetuneError, InputError
 from finetune.core.run_dir import write_json, write_text
 from finetune.launch.cluster import Cluster, ClusterOptions, read_cluster
+from finetune.launch.launcher import Task
 from finetune.launch.launching import LAUNCHERS, gather, plan_launch
-from finetune.launch.place import Task
 from finetune.launch.record import Group, group_runs, named, read_launch
 from finetune.launch.slurm import Slurm
 from finetune.launch.status import run_states

@@ -171,3 +171,12 @@ def test_what_the_configuration_asks_for_and_the_recipe_leaves_out_is_said(mixtu
     assert [line for line in preflight(recipe.load(mixture)).lines() if line.startswith(said)]
     for path, overrides in ((mixture, [BALANCED]), (topics, [])):
         assert not any("auxiliary" in line for line in preflight(recipe.load(path, overrides)).lines())
+
+
+def test_where_states_are_kept_cannot_change_on_the_way(topics):
+    """AdamW's fused kernel keeps them in other shapes, and rounds otherwise."""
+    one, other = (
+        recipe.load(topics, ["variants=null", "strategy={type: full}", f"compute.offload={value}"]).variants[0]
+        for value in ("false", "true")
+    )
+    assert one.digest != other.digest
