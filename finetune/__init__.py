@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.core.errors import FinetuneError, InputError
+from finetune.core.version import VERSION
 
 if TYPE_CHECKING:
     from finetune.core.events import Event
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     Recipe = str | Path | Mapping[str, Any] | ResolvedRecipe
     """A recipe: its file, its YAML text, a mapping like it, or one that was loaded."""
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "FinetuneError",
@@ -40,6 +41,7 @@ __all__ = [
     "compare",
     "load_model",
     "load_recipe",
+    "predict",
     "read_study",
     "run",
 ]
@@ -121,3 +123,20 @@ def load_model(folder: str | Path) -> LoadedModel:
     from finetune.runner import saved
 
     return saved.load_model(folder)
+
+
+def predict(
+    model: str | Path,
+    rows: Sequence[str] | Sequence[Mapping[str, Any]],
+    overrides: Sequence[str] = (),
+    probabilities: bool = False,
+) -> list[dict[str, Any]]:
+    """Ask a model about ``rows``, as `finetune predict` does: what it says of each, by column.
+
+    ``model`` is a run's folder, an export, an adapter, any folder of transformers, `package:` or a model on the hub;
+    rows are texts, or mappings with the columns that its task reads. ``overrides`` are of its recipe, as on the command
+    line: ``["task.text=headline"]``. ``probabilities``: those of all labels too. Raises :class:`InputError`.
+    """
+    from finetune.inference.rows import predict_rows
+
+    return predict_rows(str(model), rows, overrides, probabilities)

@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from finetune.core.arithmetic import arithmetic_name, cpu_name
+from scripts._pages import RESULTS, ROOT, put
 
-ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "recipes" / "RESULTS.md"
 BEGIN, END = "<!-- forecast: written by scripts/_forecast.py -->", "<!-- end of forecast -->"
 
 
@@ -67,11 +66,8 @@ def main() -> None:
         finetune("run", recipe, seeds, "--devices", devices, "--output", str(whole))
         found, real = json.loads(said.read_text("utf-8"))["devices"], actual(whole / "quickstart")
     where = f"{real['runs']} runs of `quickstart.yaml` on {devices} devices, after a pilot of two seeds"
-    made = f"{BEGIN}\n\n{table(found, real)}\n\n{where}; {cpu_name()}, {arithmetic_name()}.\n\n{END}"
-    text = PAGE.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    PAGE.write_text(f"{before}{made}{after}", encoding="utf-8")
+    made = f"{table(found, real)}\n\n{where}; {cpu_name()}, {arithmetic_name()}."
+    put(made, RESULTS, BEGIN, END)
     print(made)
 
 

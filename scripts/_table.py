@@ -17,8 +17,7 @@ from finetune.results.ranking import headline_key, ranked
 from finetune.results.reading import computed_on
 from finetune.results.schema import Results, from_json
 from finetune.results.verdict import verdict_of
-
-PAGE = Path(__file__).parents[1] / "recipes" / "RESULTS.md"
+from scripts._pages import RESULTS, put
 
 
 def markers(study: str) -> tuple[str, str]:
@@ -64,15 +63,9 @@ def _ends(shown: Unit, bounds: tuple[float, float] | None) -> str:
     return "" if bounds is None else f"[{', '.join(shown.number(bound, more=1) for bound in bounds)}]"
 
 
-def write(results: Results, page: Path = PAGE) -> None:
+def write(results: Results, page: Path = RESULTS) -> None:
     """Put the table between its markers."""
-    begin, end = markers(results.study)
-    text = page.read_text(encoding="utf-8")
-    if begin not in text or end not in text:
-        raise SystemExit(f"{page} has no place for it: it lacks the lines\n{begin}\n{end}")
-    before, _, rest = text.partition(begin)
-    _, _, after = rest.partition(end)
-    page.write_text(f"{before}{begin}\n\n{table(results)}\n\n{end}{after}", encoding="utf-8")
+    put(table(results), page, *markers(results.study))
 
 
 if __name__ == "__main__":

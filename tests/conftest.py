@@ -5,6 +5,7 @@ import gc
 import os
 import runpy
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -27,6 +28,7 @@ os.environ.update(
     FINETUNE_TEST_NETWORK_LOG=str(scratch / "network.log"),
     PYTHONPATH=os.pathsep.join(filter(None, [str(OFFLINE), os.environ.get("PYTHONPATH")])),
 )
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or each process that a test starts compiles all modules anew
 runpy.run_path(str(OFFLINE / "sitecustomize.py"))
 
 # The same examples every time and on every machine, however slow it is today.
@@ -51,14 +53,20 @@ def network_attempts(request):
         pytest.fail("the network was tried:\n" + "\n".join(attempts()))
 
 
-@pytest.fixture(scope="session")
+imported_when_frozen = 0
+"""Modules, when the garbage collector was last told to leave alone all that there was."""
+
+
+@pytest.fixture(autouse=True)
 def quick_collection():
-    """For tests that train often: each training ends with a garbage collection, which need not look at all that was
-    imported by now."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
+    """Each training ends with a garbage collection, which need not look at all that was imported by now, most of it by
+    the first training of a kind."""
+    global imported_when_frozen
+    if len(sys.modules) != imported_when_frozen:
+        imported_when_frozen = len(sys.modules)
+        gc.unfreeze()
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -12,14 +12,24 @@ import finetune
 from finetune import cli, recipe
 from finetune.core import env_vars, paths, watch
 from finetune.core.errors import InputError
+from finetune.launch.cluster import ClusterOptions, read_cluster
 from finetune.recipe import reference
 from finetune.recipe.options import Recipe
-from scripts import _simulate, _table
+from scripts import _pages, _simulate, _table
 
 ROOT = Path(__file__).parent.parent
 README, REFERENCE = ROOT / "README.md", ROOT / "recipes" / "REFERENCE.md"
 RESULTS, STATS = ROOT / "recipes" / "RESULTS.md", ROOT / "finetune" / "stats" / "README.md"
-PAGES = (README, REFERENCE, RESULTS, STATS, ROOT / "recipes" / "FAMILIES.md")
+PAGES = (
+    README,
+    REFERENCE,
+    RESULTS,
+    STATS,
+    *(
+        ROOT / "recipes" / f"{name}.md"
+        for name in ("FAMILIES", "GALLERY", "HOWTO", "RELIABILITY", "SECURITY", "STATISTICS", "TUTORIAL")
+    ),
+)
 """What a user reads."""
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -160,11 +170,25 @@ def load(tmp_path, monkeypatch):
     return load
 
 
+def is_cluster_file(code):
+    """Whether YAML is what `finetune launch --cluster` reads, and no recipe."""
+    return set(yaml.safe_load(code)) <= set(ClusterOptions.model_fields)
+
+
 def test_the_recipes_shown_are_valid(load):
-    shown = [code for page in PAGES for code in blocks(page, "yaml")]
+    shown = [code for page in PAGES for code in blocks(page, "yaml") if not is_cluster_file(code)]
     assert len(shown) >= 3
     for code in shown:
         assert load(code).variants
+
+
+def test_the_cluster_files_shown_are_valid(tmp_path):
+    shown = [code for page in PAGES for code in blocks(page, "yaml") if is_cluster_file(code)]
+    assert shown
+    for number, code in enumerate(shown):
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(code, encoding="utf-8")
+        assert read_cluster(path).options.model_fields_set
 
 
 def test_the_first_recipe_is_the_one_that_is_explained(load):
@@ -236,6 +260,7 @@ def test_the_environment_variables_are_those_that_are_read():
     patterns = {setting.pattern: setting.answer for setting in env_vars.SETTINGS} | {
         paths.CACHE: "folder",
         watch.VARIABLE: "seconds",
+        "FINETUNE_SERVE_TOKEN": "token",
     }
     begins = {
         "refused": "refused",
@@ -243,6 +268,7 @@ def test_the_environment_variables_are_those_that_are_read():
         "obeyed": "obeyed",
         "folder": "folder",
         "seconds": "seconds",
+        "token": "token",
     }
     named = {name: row[1] for row in rows for name in re.findall(r"`([A-Z_0-9]{4,})`", row[0])}
     assert len(named) > 8
@@ -263,7 +289,7 @@ def test_every_table_of_results_is_that_of_a_shipped_recipe_and_says_where_it_wa
 
 
 def test_the_scripts_write_where_their_tables_stand():
-    assert (_table.PAGE, _simulate.PAGE) == (RESULTS, STATS)
+    assert (_pages.RESULTS, _simulate.PAGE) == (RESULTS, STATS)
 
 
 def test_the_simulations_shown_are_those_that_are_made():

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,10 +31,13 @@ def checkout(tmp_path):
         calls.write_text("")
         variables = {**os.environ, "PYTHON": str(stub), "CALLS": str(calls)}
         command = [str(tmp_path / "scripts" / script), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, env=variables, cwd="/", timeout=60)
+        done = subprocess.run(command, capture_output=True, text=True, env=variables, cwd=tmp_path, timeout=60)
         return done, calls.read_text().splitlines()
 
     return tmp_path, run
+
+
+MODEL = "runs/quickstart-model"
 
 
 def installs(calls):
@@ -50,7 +54,8 @@ def test_the_quickstart_installs_once_and_runs_its_recipe(checkout):
     assert "installing finetune" in first.stderr and "making" in first.stderr
     again, calls = run("quickstart")
     assert installs(calls) == [] and "installing" not in again.stderr
-    assert calls[-1] == f"run {folder}/recipes/quickstart.yaml"
+    took, tried = (f"export runs/quickstart --variant full --to {MODEL}", f"predict {MODEL} runs/quickstart-new.csv")
+    assert calls[-3:] == [f"run {folder}/recipes/quickstart.yaml", took, tried]
 
 
 def test_what_changed_is_installed_again(checkout):
@@ -61,7 +66,7 @@ def test_what_changed_is_installed_again(checkout):
     assert not installs(run("quickstart")[1])
 
 
-@pytest.mark.parametrize(("script", "extra"), [("benchmark", "[benchmark]"), ("simulate", "")])
+@pytest.mark.parametrize(("script", "extra"), [("benchmark", "[benchmark]"), ("simulate", ""), ("fuzz", "[test]")])
 def test_what_measures_runs_the_checkouts_own_code(checkout, script, extra):
     folder, run = checkout
     done, calls = run(script, "--quick")
@@ -86,3 +91,54 @@ def test_a_python_that_is_too_old_is_refused(checkout):
     done, _ = run("quickstart")
     assert done.returncode == 2
     assert "needs Python 3.10 or later" in done.stderr and "3.8.1" in done.stderr
+
+
+AUDITED = """#!/usr/bin/env bash
+if [ "$1 $2" = "-m venv" ]; then
+    mkdir -p "$4/bin"
+    cp "$0" "$4/bin/python"
+    cp "$AUDIT" "$4/bin/pip-audit"
+elif [ "$1 $2" = "-m pip" ]; then
+    if [ "$CASE" = uninstallable ] && [[ "$*" == *pip-audit ]]; then exit 1; fi
+else
+    exec "$REAL" "$@"
+fi
+"""
+"""Makes environments and installs as `python` does, in nothing but name; the rest is done by the real one."""
+
+AUDIT = """#!/usr/bin/env bash
+while [ "$1" != --output ]; do shift; done
+found='{"dependencies": [{"name": "jinja2", "version": "2.4.1", "vulns": [{"id": "CVE-1", "fix_versions": ["3.0"]}]}]}'
+nothing='{"dependencies": [{"name": "jinja2", "version": "2.4.1", "vulns": []}]}'
+skipped='{"dependencies": [{"name": "jinja2", "skip_reason": "Dependency not found on PyPI and could not be audited"}]}'
+case $CASE-$3 in
+silent-*) exit 1 ;;
+skipped-*) echo "$skipped" >"$2" ;;
+clean---path) echo "$nothing" >"$2" ;;
+*) echo "$found" >"$2"; exit 1 ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("case", "code", "said"),
+    [
+        ("uninstallable", 0, "could not be looked for: pip-audit cannot be installed"),
+        ("silent", 0, "could not be looked for: the list of them says nothing of jinja2"),
+        ("skipped", 0, "could not be looked for: the list of them says nothing of jinja2"),
+        ("clean", 0, "no known vulnerability in the installed packages"),
+        ("found", 1, "jinja2 2.4.1: CVE-1, mended by 3.0"),
+    ],
+)
+def test_vulnerabilities_are_told_from_a_list_that_cannot_be_reached(tmp_path, case, code, said):
+    for name in ("pyproject.toml", "scripts"):
+        subprocess.run(["cp", "-r", str(ROOT / name), str(tmp_path)], check=True)
+    for name, text in {"python-stub": AUDITED, "audit-stub": AUDIT}.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    variables = {"PYTHON": str(tmp_path / "python-stub"), "AUDIT": str(tmp_path / "audit-stub")}
+    variables |= {"CASE": case, "REAL": sys.executable}
+    script = str(tmp_path / "scripts" / "audit")
+    done = subprocess.run([script], capture_output=True, text=True, env={**os.environ, **variables}, timeout=60)
+    assert done.returncode == code, done.stderr
+    assert said in done.stdout + done.stderr

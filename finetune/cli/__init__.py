@@ -10,31 +10,40 @@ import sys
 import traceback
 from collections.abc import Sequence
 from types import ModuleType
-from typing import NoReturn
+from typing import NoReturn, TextIO, cast
 
 from finetune import __doc__ as summary
 from finetune import __version__
 from finetune.cli import (
     cancel,
+    chat,
     check,
     compare,
     diagnose,
+    doctor,
     evaluate,
     explain,
+    export,
+    init,
     launch,
     list_plugins,
     logs,
     plan,
+    predict,
     report,
     run,
     schema,
+    serve,
     status,
 )
 from finetune.core.errors import FinetuneError, InputError, Interrupted
 from finetune.core.launched import let_the_first_speak, rank
+from finetune.core.run_dir import not_for_all_to_write
+from finetune.core.screen import Screen
 from finetune.core.signals import leave_on_signals
 
 VERBS: dict[str, ModuleType] = {
+    "init": init,
     "run": run,
     "check": check,
     "schema": schema,
@@ -43,12 +52,17 @@ VERBS: dict[str, ModuleType] = {
     "plan": plan,
     "diagnose": diagnose,
     "evaluate": evaluate,
+    "predict": predict,
+    "chat": chat,
+    "serve": serve,
     "report": report,
     "compare": compare,
+    "export": export,
     "launch": launch,
     "status": status,
     "logs": logs,
     "cancel": cancel,
+    "doctor": doctor,
 }
 
 QUIET = ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")
@@ -70,15 +84,20 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code: 0 done, 1 something failed, 2 bad input, 130 interrupted."""
-    for stream in (sys.stdout, sys.stderr):
+    streams = sys.stdout, sys.stderr
+    for stream in streams:
         if hasattr(stream, "reconfigure"):  # a terminal without Unicode shows '?', which beats a crash
             stream.reconfigure(errors="replace")
     for name in QUIET:
         os.environ.setdefault(name, "1")
     # Python ends by searching all that torch and transformers made for garbage, which would take it a second or two.
     atexit.register(gc.freeze)
-    with leave_on_signals():
-        return _run(sys.argv[1:] if argv is None else argv)
+    sys.stdout, sys.stderr = (cast(TextIO, Screen(stream)) for stream in streams)
+    try:
+        with leave_on_signals(), not_for_all_to_write():
+            return _run(sys.argv[1:] if argv is None else argv)
+    finally:
+        sys.stdout, sys.stderr = streams
 
 
 def _run(argv: Sequence[str]) -> int:

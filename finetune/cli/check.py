@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.cli.arguments import add_recipe
@@ -11,6 +12,7 @@ from finetune.cli.collecting import uncollected
 from finetune.cli.output import columns, shown_aside, wrapped
 
 if TYPE_CHECKING:
+    from finetune.cli.check_cache import Checked
     from finetune.recipe import ResolvedRecipe, Variant
 
 DEFAULT = "default"
@@ -19,6 +21,8 @@ DEFAULT = "default"
 def add_arguments(parser: ArgumentParser) -> None:
     add_recipe(parser)
     parser.add_argument("--recipe-only", action="store_true", help="do not look at the data and the model")
+    said = "where studies lie: what one of this recipe's has shown already is advised on; default: runs"
+    parser.add_argument("--output", type=Path, default=Path("runs"), metavar="DIR", help=said)
     parser.add_argument("--fresh", action="store_true", help="check again although nothing has changed since")
 
 
@@ -31,30 +35,47 @@ def run(args: Namespace) -> int:
         for line in report_lines(recipe):
             print(line)
         if not args.recipe_only:
-            found, note = data_and_parameters(recipe, args.fresh)
-            print("", "data and parameters", *(wrapped(line, "  ", "    ") for line in found), sep="\n")
-            if note:
-                print("", wrapped(note), sep="\n")
+            show_check(recipe, args.fresh, args.output)
     return 0
 
 
-def data_and_parameters(recipe: ResolvedRecipe, fresh: bool) -> tuple[list[str], str]:
-    """Give the lines of a dry run, and a note when they are a former one's because nothing has changed since."""
+def show_check(recipe: ResolvedRecipe, fresh: bool, output: Path) -> None:
+    """Print what a dry run finds, advice on it, and a note when it is a former one's."""
+    found, note = data_and_parameters(recipe, fresh, output)
+    print("", "data and parameters", *(wrapped(line, "  ", "    ") for line in found.lines), sep="\n")
+    if found.advice:
+        print("", "advice", sep="\n")
+        for advice in found.advice:
+            for number, (what, text) in enumerate(advice.lines()):
+                print(wrapped(f"{what}{text}", "    " if number else "  ", "    "))
+        names = ", ".join(dict.fromkeys(advice.rule for advice in found.advice))
+        print(wrapped(f"`silence: [{names}]` in the recipe leaves it out; it changes no result", "  ", "  "))
+    if note:
+        print("", wrapped(note), sep="\n")
+
+
+def data_and_parameters(recipe: ResolvedRecipe, fresh: bool, output: Path) -> tuple[Checked, str]:
+    """Give what a dry run finds, and a note when it is a former one's because nothing has changed since. ``output``:
+    where studies lie, of which an earlier one of this recipe's may advise."""
+    from finetune.advice.advising import advise, results_file
     from finetune.cli import check_cache
 
-    key = check_cache.key_of(recipe)
+    earlier = results_file(recipe, output)
+    key = check_cache.key_of(recipe, earlier)
     if key and not fresh and (former := check_cache.recall(key)):
         when = f"{former.checked.astimezone():%Y-%m-%d %H:%M}"
-        return former.lines, f"nothing has changed since it was checked at {when}; --fresh checks it again"
+        return former, f"nothing has changed since it was checked at {when}; --fresh checks it again"
     with shown_aside("checking the recipe"):
+        from finetune.advice.advising import earlier_results
         from finetune.cli.data_notes import data_notes
         from finetune.study.preflight import preflight
 
         found = preflight(recipe, compared=True)
-        lines = [*found.lines(), *data_notes(recipe, found)]
-    if key and key == check_cache.key_of(recipe):  # else something changed while it was read
-        check_cache.remember(key, lines)
-    return lines, ""
+        advice = advise(recipe, found, earlier_results(recipe, found, output))
+        checked = check_cache.Checked([*found.lines(), *data_notes(recipe, found)], advice)
+    if key and key == check_cache.key_of(recipe, earlier):  # else something changed while it was read
+        check_cache.remember(key, checked)
+    return checked, ""
 
 
 def report_lines(recipe: ResolvedRecipe) -> Iterator[str]:

@@ -17,7 +17,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.core.errors import InputError
+from finetune.advice.advising import Advice
+from finetune.core.errors import Damaged, InputError
 from finetune.core.options import Options
 from finetune.core.paths import cache_folder, resolve_paths
 from finetune.core.run_dir import read_json, write_json
@@ -30,7 +31,7 @@ from finetune.models import ModelOptions, locate
 if TYPE_CHECKING:
     from finetune.recipe import ResolvedRecipe
 
-FORMAT = 2
+FORMAT = 3
 """Version of what is written; part of the hash."""
 
 BESIDE_GGUF = (".json", ".jinja", ".model", ".txt", ".py")
@@ -41,10 +42,18 @@ DAYS, ENTRIES = 90, 200
 
 
 @dataclass(frozen=True)
-class Remembered:
-    """The lines of a former check, and its time."""
+class Checked:
+    """What a check has found."""
 
     lines: list[str]
+    """On data and parameters, for a person."""
+    advice: list[Advice]
+
+
+@dataclass(frozen=True)
+class Remembered(Checked):
+    """What a former check has found, and when."""
+
     checked: datetime
 
 
@@ -54,12 +63,13 @@ def folder() -> Path | None:
     return place / "checks" if place else None
 
 
-def key_of(recipe: ResolvedRecipe) -> str | None:
-    """Hash all that a check of ``recipe`` depends on; None when that cannot be told, or nothing is remembered."""
+def key_of(recipe: ResolvedRecipe, earlier: Path | None = None) -> str | None:
+    """Hash all that a check of ``recipe`` depends on; None when that cannot be told, or nothing is remembered.
+    ``earlier``: the results of its study, where there are some."""
     if folder() is None:
         return None
     try:
-        facts = [FORMAT, _content(recipe), software(), *_files_of(recipe)]
+        facts = [FORMAT, _content(recipe), software(), *_files_of(recipe), _Files().file(earlier) if earlier else None]
     except (Elsewhere, InputError, OSError):
         return None
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
@@ -71,20 +81,23 @@ def recall(key: str) -> Remembered | None:
     try:
         entry = read_json(place / f"{key}.json") if place else {}
         lines, checked = entry["lines"], datetime.fromisoformat(entry["checked"])
-    except (OSError, ValueError, TypeError, KeyError):
+        advice = [Advice.from_json(each) for each in entry["advice"]]
+    except (OSError, ValueError, TypeError, KeyError, Damaged):
         return None
     sound = isinstance(lines, list) and all(isinstance(line, str) for line in lines)
-    return Remembered(lines, checked) if sound else None
+    return Remembered(lines, advice, checked) if sound else None
 
 
-def remember(key: str, lines: list[str]) -> None:
+def remember(key: str, found: Checked) -> None:
     """Write down a check that found nothing wrong, and forget old ones. Where that cannot be done, it is not."""
     place = folder()
     if place is None:
         return
     try:
         checked = datetime.now().astimezone().isoformat(timespec="seconds")
-        write_json(place / f"{key}.json", {"format": FORMAT, "checked": checked, "lines": lines})
+        advice = [each.to_json() for each in found.advice]
+        entry = {"format": FORMAT, "checked": checked, "lines": found.lines, "advice": advice}
+        write_json(place / f"{key}.json", entry)
         _forget(place)
     except OSError:
         return

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.cli.arguments import add_recipe
-from finetune.cli.output import columns, fitted, wrapped
+from finetune.cli.output import code_of, columns, fitted, live_progress, wrapped
 
 DISPENSABLE = ("levels", "of it test-set noise", "SD", "95 % interval")
 """Columns in the order in which a narrow terminal loses them."""
@@ -40,10 +40,7 @@ def _seeds(text: str) -> int:
 
 def run(args: Namespace) -> int:
     """Find out which source of randomness a variant's spread comes from, name one change to try, and try it."""
-    from rich.console import Console
-
     from finetune.cli.collecting import uncollected
-    from finetune.core.progress import make_progress
 
     with uncollected():
         from finetune.recipe import load
@@ -54,15 +51,12 @@ def run(args: Namespace) -> int:
         from finetune.report import build
         from finetune.report.sections.diagnosis import sentences
 
-    def progress() -> Any:
-        return make_progress(Console())
-
-    found = diagnose(recipe, args.output, args.variant, args.runs, args.sources, args.overrides, progress)
+    found = diagnose(recipe, args.output, args.variant, args.runs, args.sources, args.overrides, live_progress)
     if found.speaks:
         build(found.folder.path)  # again, with what was found
         show(found.content)
     if found.trial is not None and not args.no_test:
-        try_remedy(found, args.output, args.seeds, progress)
+        try_remedy(found, args.output, args.seeds, live_progress)
         if found.speaks:
             build(found.folder.path)
             print(wrapped(sentences(found.content)[-1]))
@@ -72,7 +66,7 @@ def run(args: Namespace) -> int:
             print(
                 wrapped(f"{failed['variant']}, seed {failed['seed']}: {failed['status']}: {failed['reason']}", "", "  ")
             )
-    return 1 if found.failed else 0
+    return code_of(bool(found.failed))
 
 
 def show(content: dict[str, Any]) -> None:

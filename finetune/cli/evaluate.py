@@ -17,13 +17,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Score the trained runs of a study again, on the same or on other held-out tasks."""
-    from rich.console import Console
-
     from finetune.cli.collecting import uncollected
-    from finetune.cli.output import finish
-    from finetune.core.progress import make_progress
+    from finetune.cli.output import finish, live_progress
 
-    with make_progress(Console()) as progress:
+    with live_progress() as progress:
         with uncollected(), progress.phase("loading the libraries"):
             from finetune.study.rescoring import rescore
 

@@ -11,7 +11,7 @@ from finetune.cli.arguments import add_recipe
 
 def add_arguments(parser: ArgumentParser) -> None:
     add_recipe(parser)
-    parser.add_argument("--on", required=True, choices=("local", "slurm"), help="what does the runs")
+    parser.add_argument("--on", required=True, choices=("local", "slurm", "kubernetes"), help="what does the runs")
     said = "what the runs ask of a cluster (YAML): partition, gpus, time, ...; see recipes/REFERENCE.md"
     parser.add_argument("--cluster", type=Path, metavar="FILE", help=said)
     parser.add_argument("--output", type=Path, default=Path("runs"), metavar="DIR", help="default: runs")
@@ -19,7 +19,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    """Have a study's runs done by processes in the background, or by SLURM; launch again to go on with what is left."""
+    """Have a study's runs done in the background, by SLURM or by Kubernetes; launched again, those that are left."""
     from finetune.cli.collecting import uncollected
     from finetune.cli.output import shown_aside, wrapped
     from finetune.launch.cluster import read_cluster

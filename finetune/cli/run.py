@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import SUPPRESS, ArgumentParser, Namespace
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--only", metavar="VARIANT[/SEED,...]", help=said)
     said = "GPUs (without any, shares of the processor's cores) to lay the runs out over; default: all visible GPUs"
     parser.add_argument("--devices", type=int, metavar="N", help=said)
+    said = "write what happens as lines of JSON, for programs; what is for people goes to the error stream"
+    parser.add_argument("--json", action="store_true", help=said)
     parser.add_argument("--helper", help=SUPPRESS)  # how a process that this one starts is told its part
 
 
@@ -26,13 +29,14 @@ def run(args: Namespace) -> int:
 
         help_with(args)
         return 0
-    from rich.console import Console
 
     from finetune.cli.collecting import uncollected
-    from finetune.cli.output import finish
-    from finetune.core.progress import make_progress
+    from finetune.cli.live_table import put_above
+    from finetune.cli.output import finish, live_progress, print_event
 
-    with make_progress(Console()) as progress:
+    with live_progress(sys.stderr if args.json else sys.stdout) as progress:
+        if args.json:
+            progress.listeners.append(print_event)
         with uncollected(), progress.phase("loading the libraries"):
             from finetune.recipe import load
 
@@ -45,6 +49,7 @@ def run(args: Namespace) -> int:
         shard = any(variant.recipe.compute.shard for variant in recipe.variants)
         left = runs_left(recipe, args.output, args.only)
         layout, by = lay_out(left, devices, shard, share=args.devices is not None), None
+        put_above(progress, layout.devices)
         if layout.devices > 1 and left:
             from finetune.launch.local import run_on
 
@@ -53,4 +58,4 @@ def run(args: Namespace) -> int:
             progress.say(f"layout: {layout}")
             by = partial(run_on, layout, command)
         outcome = run_study(recipe, args.output, progress, args.only, by)
-    return finish(outcome)
+    return finish(outcome, quiet=args.json)

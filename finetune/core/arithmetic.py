@@ -17,6 +17,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from finetune.core.digests import text_digest
+from finetune.core.errors import Damaged
 from finetune.core.paths import cache_folder
 from finetune.core.run_dir import read_json, write_json
 
@@ -113,7 +114,7 @@ def _remembered(
     place = cache_folder()
     path = place and place / "arithmetic" / f"{text_digest(json.dumps(about))}.json"
     if path and path.exists():
-        with suppress(OSError, ValueError, TypeError, KeyError):
+        with suppress(OSError, ValueError, TypeError, KeyError, Damaged):
             known = read_json(path)
             return {name: float(known[name]) for name in names}
     found = measure()

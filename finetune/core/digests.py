@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from finetune.core.paths import cache_folder
 from finetune.core.progress import phase
@@ -72,13 +72,24 @@ def file_digest(path: Path) -> str:
         name = None if found.st_size < LARGE or fresh else text_digest(f"{os.path.realpath(path)} {seal}")
         if name is not None and (known := _recalled(name)) is not None:
             return known
-        digest = hashlib.blake2b(digest_size=16)
-        with phase(f"computing the digest of {path.name}", -(-found.st_size // CHUNK)) as under_way:
-            while chunk := file.read(CHUNK):
-                digest.update(chunk)
-                under_way.step(file.tell() // CHUNK)
+        digest = _digest(file, path.name)
     if name is not None:
-        _remember(name, digest.hexdigest())
+        _remember(name, digest)
+    return digest
+
+
+def content_digest(path: Path) -> str:
+    """32 hex digits over a file's content, which is read, whatever is remembered of it."""
+    with open(path, "rb") as file:
+        return _digest(file, path.name)
+
+
+def _digest(file: BinaryIO, name: str) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    with phase(f"computing the digest of {name}", -(-os.fstat(file.fileno()).st_size // CHUNK)) as under_way:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+            under_way.step(file.tell() // CHUNK)
     return digest.hexdigest()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Any, overload
 
@@ -278,6 +278,9 @@ class _Chunk:
         return Document(self._batch["text"][row].as_py(), self._places[row].reshape(-1, 2), self._starts[row])
 
 
-def renumbered(examples: Sequence[Example], first: int) -> list[Example]:
-    """``examples`` with numbers that follow each other from ``first`` on."""
-    return [replace(example, number=first + place) for place, example in enumerate(examples)]
+def renumbered(table: pa.Table, first: int) -> pa.Table:
+    """``table``, as :func:`table_of` makes it, with numbers that follow each other from ``first`` on."""
+    import pyarrow as pa
+
+    numbers = np.arange(first, first + table.num_rows, dtype=np.int64)
+    return table.set_column(0, "number", pa.array(numbers)) if table.num_rows else table

@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 from typing import Literal
 
 from finetune.core.errors import InputError, Problem
+from finetune.core.secrets import SECRET
 
 OFF = frozenset({"", "0", "n", "no", "f", "false", "off", "none", "auto"})
 """What asks for nothing, in lower case."""
@@ -198,7 +199,7 @@ def _present(environ: Mapping[str, str]) -> Iterator[tuple[str, str, Setting]]:
     for name, value in sorted(environ.items()):
         setting = setting_of(name)
         if setting is not None:
-            yield name, value, setting
+            yield name, "…" if SECRET.search(name) else value, setting
 
 
 def check_settings(asked: Asked, environ: Mapping[str, str] = os.environ) -> None:

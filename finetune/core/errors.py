@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import errno
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,20 @@ class DiskFull(StudyEnded):
     """No room to write, which every later run would meet too."""
 
 
+class NotWritable(StudyEnded):
+    """A study's folder that took files before, and no longer does."""
+
+
+class Damaged(StudyEnded):
+    """A file of ours that no longer says what was written: it was cut short, say."""
+
+    def __init__(self, path: object, why: object):
+        super().__init__(
+            f"{path} is damaged ({why}): restore it from a copy, or remove it, and run the same command again, which "
+            "makes what it held anew"
+        )
+
+
 class ListenerFailed(StudyEnded):
     """A program's own `on_event` raised an exception, which is its cause."""
 
@@ -82,8 +98,9 @@ def bad_input(path: str | None, found: str, advice: str = "") -> InputError:
 
 
 def message_of(error: BaseException) -> str:
-    """What an exception says; of one that says nothing, its type."""
-    return str(error).strip() or type(error).__name__
+    """What an exception says; of one that says nothing, its type. What a KeyError says is the key alone."""
+    said = str(error).strip()
+    return f"there is no {said}" if isinstance(error, KeyError) and said else said or type(error).__name__
 
 
 def first_line(error: BaseException) -> str:
@@ -92,8 +109,21 @@ def first_line(error: BaseException) -> str:
 
 
 def disk_full(error: BaseException) -> bool:
-    """Tell whether an error says that a disk is full; some libraries wrap the system's own."""
-    return getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+    """Tell whether an error says that a disk, or one's share of it, is full; some libraries wrap the system's own."""
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    said = "No space left" in str(error) or any(f"(os error {number})" in str(error) for number in full)  # from Rust
+    return getattr(error, "errno", None) in full or said
+
+
+def not_writable(error: BaseException, folder: Path) -> str | None:
+    """Say why, where an error says that files in ``folder`` can no longer be written; None: it says something else."""
+    for number in (errno.EROFS, errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM):
+        said = os.strerror(number)
+        if f"{said} (os error {number})" in str(error):  # as libraries in Rust wrap it
+            return said
+        if isinstance(error, OSError) and error.errno == number and error.filename is not None:
+            return said if Path(os.fsdecode(error.filename)).absolute().is_relative_to(folder.absolute()) else None
+    return None
 
 
 MOST_CHOICES, FEW_CHOICES = 40, 12

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,10 @@ class StudyOpened:
     seeds: list[int]
     finished: int
     """Runs that are finished already."""
+    headline: str = ""
+    """"set/metric" of the score that counts."""
+    results: list[RunFinished] = field(default_factory=list)
+    """What those runs came to."""
 
 
 @dataclass(frozen=True)
@@ -82,4 +87,33 @@ def training_event(variant: str, seed: int | None, row: Mapping[str, Any]) -> St
     return Step(variant, seed, row["step"], row["epoch"], row["loss"], row["learning_rate"], row["gradient_norm"])
 
 
+def finished_event(variant: str, seed: int | None, result: Mapping[str, Any]) -> RunFinished:
+    """The event that a run's `result.json` is."""
+    return RunFinished(variant, seed, result["status"], result["reason"], result["scores"], result["seconds"])
+
+
 Event = StudyOpened | RunStarted | Step | Evaluated | RunFinished | StudyFinished
+
+
+def to_json(event: Event) -> dict[str, Any]:
+    """Give what an event says, for JSON; `event` names its kind, as in `run_finished`."""
+    facts = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(event).items()}
+    return {"event": _word(type(event)), **facts}
+
+
+def from_json(said: Mapping[str, Any]) -> Event:
+    """Make the event again of which :func:`to_json` gave this."""
+    facts = {name: value for name, value in said.items() if name != "event"}
+    if "folder" in facts:
+        facts["folder"] = Path(facts["folder"])
+    if "results" in facts:
+        facts["results"] = [RunFinished(**each) for each in facts["results"]]
+    event: Event = _KINDS[said["event"]](**facts)
+    return event
+
+
+def _word(kind: type) -> str:
+    return re.sub(r"(?<=.)([A-Z])", r"_\1", kind.__name__).lower()
+
+
+_KINDS = {_word(kind): kind for kind in get_args(Event)}

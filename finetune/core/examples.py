@@ -180,6 +180,9 @@ class Prediction:
     :meth:`finetune.tasks.base.Task.completed` makes the rest of."""
     own: Mapping[str, float] = field(default_factory=dict)
     """By the name of a metric of the task's own, what the example contributes to it."""
+    chances: np.ndarray | None = None
+    """Probabilities of parts of the answer, which no store has: (labels,) of each label where several may be right;
+    (words,) of each word's tag; (2,) of a span, and of no answer. None: there are none."""
 
 
 @dataclass(frozen=True)

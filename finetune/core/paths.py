@@ -36,6 +36,15 @@ def cache_folder() -> Path | None:
     return own if own.is_absolute() else None
 
 
+def local_path(text: str) -> Path:
+    """The path that a person wrote, with the home folder for ``~``; `~nobody` stays as it is.
+
+    Whether something lies there is asked of `os.path`, which says no to what cannot be a path at all, such as one that
+    is too long, or lies in a folder that is not ours to read; pathlib raises an error.
+    """
+    return Path(os.path.expanduser(text))
+
+
 def resolve_path(text: str, at: str) -> Path:
     """The existing file or folder that ``text`` names, locally or as ``package:NAME/path``.
 
@@ -46,8 +55,8 @@ def resolve_path(text: str, at: str) -> Path:
     """
     if text.startswith(PACKAGE):
         return resolve_package_path(text, at)
-    path = Path(text).expanduser()
-    if not path.exists():
+    path = local_path(text)
+    if not os.path.exists(path):
         raise bad_input(at, f"there is no '{text}'", _nearest(path))
     return path
 
@@ -59,11 +68,11 @@ def resolve_paths(text: str, at: str) -> list[Path]:
     Raises:
         InputError: at recipe path ``at``, when there is nothing there.
     """
-    path = base = Path(text).expanduser()
-    if text.startswith(PACKAGE) or not glob.has_magic(text) or path.exists():
+    path = base = local_path(text)
+    if text.startswith(PACKAGE) or not glob.has_magic(text) or os.path.exists(path):
         return [resolve_path(text, at)]
     # Only what does not exist is a pattern: a folder may be called `run[1]`.
-    while not base.exists():
+    while not os.path.exists(base):
         base = base.parent
     found = glob.glob(str(path.relative_to(base)), root_dir=base, recursive=True)
     return sorted(each for name in found if (each := base / name).is_file()) or [resolve_path(text, at)]
@@ -79,23 +88,32 @@ def resolve_package_path(text: str, at: str) -> Path:
     """
     name, _, inner = text.removeprefix(PACKAGE).partition("/")
     top, *nested = name.split(".")
-    if ".." in PurePosixPath(inner).parts:
-        raise bad_input(at, f"'{text}' leaves its package", "a package path has no '..'")
+    if ".." in PurePosixPath(inner).parts or inner.startswith("/") or "\0" in inner:
+        raise bad_input(at, f"'{text}' leaves its package", "a package path has no '..', and begins with no '/'")
     pattern = "/".join(part for part in (*nested, inner) if part)
     roots = _package_folders(top, text, at)
     if not pattern:
         return roots[0]
     if "*" not in pattern:
         for root in roots:
-            if (root / pattern).exists():
-                return root / pattern
+            if os.path.exists(root / pattern):
+                return _inside(root, root / pattern, text, at)
         raise bad_input(at, f"'{text}' is not in the installed package", _nearest(roots[0] / pattern))
-    found = sorted({match for root in roots for match in root.glob(pattern)})
+    found = sorted({_inside(root, match, text, at) for root in roots for match in root.glob(pattern)})
     if not found:
         raise bad_input(at, f"nothing matches '{text}'", _nearest(roots[0] / pattern))
     if len(found) > 1:
         raise bad_input(at, f"'{text}' matches {len(found)} paths", f"name one of: {_listing(p.name for p in found)}")
     return found[0]
+
+
+def _inside(root: Path, path: Path, text: str, at: str) -> Path:
+    """``path``, unless it is a link to something else than a package's file: where installers link whole packages,
+    each file has the same path in theirs."""
+    real, own = Path(os.path.realpath(path)), path.relative_to(root).parts
+    if real.is_relative_to(os.path.realpath(root)) or real.parts[-len(own) :] == own:
+        return path
+    raise bad_input(at, f"'{text}' leaves its package: it is a link to '{real}'", "name that file itself")
 
 
 def _package_folders(top: str, text: str, at: str) -> list[Path]:
@@ -118,11 +136,13 @@ def _package_folders(top: str, text: str, at: str) -> list[Path]:
 def _nearest(path: Path) -> str:
     """Say what there is instead of ``path``: a name like it, or the names in the nearest folder that exists."""
     missing = path
-    while not missing.parent.exists():
+    while not os.path.exists(missing.parent):
         missing = missing.parent
     folder = missing.parent
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         return f"'{folder}' is a file, not a folder"
+    if not os.access(folder, os.R_OK):
+        return f"the folder '{folder}' is not yours to read"
     names = sorted(name for name in os.listdir(folder) if not name.startswith((".", "__pycache__")))
     near = difflib.get_close_matches(missing.name, names, n=1, cutoff=0.6)
     if near:

@@ -1,4 +1,4 @@
-"""Progress of a running study, as a person sees it: a live line on a terminal, plain lines everywhere else.
+"""What is under way in a running study: phases, and the events that are told of it; `core/shown.py` draws them.
 
 Whatever may take longer than two seconds is a phase: ``with phase("loading the model")``, or, where it has parts,
 ``track(batches, "scoring")``. Phases may lie inside each other. The innermost one that has lasted long enough is shown,
@@ -20,8 +20,6 @@ from finetune.core.launched import rank
 from finetune.core.signals import stop_here
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from finetune.core.events import Event
 
 T = TypeVar("T")
@@ -92,7 +90,9 @@ class Progress:
     def __init__(
         self, clock: Callable[[], float] = time.monotonic, on_event: Callable[[Event], None] | None = None
     ) -> None:
-        self.clock, self.on_event = clock, on_event
+        self.clock = clock
+        self.listeners: list[Callable[[Event], None]] = [] if on_event is None else [on_event]
+        """What is called with every event."""
         self.phases: list[Phase] = []
         """From the outermost to the innermost."""
         self._lock = threading.RLock()
@@ -137,10 +137,12 @@ class Progress:
             return next((each for each in reversed(self.phases) if now - each.begun >= self.after), None)
 
     def tell(self, event: Event) -> None:
-        """Let the program that listens know; nobody does in all processes but the first."""
-        if self.on_event is not None and rank() == 0:
+        """Let those that listen know; nobody does in all processes but the first."""
+        if rank() != 0:
+            return
+        for listen in self.listeners:
             try:
-                self.on_event(event)
+                listen(event)
             except StudyEnded:
                 raise
             except Exception as error:  # a program's own, which must not pass for a run's
@@ -148,6 +150,10 @@ class Progress:
 
     def say(self, text: str) -> None:
         """One line that stays."""
+
+    def came(self, line: str) -> None:
+        """Say in one line what a run came to."""
+        self.say(line)
 
     def other(self, name: str, at: Sequence[Any] | None) -> None:
         """Hear how far the process called ``name`` is: title, steps done, steps in all or None, note; None: it has
@@ -206,115 +212,3 @@ def track(items: Collection[T], title: str) -> Iterator[T]:
             yield item
             under_way.step(number)
             stop_here(title)
-
-
-class LineProgress(Progress):
-    """For logs and pipes: a line when a phase turns out to be long, and then at most every ``every`` seconds."""
-
-    def __init__(self, console: Console, every: float = 30.0, clock: Callable[[], float] = time.monotonic):
-        super().__init__(clock)
-        self.console, self.every, self.last = console, every, -every
-
-    def say(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-    def other_says(self, name: str, line: str) -> None:
-        self.say(f"{name} · {line}")
-
-    def look(self) -> None:
-        with self._lock:
-            found, now = self.shown(), self.clock()
-            if found is None:
-                return
-            runtime = self.phases[self.phases.index(found) - 1] if found is not self.phases[0] else None
-            # What comes again and again inside another phase, such as a validation, is announced once.
-            known = found.announced or (runtime is not None and found.title in runtime.inside)
-            if known and now - self.last < self.every:
-                return
-            found.announced, self.last = True, now
-            if runtime is not None:
-                runtime.inside.add(found.title)
-            line = " · ".join(filter(None, [f"{found.title}: {found.far}", found.note, found.left]))
-        self.show(line)
-
-    def show(self, line: str) -> None:
-        """Show a line about a phase."""
-        self.say(line)
-
-
-class LiveProgress(Progress):
-    """For terminals: one live line with a bar, and the lines that stay above it."""
-
-    after = 1.0
-
-    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic):
-        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
-        from rich.table import Column
-
-        super().__init__(clock)
-        # A narrow terminal keeps what changes: it cuts titles and notes, and lets the bar go.
-        bar = 20 if console.width >= 110 else 0
-        note = len("loss 0.123 · 12,345 tokens/s" if console.width >= 80 else "loss 1.000 …")
-        title = max(console.width - bar - note - len(" 12345/12345  1:23:45 "), 8)
-        self.bar = Bar(
-            TextColumn("{task.description}", table_column=Column(no_wrap=True, max_width=title), markup=False),
-            *([BarColumn(bar_width=bar)] if bar else []),
-            TextColumn("{task.fields[far]}", table_column=Column(no_wrap=True)),
-            TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True, max_width=note), markup=False),
-            TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
-            console=console,
-            auto_refresh=False,
-            transient=True,
-        )
-        self.on_line: tuple[Phase, Any] | None = None
-        """The phase that is shown, and the bar's name for it."""
-        self.others: dict[str, Any] = {}
-        """The bar's names for other processes, by theirs."""
-
-    def say(self, text: str) -> None:
-        self.bar.console.print(text, highlight=False, markup=False)
-
-    def other(self, name: str, at: Sequence[Any] | None) -> None:
-        with self._lock:
-            if at is None:
-                if name in self.others:
-                    self.bar.remove_task(self.others.pop(name))
-                return
-            title, done, total, note = at
-            if name not in self.others:
-                self.others[name] = self.bar.add_task(name, total=None, far="", note="")
-            far = "" if total is None else f"{done}/{total}"
-            facts = {"description": f"{name}  {title}", "completed": done, "note": note, "far": far}
-            self.bar.update(self.others[name], total=total, **facts)
-
-    def look(self) -> None:
-        with self._lock:
-            found = None if self.others else self.shown()  # which are what it waits for
-            if self.on_line is not None and self.on_line[0] is not found:
-                self.bar.remove_task(self.on_line[1])
-                self.on_line = None
-            if self.others:
-                self.bar.start()
-                self.bar.refresh()
-                return
-            if found is None:
-                self.bar.stop()
-                return
-            facts: dict[str, Any] = {"completed": found.done, "note": found.note, "far": found.far}
-            if self.on_line is None:
-                self.on_line = found, self.bar.add_task(found.title, total=found.total, **facts)
-            self.bar.update(self.on_line[1], **facts)
-            self.bar.start()
-            self.bar.refresh()
-
-    def close(self) -> None:
-        super().close()
-        self.bar.stop()
-
-
-def make_progress(console: Console) -> Progress:
-    """Make a live line on a terminal that can move its cursor, else plain lines; nothing in processes but the first."""
-    if rank() != 0:
-        return Progress()
-    return LiveProgress(console) if console.is_terminal and not console.is_dumb_terminal else LineProgress(console)

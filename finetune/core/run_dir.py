@@ -3,6 +3,7 @@
 runs/<study>/
   recipe.yaml  resolved.yaml  environment.json  data.json
   diagnosis.json                           what `finetune diagnose` has found, beside the runs of its design
+  exports.json                             what was taken away, and the digests of its certificates
   speed.json                               how many seeds are trained side by side, as measured
   examples/<task>.parquet                  what is held out: example, input, reference, group
   <variant>/seed-<n>/result.json           written last: its presence means done
@@ -32,7 +33,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from finetune.core.errors import bad_input
+from finetune.core.errors import Damaged, bad_input, first_line
 
 FORMAT = 1
 """Version of every JSON file written here."""
@@ -57,17 +58,36 @@ BASELINES = "baselines"
 
 
 @contextmanager
+def not_for_all_to_write() -> Iterator[None]:
+    """Within the context, nobody but its owner, and the group where the umask says so, can write what is made."""
+    former = os.umask(0o022)
+    os.umask(former | 0o002)
+    try:
+        yield
+    finally:
+        os.umask(former)
+
+
+@contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its place, flushed to disk, when the block ends without error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         yield temporary
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
+        sync(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Let a file, or the names in a folder, reach the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -81,9 +101,21 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+@contextmanager
+def undamaged(path: Path) -> Iterator[None]:
+    """Within the context ``path`` is read. Raises :class:`Damaged` where it is not what was written."""
+    try:
+        yield
+    except (ValueError, OSError) as error:  # what JSON, text and Arrow raise
+        if getattr(error, "errno", None) is not None:  # the system's own
+            raise
+        raise Damaged(path, first_line(error)) from error
+
+
 def read_json(path: Path) -> Any:
-    """Read a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Read a JSON file. Raises :class:`Damaged` where it is none, such as one that was cut short."""
+    with undamaged(path):
+        return json.loads(path.read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True)
@@ -166,6 +198,10 @@ class StudyDir:
     @property
     def diagnosis(self) -> Path:
         return self.path / "diagnosis.json"
+
+    @property
+    def exports(self) -> Path:
+        return self.path / "exports.json"
 
     @property
     def speed(self) -> Path:

@@ -108,15 +108,16 @@ def leave_on_signals() -> Iterator[None]:
             _asked.set()
             raise KeyboardInterrupt
 
-    with _handling(receive, [number for number in SIGNALS if number != signal.SIGINT]):
+    with handling(receive, [number for number in SIGNALS if number != signal.SIGINT]):
         yield
 
 
 @contextmanager
-def _handling(
+def handling(
     receive: Callable[[int, FrameType | None], None], numbers: Sequence[signal.Signals] = SIGNALS
 ) -> Iterator[None]:
-    """Within the context, let ``receive`` handle signals, where this is the thread that gets them."""
+    """Within the context, let ``receive`` handle signals, where this is the thread that gets them; elsewhere nothing
+    changes."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -139,7 +140,7 @@ def _receiving(request: StopRequest) -> Iterator[None]:
         if count.insists(number):
             raise KeyboardInterrupt
 
-    with _handling(receive):
+    with handling(receive):
         yield
 
 

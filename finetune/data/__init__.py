@@ -228,13 +228,13 @@ def _read(source: Source | Sequence[Portion], at: str, seed: int, how: Reading) 
     """Give the checked examples of one part, and how many rows `limit` has left out of it."""
     from finetune.data.columns import require_clusters
     from finetune.data.mixture import joined
-    from finetune.data.sources import read
+    from finetune.data.sources import EXAMPLE, as_table, read
 
     if not isinstance(source, Source):
         found = {each.title: _read(each, f"{at}.{number}", seed, how) for number, each in enumerate(source)}
         return joined({name: data for name, (data, _) in found.items()}, at), sum(left for _, left in found.values())
     data = read(source, at, seed)
-    left = data[data.num_rows - 1]["example"] + 1 - data.num_rows
+    left = as_table(data)[EXAMPLE][-1].as_py() + 1 - data.num_rows
     data = how.convert(data, at) if how.convert else data
     how.check(data, at)
     if how.cluster is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from urllib.parse import parse_qsl, urlsplit
 
 from finetune.core.errors import bad_input
@@ -43,11 +43,11 @@ def unbraced(text: str) -> Iterator[str]:
     if found is None:
         yield text
         return
-    numbers = re.fullmatch(r"(\d+)\.\.(\d+)", found[1])
-    choices = found[1].split(",")
+    numbers = re.fullmatch(r"(\d{1,9})\.\.(\d{1,9})", found[1], re.ASCII)
+    choices: Iterable[str] = found[1].split(",")
     if numbers:
         width = len(numbers[1]) if numbers[1].startswith("0") else 0
-        choices = [f"{number:0{width}d}" for number in range(int(numbers[1]), int(numbers[2]) + 1)]
+        choices = (f"{number:0{width}d}" for number in range(int(numbers[1]), int(numbers[2]) + 1))
     for choice in choices:
         yield from unbraced(text[: found.start()] + choice + text[found.end() :])
 

@@ -6,6 +6,7 @@ extensions, which the rest of the tool, and `datasets`, would have to know one b
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -15,8 +16,18 @@ if TYPE_CHECKING:
     from datasets import Dataset, Features
 
 
+def sound(table: pa.Table) -> pa.Table:
+    """``table``, of which every text and list was found to lie where its file says: Arrow believes what it maps.
+
+    Raises pyarrow.ArrowException.
+    """
+    table.validate(full=True)
+    return table
+
+
 def plain(table: pa.Table) -> pa.Table:
-    """``table`` with the same values in plain types."""
+    """``table`` with the same values in plain types. Raises pyarrow.ArrowException where they are broken."""
+    sound(table)
     columns = [_plain_column(column) for column in table.columns]
     return pa.table(columns, names=table.column_names)
 
@@ -46,6 +57,9 @@ def _plain_type(kind: pa.DataType) -> pa.DataType:
         return pa.list_(_plain_type(kind.value_type))
     if is_.is_large_list(kind) or is_.is_large_list_view(kind):
         return pa.large_list(_plain_type(kind.value_type))
+    if is_.is_map(kind):
+        pair = {"key": kind.key_type, "value": kind.item_type}
+        return pa.list_(pa.struct([(name, _plain_type(inner)) for name, inner in pair.items()]))
     if is_.is_struct(kind):
         return pa.struct([field.with_type(_plain_type(field.type)) for field in kind])
     return kind
@@ -87,3 +101,45 @@ def _named_lists(column: pa.ChunkedArray, names: list[str]) -> pa.ChunkedArray:
 
     kind = pa.list_(pa.string())
     return pa.chunked_array([pa.array(map(named, chunk.to_pylist()), kind) for chunk in column.chunks], kind)
+
+
+def unknown_columns(table: pa.Table) -> list[str]:
+    """Name the columns of a type that `datasets` has no word for."""
+    from datasets.features.features import generate_from_arrow_type
+
+    found = []
+    for field in table.schema:
+        try:
+            generate_from_arrow_type(field.type)
+        except (ValueError, KeyError, NotImplementedError):
+            found.append(field.name)
+    return found
+
+
+def beyond_the_calendar(table: pa.Table) -> list[str]:
+    """Name the columns with times that Python has no day for: they fail wherever their values are looked at."""
+    return [name for name in table.column_names if any(map(_beyond, _leaves(table[name])))]
+
+
+def _leaves(values: pa.ChunkedArray) -> Iterator[pa.ChunkedArray]:
+    """The values inside lists and objects, as columns of plain ones."""
+    is_ = pa.types
+    if is_.is_struct(values.type):
+        for inner in values.flatten():
+            yield from _leaves(inner)
+    elif is_.is_list(values.type) or is_.is_large_list(values.type) or is_.is_fixed_size_list(values.type):
+        yield from _leaves(pc.list_flatten(values))
+    else:
+        yield values
+
+
+def _beyond(values: pa.ChunkedArray) -> bool:
+    if not pa.types.is_temporal(values.type) or pa.types.is_interval(values.type):
+        return False
+    counts = values.cast(pa.int32() if values.type.bit_width == 32 else pa.int64())
+    try:
+        for bound in pc.min_max(counts).as_py().values():
+            pa.scalar(bound, values.type).as_py()
+    except (OverflowError, ValueError):
+        return True
+    return False

@@ -22,7 +22,7 @@ from typing import Any
 import pyarrow as pa
 from filelock import BaseFileLock, FileLock, Timeout
 
-from finetune.core.errors import InputError
+from finetune.core.errors import Damaged, InputError
 from finetune.core.paths import cache_folder
 from finetune.core.progress import phase
 from finetune.core.run_dir import read_json, write_json
@@ -137,7 +137,7 @@ def _read(folder: Path) -> Kept | None:
         facts = read_json(folder / FACTS)
         names: list[str] = facts["tables"]
         return {name: spool.mapped(folder / f"{number}.arrow") for number, name in enumerate(names)}, facts["facts"]
-    except (OSError, ValueError, KeyError):  # what pyarrow raises for a broken file is a ValueError
+    except (OSError, ValueError, KeyError, Damaged):  # what pyarrow raises for a broken file is a ValueError
         return None
 
 

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 ROWS = 1 << 16
 """Rows that are looked at together."""
 
+OURS = "finetune:"
+"""Begins the names of columns that no file has."""
+
 SHOWN_ROWS = 5
 """How many row numbers an error message lists."""
 
@@ -29,7 +32,7 @@ SHOWN_ROWS = 5
 def require_column(dataset: Dataset, column: str, at: str, option: str) -> None:
     """Refuse a ``dataset`` (of the recipe path ``at``) that lacks ``column``, which ``option`` names."""
     if column not in dataset.column_names:
-        known = [name for name in dataset.column_names if name not in (EXAMPLE, ROW)]
+        known = [name for name in dataset.column_names if name not in (EXAMPLE, ROW) and not name.startswith(OURS)]
         advice = _separated(known[0]) if len(known) == 1 else ""
         raise bad_input(option, f"{at} has no column '{column}'", advice or did_you_mean(column, known))
 

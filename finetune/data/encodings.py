@@ -92,6 +92,15 @@ class NotText(ValueError):
         self.found, self.position = found, position
 
 
+def is_encoding(name: str) -> bool:
+    """Tell whether Python knows a text encoding by this name in which files are written; those of host names, or that
+    only rename bytes, are none."""
+    try:
+        return isinstance("\n".encode(name), bytes) and isinstance(b"\xff".decode(name, "replace"), str)
+    except (LookupError, ValueError):  # ValueError: it knows no `replace`, or has a NUL in its name
+        return False
+
+
 def decode(content: bytes, source: Written, begins: bool = True) -> str:
     """The text of a file, or of the part with which it ``begins``, without its byte order mark; raises NotText, and
     LookupError for the encoding."""

@@ -1,10 +1,40 @@
-"""Lists and objects that a file holds as JSON text, as csv files do."""
+"""JSON text: in files, and in the cells of a csv file, which hold lists and objects so."""
 
 from __future__ import annotations
 
 import json
 import re
+from itertools import chain
 from typing import Any
+
+DEEPEST = 64
+"""How deep lists and objects may lie in each other."""
+
+
+def loads(text: str) -> Any:
+    """The value in a JSON text. Raises json.JSONDecodeError, also for what Python cannot, or should not, hold."""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        raise
+    except RecursionError:
+        raise json.JSONDecodeError(_TOO_DEEP, text, 0) from None
+    except ValueError:  # Python reads no longer ones
+        raise json.JSONDecodeError("a number has thousands of digits", text, 0) from None
+    if text.count("[") + text.count("{") > DEEPEST and _depth_exceeds(value, DEEPEST):
+        raise json.JSONDecodeError(_TOO_DEEP, text, 0)
+    return value
+
+
+_TOO_DEEP = f"lists and objects lie more than {DEEPEST} deep in each other"
+
+
+def _depth_exceeds(value: Any, depth: int) -> bool:
+    level = [value]
+    for _ in range(depth + 1):
+        inner = (each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list))
+        level = list(chain.from_iterable(inner))
+    return bool(level)
 
 
 def parsed(value: Any) -> Any:
@@ -13,7 +43,7 @@ def parsed(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
+        return loads(value)
     except ValueError:  # which whoever asked for a list will refuse
         return value
 

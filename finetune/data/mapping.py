@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import string
 from collections.abc import Mapping, Sequence
 
@@ -13,6 +14,9 @@ from finetune.data.nested import is_nested
 
 Piece = tuple[str, str | None, str]
 """Literal text, then a column (None: nothing follows) and the format that its text gets."""
+
+WIDEST = 1_000_000
+"""Characters up to which a template may cut or fill a text."""
 
 
 def add_columns(
@@ -112,6 +116,8 @@ def _parse(template: str, known: list[str], path: str) -> list[Piece]:
         if conversion or "{" in (spec or ""):
             advice = "write {column} or {column:.800}"
             raise bad_input(path, f"'{column}' has more than a format in the template", advice)
+        if any(int(number) > WIDEST for number in re.findall(r"\d{1,9}", spec or "")):
+            raise bad_input(path, f"'{spec}' asks for more than {WIDEST:,} characters", "write a smaller number")
         try:
             format("", spec or "")
         except ValueError as error:

@@ -6,6 +6,7 @@ import io
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, TypeVar
 
 from finetune.core.errors import InputError, StudyEnded, bad_input, first_line
@@ -21,6 +22,9 @@ TRIES, WAIT = 5, 0.5
 
 CONNECT, READ = 20, 60
 """Seconds without an answer, and without another byte of one, after which a web server is asked again."""
+
+MOST = 100_000
+"""Files that the braces of one address may stand for."""
 
 TAIL = 1 << 16
 """Bytes that are read first: the end of a parquet file, which says what else there is in it."""
@@ -82,7 +86,8 @@ class Remote:
         known = self.details
         if WHOLE not in known and self.size is not None and known.get("partial", True):
             file = Ranges(self)
-            if known.get(RANGES) or file.begin():
+            # Of a small file the last bytes are all of it, which says nothing of parts.
+            if (known.get(RANGES) and self.size > TAIL) or file.begin():
                 known[RANGES] = True
                 return file
         if WHOLE not in known:
@@ -158,7 +163,9 @@ class Ranges(io.RawIOBase):
 
     def hold(self, start: int, end: int) -> None:
         """Fetch what will be read in parts."""
-        self.held = start, self._fetch(start, end)
+        first, content = self.held
+        if not first <= start <= end <= first + len(content):
+            self.held = start, self._fetch(start, end)
 
     def readable(self) -> bool:
         return True
@@ -205,7 +212,10 @@ def remotes(text: str, at: str) -> list[Remote]:
 
     ``${NAME}`` is the value of an environment variable. Raises InputError at ``{at}.path``.
     """
-    found = [remote for one in unbraced(text) for remote in _matching(one, at)]
+    texts = list(islice(unbraced(text), MOST + 1))
+    if len(texts) > MOST:
+        raise bad_input(f"{at}.path", f"'{shown(text)}' stands for more than {MOST:,} files", "name fewer at a time")
+    found = [remote for one in texts for remote in _matching(one, at)]
     if not found:
         raise bad_input(f"{at}.path", f"nothing matches '{shown(text)}'", "check the address")
     return found

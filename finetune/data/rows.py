@@ -27,14 +27,14 @@ def with_row(table: pa.Table) -> pa.Table:
 
 def rows_of(data: Dataset) -> list[int]:
     """Number the rows of ``data`` as in their source, from 1."""
-    return [number + 1 for number in data[ROW if ROW in data.column_names else "example"]]
+    return [number + 1 for number in data[ROW if ROW in data.column_names else "example"][:]]
 
 
 def places_of(data: Dataset, at: str) -> Iterator[str]:
     """Name each row of ``data``, read at recipe path ``at``, by its number in its source: `data.train, row 7`."""
     source = "data.train" if at.startswith(CARVED) else at
     if ROW in data.column_names and PORTION in data.column_names:
-        for row, portion in zip(rows_of(data), data[PORTION], strict=True):
+        for row, portion in zip(rows_of(data), data[PORTION][:], strict=True):
             yield f"{source}, row {row} of '{portion}'"
     else:
         yield from (f"{source}, row {row}" for row in rows_of(data))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -15,13 +15,15 @@ from finetune.core.errors import InputError, bad_input
 from finetune.core.paths import resolve_paths
 from finetune.core.progress import PART, parts, phase
 from finetune.core.signals import stop_here
+from finetune.data.arrow_types import beyond_the_calendar, unknown_columns
 from finetune.data.draws import LIMIT, random_keys
 from finetune.data.encodings import HEAD
-from finetune.data.formats.base import COMPRESSED, FORMATS, Format, named_by, not_text, not_unpacked, open_file
+from finetune.data.formats.base import FORMATS, Format, named_by, not_text
 from finetune.data.formats.delimited import recognise
 from finetune.data.hub import read_hub, stream_hub
 from finetune.data.mapping import add_columns, sources_of
 from finetune.data.options import NO_SPLITS, NO_STREAM, STREAMED, Source
+from finetune.data.packed import COMPRESSED, not_unpacked, open_file
 from finetune.data.remote import Remote, remotes
 from finetune.data.spool import Mixed, batches, spooled, taken
 from finetune.data.streaming import read_parquet
@@ -42,13 +44,8 @@ def read(source: Source, at: str, seed: int) -> Dataset:
     Raises:
         InputError: at a path under ``at``, when it is not there, not readable or empty.
     """
-    with phase(f"reading {at}"):
-        written, delimited, rows = _read(source, at, seed)
-    stop_here(f"reading {at}")
-    if not written.num_rows or not written.num_columns:
-        raise bad_input(f"{at}.path", f"'{source.path}' has no examples", "name a file that has some")
+    written, table, delimited, rows = _checked(source, at, seed)
     _refuse_own_example(written, source, at)
-    table = recognise(written) if delimited else written
     if source.columns:
         table = spooled(_with_columns(table, written if delimited else None, source, at))
     table = with_example(table, rows)
@@ -57,6 +54,47 @@ def read(source: Source, at: str, seed: int) -> Dataset:
             table, np.sort(np.argsort(random_keys(table.num_rows, seed, LIMIT), kind="stable")[: source.limit])
         )
     return as_dataset(table)
+
+
+class Rows(NamedTuple):
+    """The rows of a source as they are written there, for whoever gives them back."""
+
+    written: pa.Table
+    """With every value as the source has it: of a delimited file, all are texts."""
+    table: pa.Table
+    """With numbers where all values of a column are."""
+    delimited: bool
+
+    def part(self, start: int, count: int, columns: Mapping[str, str], at: str, encoding: str) -> Dataset:
+        """Give ``count`` of them as :func:`read` does, from number ``start`` on, with new ``columns``."""
+        part, texts = self.table.slice(start, count), self.written.slice(start, count)
+        made = add_columns(part, columns, at, texts if self.delimited else None, encoding, start)
+        return as_dataset(with_example(made, np.arange(start, start + part.num_rows)))
+
+
+def read_rows(source: Source, at: str) -> Rows:
+    """Read ``source`` as :func:`read` does, without its new columns; a column may be called `example`."""
+    written, table, delimited, _ = _checked(source, at, 0)
+    return Rows(written, table, delimited)
+
+
+def _checked(source: Source, at: str, seed: int) -> tuple[pa.Table, pa.Table, bool, np.ndarray | None]:
+    """What a source has, with every value as it is written and with numbers recognised; whether it is of a delimited
+    file; and the rows' numbers where not all are read."""
+    with phase(f"reading {at}"):
+        written, delimited, rows = _read(source, at, seed)
+    stop_here(f"reading {at}")
+    if not written.num_rows or not written.num_columns:
+        raise bad_input(f"{at}.path", f"'{source.path}' has no examples", "name a file that has some")
+    if unknown := unknown_columns(written):
+        kinds = ", ".join(f"'{name}' ({written.schema.field(name).type})" for name in unknown)
+        raise bad_input(
+            f"{at}.path", f"'{source.path}' has columns of types that cannot be read: {kinds}", "leave them out"
+        )
+    if beyond := beyond_the_calendar(written):
+        found = f"'{source.path}' has times of no year from 1 to 9999 in {', '.join(map(repr, beyond))}"
+        raise bad_input(f"{at}.path", found, "correct them, or write them as numbers")
+    return written, recognise(written) if delimited else written, delimited, rows
 
 
 def _read(source: Source, at: str, seed: int) -> tuple[pa.Table, bool, np.ndarray | None]:
@@ -169,7 +207,7 @@ def _blocks(
                 yield block
                 stop_here(f"reading {at}")
         except OSError as error:
-            reason, advice = not_unpacked(path) or (f"cannot be read: {error.strerror or error}", "")
+            reason, advice = not_unpacked(path, error) or (f"cannot be read: {error.strerror or error}", "")
             said = source.path if len(paths) == 1 else path
             raise bad_input(f"{at}.path", f"'{said}' {reason}", advice) from error
 
@@ -228,7 +266,7 @@ def _format_advice(path: Path, at: str) -> str:
         with open_file(path) as file:
             start = bytes(file.read(HEAD))
     except OSError as error:
-        broken = not_unpacked(path)
+        broken = not_unpacked(path, error)
         return f"it {broken[0]}: {broken[1]}" if broken else f"it cannot be read: {error.strerror or error}"
     if advice := not_text(start):
         return "unpack it: only text is read compressed" if path.suffix.lower() in COMPRESSED else advice

@@ -291,7 +291,7 @@ def _told(place: Path | Remote, at: str) -> Iterator[None]:
     """Turn what is wrong with a file into a problem of its source."""
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: a column's name is no text
         name = place.title if isinstance(place, Remote) else place
         raise bad_input(f"{at}.path", f"'{name}' is not a readable parquet file: {first_line(error)}") from error
 

@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from finetune.core.run_dir import atomic
+from finetune.core.errors import Damaged
+from finetune.core.run_dir import atomic, undamaged
 
 ADDED = ("margin", "margin_norm", "reward", "bytes")
 EXTRACTED = ("extracted", "extracted_reference")
@@ -104,20 +105,27 @@ class Predictions:
         table = pa.table(columns).sort_by("example")
         table = table.replace_schema_metadata({"labels": json.dumps(self.labels, ensure_ascii=False), "key": key})
         with atomic(path) as temporary:
-            pq.write_table(table, temporary)
+            pq.write_table(table, temporary, write_page_checksum=True)
 
 
 def read_if(path: Path, key: str) -> Predictions | None:
     """Read the predictions in ``path`` if they come from the weights, data and options that ``key`` stands for."""
-    if not path.exists() or pq.read_schema(path).metadata.get(b"key", b"").decode() != key:
+    if not path.exists():
         return None
-    return read(path)
+    try:
+        with undamaged(path):
+            known = pq.read_schema(path).metadata.get(b"key", b"").decode()
+        return read(path) if known == key else None
+    except Damaged:  # they can be computed again
+        return None
 
 
 def read(path: Path) -> Predictions:
-    """Read the predictions in ``path``, in order of `example`; columns without any value come back as None."""
+    """Read the predictions in ``path``, in order of `example`; columns without any value come back as None. Raises
+    :class:`Damaged` where they are not those that were written."""
     # Not `read_table`, which takes `key=value` folders above the file for more columns.
-    table = pq.ParquetFile(path).read()
+    with undamaged(path):
+        table = pq.ParquetFile(path, page_checksum_verification=True).read()
     labels = tuple(json.loads(table.schema.metadata[b"labels"]))
     score, loss, weight = (_numbers(table[name]) for name in ("score", "loss", "weight"))
     probabilities = None

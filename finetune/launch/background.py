@@ -10,17 +10,27 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from finetune.core.errors import FinetuneError
+from finetune.core.errors import FinetuneError, Problem
 from finetune.launch.cluster import Cluster
 from finetune.launch.launcher import Task
 from finetune.launch.record import Launch
+
+if TYPE_CHECKING:
+    from finetune.recipe import ResolvedRecipe
 
 
 class Background:
     """Processes of this machine."""
 
     name = "local"
+    obeys = frozenset({"gpus", "environment"})
+    resubmits = True
+
+    def unfit(self, recipe: ResolvedRecipe, launch: Launch, cluster: Cluster) -> list[Problem]:
+        """Find nothing: see :meth:`check`."""
+        return []
 
     def dry_run(self, launch: Launch, groups: Sequence[int]) -> str:
         """Show the command."""
@@ -65,6 +75,10 @@ class Background:
         if facts["host"] != socket.gethostname():
             raise FinetuneError(f"this study was launched on {facts['host']}; ask there")
         return facts["began"] is not None and _began(facts["pid"]) == facts["began"]
+
+    def said(self, launch: Launch, group: int) -> str:
+        """Give nothing: all that the process says is in its log."""
+        return ""
 
     def cancel(self, launch: Launch) -> None:
         """Ask the process to save and leave."""

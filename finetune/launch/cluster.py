@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from dataclasses import dataclass
@@ -12,8 +13,10 @@ from pydantic import AfterValidator, Field, ValidationError, field_validator
 
 from finetune.core.errors import InputError, Problem, bad_input
 from finetune.core.options import Options
+from finetune.core.secrets import SECRET
 from finetune.recipe.explain import explain
 from finetune.recipe.files import read_text
+from finetune.recipe.private import private
 from finetune.recipe.sections import explaining
 from finetune.recipe.tree import Node, Origin, shown
 from finetune.recipe.validate import by_place, located
@@ -25,9 +28,6 @@ LEAD = 60
 LEAST_MINUTES = 3
 """A shorter time is refused: SLURM may tell a run a minute early that its last minute begins, and it has to start."""
 
-SECRET = re.compile(r"TOKEN|KEY|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
-"""Names of variables whose values do not belong into a batch script."""
-
 
 def _one_line(text: str) -> str:
     if not text.strip() or not text.isprintable():
@@ -36,6 +36,117 @@ def _one_line(text: str) -> str:
 
 
 Line = Annotated[str, AfterValidator(_one_line)]
+
+
+def _object_name(text: str) -> str:
+    if len(text) > 253 or not re.fullmatch(r"[a-z0-9](?:[-.a-z0-9]*[a-z0-9])?", text):
+        raise ValueError(f"is {text!r}; names in Kubernetes are small letters, digits, - and . alone")
+    return text
+
+
+ObjectName = Annotated[str, AfterValidator(_object_name)]
+
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+
+LABEL_KEY = re.compile(r"(?:[a-z0-9](?:[-.a-z0-9]{0,251}[a-z0-9])?/)?[A-Za-z0-9](?:[-._A-Za-z0-9]{0,61}[A-Za-z0-9])?")
+"""A key of a label, or of a taint, or the name of a resource: a domain and a slash may come first."""
+
+LABEL_VALUE = re.compile(r"(?:[A-Za-z0-9](?:[-._A-Za-z0-9]{0,61}[A-Za-z0-9])?)?")
+
+EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
+
+
+class KubernetesOptions(Options):
+    """What Kubernetes alone is told."""
+
+    image: Line
+    """Image that has finetune and what the recipe needs."""
+    claim: ObjectName
+    """Persistent volume claim that holds the recipe, the data and the study's folder."""
+    mount: str
+    """Folder that is the claim, here as in the pods: each path means the same in both."""
+    context: Line | None = None
+    """Cluster, as `kubectl config get-contexts` names it; kubectl's own by default."""
+    namespace: ObjectName | None = None
+    """Namespace; kubectl's own by default."""
+    queue: ObjectName | None = None
+    """Queue of Kueue's in which the Jobs wait until their quota is free; without one they are placed as nodes are."""
+    priority: ObjectName | None = None
+    """Priority class of the pods."""
+    secrets: dict[str, str] = Field({})
+    """Variables whose values Kubernetes keeps, as the names of a Secret and of a key in it: `{HF_TOKEN: hf/token}`."""
+    pull_secrets: list[ObjectName] = Field([])
+    """Secrets by which the image is pulled."""
+    service_account: ObjectName | None = None
+    """Service account of the pods; they are given no token of it."""
+    node_selector: dict[str, str] = Field({})
+    """Labels that a node must have, such as `{nvidia.com/gpu.product: NVIDIA-H100-80GB-HBM3}`."""
+    tolerations: list[Line] = Field([])
+    """Taints that a node may have, as `kubectl taint` writes them: `nvidia.com/gpu=present:NoSchedule`, or the key."""
+    gpu_resource: Line = "nvidia.com/gpu"
+    """What nodes call their GPUs."""
+    autoscaling: bool = False
+    """Whether nodes with GPUs are added when they are asked for, so that there need be none yet."""
+    at_once: int | None = Field(None, ge=1)
+    """Groups of runs that are done at once, at most; all of them by default."""
+    grace: int = Field(120, ge=30)
+    """Seconds that a pod has to save in, when it has to leave."""
+    user: int | None = Field(None, ge=0)
+    """Number of the user, and of the group, as whom the pods write; the image's own by default."""
+
+    def holds(self, path: str | Path) -> bool:
+        """Tell whether a path lies on the claim."""
+        return Path(os.path.normpath(path)).is_relative_to(self.mount)
+
+    @field_validator("mount")
+    @classmethod
+    def _folder(cls, value: str) -> str:
+        if not re.fullmatch(r"/[^:\0-\x1f]+", value) or value != os.path.normpath(value):
+            raise ValueError(f"is {value!r}; it must be the whole path of a folder, without a colon, as in /mnt/team")
+        return value
+
+    @field_validator("secrets")
+    @classmethod
+    def _references(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, text in value.items():
+            if not VARIABLE.fullmatch(name):
+                raise ValueError(f"has '{name}', which cannot be the name of a variable")
+            secret, _, key = text.partition("/")
+            if not re.fullmatch(r"[-._A-Za-z0-9]{1,253}", key):
+                raise ValueError(f"has {name}, which names no Secret and key in it; write {name}: NAME/KEY")
+            _object_name(secret)
+        return value
+
+    @field_validator("node_selector")
+    @classmethod
+    def _labels(cls, value: dict[str, str]) -> dict[str, str]:
+        for key, text in value.items():
+            if not LABEL_KEY.fullmatch(key) or not LABEL_VALUE.fullmatch(text):
+                raise ValueError(f"has '{key}: {text}', which cannot be a label of a node")
+        return value
+
+    @field_validator("tolerations")
+    @classmethod
+    def _taints(cls, value: list[str]) -> list[str]:
+        for text in value:
+            key, said, effect = taint(text)
+            if not (LABEL_KEY.fullmatch(key) and LABEL_VALUE.fullmatch(said or "") and effect in ("", *EFFECTS)):
+                raise ValueError(f"has '{text}'; a taint is KEY, KEY:EFFECT or KEY=VALUE:EFFECT, as in gpu:NoSchedule")
+        return value
+
+    @field_validator("gpu_resource")
+    @classmethod
+    def _resource(cls, value: str) -> str:
+        if not LABEL_KEY.fullmatch(value) or "/" not in value:
+            raise ValueError(f"is {value!r}; it must be a resource of nodes, as in nvidia.com/gpu")
+        return value
+
+
+def taint(text: str) -> tuple[str, str | None, str]:
+    """Take a taint apart: its key, its value (None: any) and its effect (empty: any)."""
+    rest, _, effect = text.partition(":")
+    key, equals, value = rest.partition("=")
+    return key, value if equals else None, effect
 
 
 class ClusterOptions(Options):
@@ -52,7 +163,7 @@ class ClusterOptions(Options):
     cpus: int | None = Field(None, ge=1)
     """CPU cores on each node."""
     memory: str | None = None
-    """Main memory on each node, as in `32G`."""
+    """Main memory on each node, as in `32G` or `32Gi`, which are the same: G is 2^30 bytes; a number alone is M."""
     time: int | str | None = None
     """Longest time of a task at once, in minutes or as in `4:00:00` or `1-12:00:00`. A run that needs longer saves
     before, and goes on in another turn."""
@@ -69,11 +180,15 @@ class ClusterOptions(Options):
     setup: list[Line] = Field([])
     """Lines of shell before a task's runs, such as `source /opt/env.sh`; one that fails ends the task."""
     environment: dict[str, str] = Field({})
-    """Variables of the tasks. They also have those of the shell that launches, which is the place for secrets."""
+    """Variables of the tasks. They also have those of the shell that launches, which is the place for secrets; in pods
+    that is `kubernetes.secrets`."""
     container: Line | None = None
     """What to put before the command, as in `apptainer exec finetune.sif`."""
     python: Line | None = None
-    """Python that has finetune on the nodes or in the container; the one that launches by default."""
+    """Python that has finetune on the nodes or in the container; the one that launches by default, or an image's
+    `python`."""
+    kubernetes: KubernetesOptions | None = None
+    """What Kubernetes alone is told; see below."""
 
     @field_validator("gpus")
     @classmethod
@@ -85,7 +200,7 @@ class ClusterOptions(Options):
     @field_validator("memory")
     @classmethod
     def _amount(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(r"[0-9]+[KMGT]?", value):
+        if value is not None and not re.fullmatch(r"[0-9]+(?:[KMGT]i?)?", value):
             raise ValueError(f"is {value!r}; it must be a number with K, M, G or T, as in 32G")
         return value
 
@@ -108,10 +223,11 @@ class ClusterOptions(Options):
     @classmethod
     def _names(cls, value: dict[str, str]) -> dict[str, str]:
         for name, text in value.items():
-            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            if not VARIABLE.fullmatch(name):
                 raise ValueError(f"has '{name}', which cannot be the name of a variable")
             if SECRET.search(name):
-                raise ValueError(f"has {name}, which would lie in a batch script; export it in the shell that launches")
+                found = f"has {name}, which would lie in a batch script"
+                raise ValueError(f"{found}; export it in the shell that launches, or name it in kubernetes.secrets")
             if "\0" in text:
                 raise ValueError(f"has a NUL character in {name}")
         return value
@@ -125,6 +241,13 @@ class ClusterOptions(Options):
     def devices(self) -> int | None:
         """Count the GPUs on a node."""
         return None if self.gpus is None else int(str(self.gpus).rpartition(":")[2])
+
+
+def torchrun_settings(seconds: int) -> dict[str, str]:
+    """Give the variables by which torchrun hands signals on instead of dying of them, which would leave its workers
+    without it, and gives these so many seconds to save in; by itself it kills them after 30."""
+    signals = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2"
+    return {"PET_SIGNALS_TO_HANDLE": signals, "PET_SHUTDOWN_TIMEOUT": str(seconds)}
 
 
 def _minutes(time: int | str) -> float:
@@ -147,8 +270,15 @@ class Cluster:
 
     def wrong(self, option: str, found: str, advice: str = "") -> InputError:
         """Give an error about an option, with its place in the file."""
-        node = self.tree.find((option,))
-        return InputError(Problem(found, advice, option, node.origin.where if node else self.tree.origin.where or None))
+        return InputError(self.problem(option, found, advice))
+
+    def problem(self, option: str, found: str, advice: str = "") -> Problem:
+        """Say what is wrong with an option, with its place in the file, or that of the section that lacks it."""
+        return Problem(found, advice, option, self.tree.nearest(option.split(".")).origin.where or None)
+
+    def says(self, option: str) -> bool:
+        """Tell whether an option is written there."""
+        return self.tree.find(option.split(".")) is not None
 
 
 def read_cluster(path: Path | None) -> Cluster:
@@ -156,8 +286,9 @@ def read_cluster(path: Path | None) -> Cluster:
     every mistake."""
     if path is None:
         return Cluster(ClusterOptions(), Node({}, Origin("")))
-    root, problems = parse(read_text(path), lambda line: Origin(f"{shown(path)}:{line}", path.absolute().parent))
-    tree = Node({}, Origin(shown(path))) if root is None or root.content is None else root
+    name, folder = shown(path), path.absolute().parent
+    root, problems = parse(read_text(path), lambda line: Origin(f"{name}:{line}", folder))
+    tree = Node({}, Origin(name)) if root is None or root.content is None else root
     if not tree.is_mapping:
         raise bad_input(
             None, f"{shown(path)} is not a cluster file", "write `key: value` lines, such as partition: gpu"
@@ -167,6 +298,7 @@ def read_cluster(path: Path | None) -> Cluster:
     except ValidationError as error:
         with explaining(ClusterOptions, "a cluster file"):
             problems += located(tree, explain(error, tree))
+    problems += private([tree], shell=True)
     if problems:
         raise InputError(sorted(problems, key=by_place))
     return Cluster(options, tree)

@@ -10,8 +10,10 @@ from argparse import Namespace
 from collections.abc import Callable
 from typing import Any, TextIO
 
+from finetune.core.events import Event, to_json
 from finetune.core.launched import rank
-from finetune.core.progress import LineProgress, Progress
+from finetune.core.progress import Progress
+from finetune.core.shown import LineProgress
 from finetune.core.signals import end_with_parent
 
 
@@ -38,6 +40,13 @@ class SentProgress(LineProgress):
 
     def say(self, text: str) -> None:
         self._send({"say": text})
+
+    def came(self, line: str) -> None:
+        self._send({"came": line})
+
+    def tell(self, event: Event) -> None:
+        super().tell(event)
+        self._send({"event": to_json(event)})
 
     def show(self, line: str) -> None:
         self._send({"line": line})

@@ -8,19 +8,21 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finetune.core.errors import FinetuneError, bad_input
+from finetune.core.errors import FinetuneError, InputError, Problem, bad_input
 from finetune.core.run_dir import FAILED, StudyDir
 from finetune.launch.background import Background
 from finetune.launch.cluster import Cluster
+from finetune.launch.kubernetes import Kubernetes
 from finetune.launch.launcher import Launcher
 from finetune.launch.record import Launch, former_launch, group_runs, is_left, read_launch
 from finetune.launch.slurm import Slurm
 from finetune.recipe.tree import shown
+from finetune.recipe.validate import by_place
 
 if TYPE_CHECKING:
     from finetune.recipe import ResolvedRecipe
 
-LAUNCHERS: dict[str, Launcher] = {each.name: each for each in (Background(), Slurm())}
+LAUNCHERS: dict[str, Launcher] = {each.name: each for each in (Background(), Slurm(), Kubernetes())}
 """By their names on the command line."""
 
 
@@ -32,7 +34,7 @@ def plan_launch(
         found = "a rule adds seeds here, and each task does seeds that are named"
         raise bad_input("seeds", found, "write seeds: 5, say, or launch --on local").located(recipe.locate)
     command = ("run", str(file.absolute()), *overrides, "--output", str(output.absolute()))
-    return Launch(
+    planned = Launch(
         study=StudyDir(output.absolute() / recipe.name),
         on=on,
         at=datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -40,7 +42,33 @@ def plan_launch(
         cwd=str(Path.cwd()),
         cluster=cluster.options,
         groups=tuple(group_runs(recipe, cluster.options.runs_per_task)),
+        until=recipe.until is not None,
     )
+    problems = [*_unheeded(on, cluster), *LAUNCHERS[on].unfit(recipe, planned, cluster)]
+    if problems:
+        raise InputError(problems)
+    return planned
+
+
+ELSEWHERE = {
+    ("kubernetes", "partition"): "name a queue of Kueue's under kubernetes.queue",
+    ("kubernetes", "account"): "name a namespace under kubernetes.namespace",
+    ("kubernetes", "qos"): "name a priority class under kubernetes.priority",
+    ("kubernetes", "modules"): "name an image that has them under kubernetes.image",
+    ("kubernetes", "setup"): "name an image that is set up under kubernetes.image",
+    ("kubernetes", "container"): "name an image under kubernetes.image",
+}
+"""What does what an option does that a launcher cannot obey."""
+
+
+def _unheeded(on: str, cluster: Cluster) -> list[Problem]:
+    """Find the options that a launcher cannot obey: to leave one out is not to be taken for obeying it."""
+    found = []
+    for option in cluster.options.model_fields_set - LAUNCHERS[on].obeys:
+        others = " and ".join(name for name, each in LAUNCHERS.items() if option in each.obeys)
+        advice = ELSEWHERE.get((on, option), "leave it out")
+        found.append(cluster.problem(option, f"is for {others}, and means nothing on {on}", advice))
+    return sorted(found, key=by_place)
 
 
 def launch(recipe: ResolvedRecipe, planned: Launch, cluster: Cluster, say: Callable[[str], None]) -> Launch:
@@ -99,7 +127,8 @@ def gather(study: Path, say: Callable[[str], None]) -> int:
     if missing:
         say(f"missing: {', '.join(missing)}")
         try:
-            _try_again(found, say)
+            if LAUNCHERS[found.on].resubmits:
+                _try_again(found, say)
         except FinetuneError as error:  # on the node, or in the container, that this runs in
             say(f"they could not be submitted again: {error}")
     if found.study.resolved.exists():
@@ -115,7 +144,7 @@ def gather(study: Path, say: Callable[[str], None]) -> int:
 def _try_again(found: Launch, say: Callable[[str], None]) -> None:
     """Submit the groups that are left, unless they are still under way, or were cancelled, or tried often enough."""
     launcher = LAUNCHERS[found.on]
-    if launcher.tasks(found):
+    if any(task.state != "ended" for task in launcher.tasks(found).values()):
         say("they are still under way")
     elif not found.cancelled.exists() and len(found.submissions) <= found.cluster.retries:
         found = launcher.submit(found, found.left())

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 from finetune.core.errors import FinetuneError, Interrupted
+from finetune.core.events import from_json
 from finetune.core.progress import Progress
 from finetune.core.signals import StopRequest
 from finetune.launch.placement import Layout
@@ -177,6 +178,10 @@ def _show_all(heard: queue.Queue[Any], progress: Progress, said: set[str]) -> No
             if found["say"] not in said:  # what is about the study comes from all of them
                 progress.say(f"{helper.name} · {found['say']}")
             said.add(found["say"])
+        elif "came" in found:
+            progress.came(f"{helper.name} · {found['came']}")
+        elif "event" in found:
+            progress.tell(from_json(found["event"]))
         elif "line" in found:
             progress.other_says(helper.name, found["line"])
         elif "at" in found:

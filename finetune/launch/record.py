@@ -60,6 +60,8 @@ class Launch:
     cwd: str
     cluster: ClusterOptions
     groups: tuple[Group, ...]
+    until: bool = False
+    """True where a rule says when no more seeds are added: the groups then have the most that there can be."""
     submissions: tuple[Submission, ...] = field(default=())
 
     @property
@@ -68,13 +70,28 @@ class Launch:
         return self.study.launch
 
     @property
+    def file(self) -> Path:
+        return self.folder / "launch.json"
+
+    @property
     def cancelled(self) -> Path:
         """Give the place of a mark that keeps tasks from being queued again."""
         return self.folder / "cancelled"
 
     def log(self, group: int) -> Path:
         """Give the place of what is said where a group is done, each time after what was said before."""
-        return self.folder / "logs" / (f"{group}.log" if self.on == "slurm" else "runs.log")
+        return self.folder / "logs" / ("runs.log" if self.on == "local" else f"{group}.log")
+
+    def logs(self, group: int) -> list[Path]:
+        """List the logs of a group: in pods, each node that shares its runs has one."""
+        log = self.log(group)
+        nodes = self.cluster.nodes if self.on == "kubernetes" else 1
+        return [log, *(log.with_stem(f"{log.stem}.{node}") for node in range(1, nodes))]
+
+    def turn(self, group: int, node: int = 0) -> Path:
+        """Give the place of what a pod has written down of its turn at a group, of several that share its runs one
+        each."""
+        return self.folder / "turns" / (f"{group}.{node}" if node else str(group))
 
     @property
     def gather_log(self) -> Path:
@@ -95,12 +112,30 @@ class Launch:
         launch.write()
         return launch
 
+    def note(self, group: int, node: int, *, state: str, failures: int, round: str = "") -> None:
+        """Write down what has become of a turn: it is `running`, `done`, or `left`, or has failed, as so many before;
+        and in which round of nodes that share the runs it is."""
+        write_json(self.turn(group, node), {"state": state, "failures": failures, "round": round})
+
+    def give_up(self, group: int) -> None:
+        """Write down that a group has failed as often as it may, for whoever cannot ask the launcher."""
+        found = read_json(self.turn(group)) if self.turn(group).exists() else {"state": "", "failures": 0}
+        if (found["state"], found["failures"]) != ("failed", self.cluster.retries):
+            self.note(group, 0, state="failed", failures=self.cluster.retries)
+
+    def take_back(self, former: Launch | None) -> None:
+        """Forget this launch; what was launched before is what is known again."""
+        if former is None:
+            self.file.unlink()
+        else:
+            former.write()
+
     def write(self) -> None:
         """Write it into the study's folder."""
         said = {name: value for name, value in vars(self).items() if name not in ("study", "cluster")}
         said |= {"groups": [asdict(group) for group in self.groups], "cluster": self.cluster.model_dump(mode="json")}
         said |= {"submissions": [asdict(each) for each in self.submissions]}
-        write_json(self.folder / "launch.json", {"format": FORMAT, **said})
+        write_json(self.file, {"format": FORMAT, **said})
 
 
 def is_left(run: RunDir) -> bool:
@@ -132,6 +167,7 @@ def former_launch(folder: StudyDir) -> Launch | None:
         cwd=said["cwd"],
         cluster=ClusterOptions.model_validate(said["cluster"]),
         groups=tuple(Group(each["variant"], tuple(each["seeds"])) for each in said["groups"]),
+        until=said.get("until", False),
         submissions=tuple(Submission(tuple(each["groups"]), each["facts"]) for each in said["submissions"]),
     )
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from finetune.core.errors import bad_input
-from finetune.launch.cluster import LEAD, ClusterOptions
+from finetune.launch.cluster import LEAD, ClusterOptions, torchrun_settings
 from finetune.launch.record import Launch
 
 TASK = r"""
@@ -100,12 +100,12 @@ def python_of(options: ClusterOptions) -> list[str]:
 
 def _preamble(options: ClusterOptions) -> list[str]:
     """List the lines that come before the runs; whatever fails in them ends the task."""
-    lines = ["export PYTHONUNBUFFERED=1"]  # so that logs can be read as they grow
+    lines = ["umask o-w", "export PYTHONUNBUFFERED=1"]  # so that logs can be read as they grow
     lines += [f"export {name}={shlex.quote(value)}" for name, value in options.environment.items()]
     if options.cpus and "OMP_NUM_THREADS" not in options.environment:  # cores of others can be seen, too
         lines.append(f"export OMP_NUM_THREADS={options.cpus}")
     if options.nodes * options.processes > 1:
-        lines.append("export TORCHELASTIC_SIGNALS_TO_HANDLE=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2")
+        lines += [f"export {name}={value}" for name, value in torchrun_settings(LEAD).items()]
     lines += [f"module load {shlex.quote(module)}" for module in options.modules]
     lines += options.setup
     return ["set -e", *lines, "set +e"]
@@ -153,7 +153,7 @@ def placed(options: ClusterOptions) -> list[str]:
 
 def resources(options: ClusterOptions) -> list[str]:
     """List what each task asks for."""
-    said = {"cpus-per-task": options.cpus, "mem": options.memory, "time": options.time}
+    said = {"cpus-per-task": options.cpus, "mem": options.memory and options.memory.rstrip("i"), "time": options.time}
     gpus = [] if options.gpus is None else [f"--gres=gpu:{options.gpus}"]
     nodes = [f"--nodes={options.nodes}", "--ntasks-per-node=1"]
     return [*nodes, *gpus, *(f"--{name}={value}" for name, value in said.items() if value is not None)]

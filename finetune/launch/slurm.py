@@ -10,14 +10,17 @@ import socket
 import subprocess
 import uuid
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from finetune.core.errors import FinetuneError, InputError, bad_input, did_you_mean
+from finetune.core.errors import FinetuneError, InputError, Problem, bad_input, did_you_mean
 from finetune.core.run_dir import write_text
-from finetune.launch.cluster import Cluster
+from finetune.launch.cluster import Cluster, ClusterOptions
 from finetune.launch.launcher import Task
 from finetune.launch.record import Launch
 from finetune.launch.scripts import gather_options, gather_script, placed, task_options, task_script
+
+if TYPE_CHECKING:
+    from finetune.recipe import ResolvedRecipe
 
 PROBE = 20
 """Seconds in which a free node is looked for, to see whether it has the study's folder."""
@@ -44,6 +47,12 @@ class Slurm:
     """The cluster of this machine's SLURM."""
 
     name = "slurm"
+    obeys = frozenset(ClusterOptions.model_fields) - {"kubernetes"}
+    resubmits = True
+
+    def unfit(self, recipe: ResolvedRecipe, launch: Launch, cluster: Cluster) -> list[Problem]:
+        """Find nothing: SLURM is asked."""
+        return []
 
     def dry_run(self, launch: Launch, groups: Sequence[int]) -> str:
         """Show the scripts, and what would be submitted."""
@@ -114,6 +123,10 @@ class Slurm:
     def at_work(self, launch: Launch) -> bool:
         """Tell whether any job of the launch is in the queue."""
         return any(job in _jobs(launch) for job, _ in _queue())
+
+    def said(self, launch: Launch, group: int) -> str:
+        """Give nothing: SLURM writes logs from the first word on."""
+        return ""
 
     def cancel(self, launch: Launch) -> None:
         """End all jobs of the launch; runs under way are asked to save and leave."""

@@ -27,11 +27,14 @@ class RunState(NamedTuple):
 
 
 def run_states(launch: Launch, tasks: Mapping[int, Task]) -> list[RunState]:
-    """List where the runs stand; ``tasks`` are those that the launcher has in its hands, by group."""
+    """List where the runs stand; ``tasks`` are those that the launcher has in its hands, by group. Where a rule adds
+    seeds, those that have begun."""
+    begun = max(launch.study.begun(group.variant for group in launch.groups), 1)
     return [
         _state(f"{group.variant}/{seed}", run, tasks.get(number))
         for number, group in enumerate(launch.groups)
         for seed, run in launch.runs(number).items()
+        if seed < begun or not launch.until
     ]
 
 
@@ -40,6 +43,8 @@ def _state(name: str, run: RunDir, task: Task | None) -> RunState:
     if result is not None:
         return RunState(name, result["status"], None, "", result["reason"] or "")
     step = last_step(run.metrics)
+    if task is not None and task.state == "ended":
+        return RunState(name, "not begun" if step is None else "interrupted", step, task.where, task.why)
     if task is not None and (task.state == "waiting" or step is not None):
         return RunState(name, task.state, step, task.where, task.why if task.state == "waiting" else "")
     if task is not None:  # another run of its group comes first, or it loads what it needs

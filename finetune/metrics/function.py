@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import os
 import sys
 from collections.abc import Callable, Collection
 from copy import copy
@@ -125,7 +126,7 @@ def load(name: str, at: str) -> FunctionMetric:
     no such file or function, where the file fails, or where the function asks for what no store has."""
     file, word = parts_of(name)
     path = Path(file)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise bad_input(at, f"there is no file {file}", "a function is written ./my_metric.py:score")
     # As of a script, what it imports may lie beside it; but nothing that is there already comes from there.
     if str(path.resolve().parent) not in sys.path:

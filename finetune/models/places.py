@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +11,7 @@ from pydantic import Field
 
 from finetune.core.errors import bad_input
 from finetune.core.options import Options
-from finetune.core.paths import resolve_package_path
+from finetune.core.paths import local_path, resolve_package_path
 
 
 class ModelOptions(Options):
@@ -62,12 +63,12 @@ def locate(source: str, at: str = "model.source") -> Location:
     """Find what ``source`` names; raises :class:`InputError` when a local one is not there."""
     if source.startswith("package:"):
         path = resolve_package_path(source, at)
-    elif source.startswith((".", "/", "~")) or source.endswith(".gguf") or Path(source).is_dir():
-        path = Path(source).expanduser()
+    elif source.startswith((".", "/", "~")) or source.endswith(".gguf") or os.path.isdir(source):
+        path = local_path(source)
     else:
         name, _, revision = source.partition("@")
         return Location(name, revision=revision or None, local=False)
-    if not path.exists():
+    if not os.path.exists(path):
         raise bad_input(at, f"there is no file or folder {path}", "give a model folder, a .gguf file, or org/name")
     if path.suffix == ".gguf":
         return Location(str(path.parent), gguf_file=path.name)

@@ -150,7 +150,7 @@ def _demand(kind: str, context: dict[str, Any]) -> str:
         unit = "character" if kind.startswith("string") else "item"
         return f"have {words} {context[name]} {unit}{'' if context[name] == 1 else 's'}"
     if kind == "string_pattern_mismatch":
-        return "begin with a letter or digit, and have only letters, digits, '_', '.' and '-'"
+        return "begin with a letter or digit, and have only letters, digits, '_', '.' and '-', at most 200 in all"
     return "be something else"
 
 

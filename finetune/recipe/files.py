@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from finetune.core.errors import InputError, Problem, did_you_mean
+from finetune.core.errors import InputError, Problem, did_you_mean, message_of
+from finetune.core.paths import local_path
 from finetune.recipe.tree import Keys, Node, Origin, dotted, merge, shown
 from finetune.recipe.yaml_text import dump, parse
 
@@ -29,12 +30,18 @@ class Written:
     problems: list[Problem]
 
 
+LONGEST = 1 << 20
+"""Bytes that a recipe may have."""
+
+
 def read_text(path: Path) -> str:
     """The text of a recipe file; raises InputError when it cannot be read."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with open(path, "rb") as file:
+            content = file.read(LONGEST + 1)  # a device may have no end
+        text = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except FileNotFoundError:
-        siblings = [file.name for file in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+        siblings = [file.name for file in path.parent.glob("*.y*ml")] if os.path.isdir(path.parent) else []
         advice = did_you_mean(path.name, siblings) if siblings else "check the path"
         raise InputError(Problem(f"there is no file {shown(path)}", advice)) from None
     except IsADirectoryError:
@@ -44,8 +51,11 @@ def read_text(path: Path) -> str:
         raise InputError(
             Problem("this is not UTF-8 text", "save the recipe as UTF-8", where=f"{shown(path)}:{line}")
         ) from None
-    except OSError as error:
-        raise InputError(Problem(f"{shown(path)} cannot be read: {error.strerror}")) from None
+    except (OSError, ValueError) as error:  # ValueError: there is a NUL in its name
+        reason = getattr(error, "strerror", None) or message_of(error)
+        raise InputError(Problem(f"{shown(path)} cannot be read: {reason}", "check the path")) from None
+    if len(content) > LONGEST:
+        raise InputError(Problem(f"{shown(path)} has more than {LONGEST:,} bytes", "name a recipe"))
     if "\0" in text:  # each second character, where it is UTF-16 without a mark
         line = text.count("\n", 0, text.index("\0")) + 1
         found = "there are NUL characters in it, as in UTF-16"
@@ -60,7 +70,8 @@ def read_mapping(
 
     ``where`` says what a line is called; by default after ``path``.
     """
-    root, problems = parse(text, lambda line: Origin(where(line) if where else f"{shown(path)}:{line}", folder))
+    name = shown(path)
+    root, problems = parse(text, lambda line: Origin(where(line) if where else f"{name}:{line}", folder))
     if root is None or root.content is None:
         raise InputError(
             Problem("the recipe is empty", "write at least model, data, task and strategy", where=shown(path))
@@ -142,8 +153,8 @@ class _Reader:
         if not isinstance(item.content, str):
             self._fail(item, "must name a recipe file, or a list of them", "write extends: base.yaml")
             return None
-        file = Path(os.path.normpath(path.parent / Path(item.content).expanduser()))
-        if file.resolve() in [link.resolve() for link in chain]:
+        file = Path(os.path.normpath(path.parent / local_path(item.content)))
+        if os.path.realpath(file) in map(os.path.realpath, chain):
             circle = " -> ".join(shown(link) for link in (*chain, file))
             self._fail(item, f"goes round in a circle: {circle}", "remove one of these extends")
             return None

@@ -9,15 +9,16 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from finetune.core.compute import ComputeOptions
 from finetune.core.options import OPERATIONAL, Options
 from finetune.core.randomness import STREAMS, StreamName, Streams
-from finetune.core.registry import MITIGATIONS, STRATEGIES, TASKS, Registry
+from finetune.core.registry import ADVICE, MITIGATIONS, STRATEGIES, TASKS, Registry
+from finetune.core.tracking import TrackingOptions
 from finetune.data.options import DataOptions, Source
 from finetune.evaluate.options import BaselineOptions, ScoringOptions
 from finetune.models import ModelOptions
 from finetune.tasks.harness.options import HarnessOptions
 from finetune.train.options import OWN_DEFAULTS, TrainOptions
 
-NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
-"""Names become folders."""
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,199}$"
+"""Names become folders and files, whose systems end at 255 characters."""
 
 MOST_SEEDS = 10_000
 
@@ -91,10 +92,12 @@ def _distinct(values: list[Any]) -> list[Any]:
 if TYPE_CHECKING:
     from typing import TypeAlias
 
+    RuleName: TypeAlias = str
     TaskOptions: TypeAlias = Any
     StrategyOptions: TypeAlias = Any
     MitigationOptions: TypeAlias = Any
 else:
+    RuleName = Literal[tuple(ADVICE.all())]
     TaskOptions, StrategyOptions, MitigationOptions = _choice(TASKS), _choice(STRATEGIES), _choice(MITIGATIONS)
 
 Seeds = Annotated[
@@ -241,6 +244,13 @@ class Recipe(Options):
     """How held-out tasks are scored."""
     baselines: BaselineOptions = Field(BaselineOptions(), json_schema_extra=OPERATIONAL)
     """Cheap baselines beside the runs, once for the study; `{enabled: false}` leaves them out."""
+    tracking: TrackingOptions = Field(TrackingOptions(), json_schema_extra=OPERATIONAL)
+    """Experiment trackers that hear of every run, as in `{trackers: [tensorboard, mlflow]}`. Default: none."""
+    silence: Annotated[list[RuleName], AfterValidator(_distinct)] = Field(
+        default_factory=list, json_schema_extra=OPERATIONAL
+    )
+    """Advice that `finetune check` and `finetune init` are not to give, by its rules' names, as in `[few-seeds]`. It
+    changes nothing but what is said. Default: all of it is given."""
 
     _completed = model_validator(mode="after")(_as_the_strategy_trains)
 
@@ -253,5 +263,5 @@ class Recipe(Options):
 PLUGIN_SECTIONS: dict[str, Registry[Any]] = {"task": TASKS, "strategy": STRATEGIES, "mitigations": MITIGATIONS}
 """The sections that choose a plug-in, and where it is looked up."""
 
-STUDY_KEYS = ("name", "seeds", "vary", "mix", "baselines")
+STUDY_KEYS = ("name", "seeds", "vary", "mix", "baselines", "tracking", "silence")
 """Keys that belong to the whole study and not to one variant."""

@@ -4,11 +4,10 @@ comes from the command line."""
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any, TypeVar
 
 from finetune.core.options import Options
-from finetune.core.paths import PACKAGE
+from finetune.core.paths import PACKAGE, local_path
 from finetune.data.options import Source
 from finetune.metrics.function import is_function, parts_of
 from finetune.models import ModelOptions
@@ -66,10 +65,10 @@ def _names_a_file(said: str, node: Node | None) -> bool:
     if said.startswith((".", "/", "~", os.sep)) or said.lower().endswith(".gguf"):
         return True
     folder = node.origin.folder if node is not None else None
-    return folder is not None and (folder / said).is_dir()
+    return folder is not None and os.path.isdir(folder / said)
 
 
 def _absolute(said: str, node: Node | None) -> str:
     if node is None or node.origin.folder is None:
         return said
-    return os.path.normpath(node.origin.folder / Path(said).expanduser())
+    return os.path.normpath(node.origin.folder / local_path(said))

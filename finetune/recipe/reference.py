@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from finetune.core.options import described, references
-from finetune.core.registry import summary
+from finetune.core.registry import ADVICE, summary
 from finetune.recipe.options import PLUGIN_SECTIONS, Recipe
 
 BEGIN, END = "<!-- recipe reference: finetune schema --markdown -->", "<!-- end of recipe reference -->"
@@ -15,6 +15,12 @@ BEGIN, END = "<!-- recipe reference: finetune schema --markdown -->", "<!-- end 
 BAR = "\\|"
 """A bar inside a cell."""
 
+SECTIONS = (
+    *("seeds", "model", "data", "train", "compute"),
+    *("evaluate", "lm_eval", "scoring", "baselines", "tracking"),
+)
+"""Sections of a recipe that choose no plug-in, in this order."""
+
 
 def markdown() -> str:
     """One table for each section of a recipe, and one for each plug-in."""
@@ -22,14 +28,25 @@ def markdown() -> str:
     definitions = schema["$defs"]
     schema["required"].remove("name")
     lines = [*_table("A recipe", "", schema, definitions)]
-    for section in ("seeds", "model", "data", "train", "compute", "evaluate", "lm_eval", "scoring", "baselines"):
+    for section in SECTIONS:
         for title, definition in _sections(section, schema["properties"][section], definitions):
             lines += _table(f"`{title}`", definition.get("description", ""), definition, definitions)
     for section, registry in PLUGIN_SECTIONS.items():
         for name, plugin in registry.all().items():
             definition = definitions[plugin.Options.__name__]
             lines += _table(f"`{section}: {{type: {name}}}`", summary(plugin), definition, definitions)
-    return "\n".join([BEGIN, "", *lines, END])
+    return "\n".join([BEGIN, "", *lines, *_advice(), END])
+
+
+def _advice() -> Iterator[str]:
+    """A table of the rules of thumb by which recipes are advised on."""
+    about = "Advice of `finetune check` and `finetune init`, by the names that silence it."
+    yield from ["### `silence`", "", about, ""]
+    yield from ["| rule | what it says | why | source |", "| --- | --- | --- | --- |"]
+    for name, rule in ADVICE.all().items():
+        cells = (summary(rule), rule.why, rule.source)
+        yield f"| `{name}` | {' | '.join(cell.replace('|', BAR) for cell in cells)} |"
+    yield ""
 
 
 def _sections(path: str, schema: dict[str, Any], definitions: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -20,17 +20,18 @@ from finetune.recipe.idle import idle_steps
 from finetune.recipe.options import NAME, STUDY_KEYS, Recipe, SeedsUntil
 from finetune.recipe.overrides import Override, apply, parse_overrides
 from finetune.recipe.paths import anchored
+from finetune.recipe.private import private
 from finetune.recipe.tree import COMMAND_LINE, Node, Origin, dotted, merge, shown
 from finetune.recipe.validate import by_place, check, located, problems_of
 from finetune.recipe.yaml_text import dump
 
 RESERVED = frozenset(
-    {"base", "baselines", "examples", "launch", "report", "stages"}
+    {"base", "baselines", "examples", "launch", "mlflow", "report", "stages", "tensorboard", "wandb"}
     | {"recipe.yaml", "resolved.yaml", "environment.json", "data.json", "speed.json", "diagnosis.json"}
 )
 """Names of other things in a study's folder."""
 
-RESCORING_KEYS = ("evaluate", "lm_eval", "scoring", "baselines", "mix")
+RESCORING_KEYS = ("evaluate", "lm_eval", "scoring", "baselines", "mix", "tracking")
 """What may be changed about runs that are already trained."""
 
 
@@ -105,6 +106,7 @@ class ResolvedRecipe:
         seeds = self.seeds if self.until is None else self.until.model_dump(mode="json")
         study = {"name": self.name, "digest": self.digest, "seeds": seeds, "vary": sorted(self.vary)}
         mix = {"mix": sorted(self.mix)} if self.mix else {}
+        mix |= {"silence": silent} if (silent := self.variants[0].recipe.silence) else {}
         study |= {"baselines": self.variants[0].recipe.baselines.model_dump(mode="json"), **mix}
         return dump({**study, **({"crossed": True} if self.crossed else {}), "variants": variants})
 
@@ -181,7 +183,7 @@ def _bad_names(variants: Node) -> list[Problem]:
         advice = "choose another name; it becomes a folder"
         if not re.fullmatch(NAME, name):
             found = f"'{name}' cannot be a variant's name"
-            advice = "begin with a letter or digit, and use only letters, digits, '_', '.' and '-'"
+            advice = "begin with a letter or digit, and use only letters, digits, '_', '.' and '-', at most 200 in all"
         elif name.lower() in RESERVED:
             found = f"a variant cannot be called '{name}'; finetune keeps its own files under this name"
         elif name.lower() in lowered:
@@ -216,7 +218,7 @@ def _resolve(path: Path, text: str, shared: Node, trees: dict[str, Node], proble
         problems += located(shared, mistakes)
         recipes = {recipe.strategy.type: recipe} if recipe else {}
         trees = {name: shared for name in recipes}
-    problems += _baselines(recipes, trees)
+    problems += [*_baselines(recipes, trees), *private([shared, *trees.values()])]
     if problems:
         raise InputError(sorted(problems, key=by_place))
     variants = [Variant(name, anchored(said, trees[name]), digest_of(said)) for name, said in recipes.items()]

@@ -87,11 +87,15 @@ class Node:
         return replace(self, content={key: node for key, node in self.children().items() if key not in keys})
 
 
+LONGEST_NUMBER = 10
+"""Digits that the number of a list's item has fewer of; Python does not read any number of them."""
+
+
 def list_index(node: Node, key: Key) -> int | None:
     """``key`` as a position in the list ``node``, or as the name of one of its items; None when there is none."""
     if not node.is_list:
         return None
-    if str(key).isdecimal():
+    if str(key).isdecimal() and len(str(key)) < LONGEST_NUMBER:
         return int(key) if int(key) < len(node.content) else None
     # A set that names a task of another library is called after it, unless it says otherwise.
     names = [(item.child("name") or item.child("task")) if item.is_mapping else None for item in node.content]

@@ -20,9 +20,23 @@ from finetune.recipe.tree import Keys, Node, Origin, dotted
 _TAG = "tag:yaml.org,2002:"
 _MERGE = "<<"
 
+DEEPEST, MOST = 64, 100_000
+"""How deep sections and lists may lie in each other, and how many values a text may stand for: aliases of aliases
+multiply."""
+
 
 class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  (PyYAML keeps its table on the class)
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.depth > DEEPEST:
+            found = f"sections and lists lie more than {DEEPEST} deep in each other"
+            raise yaml.composer.ComposerError(None, None, found, self.peek_event().start_mark)
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
 
 class _Dumper(yaml.SafeDumper):
@@ -116,10 +130,15 @@ class _Builder:
     def __init__(self, origin: Callable[[int], Origin]):
         self.origin = origin
         self.problems: list[Problem] = []
+        self._built = 0
         self._open: set[int] = set()  # sections being built: an alias to one of them would never end
 
     def build(self, node: yaml.Node, keys: Keys, line: int | None = None) -> Node:
         origin = self.origin(line or node.start_mark.line + 1)
+        self._built += 1
+        if self._built > MOST:
+            found = f"with its aliases written out, this has more than {MOST:,} values"
+            raise InputError(Problem(found, "write what is meant", dotted(keys) or None, origin.where))
         if isinstance(node, yaml.ScalarNode):
             return Node(self._scalar(node, keys, origin), origin)
         if id(node) in self._open:

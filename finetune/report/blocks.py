@@ -11,17 +11,6 @@ from finetune.results.verdict import Verdict
 
 Tone = Literal["", "good", "bad", "muted"]
 
-_UNSEEN = (
-    *range(0x09),
-    0x0B,
-    0x0C,
-    *range(0x0E, 0x20),
-    *range(0x7F, 0xA0),
-    *range(0x202A, 0x202F),
-    *range(0x2066, 0x206A),
-)
-_SEEN = dict.fromkeys(_UNSEEN, "\N{REPLACEMENT CHARACTER}")
-
 
 @dataclass(frozen=True)
 class Cell:
@@ -139,9 +128,3 @@ class Document:
     verdict: Verdict
     facts: list[tuple[str, str]]
     sections: list[Section]
-
-
-def seen(text: str) -> str:
-    """Put a sign for each character of ``text`` that steers a screen instead of being seen: control characters, and
-    those that turn the direction of all that follows them."""
-    return text.translate(_SEEN)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -41,26 +41,46 @@ INTRO = (
 )
 
 
+class Body(NamedTuple):
+    """The parts of a card below its metadata, in Markdown."""
+
+    title: str
+    origin: str
+    """What it was made from, by which study."""
+    verdict: list[str]
+    sections: list[str]
+    """Results over seeds, training and data, each with its heading."""
+
+
 def render(study: Study, results: Results, variant: VariantResult) -> str:
     """The card of ``variant``, one of the results' variants."""
     data = yaml.safe_dump(metadata(study, results, variant), sort_keys=False, allow_unicode=True, width=10_000)
+    found = body(study, results, variant)
+    paragraphs = [found.title, found.origin, *found.verdict, *found.sections]
+    return f"---\n{data}---\n\n" + "\n\n".join(paragraphs) + "\n"
+
+
+def body(study: Study, results: Results, variant: VariantResult, in_sds: bool = True) -> Body:
+    """What the card of ``variant`` says in words and tables; ``in_sds``: whether numbers that its model gives are in
+    SDs from the training mean."""
     source = _recipe(study, variant).get("model", {}).get("source", "a pretrained model")
     start = escape(source if hub_id(source) else _short(source))
     verdict = verdict_of(results)
-    paragraphs = [
-        f"# {escape(_name(study, variant))}",
-        f"Fine-tuned with finetune from {start}: variant **{escape(variant.name)}** of the study "
-        f"{escape(study.name)} ({escape(study.digest[:12])}), strategy {escape(variant.strategy)}.",
-        f"**{escape(verdict.word)}.** {escape(verdict.sentence)}",
-        *(escape(remark) for remark in verdict.remarks),
+    sections = [
         "## Results",
         *blocks([Text(INTRO), _score_table(results, variant)]),
         "## Each seed",
         *blocks([_seed_table(results, variant)]),
         "## Training and data",
-        *blocks([_training(study, variant), _data_table(study), *_folds(study, results)]),
+        *blocks([_training(study, variant, in_sds), _data_table(study), *_folds(study, results)]),
     ]
-    return f"---\n{data}---\n\n" + "\n\n".join(paragraphs) + "\n"
+    return Body(
+        f"# {escape(_name(study, variant))}",
+        f"Fine-tuned with finetune from {start}: variant **{escape(variant.name)}** of the study "
+        f"{escape(study.name)} ({escape(study.digest[:12])}), strategy {escape(variant.strategy)}.",
+        [f"**{escape(verdict.word)}.** {escape(verdict.sentence)}", *(escape(each) for each in verdict.remarks)],
+        sections,
+    )
 
 
 def metadata(study: Study, results: Results, variant: VariantResult) -> dict[str, Any]:
@@ -206,7 +226,7 @@ def _seed_table(results: Results, variant: VariantResult) -> Table:
     return Table(columns, rows)
 
 
-def _training(study: Study, variant: VariantResult) -> Bullets:
+def _training(study: Study, variant: VariantResult, in_sds: bool) -> Bullets:
     size, runs = variant.parameters, variant.runs
     trained = short_count(None if size is None else size.trainable)
     if size is not None and size.total:
@@ -226,7 +246,7 @@ def _training(study: Study, variant: VariantResult) -> Bullets:
         ("Device", study.computed_on),
     ]
     learnt = study.data.get("splits", {}).get("train", {}).get("facts", {}).get("numbers")
-    if learnt:
+    if learnt and in_sds:
         how = f"{learnt['mean']:.6g} + {learnt['sd']:.6g} × output: target_mean and target_sd of the configuration"
         items.append(("Output", f"in SDs from the training mean, so that the number is {how}"))
     return Bullets(items)

@@ -16,7 +16,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from finetune.core.numbers import MINUS
-from finetune.report.blocks import Block, Cell, Document, Fold, Table, seen
+from finetune.core.screen import seen
+from finetune.report.blocks import Block, Cell, Document, Fold, Table
 
 Variants = dict[str, int]
 """Colour by variant, in order of appearance."""

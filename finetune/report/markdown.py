@@ -8,7 +8,8 @@ from __future__ import annotations
 import html
 import re
 
-from finetune.report.blocks import Block, Bullets, Cell, Code, Document, Figure, Fold, Panels, Table, Text, seen
+from finetune.core.screen import seen
+from finetune.report.blocks import Block, Bullets, Cell, Code, Document, Figure, Fold, Panels, Table, Text
 
 MOST_ROWS, MOST_LINES = 50, 150
 """Rows of a table and lines of a file that are written; GitHub takes comments of at most 65,536 characters."""
@@ -37,7 +38,7 @@ def blocks(given: list[Block]) -> list[str]:
 
 def escape(text: str) -> str:
     """Escape ``text`` so that Markdown shows it as it is, on one line, and calls nobody: a @name may be somebody's."""
-    plain = _SPECIAL.sub(r"\\\g<0>", " ".join(seen(text).splitlines())).replace("&", "&amp;")
+    plain = _SPECIAL.sub(r"\\\g<0>", seen(" ".join(text.splitlines()))).replace("&", "&amp;")
     return _MENTION.sub("@\N{WORD JOINER}", plain)
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from finetune.core.numbers import NONE, THIN, listing, seconds, short_count
+from finetune.core.screen import screened
 from finetune.metrics import unit
 from finetune.results.measure import SOLVED_METHOD
 from finetune.results.remarks import forgetting_remarks
@@ -30,11 +31,11 @@ def table(results: Results) -> RenderableType:
         rows = [_row(variant, task.key, task.metric, variant.is_base) for variant in results.variants]
         cheap = [each for each in results.baselines if each.estimates[task.key].n]
         rows += [_row(each, task.key, task.metric, True) for each in cheap]
-        parts += [Text(title, style="italic"), FittingTable(rows, DISPENSABLE)]
+        parts += [Text(_plain(title), style="italic"), FittingTable(rows, DISPENSABLE)]
     if results.baselines:
         names = listing([cheap.name for cheap in results.baselines])
-        parts.append(Text(f"No fine-tuning: {names}.", style="italic"))
-    parts += map(Text, forgetting_remarks(results))
+        parts.append(Text(_plain(f"No fine-tuning: {names}."), style="italic"))
+    parts += map(Text, map(_plain, forgetting_remarks(results)))
     verdict = verdict_of(results)
     # A command stands on a line of its own, to be copied.
     sentence = _plain(verdict.sentence).replace(": finetune ", ":\n  finetune ")
@@ -43,8 +44,8 @@ def table(results: Results) -> RenderableType:
 
 
 def _plain(text: str) -> str:
-    """Plain spaces: not every terminal font has the thin one."""
-    return text.replace(THIN, " ").replace(NBSP, " ")
+    """Plain spaces, since not every terminal font has the thin one, and nothing that steers the terminal."""
+    return screened(text).replace(THIN, " ").replace(NBSP, " ")
 
 
 class FittingTable:
@@ -58,9 +59,13 @@ class FittingTable:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         for dropped in range(len(self.dispensable) + 1):
             candidate = self._table(self.dispensable[:dropped])
-            if Measurement.get(console, options.update(max_width=10_000), candidate).maximum <= options.max_width:
+            if _fits(candidate, console, options):
                 break
         yield candidate
+
+    def fits(self, console: Console, options: ConsoleOptions) -> bool:
+        """Tell whether there is room for it as it is, with all columns."""
+        return _fits(self._table(()), console, options)
 
     def _table(self, without: Sequence[str]) -> Table:
         drawn = Table(box=None, pad_edge=False, header_style="bold")
@@ -69,8 +74,12 @@ class FittingTable:
             drawn.add_column(name, justify="right" if place else "left", no_wrap=bool(place))
         for row in self.rows:
             # Text and not markup: a variant's name may hold brackets.
-            drawn.add_row(*(cell if isinstance(cell := row[name], Text) else Text(cell) for name in names))
+            drawn.add_row(*(cell if isinstance(cell := row[name], Text) else Text(screened(cell)) for name in names))
         return drawn
+
+
+def _fits(drawn: Table, console: Console, options: ConsoleOptions) -> bool:
+    return Measurement.get(console, options.update(max_width=10_000), drawn).maximum <= options.max_width
 
 
 def _row(variant: VariantResult, key: str, metric: str, untuned: bool) -> dict[str, Text]:

@@ -10,6 +10,7 @@ import numpy as np
 from finetune import stats
 from finetune.core.run_dir import BASE, RESULTS_FORMAT
 from finetune.results.across import across_of
+from finetune.results.choosing import choice_of
 from finetune.results.combined import combined_of
 from finetune.results.forgetting import forgetting_of
 from finetune.results.measure import BASE_REASON, CHEAP_REASON, SOLVED_REASON, Measured, failures_of, measure
@@ -17,6 +18,7 @@ from finetune.results.reading import Run, Study
 from finetune.results.schema import (
     Direction,
     EvaluationSet,
+    ExportResult,
     Parameters,
     PoolingResult,
     Results,
@@ -113,6 +115,8 @@ def _variant(
         stability_reason=stability.reason,
         learning_rate=None if solved else train.get("learning_rate"),
         chosen_by=train.get("chosen_by"),
+        exports=[ExportResult(**each) for each in study.exports.get(name, [])],
+        choice=choice_of(runs, train.get("select", "loss"), [] if "split" in study.vary else tasks),
     )
 
 

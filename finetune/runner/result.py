@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.core.errors import FinetuneError, message_of
 from finetune.core.run_dir import FAILED
+from finetune.core.secrets import without_secrets
 from finetune.metrics.function import key_of
 
 if TYPE_CHECKING:  # results bring statistics, which take a third of a second to import
@@ -66,8 +67,8 @@ def failure(opening: dict[str, Any], error: Exception) -> dict[str, Any]:
     return {
         **opening,
         "status": "error",
-        "reason": reason,
-        "traceback": "".join(traceback.format_exception(error)),
+        "reason": without_secrets(reason),
+        "traceback": without_secrets("".join(traceback.format_exception(error))),
         "seconds": None,
         "phases": {},
         "peak_memory_bytes": None,

@@ -18,7 +18,7 @@ from finetune import models
 from finetune.core.errors import FinetuneError
 from finetune.core.progress import phase
 from finetune.core.randomness import Streams
-from finetune.core.run_dir import FORMAT, RunDir, atomic, write_json
+from finetune.core.run_dir import FORMAT, RunDir, atomic, sync, write_json
 from finetune.core.runtime import Runtime
 from finetune.core.sharding import is_sharded, whole
 from finetune.evaluate import metrics
@@ -220,6 +220,8 @@ def finish(
     if strategy is not None:
         save_model(strategy, model, data, folder.model, recipe, runtime.accelerator.is_main_process)
     if runtime.accelerator.is_main_process:
+        if folder.metrics.exists():
+            sync(folder.metrics)
         write_json(folder.result, result)
         for done in (folder.checkpoints, folder.before.checkpoints, folder.before.model):
             shutil.rmtree(done, ignore_errors=True)

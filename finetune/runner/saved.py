@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from finetune.core.errors import bad_input
+from finetune.core.run_dir import read_json
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +32,20 @@ class LoadedModel(NamedTuple):
     tokenizer: PreTrainedTokenizerBase
 
 
+class SavedRun(NamedTuple):
+    """A model as it was scored, and what it was trained for."""
+
+    model: torch.nn.Module
+    """In float32 on the CPU, in evaluation mode."""
+    task: Task
+    """With its tokenizer, its labels, and what it has found in the training data."""
+    recipe: Recipe
+    said: dict[str, Any]
+    """What :func:`write_description` has said of it."""
+    place: Path
+    """The folder with its weights."""
+
+
 def write_description(recipe: Recipe, data: TaskData, folder: Path) -> None:
     """Say beside the model saved in ``folder`` what :func:`load_model` needs to make it again. An architecture that is
     not said is the task's own."""
@@ -39,6 +55,8 @@ def write_description(recipe: Recipe, data: TaskData, folder: Path) -> None:
         "architecture": task.architecture if isinstance(task.architecture, str) else None,
         "config": task.model_config(),
         "labels": list(task.labels),
+        "remembered": task.remembered(),
+        "sharing": [task.batching.name, task.answering.name],
         "recipe": recipe.model_dump(mode="json"),
     }
     (folder / DESCRIPTION).write_text(json.dumps(said, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -51,54 +69,86 @@ def load_model(folder: str | Path) -> LoadedModel:
     base model is read from where the recipe found it. Raises :class:`InputError` where there is no saved model, or no
     base model any more.
     """
+    found = open_run(folder)
+    return LoadedModel(found.task.handed_over(found.model, found.said["config"]), found.task.tokenizer)
+
+
+def open_run(folder: str | Path, change: Callable[[dict[str, Any]], dict[str, Any]] | None = None) -> SavedRun:
+    """Load what :func:`load_model` does, with the task that the model was trained for, ready to be asked.
+
+    ``change`` is given the recipe as it was saved, and gives the one to go by: other columns to read, say.
+    """
+    from transformers import AutoTokenizer
+
+    from finetune.recipe import Recipe
+
     place = Path(folder)
     place = place / "model" if (place / "model").is_dir() else place
+    said = read_description(place)
+    recipe = Recipe.model_validate(change(said["recipe"]) if change else said["recipe"])
+    tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True)
+    whole = (place / "config.json").exists()
+    task = _task_of(said, recipe, place, tokenizer, whole)
+    model = (_complete if whole else _made_again)(said, recipe, place, task).float().cpu().eval()
+    return SavedRun(model, task, recipe, said, place)
+
+
+def load_trained(folder: str | Path) -> LoadedModel:
+    """Load the same model as the task has trained it, which a person may get otherwise: a regression in SDs."""
+    found = open_run(folder)
+    return LoadedModel(found.model, found.task.tokenizer)
+
+
+def read_description(place: Path) -> dict[str, Any]:
+    """Read what is said beside the model in folder ``place``. Raises InputError where that is nothing we know."""
     if not (place / DESCRIPTION).is_file():
         advice = "give a run's folder, such as runs/NAME/VARIANT/seed-0, of a study with train.save_model: true"
         raise bad_input(None, f"{place} holds no saved model: it has no {DESCRIPTION}", advice)
-    said = json.loads((place / DESCRIPTION).read_text(encoding="utf-8"))
+    said: dict[str, Any] = read_json(place / DESCRIPTION)
     if said["format"] != FORMAT:
         raise bad_input(None, f"{place / DESCRIPTION} has format {said['format']}", "use the version that wrote it")
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True)
-    model = _complete(said, place) if (place / "config.json").exists() else _made_again(said, place, tokenizer)
-    model = _task_of(said).handed_over(model.float().cpu().eval(), said["config"])
-    return LoadedModel(model, tokenizer)
+    return said
 
 
-def _complete(said: dict[str, Any], place: Path) -> torch.nn.Module:
+def _task_of(
+    said: dict[str, Any], recipe: Recipe, place: Path, tokenizer: PreTrainedTokenizerBase, whole: bool
+) -> Task:
+    """Make the task that a model was trained for. A model that is ``whole`` knows its own configuration."""
+    from transformers import AutoConfig
+
+    from finetune import models
+    from finetune.core.registry import STRATEGIES, TASKS
+    from finetune.models.pooled import read_pooling
+    from finetune.tasks.batching import Batching
+
+    read_config: Callable[[], Any] = partial(models.load_config, recipe.model)
+    if whole:
+        read_config = partial(
+            AutoConfig.from_pretrained, place, local_files_only=True, trust_remote_code=recipe.model.trust_remote_code
+        )
+    pairs = STRATEGIES.get(recipe.strategy.type).pairs
+    kind = TASKS.get(recipe.task.type)
+    task: Task = kind.fitted(recipe.task, tokenizer, said["labels"], read_pooling(place), pairs, read_config)
+    task.recall({**said["config"], **said.get("remembered", {})})
+    sharing = said.get("sharing", [Batching.PADDED.name] * 2)  # what former versions did not say
+    return task.sharing(*(Batching[name] for name in sharing))
+
+
+def _complete(said: dict[str, Any], recipe: Recipe, place: Path, task: Task) -> torch.nn.Module:
     """Load a model from a folder that holds all weights."""
     from finetune.models.loading import class_of
 
-    remote = said["recipe"]["model"]["trust_remote_code"]
-    settings = {"dtype": "float32", "local_files_only": True, **({"trust_remote_code": True} if remote else {})}
-    return class_of(said["architecture"] or _task_of(said).architecture).from_pretrained(place, **settings)
+    remote = {"trust_remote_code": True} if recipe.model.trust_remote_code else {}
+    settings = {"dtype": "float32", "local_files_only": True, **remote}
+    return class_of(said["architecture"] or task.architecture).from_pretrained(place, **settings)
 
 
-def _task_of(said: dict[str, Any]) -> Task:
-    """The task that the model was made for, as far as its options say it."""
-    from finetune.core.registry import TASKS
-    from finetune.recipe import Recipe
-
-    options = Recipe.model_validate(said["recipe"]).task
-    task: Task = TASKS.get(options.type)(options)
-    return task
-
-
-def _made_again(said: dict[str, Any], place: Path, tokenizer: PreTrainedTokenizerBase) -> torch.nn.Module:
+def _made_again(said: dict[str, Any], recipe: Recipe, place: Path, task: Task) -> torch.nn.Module:
     """Make a model from the base model, and what was trained of it."""
     from finetune import models
     from finetune.core.randomness import Streams
-    from finetune.core.registry import STRATEGIES
-    from finetune.models.pooled import read_pooling
-    from finetune.recipe import Recipe
     from finetune.runner.build import prepare
 
-    recipe, kind = Recipe.model_validate(said["recipe"]), type(_task_of(said))
-    pairs = STRATEGIES.get(recipe.strategy.type).pairs
-    read_config = partial(models.load_config, recipe.model)
-    task = kind.fitted(recipe.task, tokenizer, said["labels"], read_pooling(place), pairs, read_config)
     config = dict(said["config"])
     if "id2label" in config:  # JSON has no numbers for keys
         config["id2label"] = {int(number): label for number, label in config["id2label"].items()}

@@ -1,5 +1,6 @@
 """Estimates, spread, stability and comparisons over seeds: pure functions on NumPy arrays, no files, no torch."""
 
+from finetune.stats.choosing import expected_chosen
 from finetune.stats.comparisons import Compared, Comparison, VariantScores, Verdict, difference_of
 from finetune.stats.dispersion import spread_verdict
 from finetune.stats.estimates import (
@@ -52,6 +53,7 @@ __all__ = [
     "expected",
     "expected_best",
     "expected_best_intervals",
+    "expected_chosen",
     "failure_rate",
     "family_of",
     "fixed_test_overlap",

@@ -83,7 +83,7 @@ class PreferenceOptions(Options):
     @model_validator(mode="before")
     @classmethod
     def _defaults_of_the_method(cls, given: Any) -> Any:
-        known = DEFAULTS.get(given.get("method", "dpo"), {}) if isinstance(given, dict) else {}
+        known = DEFAULTS.get(str(given.get("method", "dpo")), {}) if isinstance(given, dict) else {}
         return (
             {**given, **{name: value for name, value in known.items() if given.get(name) is None}} if known else given
         )

@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 
-import finetune
 from finetune.core.arithmetic import arithmetic_name, cpu_name
 from finetune.core.env_vars import recorded
 from finetune.core.run_dir import FORMAT
 from finetune.core.runtime import Runtime
+from finetune.core.version import VERSION
 from finetune.study.provenance import kernels
 
 
@@ -32,8 +32,8 @@ def environment(runtime: Runtime, dtype: Any, today: date, starts: dict[str, Any
     return {
         "format": FORMAT,
         "date": today.isoformat(),
-        "finetune": finetune.__version__,
-        "git": commit(Path(finetune.__file__).parent),
+        "finetune": VERSION,
+        "git": commit(Path(__file__).parents[1]),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: version(name) for name in (*packages, "scikit-learn", "safetensors", "pyarrow")},

@@ -15,6 +15,7 @@ from finetune.core.env_vars import check_settings
 from finetune.core.errors import InputError, Problem, bad_input
 from finetune.core.progress import phase, track
 from finetune.core.runtime import asked_of
+from finetune.core.tracking import missing
 from finetune.data.rows import places_of
 from finetune.evaluate import metrics
 from finetune.runner.arithmetic import check_arithmetic, left_out
@@ -97,6 +98,8 @@ def preflight(recipe: ResolvedRecipe, resources: Resources | None = None, compar
             found.data[variant.name] = data
             found.parameters[variant.name] = parameters
             found.told[variant.name] = told
+    for each in missing(recipe.variants[0].recipe.tracking):
+        problems += InputError([each]).located(recipe.locate).problems
     if problems:
         raise InputError(problems)
     same_held_out(recipe, found)

@@ -118,7 +118,7 @@ def same_provenance(folder: StudyDir, now: dict[str, Any], mix: frozenset[str]) 
     versions do not say all of it: that is told, and held to from now on.
     """
     former = read_json(folder.environment) if folder.environment.exists() else {}
-    if not former or not _has_runs(folder):
+    if not _has_runs(folder):
         return now, []
     changes = list(_changes(former, now))
     problems = [change.problem(folder) for change in changes if change.word not in mix]
@@ -130,9 +130,10 @@ def same_provenance(folder: StudyDir, now: dict[str, Any], mix: frozenset[str]) 
         mixed[name] = list(dict.fromkeys([*mixed.get(name, [change.was]), change.now]))
     lines = [f"mixed, as the recipe allows: {name} {' and '.join(values)}" for name, values in mixed.items()]
     if "starts" not in former:
+        why = "was made by a version that did not write down" if former else f"has lost {folder.environment.name}, with"
         lines.append(
-            "this study was made by a version that did not write down which base model its runs started from: that is "
-            "unknown, and from now on it is held to what is there today"
+            f"this study {why} which base model its runs started from: that is unknown, and from now on it is held to "
+            "what is there today"
         )
     merged = {**now, "starts": former.get("starts", {}) | now["starts"]}
     return merged | ({"mixed": mixed} if mixed else {}), lines

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from finetune.core.errors import FinetuneError
-from finetune.core.events import StudyOpened
+from finetune.core.events import StudyOpened, finished_event
 from finetune.core.progress import Progress
-from finetune.core.run_dir import StudyDir
+from finetune.core.run_dir import StudyDir, not_for_all_to_write, read_json
 from finetune.core.signals import StopRequest, stop_on_signals
+from finetune.core.tracking import Tracking
 from finetune.runner.resources import Resources
 from finetune.runner.result import StudyOutcome
 from finetune.study.preflight import Preflight, located, preflight
@@ -39,7 +40,9 @@ def run_study(
     """
     with _opened(recipe, output, progress or Progress(), only, others=by is not None) as (study, found, shown):
         names = [each.name for each in recipe.variants]
-        shown.tell(StudyOpened(study.folder.path, names, recipe.seeds, len(study.results)))
+        there = [finished_event(variant, seed, result) for (variant, seed), result in study.results.items()]
+        headline = "{name}/{headline}".format_map(read_json(study.folder.data)["tasks"][0])
+        shown.tell(StudyOpened(study.folder.path, names, recipe.seeds, len(there), headline, there))
         for line in found.notes():
             shown.say(line)
         if by is None:
@@ -74,7 +77,7 @@ def runs_left(recipe: ResolvedRecipe, output: Path, only: str | None) -> int:
 
 def help_study(recipe: ResolvedRecipe, output: Path, progress: Progress, only: str | None, helper: Helper) -> None:
     """Do those of a study's runs that no other process does. Raises as :func:`run_study` does."""
-    with _opened(recipe, output, progress, only) as (study, found, _):
+    with _opened(recipe, output, progress, only, helps=True) as (study, found, _):
         study.helper = helper
         if study.claims.take("baselines"):
             study.claims.release("baselines")
@@ -84,11 +87,17 @@ def help_study(recipe: ResolvedRecipe, output: Path, progress: Progress, only: s
 
 @contextmanager
 def _opened(
-    recipe: ResolvedRecipe, output: Path, progress: Progress, only: str | None, others: bool = False
+    recipe: ResolvedRecipe,
+    output: Path,
+    progress: Progress,
+    only: str | None,
+    others: bool = False,
+    helps: bool = False,
 ) -> Iterator[tuple[Study, Preflight, Progress]]:
-    """Within the context, work at a study, whose runs ``others`` may do."""
+    """Within the context, work at a study, whose runs ``others`` may do; ``helps``: for one of them that has asked."""
     folder = StudyDir(output / recipe.name)
     with (
+        not_for_all_to_write(),
         told_when_full(output),
         located(recipe),
         same_arithmetic(recipe, folder),
@@ -99,7 +108,28 @@ def _opened(
         found = preflight(recipe, resources)
         study = Study.open(recipe, folder, resources, found, shown, stop, compares=not others)
         study.asked = asked
+        tracking = None if helps else tracked(recipe, folder, shown)  # whoever it helps hears of its events too
         try:
             yield study, found, shown
         finally:
+            if tracking is not None:
+                tracking.close()
             study.runtime.close()
+
+
+def tracked(recipe: ResolvedRecipe, folder: StudyDir, progress: Progress) -> Tracking:
+    """Have the recipe's trackers hear of what happens in its study."""
+    about = {variant.name: dict(leaves_of(variant.recipe.identifying())) for variant in recipe.variants}
+    tracking = Tracking(recipe.variants[0].recipe.tracking, folder.path, about, progress.say)
+    if tracking.options.trackers:
+        progress.listeners.append(tracking)
+    return tracking
+
+
+def leaves_of(section: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield a section's options by their dotted path."""
+    for key, value in section.items():
+        if isinstance(value, Mapping):
+            yield from leaves_of(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", value

@@ -8,8 +8,7 @@ that was away for so long stops when it is back; what both did by then is the sa
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,20 +172,37 @@ def _release(held: list[BaseFileLock]) -> None:
         held.pop().release()
 
 
+Stamp = tuple[int, int]
+"""What tells one result's file from the next, whatever clocks say: its inode, and when it was written."""
+
+
+def stamps(variants: Iterable[str], seeds: Iterable[int], folder: StudyDir) -> set[Stamp]:
+    """Collect those of the results that are there."""
+    places = [folder.run(variant, seed).result for variant in variants for seed in seeds]
+    return {stamp for place in places if (stamp := _stamp(place)) is not None}
+
+
+def _stamp(place: Path) -> Stamp | None:
+    try:
+        found = place.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
 def finished(
-    variant: str, seeds: Sequence[int], folder: StudyDir, since: float = math.inf
+    variant: str, seeds: Sequence[int], folder: StudyDir, former: Collection[Stamp] | None = None
 ) -> dict[tuple[str, int], dict[str, Any]]:
-    """Read the results of those of a variant's runs that are finished, or have ended in an error ``since`` a time (as
-    clocks of files tell it): they have been tried then."""
+    """Read the results of those of a variant's runs that are finished, or have ended in an error that is none of the
+    ``former`` ones: they have been tried since. None: errors do not count."""
     found = {}
     for seed in seeds:
         place = folder.run(variant, seed)
-        try:
-            result = place.read_result()
-            late = result is not None and place.result.stat().st_mtime >= since
-        except FileNotFoundError:  # another process tries it again
+        result = place.read_result()
+        if result is None:
             continue
-        if result and (result["status"] in FINAL or late):
+        tried = former is not None and _stamp(place.result) not in {None, *former}
+        if result["status"] in FINAL or tried:
             found[variant, seed] = result
     return found
 

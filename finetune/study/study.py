@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune import models
 from finetune.core.errors import StudyEnded
-from finetune.core.events import RunFinished, RunStarted, StudyFinished
+from finetune.core.events import RunStarted, StudyFinished, finished_event
 from finetune.core.progress import Progress, phase
 from finetune.core.run_dir import StudyDir, read_json, write_json
 from finetune.core.runtime import Runtime, make_deterministic, open_runtime
@@ -28,7 +27,7 @@ from finetune.study.environment import environment
 from finetune.study.facts import data_facts, write_down
 from finetune.study.preflight import Preflight, located, split_seed, start_alike
 from finetune.study.provenance import agreed, same_provenance, same_start, same_weights, start_of, starts_of
-from finetune.study.sharing import Asked, Claims, Helper, finished, share_out
+from finetune.study.sharing import Asked, Claims, Helper, finished, share_out, stamps
 from finetune.study.stages import reach, ready_stages
 from finetune.study.stopping_rule import Look, first_round, look
 from finetune.study.untuned import Untuned, before_stages
@@ -57,7 +56,8 @@ class Study:
     """By variant: what its runs start from, as environment.json says it."""
 
     def __post_init__(self) -> None:
-        self.begun = time.time()
+        # Errors of before are tried again, those of processes that are at work beside this one are not.
+        self.former = stamps([variant.name for variant in self.recipe.variants], self.recipe.seeds, self.folder)
         self.claims = Claims(self.folder.path, self.runtime)
         self.untuned = Untuned(self.recipe, self.folder, self.resources, self.claims)
         self.seeds = self.recipe.seeds  # by a rule: so far
@@ -190,7 +190,7 @@ class Study:
         """Take in what other processes have finished, as all processes of a run see it."""
         found: dict[tuple[str, int], dict[str, Any]] = {}
         for variant in self.recipe.variants:
-            found |= finished(variant.name, self.recipe.seeds, self.folder, self.begun)
+            found |= finished(variant.name, self.recipe.seeds, self.folder, self.former)
         self.results |= self.runtime.broadcast(found)
 
     def groups(self, variant: Variant) -> Iterator[list[int]]:
@@ -200,10 +200,9 @@ class Study:
             return
         size = self._speed(variant, seeds).replicas
         size = size if self.helper is None else min(size, self.helper.at_once)
-        at_step: dict[int | None, list[int]] = {}  # those that were interrupted go on beside others at the same step
-        for seed in seeds:
-            at_step.setdefault(checkpoint.step_of(self.folder.run(variant.name, seed).checkpoints), []).append(seed)
-        for alike in self.runtime.broadcast(at_step).values():
+        # Those that were interrupted go on beside others that can go on from the same step.
+        found = checkpoint.alike({seed: self.folder.run(variant.name, seed).checkpoints for seed in seeds})
+        for alike in self.runtime.broadcast(found):
             for start in range(0, len(alike), size):
                 yield alike[start : start + size]
 
@@ -273,10 +272,9 @@ class Study:
                 raise
         for seed, result in zip(seeds, results, strict=True):
             self.results[variant.name, seed] = result
-            facts = (result["status"], result["reason"], result["scores"], result["seconds"])
-            self.runtime.progress.tell(RunFinished(variant.name, seed, *facts))
+            self.runtime.progress.tell(finished_event(variant.name, seed, result))
             line = f"run {len(self.results)} of {every}: {variant.name}, seed {seed}"
-            self.runtime.progress.say(summary(line, result, variant.recipe.task.metrics[0]))
+            self.runtime.progress.came(summary(line, result, variant.recipe.task.metrics[0]))
 
     def session(self, variant: Variant, seed: int, title: str) -> Session:
         """Open the session of the variant's runs that have the same examples as the one under ``seed``."""
@@ -299,7 +297,7 @@ class Study:
 
     def combine(self, variant: Variant) -> None:
         """Make of the variant's finished seeds together what its mitigations ask for, where it is not there yet."""
-        self.results |= finished(variant.name, self.seeds, self.folder, self.begun)
+        self.results |= finished(variant.name, self.seeds, self.folder, self.former)
         results = {seed: result for (name, seed), result in self.results.items() if name == variant.name}
         if not results.keys() >= {*self.seeds}:  # others were not asked for, or are not done yet
             return

@@ -40,7 +40,7 @@ class Asking:
 
     def tokens(self, prompt: str, answers: Sequence[str]) -> tuple[list[int], list[list[int]]]:
         """Give the tokens of ``prompt``, and of each of ``answers`` behind it."""
-        whole = self._conversations(prompt, answers)
+        whole = self.conversations(prompt, answers)
         begin = whole[0].answers[-1][0]
         end = whole[0].text[:begin][-END:]
         missing = [one for one in whole if (end, one.text[begin:]) not in self._known]
@@ -53,7 +53,7 @@ class Asking:
             self._known.clear()
         return found, answered
 
-    def _conversations(self, prompt: str, answers: Sequence[str]) -> list[Conversation]:
+    def conversations(self, prompt: str, answers: Sequence[str]) -> list[Conversation]:
         """Write the prompt with each answer as text."""
         if self.shown_by is None:
             asked = self.marker.mark(prompt) or str(self.tokenizer.bos_token or self.tokenizer.eos_token or "")

@@ -21,6 +21,7 @@ from finetune.tasks.batching import Batching
 from finetune.tasks.encoding import EncodedRows, encode
 from finetune.tasks.judged import Judged
 from finetune.tasks.messages import readable
+from finetune.tasks.used import Used
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from finetune.models.pooling import Pooling
 
 
-class Task(Judged):
+class Task(Judged, Used):
     """A task, which is learnt or scored: columns, encoding, model head, loss, predictions, metrics.
 
     A task is made from its options, then ``fit`` to the training data, which gives it the tokenizer and what it
@@ -201,7 +202,7 @@ class Task(Judged):
 
     def shown(self, data: Dataset, encoded: Encoded) -> list[str]:
         """List what a person reads of each example of ``data``, in their order: the columns that are its input."""
-        columns = [data[name] for name in self.inputs()]
+        columns = [data[name][:] for name in self.inputs()]
         return ["\n\n".join(map(readable, row)) for row in zip(*columns, strict=True)]
 
     def resample(self, example: Example, seed: int) -> Example:

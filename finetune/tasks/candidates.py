@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from finetune.tasks.causal.loss_paths import LossPath
+    from finetune.tasks.choice_columns import Question
 
 FAR = -1e4
 """The logit of what is no choice: its share of a softmax is 0 in float32, and unlike an infinite one it has a finite
@@ -210,6 +211,27 @@ def in_rows(encoded: Sequence[dict[str, np.ndarray]]) -> tuple[dict[str, np.ndar
     inputs = {name: np.concatenate([own[name] for own in encoded]) for name in encoded[0]}
     sizes = [len(own["input_ids"]) for own in encoded]
     return inputs, np.repeat(np.arange(1, len(encoded) + 1, dtype=np.int32), sizes)
+
+
+def beside(
+    tokenizer: PreTrainedTokenizerBase, options: Any, row: Question, where: str
+) -> tuple[dict[str, np.ndarray], np.ndarray, bool]:
+    """Encode each choice of ``row`` beside its question, as a pair of texts: with a context that is the first, and the
+    question stands before the choice. Also gives whether something was cut."""
+    first, before = row.question, ""
+    if options.context:
+        first, before = row.context, f"{row.question} "
+    second = [f"{before}{choice}" for choice in row.choices]
+    limit = min(options.max_length, tokenizer.model_max_length)
+    longest = max(map(len, tokenizer(second)["input_ids"]))
+    if longest + 1 > limit:
+        found = f"{where}: its longest choice alone has {longest} tokens, more than {limit} allow"
+        raise bad_input("task.max_length", found, f"raise task.max_length to {longest + 1} or more")
+    settings = {"truncation": "only_first", "max_length": limit, "return_attention_mask": False}
+    given = tokenizer([first] * len(second), second, **settings)
+    cut = any(encoding.overflowing for encoding in given.encodings)
+    encoded = [{name: np.asarray(given[name][place], np.int32) for name in given} for place in range(len(second))]
+    return *in_rows(encoded), cut
 
 
 def refuse_masked(model: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -37,6 +37,7 @@ from finetune.tasks.conversation import (
 )
 from finetune.tasks.messages import readable
 from finetune.tasks.templates import Template, told
+from finetune.tasks.used import with_options
 
 if TYPE_CHECKING:
     import torch
@@ -157,10 +158,25 @@ class Chat(CausalTask):
 
     def fit(self, splits: Splits, tokenizer: PreTrainedTokenizerBase) -> None:
         super().fit(splits, tokenizer)
+        self.recall({})
+
+    def recall(self, known: Mapping[str, Any]) -> None:
+        tokenizer = self.tokenizer
         self.special = special_tokens(tokenizer)
         refuse_unfit(tokenizer, self.options.template == "model")
         self.shown_by = Template(tokenizer, self.today or date.today()) if self.options.template == "model" else None
         self.marker = self.shown_by.of_others if self.shown_by else Marker(tokenizer, self.special)
+
+    def for_use(self, columns: Collection[str]) -> Chat:
+        found: Chat = with_options(self, rejected=None, answer=None)
+        found.columns = ChatColumns(found.options)
+        return found
+
+    def asked(self, data: Dataset, at: str) -> Dataset:
+        return self.columns.asked(data, at)
+
+    def answered(self, data: Dataset, texts: Sequence[str]) -> Dataset:
+        return self.columns.answered(data, texts)
 
     def positions(self, examples: Examples) -> np.ndarray:
         prompts, chosen = examples.prompts, examples.rejected
@@ -203,7 +219,7 @@ class Chat(CausalTask):
         counts = Counter[str](cut=0, dropped=0)
         answers = [self._tokenised(data, False, at, counts)]
         answers += [self._tokenised(data, True, at, Counter())] if paired else []
-        for number, where, *given in zip(data["example"], places_of(data, at), *answers, strict=True):
+        for number, where, *given in zip(data["example"][:], places_of(data, at), *answers, strict=True):
             tokens = [own for _, own in given]
             if training and max(len(own.ids) for own in tokens) > self.options.max_length:
                 if self.options.too_long == "drop":
@@ -284,7 +300,7 @@ class Chat(CausalTask):
         from finetune.tasks.causal.generation import Sampling, answers
 
         options, prompts = self.options, [example.prompt for example in examples if example.prompt is not None]
-        ends, most = sorted(self._end_tokens(examples)), options.max_new_tokens
+        ends, most = sorted(self.end_tokens(examples)), options.max_new_tokens
         drawn = None
         if (asked := options.sampling) is not None:
             draws = asked.draws([example.number for example in examples], most)
@@ -304,7 +320,7 @@ class Chat(CausalTask):
         found = answers(model, prompts, self.tokenizer.pad_token_id, ends, most, self.answering, drawn, done)
         return [cut_at(words(place, ids), options.stop) for place, ids in enumerate(found)]
 
-    def _end_tokens(self, examples: Sequence[Example]) -> set[int]:
+    def end_tokens(self, examples: Sequence[Example]) -> set[int]:
         """Find the tokenizer's end token, and the token that closes the template's turns, where that is another."""
         last = {self.tokenizer.eos_token_id, *(int(example.target[-1]) for example in examples)}
         return last & {self.tokenizer.convert_tokens_to_ids(token) for token in self.special}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import repeat
@@ -13,8 +13,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from finetune.core.errors import InputError, bad_input
 from finetune.core.progress import track
 from finetune.data.json_text import parsed
-from finetune.tasks.messages import Message, changed_text, has_value, mistake_in, with_last_learnt, without_keys
+from finetune.tasks.messages import (
+    Message,
+    changed_text,
+    has_value,
+    is_learnt,
+    mistake_in,
+    with_last_learnt,
+    without_keys,
+)
 from finetune.tasks.recognised import MESSAGES, as_messages, known_columns, recognised, with_messages
+from finetune.tasks.used import STAND_IN, with_columns, with_lists
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -71,6 +80,31 @@ class ChatColumns:
                 found = as_messages(values, f"task.{option}", places_of(data, at))
                 data = data if found == values else with_messages(data, column, found)
         return data
+
+    def asked(self, data: Dataset, at: str) -> Dataset:
+        """Convert ``data`` that may lack answers: conversations end with one, which is a stand-in where the last word
+        is not the assistant's."""
+        from finetune.data.nested import values_of
+
+        if not self.messages:
+            return with_columns(data, {str(self.options.completion): STAND_IN})
+        if self.found_by_name and "instruction" in data.column_names and "output" not in data.column_names:
+            data = with_columns(data, {"output": STAND_IN})
+        found = self.converted(data, at)
+        if self.messages not in found.column_names:
+            return found  # which is refused
+        values = values_of(found, self.messages)
+        open_ended = [with_answer(each, None) for each in values]
+        return found if open_ended == values else with_messages(found, self.messages, open_ended)
+
+    def answered(self, data: Dataset, texts: Sequence[str]) -> Dataset:
+        """Put ``texts`` in the place of the answers in ``data`` that :meth:`asked` has made."""
+        from finetune.data.nested import values_of
+
+        if not self.messages:
+            return with_lists(data, {str(self.options.completion): texts})
+        values = zip(values_of(data, self.messages), texts, strict=True)
+        return with_messages(data, self.messages, [with_answer(each, text) for each, text in values])
 
     def told(self, data: Dataset, at: str) -> list[str]:
         """Say in one line which columns are read, or are not, though the recipe does not name them."""
@@ -166,6 +200,19 @@ class ChatColumns:
                 dropped[TOOLS] += 1
                 own = None
             yield Given(messages, *words, own)
+
+
+def with_answer(messages: Any, text: str | None) -> Any:
+    """Give the conversation with ``text`` as its last answer; None: with its own, or a stand-in where it has none. What
+    is no conversation stays as it is."""
+    if not isinstance(messages, list) or not messages or not all(isinstance(each, dict) for each in messages):
+        return messages
+    last = messages[-1]
+    ends = last.get("role") == "assistant"
+    if text is None and ends and is_learnt(last) and (has_value(last.get("content")) or last.get("tool_calls")):
+        return messages
+    said = STAND_IN if text is None else text
+    return [*(messages[:-1] if ends else messages), {"role": "assistant", "content": said}]
 
 
 def _seen(value: Any) -> Any:

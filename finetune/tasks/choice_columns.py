@@ -102,7 +102,7 @@ class ChoiceColumns:
         from finetune.data.rows import places_of
 
         options, found = self.options, []
-        contexts = data[options.context] if options.context else [""] * data.num_rows
+        contexts = data[options.context][:] if options.context else [""] * data.num_rows
         answers = values_of(data, options.answer)
         if options.draw:
             given: Sequence[Any] = self._drawn(data, answers, at)
@@ -110,7 +110,7 @@ class ChoiceColumns:
             given = list(map(parsed, values_of(data, options.choices)))
         else:
             given = list(zip(*(values_of(data, name) for name in options.choices), strict=True))
-        for row in zip(places_of(data, at), data[options.question], contexts, given, answers, strict=True):
+        for row in zip(places_of(data, at), data[options.question][:], contexts, given, answers, strict=True):
             where, question, context, choices, answer = row
             texts, labels = _taken_apart(choices)
             if texts is None:
@@ -127,7 +127,7 @@ class ChoiceColumns:
         from finetune.data.rows import places_of
 
         within = values_of(data, self.options.draw_within) if self.options.draw_within else [None] * len(answers)
-        texts, numbers, found = [str(answer).strip() for answer in answers], list(data["example"]), list[list[str]]()
+        texts, numbers, found = [str(answer).strip() for answer in answers], data["example"][:], list[list[str]]()
         for start in range(0, len(texts), PART):  # as rows are encoded, so that each is drawn for alike by itself
             pools: dict[Any, dict[str, None]] = {}
             for value, text in zip(within[start : start + PART], texts[start : start + PART], strict=True):
@@ -176,6 +176,13 @@ class ChoiceColumns:
     def _differ(forms: Sequence[str], rows: Sequence[Question]) -> bool:
         """Tell whether two ways to read answers ever name different choices."""
         return any(len({row.right(form) for form in forms}) > 1 for row in rows)
+
+    def right(self, row: Question) -> int:
+        """Find the place of a row's right choice, which :meth:`_refuse_outside` has let pass."""
+        place = row.right(self.form)
+        if place is None:
+            raise ValueError("an answer that names no choice was not refused")
+        return place
 
     def _refuse_outside(self, data: Dataset, rows: Sequence[Question], at: str) -> None:
         from finetune.data.rows import places_of

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -155,13 +155,19 @@ class Classification(TextClassifier):
             column = self.options.label
             refuse_unknown(self.spelling.counts(data, column), self.labels, "task.label", column)
 
+    def recall(self, known: Mapping[str, Any]) -> None:
+        self.spelling, self.weights = Spelling.of(self.labels), {}
+
+    def stand_ins(self) -> dict[str, Any]:
+        return {self.options.label: self.labels[0]}
+
     def model_config(self) -> dict[str, Any]:
         if self.softmax:
             return self.head_config(self.labels, "single_label_classification")
         return self.head_config(ordinal.outputs_for(self.labels), "multi_label_classification")
 
     def encode_rows(self, data: Dataset, at: str, training: bool) -> EncodedRows:
-        labels = [self.spelling(label) for label in data[self.options.label]]
+        labels = [self.spelling(label) for label in data[self.options.label][:]]
         inputs, cut = tokenised(data, self.inputs(), self.tokenizer, self.options.max_length)
         numbers = {label: number for number, label in enumerate(self.labels)}
         weights = dict.fromkeys(self.labels, 1.0) | (self.weights if training else {})
@@ -173,7 +179,7 @@ class Classification(TextClassifier):
                 weight=weights.get(label, 0.0),
                 reference=label,
             )
-            for number, label, own in zip(data["example"], labels, inputs, strict=True)
+            for number, label, own in zip(data["example"][:], labels, inputs, strict=True)
         ]
         return EncodedRows(examples, Counter(cut=cut))
 

@@ -4,7 +4,7 @@ single ones (Tunstall et al. 2022, "SetFit", section 3.1)."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -22,10 +22,11 @@ from finetune.models import Pooling, is_masked, width_of
 from finetune.models.pooling import EMBEDDED, declare
 from finetune.tasks.base import EncodedRows, Task
 from finetune.tasks.contrastive.drawing import Rows, joined
-from finetune.tasks.contrastive.options import EmbeddingOptions
+from finetune.tasks.contrastive.options import UNKNOWN, EmbeddingOptions
 from finetune.tasks.contrastive.ranks import ranks
 from finetune.tasks.encoding import encode
 from finetune.tasks.texts import tokenised
+from finetune.tasks.used import with_options
 
 if TYPE_CHECKING:
     import torch
@@ -55,6 +56,8 @@ class Embedding(Task):
     """The training examples that others are drawn from, tokenised when they are first asked for."""
     drawing: bool = True
     """Whether others are drawn with an example anew each time."""
+    alone: bool = False
+    """Whether each text is given its vector, and nothing is compared with other rows."""
 
     @property
     def example_score(self) -> str:  # type: ignore[override]
@@ -66,7 +69,7 @@ class Embedding(Task):
 
     @property
     def dynamic(self) -> bool:
-        return self.drawing and self.options.others is not None
+        return self.drawing and not self.alone and self.options.others is not None
 
     @property
     def roles(self) -> int:
@@ -94,7 +97,7 @@ class Embedding(Task):
         from finetune.data.rows import places_of
 
         assert self.options.pair is not None and self.options.negative is not None
-        both = data[self.options.pair], data[self.options.negative]
+        both = data[self.options.pair][:], data[self.options.negative][:]
         for where, right, wrong in zip(places_of(data, at), *both, strict=True):
             if right.split() == wrong.split():
                 found = f"{where}: the text that is wrong is the right one, {wrong!r:.60}"
@@ -138,6 +141,17 @@ class Embedding(Task):
             pooling = pooling.model_copy(update={"normalise": False})
         return super().pooled(pooling)
 
+    def for_use(self, columns: Collection[str]) -> Embedding:
+        pair = self.options.pair if self.options.pair in columns else None
+        given = {"score": UNKNOWN} if pair else {"score": None, "label": UNKNOWN}
+        plain = {"pair": pair, "label": None, "negative": None, "loss": "auto"}
+        found: Embedding = with_options(self, **{**plain, **given})
+        found.alone = True
+        return found
+
+    def stand_ins(self) -> dict[str, Any]:
+        return {UNKNOWN: self.options.score_range[0]} if self.options.score else {UNKNOWN: UNKNOWN}
+
     def model_config(self) -> dict[str, Any]:
         return {"pad_token_id": self.tokenizer.pad_token_id}
 
@@ -163,11 +177,11 @@ class Embedding(Task):
 
     def encode_rows(self, data: Dataset, at: str, training: bool) -> EncodedRows:
         rows, cut = self._rows(data)
-        numbers, references = data["example"], self._references(data)
+        numbers, references = data["example"][:], self._references(data)
         examples = []
         for row, (number, reference) in enumerate(zip(numbers, references, strict=True)):
             # Scored pairs that are held out are compared with their scores alone, whatever is learnt.
-            alone = self.options.others is None or (self.options.score and not training)
+            alone = self.alone or self.options.others is None or (self.options.score and not training)
             others = [] if alone else rows.others(row, self.options.drawn, self.options.others, number)
             inputs, values = rows.together([row, *others])
             examples.append(Example(number, inputs, values, 1.0, reference))
@@ -176,7 +190,7 @@ class Embedding(Task):
     def _references(self, data: Dataset) -> list[str]:
         """The score of each pair as it was given; or the rank that what is right ought to have."""
         if self.options.score:
-            return [f"{value:g}" for value in data[self.options.score]]
+            return [f"{value:g}" for value in data[self.options.score][:]]
         return ["1"] * data.num_rows
 
     def _rows(self, data: Dataset) -> tuple[Rows, int]:
@@ -192,9 +206,11 @@ class Embedding(Task):
         """The number of each row: its score between 0 and 1, or the code of what is right."""
         if self.options.score:
             low, high = self.options.score_range
-            return (np.array(data[self.options.score], dtype=np.float64) - low) / (high - low)
+            return (np.array(data[self.options.score][:], dtype=np.float64) - low) / (high - low)
+        if self.alone:
+            return np.zeros(data.num_rows)
         assert self.options.meaning is not None
-        return np.array([self.codes[str(value)] for value in data[self.options.meaning]], dtype=np.float64)
+        return np.array([self.codes[str(value)] for value in data[self.options.meaning][:]], dtype=np.float64)
 
     def resample(self, example: Example, seed: int) -> Example:
         """The same row with others, of the training examples. It is about as long as with those that it was encoded
@@ -257,11 +273,12 @@ class Embedding(Task):
     def predict(self, model: torch.nn.Module, examples: Sequence[Example], batch: Batch) -> list[Prediction]:
         """Of scored pairs the cosine; of others vectors, from which :meth:`completed` finds ranks."""
         found = self.outputs(model, batch)
-        losses = found.losses().tolist()
+        losses, units = found.losses().tolist(), found.units()[:, 0, :2].cpu().numpy()
         if self.options.score:
             cosines = found.cosines()[:, 0].tolist()
-            return [self._scored(cosine, loss) for cosine, loss in zip(cosines, losses, strict=True)]
-        units = found.units()[:, 0, :2].cpu().numpy()
+            scored = [self._scored(cosine, loss) for cosine, loss in zip(cosines, losses, strict=True)]
+            both = zip(scored, units, strict=True)
+            return [replace(each, vectors=own) for each, own in both] if self.alone else scored
         return [Prediction("", loss, vectors=own) for loss, own in zip(losses, units, strict=True)]
 
     @staticmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -10,7 +11,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -69,15 +70,14 @@ def encode(task: Encoder, data: Dataset, at: str, training: bool) -> Encoded:
 
     collected, counts, written = Spool(), Counter[str](), 0
     owners, sizes = list[np.ndarray](), dict[str, list[np.ndarray]]()
-    for start, found in _encoded(task, as_table(data), at, training):
-        examples = found.examples
+    for start, part, found in _encoded(task, as_table(data), at, training):
         if found.owners is not None:
             owners.append(np.asarray(found.owners, np.int64) + start)
-            examples = renumbered(examples, written)
+            part = renumbered(part, written)
         if task.dynamic and not training:  # what is held out is drawn once
-            examples = [task.resample(example, example.number) for example in examples]
-        collected.add(table_of(examples))
-        written += len(examples)
+            part = table_of([task.resample(example, example.number) for example in Examples(part)])
+        collected.add(part)
+        written += part.num_rows
         counts.update(found.counts)
         for name, own in found.sizes.items():
             sizes.setdefault(name, []).append(np.asarray(own, np.int64))
@@ -87,19 +87,21 @@ def encode(task: Encoder, data: Dataset, at: str, training: bool) -> Encoded:
     return task.described(Encoded(kept, facts, np.concatenate(owners) if owners else None), counts, data, at)
 
 
-def _encoded(task: Encoder, table: pa.Table, at: str, training: bool) -> Iterator[tuple[int, EncodedRows]]:
-    """Yield, for some rows after others, the number of the first of them and what they are encoded as."""
+def _encoded(task: Encoder, table: pa.Table, at: str, training: bool) -> Iterator[tuple[int, pa.Table, EncodedRows]]:
+    """Yield, for some rows after others, the number of the first of them, their examples as a table, and the rest of
+    what they are encoded as: a process sends a table's few buffers much sooner than as many objects."""
     from finetune.data import spool
     from finetune.data.sources import as_dataset
 
-    def rows_from(start: int) -> EncodedRows:
-        return task.encode_rows(as_dataset(table.slice(start, PART)), at, training)
+    def rows_from(start: int) -> tuple[pa.Table, EncodedRows]:
+        found = task.encode_rows(as_dataset(table.slice(start, PART)), at, training)
+        return table_of(found.examples), replace(found, examples=[])
 
     title, starts = f"tokenising {at}", range(0, table.num_rows, PART)
     processes = min(len(os.sched_getaffinity(0)), PROCESSES) if sys.platform == "linux" else 1
     if table.nbytes <= spool.IN_MEMORY or processes < 2:
         for some in parts(table.num_rows, title, PART):
-            yield some.start, rows_from(some.start)
+            yield some.start, *rows_from(some.start)
         return
     # Forked, they have the table's pages and the task as they are; neither could be sent to them as cheaply.
     context = multiprocessing.get_context("fork")
@@ -107,7 +109,7 @@ def _encoded(task: Encoder, table: pa.Table, at: str, training: bool) -> Iterato
         try:
             ahead = deque(pool.submit(_one, start) for start in starts[: AHEAD * processes])
             for number, some in enumerate(parts(table.num_rows, title, PART), AHEAD * processes):
-                yield some.start, ahead.popleft().result()
+                yield some.start, *ahead.popleft().result()
                 if number < len(starts):
                     ahead.append(pool.submit(_one, starts[number]))
         except BrokenProcessPool as error:
@@ -117,18 +119,19 @@ def _encoded(task: Encoder, table: pa.Table, at: str, training: bool) -> Iterato
             pool.shutdown(cancel_futures=True)
 
 
-_rows_from: Callable[[int], EncodedRows]
+_rows_from: Callable[[int], tuple[pa.Table, EncodedRows]]
 """In a process of the pool: what it does."""
 
 
-def _begin(rows_from: Callable[[int], EncodedRows]) -> None:
+def _begin(rows_from: Callable[[int], tuple[pa.Table, EncodedRows]]) -> None:
     global _rows_from
     _rows_from = rows_from
+    gc.freeze()  # what was there before is not ours to look through for garbage, time and again
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever began us decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     end_with_parent(signal.SIGKILL)  # and whoever is killed cannot
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # there are as many of us as processors
 
 
-def _one(start: int) -> EncodedRows:
+def _one(start: int) -> tuple[pa.Table, EncodedRows]:
     return _rows_from(start)

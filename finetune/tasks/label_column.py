@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from finetune.core.errors import bad_input
@@ -37,9 +38,16 @@ class LabelColumn:
         every = {name: self.counts(data) for name, data in held_out.items() if data is not None}
         refuse_unseen(splits, every, self.labels, "task.label", column)
 
+    @classmethod
+    def known(cls, column: str, labels: Sequence[str]) -> LabelColumn:
+        """Give the column of a model that has learnt these ``labels``, without the data that it learnt from."""
+        found = cls.__new__(cls)
+        found.column, found.labels, found.spelling = column, tuple(labels), Spelling.of(labels)
+        return found
+
     def of(self, data: Dataset) -> list[str]:
         """Give each example's label as the training data write it."""
-        return [self.spelling(label) for label in data[self.column]]
+        return [self.spelling(label) for label in data[self.column][:]]
 
     def counts(self, data: Dataset) -> Counter[str]:
         """Count the examples of each label."""

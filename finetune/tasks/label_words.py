@@ -8,7 +8,7 @@ Few-Shot Performance of Language Models", section 5.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import cached_property
@@ -134,6 +134,13 @@ class LabelWords(ChoosingTask):
             by_words[words] = label
         self.asking = Asking(tokenizer, self.options.template, self.today)
 
+    def recall(self, known: Mapping[str, Any]) -> None:
+        self.column = LabelColumn.known(self.options.label, self.labels)
+        self.asking = Asking(self.tokenizer, self.options.template, self.today)
+
+    def stand_ins(self) -> dict[str, Any]:
+        return {self.options.label: self.labels[0]}
+
     @property
     def words(self) -> list[str]:
         """The words of each label."""
@@ -151,9 +158,9 @@ class LabelWords(ChoosingTask):
 
         examples, counts = [], Counter(cut=0)
         numbers, free = {label: number for number, label in enumerate(self.labels)}, self._free(at)
-        texts, labels = data[self.options.text], self.column.of(data)
-        for number, where, text, label in zip(data["example"], places_of(data, at), texts, labels, strict=True):
-            asked = self.asking.fitting(text, self._prompted, self.words, self.options.max_length, where)
+        texts, labels = data[self.options.text][:], self.column.of(data)
+        for number, where, text, label in zip(data["example"][:], places_of(data, at), texts, labels, strict=True):
+            asked = self.asking.fitting(text, self.prompted, self.words, self.options.max_length, where)
             prompt, words, cut = asked
             counts["cut"] += cut
             parts = [*free, tree(prompt, words, 1 + len(free) * len(words))]
@@ -161,14 +168,15 @@ class LabelWords(ChoosingTask):
             examples.append(Example(number, {"input_ids": ids}, numbers[label], 1.0, label, branch=branch))
         return EncodedRows(examples, counts)
 
-    def _prompted(self, text: str) -> str:
+    def prompted(self, text: str) -> str:
+        """Write what the model is asked about a text."""
         return self.options.prompt.replace(PLACE, text)
 
     def _free(self, at: str) -> list[tuple[np.ndarray, np.ndarray]]:
         """Make the tokens and branches of the labels after the text without content; none where not calibrated."""
         if self.options.calibrate == "none":
             return []
-        prompt, words = self.asking.tokens(self._prompted(self.options.content_free), self.words)
+        prompt, words = self.asking.tokens(self.prompted(self.options.content_free), self.words)
         return [tree(prompt, words)]
 
     def described(self, encoded: Encoded, counts: Counter[str], data: Dataset, at: str) -> Encoded:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -116,7 +116,10 @@ class Language(Task):
 
     def fit(self, splits: Splits, tokenizer: PreTrainedTokenizerBase) -> None:
         super().fit(splits, tokenizer)
-        config, asked = self.config(), self.options.objective
+        self.recall({})
+
+    def recall(self, known: Mapping[str, Any]) -> None:
+        config, asked, tokenizer = self.config(), self.options.objective, self.tokenizer
         self.spans = bool(getattr(config, "is_encoder_decoder", False))
         self.masked = is_masked(config) and not self.spans
         self.tokens = min(len(tokenizer), rows_said(config) or len(tokenizer))
@@ -148,7 +151,7 @@ class Language(Task):
 
     def encode_rows(self, data: Dataset, at: str, training: bool) -> EncodedRows:
         end = None if self.masked else self.tokenizer.eos_token_id
-        room, texts = self.options.max_length - (end is not None), list(data[self.options.text])
+        room, texts = self.options.max_length - (end is not None), data[self.options.text][:]
         how = {"truncation": True, "max_length": room, "return_overflowing_tokens": True}
         found = self.tokenizer(texts, **how, add_special_tokens=not self.spans, return_offsets_mapping=not training)
         owners: list[int] = found["overflow_to_sample_mapping"]

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
+from finetune.data.json_text import loads
+
 Message = dict[str, Any]
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
@@ -170,7 +172,7 @@ def _as_object(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        found = json.loads(value)
+        found = loads(value)
     except json.JSONDecodeError:  # then it is text to the template too
         return value
     return found if isinstance(found, dict) else value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -124,12 +124,20 @@ class MultiLabel(TextClassifier):
         if self.options.unseen == "refuse":
             refuse_unknown(_counts(self._columns.read(data)), self.labels, OPTION, str(self.options.labels))
 
+    def recall(self, known: Mapping[str, Any]) -> None:
+        self.places = {label: place for place, label in enumerate(self.labels)}
+
+    def stand_ins(self) -> dict[str, Any]:
+        if isinstance(self.options.labels, list):
+            return dict.fromkeys(self.options.labels, 0)
+        return {self.options.labels: [] if self.options.separator is None else ""}
+
     def model_config(self) -> dict[str, Any]:
         return self.head_config(self.labels, "multi_label_classification")
 
     def encode_rows(self, data: Dataset, at: str, training: bool) -> EncodedRows:
         inputs, cut = tokenised(data, self.inputs(), self.tokenizer, self.options.max_length)
-        rows = zip(data["example"], inputs, self._columns.read(data), strict=True)
+        rows = zip(data["example"][:], inputs, self._columns.read(data), strict=True)
         examples = [
             Example(
                 number=number,
@@ -162,8 +170,8 @@ class MultiLabel(TextClassifier):
 
     def predict(self, model: torch.nn.Module, examples: Sequence[Example], batch: Batch) -> list[Prediction]:
         found = self.outputs(model, batch)
-        said = zip(found.logits.tolist(), found.losses().tolist(), strict=True)
-        return [Prediction(self.answer_of(log_odds), loss) for log_odds, loss in said]
+        said = zip(found.logits.tolist(), found.losses().tolist(), found.logits.sigmoid().cpu().numpy(), strict=True)
+        return [Prediction(self.answer_of(log_odds), loss, chances=each) for log_odds, loss, each in said]
 
     def answer_of(self, log_odds: Sequence[float]) -> str:
         """Write the labels that are likelier than not, of ``log_odds`` (K,)."""

@@ -9,9 +9,9 @@ than In-Context Learning", section 3.2, equation 3.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -31,7 +31,7 @@ from finetune.tasks.candidates import (
     HeadScores,
     Likelihoods,
     Scorer,
-    in_rows,
+    beside,
     margin_norm,
     outputs_among,
     refuse_masked,
@@ -40,6 +40,7 @@ from finetune.tasks.candidates import (
 from finetune.tasks.choice_columns import SAID, ChoiceColumns, Question, listed, name_of
 from finetune.tasks.choosing import ChoosingTask
 from finetune.tasks.trivial import Trivial
+from finetune.tasks.used import with_options
 
 if TYPE_CHECKING:
     import torch
@@ -48,6 +49,10 @@ if TYPE_CHECKING:
 
     from finetune.data import Splits
     from finetune.tasks.baselines.base import Baseline
+
+
+MOST_CHOICES = 1000
+"""Names of choices that a model in use has: questions may have more of them than in training."""
 
 
 class MultipleChoiceOptions(Options):
@@ -196,7 +201,7 @@ class MultipleChoice(ChoosingTask):
         rows = [row for own in found.values() for row in own]
         counts = Counter(len(row.choices) for row in rows)
         self.labels, self.fixed = tuple(map(name_of, range(max(counts)))), len(counts) == 1
-        learnt = Counter(self._right(row) for row in found["data.train"])
+        learnt = Counter(self.columns.right(row) for row in found["data.train"])
         self.commonest = name_of(min(learnt, key=lambda place: (-learnt[place], place)))
         notes = [f"answers in column '{self.options.answer}' are read as {SAID[self.columns.form]}"]
         if not self.fixed:
@@ -206,32 +211,54 @@ class MultipleChoice(ChoosingTask):
         if self.by_likelihood:
             self.asking = Asking(tokenizer, self.options.template, self.today)
 
-    def _right(self, row: Question) -> int:
-        right = row.right(self.columns.form)
-        if right is None:
-            raise ValueError("an answer that names no choice was not refused")
-        return right
+    def recall(self, known: Mapping[str, Any]) -> None:
+        self.labels, self.fixed, self.columns.form = tuple(map(name_of, range(MOST_CHOICES))), True, "number"
+        if self.by_likelihood:
+            self.asking = Asking(self.tokenizer, self.options.template, self.today)
+
+    def for_use(self, columns: Collection[str]) -> MultipleChoice:
+        found: MultipleChoice = with_options(self, draw=None, draw_within=None)
+        found.columns = ChoiceColumns(found.options)
+        found.columns.form = "number"
+        return found
+
+    def stand_ins(self) -> dict[str, Any]:
+        return {self.options.answer: 1}
+
+    def spelt(self, data: Dataset, texts: Sequence[str]) -> list[str]:
+        rows = zip(self.columns.rows(data, "data"), texts, strict=True)
+        return [row.choices[self.labels.index(name)] for row, name in rows]
 
     def model_config(self) -> dict[str, Any]:
         return {"pad_token_id": self.tokenizer.pad_token_id}
 
     def encode_rows(self, data: Dataset, at: str, training: bool) -> EncodedRows:
         examples, counts = [], Counter(cut=0)
-        for number, where, row in zip(data["example"], places_of(data, at), self.columns.rows(data, at), strict=True):
-            encode = self._asked if self.by_likelihood else self._beside
+        rows = zip(data["example"][:], places_of(data, at), self.columns.rows(data, at), strict=True)
+        for number, where, row in rows:
+            encode = self._asked if self.by_likelihood else partial(beside, self.tokenizer, self.options)
             inputs, branch, cut = encode(row, where)
             counts["cut"] += cut
             sizes = np.array(list(map(len, row.choices)), np.int64)
-            right = self._right(row)
+            right = self.columns.right(row)
             examples.append(Example(number, inputs, right, 1.0, name_of(right), branch=branch, sizes=sizes))
         return EncodedRows(examples, counts)
 
-    def _asked(self, row: Question, where: str) -> tuple[dict[str, np.ndarray], np.ndarray, bool]:
-        """Encode the choices as answers to a prompt."""
+    def _pattern(self, row: Question) -> tuple[str, dict[str, str], str]:
+        """Give the pattern of a prompt, what goes into its places, and the place of what is cut where it is long."""
         pattern = "Question: {question}\nAnswer:"
         pattern = self.options.prompt or ("{context}\n\n" + pattern if self.options.context else pattern)
         named = {"{question}": row.question, "{context}": row.context, "{choices}": listed(row.choices)}
-        long = "{context}" if "{context}" in pattern else "{question}"
+        return pattern, named, "{context}" if "{context}" in pattern else "{question}"
+
+    def prompted(self, row: Question) -> str:
+        """Write what the model is asked, by likelihood, about a row."""
+        pattern, named, _ = self._pattern(row)
+        return filled(pattern, named)
+
+    def _asked(self, row: Question, where: str) -> tuple[dict[str, np.ndarray], np.ndarray, bool]:
+        """Encode the choices as answers to a prompt."""
+        pattern, named, long = self._pattern(row)
 
         def prompted(text: str) -> str:
             return filled(pattern, {**named, long: text})
@@ -239,24 +266,6 @@ class MultipleChoice(ChoosingTask):
         asked = self.asking.fitting(named[long], prompted, row.choices, self.options.max_length, where)
         ids, branch = tree(*asked[:2])
         return {"input_ids": ids}, branch, asked[2]
-
-    def _beside(self, row: Question, where: str) -> tuple[dict[str, np.ndarray], np.ndarray, bool]:
-        """Encode each choice beside its question, as a pair of texts: with a context that is the first, and the
-        question stands before the choice."""
-        tokenizer, first, before = self.tokenizer, row.question, ""
-        if self.options.context:
-            first, before = row.context, f"{row.question} "
-        second = [f"{before}{choice}" for choice in row.choices]
-        limit = min(self.options.max_length, tokenizer.model_max_length)
-        longest = max(map(len, tokenizer(second)["input_ids"]))
-        if longest + 1 > limit:
-            found = f"{where}: its longest choice alone has {longest} tokens, more than {limit} allow"
-            raise bad_input("task.max_length", found, f"raise task.max_length to {longest + 1} or more")
-        settings = {"truncation": "only_first", "max_length": limit, "return_attention_mask": False}
-        given = tokenizer([first] * len(second), second, **settings)
-        cut = any(encoding.overflowing for encoding in given.encodings)
-        encoded = [{name: np.asarray(given[name][place], np.int32) for name in given} for place in range(len(second))]
-        return *in_rows(encoded), cut
 
     def described(self, encoded: Encoded, counts: Counter[str], data: Dataset, at: str) -> Encoded:
         notes = [f"{at}: {self.notes[0]}", *self.notes[1:]] if at == "data.train" else []

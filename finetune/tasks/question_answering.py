@@ -118,6 +118,15 @@ class QuestionAnswering(Task):
         # What is beaten is silence, where that can be right, be it the commonest answer or not.
         self.commonest = NONE if self.unanswerable else None
 
+    def remembered(self) -> dict[str, Any]:
+        return {"unanswerable": self.unanswerable}
+
+    def recall(self, known: Mapping[str, Any]) -> None:
+        self.unanswerable = bool(known.get("unanswerable", False))
+
+    def stand_ins(self) -> dict[str, Any]:
+        return {self.options.answers: ""}
+
     def positions(self, examples: Examples) -> np.ndarray:
         return examples.lengths // examples.windows  # which are equally long
 
@@ -135,7 +144,7 @@ class QuestionAnswering(Task):
         questions = list(questions_of(data, self.options, at))
         pairs = pairs_of([each.question for each in questions], [each.context for each in questions], self.tokenizer)
         examples, owners, counts = list[Example](), list[int](), Counter[str](cut=0, unanswerable=0)
-        rows = zip(pairs, questions, data["example"], places_of(data, at), strict=True)
+        rows = zip(pairs, questions, data["example"][:], places_of(data, at), strict=True)
         for row, (pair, question, number, where) in enumerate(rows):
             windows = self._windows(pair, where)
             own = self._encoded(pair, windows, question, number, training, counts)
@@ -253,7 +262,8 @@ class QuestionAnswering(Task):
             if document is not None:
                 places = document.places[document.starts[window] :]
                 text = document.text[places[best.start[row], 0] : places[best.end[row], 1]].strip()
-            predictions.append(Prediction(text, losses[number], margin=float(best.margin[row])))
+            own_chances = np.exp([best.chance[row], best.chance[row] - best.margin[row]])  # of it, and of no answer
+            predictions.append(Prediction(text, losses[number], margin=float(best.margin[row]), chances=own_chances))
         return predictions
 
     def decide(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> dict[str, float]:

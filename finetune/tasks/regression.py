@@ -178,6 +178,12 @@ class Regression(Task):
         if not self.pooling:
             check_read_out(model, self.tokenizer)
 
+    def recall(self, known: Mapping[str, Any]) -> None:
+        self.scale = Scale(float(known.get(MEAN, 0.0)), float(known.get(SD, 1.0)))
+
+    def stand_ins(self) -> dict[str, Any]:
+        return {self.options.target: self.scale.mean}
+
     def model_config(self) -> dict[str, Any]:
         return {
             "num_labels": 1,
@@ -201,7 +207,7 @@ class Regression(Task):
     def encode_rows(self, data: Dataset, at: str, training: bool) -> EncodedRows:
         inputs, cut = tokenised(data, self.inputs(), self.tokenizer, self.options.max_length)
         values = self._numbers(data)
-        rows = zip(data["example"], inputs, self.scale.learnt(values).tolist(), values.tolist(), strict=True)
+        rows = zip(data["example"][:], inputs, self.scale.learnt(values).tolist(), values.tolist(), strict=True)
         examples = [Example(number, own, target, 1.0, repr(value)) for number, own, target, value in rows]
         return EncodedRows(examples, Counter(cut=cut))
 

@@ -4,7 +4,7 @@ et al. 2020, section 2.4)."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -18,6 +18,7 @@ from finetune.core.registry import TASKS
 from finetune.models import WARM_STARTED, is_masked
 from finetune.tasks.base import EncodedRows, Task
 from finetune.tasks.conversation import words_in
+from finetune.tasks.used import STAND_IN, with_lists
 
 if TYPE_CHECKING:
     import torch
@@ -124,12 +125,15 @@ class Seq2Seq(Task):
 
     def fit(self, splits: Splits, tokenizer: PreTrainedTokenizerBase) -> None:
         super().fit(splits, tokenizer)
-        config = self.config()
+        self.recall({})
+
+    def recall(self, known: Mapping[str, Any]) -> None:
+        config, tokenizer = self.config(), self.tokenizer
         self.whole = bool(getattr(config, "is_encoder_decoder", False))
         own = getattr(config, "decoder_start_token_id", None)
         # And not with padding, which transformers hides from such a decoder.
-        known = (tokenizer.cls_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.sep_token_id)
-        self.start = own if self.whole else _first(*known)
+        first = (tokenizer.cls_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.sep_token_id)
+        self.start = own if self.whole else _first(*first)
         if self.start is None:
             found = "does not say with which token its decoder begins"
             advice = "write decoder_start_token_id into its config.json, as the model's authors have it"
@@ -171,6 +175,12 @@ class Seq2Seq(Task):
             found = f"is a {model.config.model_type} model, which does not say how its decoder's inputs are made"
             raise bad_input("model.source", found, "use another encoder-decoder, such as T5 or BART")
 
+    def stand_ins(self) -> dict[str, Any]:
+        return {self.options.target: STAND_IN}
+
+    def answered(self, data: Dataset, texts: Sequence[str]) -> Dataset:
+        return with_lists(data, {self.options.target: texts})
+
     def positions(self, examples: Examples) -> np.ndarray:
         return np.maximum(examples.lengths, np.maximum(examples.label_counts, self.options.max_new_tokens + 1))
 
@@ -183,12 +193,13 @@ class Seq2Seq(Task):
     def encode_rows(self, data: Dataset, at: str, training: bool) -> EncodedRows:
         options, tokenizer = self.options, self.tokenizer
         self._speak()  # in a process of its own, too
-        sources = [f"{options.prefix}{text}" for text in data[options.source]]
-        wanted: list[str] = list(data[options.target])
+        sources = [f"{options.prefix}{text}" for text in data[options.source][:]]
+        wanted: list[str] = data[options.target][:]
         limit = min(options.max_length, tokenizer.model_max_length)
         given = tokenizer(sources, truncation=True, max_length=limit, return_attention_mask=False)
         counts = Counter(cut=sum(bool(encoding.overflowing) for encoding in given.encodings), cut_targets=0)
-        rows = zip(data["example"], given["input_ids"], tokenizer(text_target=wanted)["input_ids"], wanted, strict=True)
+        targets = tokenizer(text_target=wanted)["input_ids"]
+        rows = zip(data["example"][:], given["input_ids"], targets, wanted, strict=True)
         examples = []
         for number, ids, labels, text in rows:
             target = self._target(labels)
@@ -243,13 +254,16 @@ class Seq2Seq(Task):
         from finetune.tasks.causal.generation import answers
 
         prompts = [example.prompt for example in examples if example.prompt is not None]
-        ends, options = [self.end or 0], self.options
-        settings: dict[str, Any] = {} if options.num_beams == 1 else {"num_beams": options.num_beams}
-        if options.target_language is not None:
-            settings["forced_bos_token_id"] = self._language(options.target_language)
-        filler: Any = self.tokenizer.pad_token_id
-        found = answers(model, prompts, filler, ends, options.max_new_tokens, self.answering, **settings)
+        ends, options, filler = [self.end or 0], self.options, int(self.tokenizer.pad_token_id or 0)
+        found = answers(model, prompts, filler, ends, options.max_new_tokens, self.answering, **self.generating())
         return [words_in(ids, Frame(), self.tokenizer, ends) for ids in found]
+
+    def generating(self) -> dict[str, Any]:
+        """Give the settings of transformers' generation by which targets are written, where they are not the usual."""
+        settings: dict[str, Any] = {} if self.options.num_beams == 1 else {"num_beams": self.options.num_beams}
+        if self.options.target_language is not None:
+            settings["forced_bos_token_id"] = self._language(self.options.target_language)
+        return settings
 
     def baselines(self, shots: int = 0) -> list[Baseline]:
         from finetune.tasks.baselines.copied import CommonestTarget, CopySource, LeadSentence

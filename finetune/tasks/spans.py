@@ -42,8 +42,10 @@ def questions_of(data: Dataset, options: Any, at: str) -> Iterator[Question]:
     from finetune.data.nested import values_of
     from finetune.data.rows import places_of
 
-    columns = (data[options.question], data[options.context], values_of(data, options.answers), places_of(data, at))
-    for question, context, answers, where in zip(*columns, strict=True):
+    texts = (data[options.question][:], data[options.context][:])
+    for question, context, answers, where in zip(
+        *texts, values_of(data, options.answers), places_of(data, at), strict=True
+    ):
         for name, text in (("question", question), ("context", context)):
             if not text.strip():
                 found = f"{where} has an empty {name}"

@@ -269,3 +269,13 @@ def _shown(value: Any) -> str:
 def outside(words: int) -> str:
     """Write the tags of so many words of which none is in an entity."""
     return " ".join([OUTSIDE] * words)
+
+
+def untagged(data: Dataset, column: str, at: str) -> list[list[str]]:
+    """Tag every word of the lists in ``column`` of ``data``, read at recipe path ``at``, as outside of entities."""
+    from finetune.data.columns import require_column
+    from finetune.data.nested import values_of
+
+    require_column(data, column, at, "task.words")
+    found = map(parsed, values_of(data, column))
+    return [[OUTSIDE] * len(words) if isinstance(words, list) else [] for words in found]

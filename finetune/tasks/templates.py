@@ -91,6 +91,23 @@ class Template:
         self.renderer.refuse_unread(shown, marked_tools, text)
         return self._with_answers(shown, marked_tools, learnt, text, counts)
 
+    def asked(
+        self, messages: Sequence[Message], tools: list[Any] | None
+    ) -> tuple[list[Message], list[Any] | None, str, str] | None:
+        """Give ``messages``, up to the last answer that is learnt, and ``tools`` in the form that the template takes,
+        the text that it makes of them, and the one that asks for the last answer; None where they hold control tokens,
+        which another reader of the text would take for its own."""
+        last = last_learnt(messages)
+        assert last is not None
+        plain = [{key: value for key, value in each.items() if key not in OWN_KEYS} for each in messages[: last + 1]]
+        markers = [self.of_answers if message["role"] == "assistant" else self.of_others for message in plain]
+        if [own.mark(each) for own, each in zip(markers, plain, strict=True)] != plain:
+            return None
+        if self.of_others.mark(tools) != tools:
+            return None
+        shown, text = self.renderer.fitting(plain, tools)
+        return shown, tools, text, self.renderer.render(shown[:-1], tools, asking=True)
+
     def _with_answers(
         self, messages: list[Message], tools: Any, learnt: list[int], whole: str, counts: Counter[str]
     ) -> Conversation:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +24,7 @@ def tokenised(
     data: Dataset, columns: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int
 ) -> tuple[list[dict[str, np.ndarray]], int]:
     """Model inputs (tokens,) by name of each row's text, or of its pair of texts, and how many of them were cut."""
-    inputs, encodings = encodings_of([list(data[name]) for name in columns], tokenizer, max_length)
+    inputs, encodings = encodings_of([data[name][:] for name in columns], tokenizer, max_length)
     return inputs, sum(bool(encoding.overflowing) for encoding in encodings)
 
 
@@ -34,18 +35,25 @@ def encodings_of(
     `tokenizers.Encoding`, which knows where each token stands in them."""
     limit = min(max_length, tokenizer.model_max_length)
     encoded = tokenizer(*texts, truncation=True, max_length=limit, return_attention_mask=False)
-    inputs = [_inputs({name: encoded[name][row] for name in encoded}, tokenizer) for row in range(len(texts[0]))]
+    columns = {name: _arrays(encoded[name], _filler(tokenizer, name)) for name in encoded}
+    inputs = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     return inputs, encoded.encodings or []
 
 
-def _inputs(given: dict[str, list[int]], tokenizer: PreTrainedTokenizerBase) -> dict[str, np.ndarray]:
-    """Model inputs (tokens,) by name. An empty text to which the tokenizer adds nothing is one special token, at which
-    a decoder can be read out."""
-    if not given["input_ids"]:
-        known = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id, tokenizer.pad_token_id)
-        first = next(token for token in known if token is not None)
-        given = {name: [first if name == "input_ids" else 0] for name in given}
-    return {name: np.asarray(values, dtype=np.int32) for name, values in given.items()}
+def _arrays(lists: Sequence[list[int]], filler: int) -> list[np.ndarray]:
+    """Arrays (tokens,) int32 of lists of numbers, parts of one that is made at once; of an empty one ``filler``."""
+    lists = [own or [filler] for own in lists]
+    ends = np.cumsum([len(own) for own in lists])
+    every = np.fromiter(chain.from_iterable(lists), np.int32, ends[-1] if lists else 0)
+    return [every[end - len(own) : end] for own, end in zip(lists, ends.tolist(), strict=True)]
+
+
+def _filler(tokenizer: PreTrainedTokenizerBase, name: str) -> int:
+    """An empty text to which the tokenizer adds nothing is one special token, at which a decoder can be read out."""
+    if name != "input_ids":
+        return 0
+    known = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id, tokenizer.pad_token_id)
+    return next((token for token in known if token is not None), 0)
 
 
 def padded(

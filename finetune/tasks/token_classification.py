@@ -20,8 +20,9 @@ from finetune.core.registry import TASKS
 from finetune.data.labels import natural, visible
 from finetune.metrics.entities import OUTSIDE
 from finetune.tasks.base import EncodedRows, Task
-from finetune.tasks.tags import Sentence, outside, refuse_units, sentences_of, told
+from finetune.tasks.tags import Sentence, outside, refuse_units, sentences_of, told, untagged
 from finetune.tasks.texts import IGNORED, encodings_of, padded
+from finetune.tasks.used import with_columns, with_lists
 
 if TYPE_CHECKING:
     import torch
@@ -118,6 +119,11 @@ class TokenClassification(Task):
         """Count the entities of each type."""
         return Counter(tag[2:] for each in self.sentences(data, at) for tag in each.tags if tag.startswith("B-"))
 
+    def asked(self, data: Dataset, at: str) -> Dataset:
+        if self.options.spans is not None:
+            return with_columns(data, {self.options.spans: []})
+        return with_lists(data, {self.options.tags: untagged(data, self.options.words, at)})
+
     def model_config(self) -> dict[str, Any]:
         return {
             "num_labels": len(self.labels),
@@ -130,7 +136,7 @@ class TokenClassification(Task):
         read = list(self.sentences(data, at))
         inputs, encodings = encodings_of([[each.text for each in read]], self.tokenizer, self.options.max_length)
         examples, counts = list[Example](), Counter[str](cut=0)
-        for number, own, encoding, each in zip(data["example"], inputs, encodings, read, strict=True):
+        for number, own, encoding, each in zip(data["example"][:], inputs, encodings, read, strict=True):
             words = first_tokens(each.words, encoding.offsets or [(0, 0)])
             seen = int((words >= 0).sum())
             counts.update(each.seen)
@@ -187,14 +193,17 @@ class TokenClassification(Task):
 
     def predict(self, model: torch.nn.Module, examples: Sequence[Example], batch: Batch) -> list[Prediction]:
         found = self.outputs(model, batch)
-        said, owners = found.logits.argmax(-1).cpu().numpy(), found.owners.cpu().numpy()
+        best = found.logits.softmax(-1).max(-1)
+        said, owners, sure = (each.cpu().numpy() for each in (best.indices, found.owners, best.values))
         predictions = []
         for number, (example, loss) in enumerate(zip(examples, found.losses().tolist(), strict=True)):
             tags = [OUTSIDE] * len(example.reference.split())
-            words = example.target[example.target >= 0]
-            for word, label in zip(words.tolist(), said[owners == number].tolist(), strict=True):
+            words, own = example.target[example.target >= 0], owners == number
+            for word, label in zip(words.tolist(), said[own].tolist(), strict=True):
                 tags[word] = self.labels[label]
-            predictions.append(Prediction(" ".join(tags), loss))
+            chances = np.full(len(tags), np.nan)  # of words that are not seen
+            chances[words] = sure[own]
+            predictions.append(Prediction(" ".join(tags), loss, chances=chances))
         return predictions
 
     def trivial_answers(self, examples: Sequence[Example]) -> list[str]:

@@ -182,6 +182,8 @@ class Best:
     """Column of its last."""
     margin: np.ndarray
     """Its log-likelihood minus that of no answer in the same window, in nats."""
+    chance: np.ndarray
+    """Its log-likelihood, in nats."""
 
 
 def best_spans(scores: torch.Tensor, marks: torch.Tensor, longest: int) -> Best:
@@ -201,5 +203,6 @@ def best_spans(scores: torch.Tensor, marks: torch.Tensor, longest: int) -> Best:
         value, where = (starts[:, : starts.shape[1] - more] + ends[:, more:]).max(1)
         better = value > found
         found, first, extra = found.where(~better, value), first.where(~better, where), extra.where(~better, more)
-    margin = found - scores[:, 0].sum(1)
-    return Best((first + 1).cpu().numpy(), (first + extra + 1).cpu().numpy(), margin.double().cpu().numpy())
+    margin, chance = found - scores[:, 0].sum(1), found - scores.logsumexp(1).sum(1)
+    places = ((first + 1).cpu().numpy(), (first + extra + 1).cpu().numpy())
+    return Best(*places, margin.double().cpu().numpy(), chance.double().cpu().numpy())

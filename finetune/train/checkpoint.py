@@ -6,7 +6,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,18 +15,25 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from finetune.core.errors import DiskFull, disk_full
+from finetune.core.digests import content_digest
+from finetune.core.errors import DiskFull, NotWritable, StudyEnded, disk_full, not_writable
+from finetune.core.progress import say
+from finetune.core.run_dir import sync
 from finetune.core.sharding import Parts, rows_of
 
 STATE, TENSORS, INDEX = "state.json", "tensors.safetensors", "index.json"
 
+SEAL = ".blake2b"
+"""What is added to a file's name for that of its digest."""
+
 
 def save(folder: Path, step: int, state: dict[str, Any], tensors: dict[str, Any], parts: Parts | None = None) -> None:
-    """Write the checkpoint of ``step``, then remove older ones.
+    """Write the checkpoint of ``step`` beside those before, which :func:`prune` removes.
 
     ``state`` is plain JSON; ``tensors`` a nested dict whose leaves are tensors or numbers. The checkpoint appears
     under its name in one rename, after everything in it has reached the disk, so a crash at any moment leaves
-    this one or the one before. A full disk raises :class:`DiskFull` and leaves the one before.
+    this one or the one before. A full disk raises :class:`DiskFull` and leaves the one before. Each file has its
+    digest in a file beside it.
 
     With ``parts`` all processes have to call, each with its own rows of what is split over them: each writes a file,
     and an index says what is in it.
@@ -46,43 +53,134 @@ def save(folder: Path, step: int, state: dict[str, Any], tensors: dict[str, Any]
                 _write_part(temporary, state, _flatten(tensors), parts)
             if parts is None or parts.process == 0:
                 os.replace(temporary, target)
-                _sync(folder)
-    except Exception:
+                sync(folder)
+    except Exception as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        if parts is None and isinstance(error, DiskFull) and len(before := complete(folder)) > 1:
+            _remove(before[0])  # there is room for two only
+            return save(folder, step, state, tensors)
         raise
-    if parts is None or parts.process == 0:
-        for old in _complete(folder)[:-1]:
-            shutil.rmtree(old)
 
 
-def load(folder: Path, parts: Parts | None = None) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """Read state and tensors of the newest checkpoint; None when there is none.
+def prune(folder: Path) -> None:
+    """Remove all checkpoints but the newest and the one before, in case the newest turns out to be damaged."""
+    for old in complete(folder)[:-2]:
+        _remove(old)
+
+
+def _remove(checkpoint: Path) -> None:
+    """Remove a checkpoint, which is no longer one from the first moment on."""
+    left = checkpoint.with_name(f".{checkpoint.name}.old.tmp")
+    shutil.rmtree(left, ignore_errors=True)
+    checkpoint.rename(left)
+    shutil.rmtree(left)
+
+
+def load(folder: Path) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """Read state and tensors of the newest checkpoint that is as it was written; None when there is none."""
+    found = next((each for each in reversed(complete(folder)) if damage(each) is None), None)
+    return read(found) if found else None
+
+
+def read(checkpoint: Path, parts: Parts | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read state and tensors of one checkpoint.
 
     However many processes have written it, it is read whole, or with ``parts`` as this process's rows of what is split.
     """
-    complete = _complete(folder)
-    if not complete:
-        return None
-    newest = complete[-1]
-    state = json.loads((newest / STATE).read_text(encoding="utf-8"))
-    if not (newest / INDEX).exists() and parts is None:
+    state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+    if not (checkpoint / INDEX).exists() and parts is None:
         # Copies: tensors that are views of the file would keep its room on the disk after it is removed.
-        return state, _unflatten({name: value.clone() for name, value in load_file(newest / TENSORS).items()})
-    return state, _unflatten(_read_parts(newest, parts))
+        return state, _unflatten({name: value.clone() for name, value in load_file(checkpoint / TENSORS).items()})
+    return state, _unflatten(_read_parts(checkpoint, parts))
 
 
-def step_of(folder: Path) -> int | None:
-    """Find the step of the newest checkpoint; None when there is none."""
-    complete = _complete(folder)
-    return int(complete[-1].name.removeprefix("step-").rstrip("+")) if complete else None
+def complete(folder: Path) -> list[Path]:
+    """List the checkpoints in ``folder``, the newest one last; of one step, the one that was written later."""
+    return sorted(folder.glob("step-*")) if folder.exists() else []
+
+
+def step_of(checkpoint: Path) -> int:
+    """Read the step of a checkpoint from its name."""
+    return int(checkpoint.name.removeprefix("step-").rstrip("+"))
+
+
+def alike(folders: Mapping[int, Path]) -> list[list[int]]:
+    """Group runs, whose ``folders`` are given by seed, into those that can go on from one step, or have none."""
+    groups = list[tuple[set[int], list[int]]]()
+    for seed, folder in folders.items():
+        steps = {*map(step_of, complete(folder))}
+        group = next((each for each in groups if each[0] & steps or not (each[0] or steps)), None)
+        if group is None:
+            groups.append((steps, [seed]))
+        else:
+            group[0].intersection_update(steps)
+            group[1].append(seed)
+    return [seeds for _, seeds in groups]
+
+
+def damage(checkpoint: Path) -> str | None:
+    """Say what is wrong with a checkpoint's files; None where all of them are as they were written."""
+    names = [STATE, TENSORS]
+    try:
+        if (checkpoint / INDEX).exists():
+            count = json.loads((checkpoint / INDEX).read_text(encoding="utf-8"))["processes"]
+            names = [STATE, INDEX, *(_part_name(process, count) for process in range(count))]
+        if not any(checkpoint.glob(f"*{SEAL}")) and all((checkpoint / name).exists() for name in names):
+            return None  # former versions wrote no digests
+        for name in names:
+            if (checkpoint / (name + SEAL)).read_text(encoding="ascii") != content_digest(checkpoint / name):
+                return f"{name} is not what was written"
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except ValueError:  # no JSON, or no text
+        return f"{INDEX} or a digest cannot be read"
+    return None
+
+
+def newest_of_one_step(folders: Sequence[Path]) -> list[Path]:
+    """Find in each of ``folders`` a checkpoint that is as it was written, all of the newest step of which each has
+    one; empty where there is none. Those that are damaged, of which a line says so, or newer, are removed, and of one
+    that is left alone thereby there is a copy then, so that it may be damaged in its turn."""
+    removed = set[Path]()
+    while True:
+        found = [{step_of(each): each for each in complete(folder)} for folder in folders]
+        step = max(set(found[0]).intersection(*found), default=-1)
+        chosen = [each[step] for each in found] if step >= 0 else []
+        damaged = [(each, wrong) for each in chosen if (wrong := damage(each))]
+        for each, wrong in damaged:
+            say(f"{each} is damaged ({wrong}): going on from what was saved before it")
+            _remove(each)
+            removed.add(each.parent)
+        if not damaged:
+            break
+    for folder in folders:
+        for each in complete(folder):
+            if step_of(each) > step:  # those steps are taken again, and logged again
+                _remove(each)
+                removed.add(folder)
+        if folder in removed and len(left := complete(folder)) == 1:
+            temporary = folder / f".{left[0].name}+.tmp"
+            shutil.rmtree(temporary, ignore_errors=True)
+            with told_when_full(folder):
+                shutil.copytree(left[0], temporary)
+            temporary.rename(folder / f"{left[0].name}+")
+    return chosen
 
 
 @contextmanager
 def told_when_full(folder: Path) -> Iterator[None]:
-    """Turn the error of a full disk, whoever met it, into :class:`DiskFull`."""
+    """Turn the error of a disk that is full, or can no longer be written to, whoever met it, into :class:`DiskFull` or
+    :class:`NotWritable`."""
     try:
         yield
     except Exception as error:
+        if isinstance(error, StudyEnded):
+            raise
+        if (why := not_writable(error, folder)) is not None:
+            raise NotWritable(
+                f"{folder} can no longer be written to ({why}); what was saved before is intact. Run the same command "
+                "again when it can be, to resume"
+            ) from error
         if not disk_full(error):
             raise
         raise DiskFull(
@@ -102,9 +200,22 @@ def _write(temporary: Path, state: dict[str, Any], files: Mapping[str, dict[str,
     """Write a checkpoint's files, down to the disk."""
     for name, tensors in files.items():
         save_file(tensors, temporary / name)
-    (temporary / STATE).write_text(json.dumps(state), encoding="utf-8")
-    for written in (*(temporary / name for name in files), temporary / STATE, temporary):
-        _sync(written)
+        _seal(temporary / name)
+    _write_json(temporary / STATE, state)
+    sync(temporary)
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content), encoding="utf-8")
+    _seal(path)
+
+
+def _seal(path: Path) -> None:
+    """Let a file reach the disk, and its digest beside it."""
+    seal = path.with_name(path.name + SEAL)
+    seal.write_text(content_digest(path), encoding="ascii")
+    for written in (path, seal):
+        sync(written)
 
 
 def _write_part(temporary: Path, state: dict[str, Any], tensors: dict[str, torch.Tensor], parts: Parts) -> None:
@@ -114,12 +225,10 @@ def _write_part(temporary: Path, state: dict[str, Any], tensors: dict[str, torch
     shapes = {path: shape for path in tensors if (shape := parts.shape_of(path)) is not None}
     own = {path: value for path, value in tensors.items() if path in shapes or parts.process == 0}
     save_file(own, temporary / _part_name(parts.process, parts.processes))
-    _sync(temporary / _part_name(parts.process, parts.processes))
+    _seal(temporary / _part_name(parts.process, parts.processes))
     parts.wait()
     if parts.process == 0:
-        index = {"processes": parts.processes, "shapes": shapes}
-        (temporary / INDEX).write_text(json.dumps(index), encoding="utf-8")
-        _sync(temporary / INDEX)
+        _write_json(temporary / INDEX, {"processes": parts.processes, "shapes": shapes})
         _write(temporary, state, {})
 
 
@@ -153,18 +262,6 @@ def _read_parts(folder: Path, parts: Parts | None) -> dict[str, torch.Tensor]:
                     pieces.append(piece[(start - begin) * size : (stop - begin) * size])
             found[path] = torch.cat(pieces) if pieces else files[0].get_slice(path)[:0]
     return found
-
-
-def _complete(folder: Path) -> list[Path]:
-    return sorted(folder.glob("step-*")) if folder.exists() else []
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, torch.Tensor]:

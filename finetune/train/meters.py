@@ -92,19 +92,46 @@ class Meter:
         return {phase: round(spent, 3) for phase, spent in self._spent.items()}
 
 
+PEAK_SECONDS = 0.2
+"""How long a machine's fastest matrix product is looked for."""
+
+
 @lru_cache
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
-    """Measure the floating-point operations per second of this machine's own fastest matrix product, once, in 0.2 s."""
-    size = 8192 if device.type == "cuda" else 1536
+    """Measure the floating-point operations per second of this machine's own fastest matrix product, once, in 0.2 s.
+
+    Of the largest matrices whose product takes no longer: arithmetic that a processor only emulates can take seconds
+    for those that keep others busy.
+    """
+    largest = 8192 if device.type == "cuda" else 1536
+    size, took = largest // 16, 0.0
+    while 8 * took < PEAK_SECONDS and size < largest:
+        size *= 2
+        time_product = _product(size, device, dtype)
+        took = min(time_product(), time_product())  # the first one of all also waits for its library to begin
+    begun = time.perf_counter()
+    while time.perf_counter() - begun < PEAK_SECONDS:
+        took = min(took, time_product())
+    return 2 * size**3 / took
+
+
+def _product(size: int, device: torch.device, dtype: torch.dtype) -> Callable[[], float]:
+    """What multiplies two square matrices and returns the seconds it took."""
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    best, begun = math.inf, time.perf_counter()
-    while time.perf_counter() - begun < 0.2:
-        before = time.perf_counter()
+
+    def multiply() -> float:
+        _wait_for(device)
+        begun = time.perf_counter()
         left @ right
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        best = min(best, time.perf_counter() - before)
-    return 2 * size**3 / best
+        _wait_for(device)
+        return time.perf_counter() - begun
+
+    return multiply
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def reset_peak_memory(device: torch.device) -> None:

@@ -45,6 +45,9 @@ def save(
             },
             parts,
         )
+    if accumulation.runtime.accelerator.is_main_process:
+        for replica in replicas:  # not before all of them have theirs: they go on from one step
+            checkpoint.prune(replica.folder.checkpoints)
 
 
 def _parts(weights: Weights, optimizer: Any, accumulation: Accumulation) -> Parts | None:
@@ -69,7 +72,7 @@ def _parts(weights: Weights, optimizer: Any, accumulation: Accumulation) -> Part
 def resumed(
     replicas: Sequence[Replica], weights: Weights, optimizer: Any, accumulation: Accumulation
 ) -> tuple[Position, list[ReplicaState], list[dict[str, torch.Tensor]]]:
-    """Put in place what the replicas' newest checkpoints hold, which have to be of one step.
+    """Put in place what the replicas' newest checkpoints of one step hold.
 
     Gives where they stand, and of each replica its state and its best weights so far; the start, where there is no
     checkpoint.
@@ -78,17 +81,18 @@ def resumed(
     best: list[dict[str, torch.Tensor]] = [{} for _ in replicas]
     moments, remembered = list[Moments](), list[dict[str, torch.Tensor]]()
     parts = _parts(weights, optimizer, accumulation)
-    for number, replica in enumerate(replicas):
-        found = checkpoint.load(replica.folder.checkpoints, parts)
-        if found:
-            saved, tensors = found
-            states[number] = ReplicaState(**saved["replica"])
-            at = Position(**saved["position"]).scaled(len(replicas))
-            best[number] = keep(tensors.get("best", {}), accumulation.runtime.cache)
-            moments.append(tensors.get("optimizer", {}))
-            remembered.append(tensors.get("techniques", {}))
-            _refuse_other_rows(tensors["weights"], weights.of(number), replica)
-            weights.put(number, tensors["weights"])
+    runtime, folders = accumulation.runtime, [replica.folder.checkpoints for replica in replicas]
+    main = runtime.accelerator.is_main_process
+    found = runtime.broadcast(checkpoint.newest_of_one_step(folders) if main else None)
+    for number, (replica, place) in enumerate(zip(replicas, found, strict=False)):
+        saved, tensors = checkpoint.read(place, parts)
+        states[number] = ReplicaState(**saved["replica"])
+        at = Position(**saved["position"]).scaled(len(replicas))
+        best[number] = keep(tensors.get("best", {}), runtime.cache)
+        moments.append(tensors.get("optimizer", {}))
+        remembered.append(tensors.get("techniques", {}))
+        _refuse_other_rows(tensors["weights"], weights.of(number), replica)
+        weights.put(number, tensors["weights"])
     if moments:
         at = replace(at, resumed=at.resumed + 1)
         restore_moments(optimizer, moments)

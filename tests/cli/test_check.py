@@ -122,7 +122,8 @@ from pathlib import Path
 from finetune import recipe
 from finetune.cli import check_cache
 from finetune.cli import main
-check_cache.remember(check_cache.key_of(recipe.load(Path({str(topics)!r}))), ["train: 7 examples"])
+found = check_cache.Checked(["train: 7 examples"], [])
+check_cache.remember(check_cache.key_of(recipe.load(Path({str(topics)!r}))), found)
 main(["check", {str(topics)!r}])
 heavy = {{"torch", "transformers", "datasets", "accelerate", "peft", "pyarrow", "scipy", "sklearn"}} & set(sys.modules)
 sys.exit(f"loaded {{heavy}}" if heavy else 0)

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from finetune import recipe
+from finetune.advice.advising import Advice
 from finetune.cli import check_cache
+from finetune.cli.check_cache import Checked
 from finetune.core import unchanged
 
 RECIPE = """\
@@ -40,6 +42,11 @@ FILES = {
     "small.gguf": "a model and its tokenizer",
     "tokenizer_config.json": '{"b": 1}',
 }
+
+
+def checked(*lines):
+    """What a check has found."""
+    return Checked([*lines], [Advice("few-seeds", ("full",), "2 seeds", "they scatter", "somebody 2020", "seeds: 5")])
 
 
 @pytest.fixture
@@ -255,9 +262,9 @@ def test_a_linked_folder_or_a_pipe_is_not_remembered(place, tmp_path):
 def test_what_was_found_comes_back(place):
     name = key(place)
     assert check_cache.recall(name) is None
-    check_cache.remember(name, ["train: 2 examples", "ünï×"])
+    check_cache.remember(name, checked("train: 2 examples", "ünï×"))
     found = check_cache.recall(name)
-    assert found.lines == ["train: 2 examples", "ünï×"]
+    assert found.lines == ["train: 2 examples", "ünï×"] and found.advice == checked().advice
     assert abs(found.checked.timestamp() - time.time()) < 60
     assert check_cache.recall(key(place, "seeds=3")) is None
 
@@ -272,10 +279,11 @@ def test_what_was_found_comes_back(place):
         b"null",
         b"{}",
         b'{"checked": "2026-01-01T00:00:00+00:00"}',
-        b'{"checked": "yesterday", "lines": []}',
-        b'{"checked": 3, "lines": []}',
-        b'{"checked": "2026-01-01T00:00:00+00:00", "lines": "text"}',
-        b'{"checked": "2026-01-01T00:00:00+00:00", "lines": [1]}',
+        b'{"checked": "yesterday", "lines": [], "advice": []}',
+        b'{"checked": "2026-01-01T00:00:00+00:00", "lines": [], "advice": [{"rule": "x"}]}',
+        b'{"checked": 3, "lines": [], "advice": []}',
+        b'{"checked": "2026-01-01T00:00:00+00:00", "lines": "text", "advice": []}',
+        b'{"checked": "2026-01-01T00:00:00+00:00", "lines": [1], "advice": []}',
     ],
 )
 def test_a_broken_entry_is_none_and_is_written_over(place, content):
@@ -284,7 +292,7 @@ def test_a_broken_entry_is_none_and_is_written_over(place, content):
     entry.parent.mkdir(parents=True)
     entry.write_bytes(content)
     assert check_cache.recall(name) is None
-    check_cache.remember(name, ["line"])
+    check_cache.remember(name, checked("line"))
     assert check_cache.recall(name).lines == ["line"]
 
 
@@ -293,7 +301,7 @@ def test_a_folder_that_cannot_be_written_is_no_memory(place, tmp_path, monkeypat
     monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "file"))
     name = key(place)
     assert name
-    check_cache.remember(name, ["line"])
+    check_cache.remember(name, checked("line"))
     assert check_cache.recall(name) is None
 
 
@@ -309,10 +317,10 @@ def test_old_entries_and_too_many_go(place, monkeypatch):
     def left():
         return {path.stem for path in folder.iterdir()}
 
-    check_cache.remember("new", [])
+    check_cache.remember("new", checked())
     assert left() == {"new", "day", "month", "late", "notes"}
     monkeypatch.setattr(check_cache, "ENTRIES", 3)
-    check_cache.remember("newer", [])
+    check_cache.remember("newer", checked())
     assert left() == {"newer", "new", "day", "notes"}
 
 
@@ -345,5 +353,5 @@ def test_without_a_home_folder_nothing_is_remembered(monkeypatch):
 def test_nothing_is_remembered_where_that_is_switched_off(place, monkeypatch):
     monkeypatch.setenv("FINETUNE_CACHE", "")
     assert key(place) is None
-    check_cache.remember("name", ["line"])
+    check_cache.remember("name", checked("line"))
     assert check_cache.recall("name") is None

@@ -69,11 +69,11 @@ def test_following_it_is_right_and_says_no_more(notes):
     columns = {"author": lambda n: f"author {n % 12}"}
     overrides = ["task.group=author", "data.split.group=author", "data.split.stratify=null"]
     assert "group" not in notes(*overrides, **columns)
-    assert "errors still count every example by itself: write `group: author` in task" in notes(
+    assert "errors still count every example by itself instead: write `group: author` in task" in notes(
         *overrides[1:], **columns
     )
     said = notes(overrides[0], "data.leaks=allow", **columns)
-    assert "may be both learnt from and held out: write `group: author` in data.split" in said
+    assert "may be both learnt from and held out instead: write `group: author` in data.split" in said
 
 
 def test_copies_of_the_label_and_used_columns_are_no_candidates(notes):

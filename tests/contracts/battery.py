@@ -78,8 +78,14 @@ def missing(registry: Registry) -> str:
     return names and f"give {registry.kind} {', '.join(names)} an entry of EXAMPLES in its test file"
 
 
+SHARED = 3
+"""Of so many tasks a further example of a plug-in meets one, and a mitigation as well."""
+
+
 def combinations(registry: Registry) -> list[tuple[str, str, str, str | None]]:
-    """(strategy, task, model, mitigation): every plug-in of ``registry`` with everything it may meet."""
+    """(strategy, task, model, mitigation): every strategy with everything it may meet. Where a strategy has several
+    further examples, these share the other tasks out between them, and so do mitigations: each meets classification
+    and a third of the rest, and each task meets several."""
     tasks = examples_of(TASKS)
     # What combines finished runs does nothing while they are trained.
     working = [one for one in examples_of(MITIGATIONS) if MITIGATIONS.get(plugin_of(one)).combines is None]
@@ -96,7 +102,22 @@ def combinations(registry: Registry) -> list[tuple[str, str, str, str | None]]:
         if not has_both(task, model) or plugin_of(strategy) == strategy
         if not tasks[task].alone or (strategy == "full" and mitigation is None)
         if _possible(strategy, task, mitigation)
+        if _falls_to(strategy, task, mitigation)
     ]
+
+
+def _falls_to(strategy: str, task: str, mitigation: str | None) -> bool:
+    """Whether a further example of a strategy, or a mitigation, meets a task, of those that are shared out."""
+    siblings = [one for one in examples_beside(STRATEGIES, plugin_of(strategy)) if one != plugin_of(one)]
+    siblings, own = (list(examples_of(MITIGATIONS)), mitigation) if mitigation else (siblings, strategy)
+    if own not in siblings or len(siblings) < SHARED:
+        return True
+    shared = [
+        name
+        for name, found in examples_of(TASKS).items()
+        if name != QUICK_TASKS[0] and not found.alone and _possible(strategy, name, mitigation)
+    ]
+    return task not in shared or task in (shared[siblings.index(own) % SHARED :: SHARED] or shared)
 
 
 def has_both(task: str, model: str) -> bool:
@@ -129,7 +150,9 @@ QUICK_STRATEGIES = ("full", "adapter", "linear")
 
 def every(found: Sequence[tuple[str, str, str, str | None]]) -> Any:
     """Parametrises a test by combinations. The default suite has everything with classification on its first model, the
-    plainest strategies with every task on its first model and with three tasks on all; the rest is for the slow one."""
+    plainest strategies with every task on its first model and with three tasks on all; the rest is for the slow one.
+
+    All tests of a module that take one combination come one after another: what it trains is kept no longer."""
 
     def param(combination: tuple[str, str, str, str | None]) -> Any:
         strategy, task, model, mitigation = combination
@@ -138,7 +161,7 @@ def every(found: Sequence[tuple[str, str, str, str | None]]) -> Any:
         marks = [] if (task == QUICK_TASKS[0] and first) or plain else [pytest.mark.slow]
         return pytest.param(combination, id="-".join(filter(None, combination)), marks=marks)
 
-    return pytest.mark.parametrize("combination", list(map(param, found)))
+    return pytest.mark.parametrize("combination", list(map(param, found)), scope="module")
 
 
 def once_each(registry: Registry) -> list[tuple[str, str, str, str | None]]:

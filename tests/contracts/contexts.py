@@ -240,6 +240,7 @@ RECIPES: dict[str, tuple[dict[str, Any], tuple[str | int, ...]]] = {
     "HeldOut": ({**PLAIN, "evaluate": [{"name": "elsewhere", "data": {"path": "others.csv"}}]}, ("evaluate", 0)),
     "HarnessSet": ({**CHAT, "lm_eval": [{"task": "topic_choice", "include": "tasks"}]}, ("lm_eval", 0)),
     "ScoringOptions": (PLAIN, ("scoring",)),
+    "TrackingOptions": (PLAIN, ("tracking",)),
     "BaselineOptions": (merged(PLAIN, {"train": BRIEF, "baselines": {"enabled": True}}), ("baselines",)),
 }
 """By options model: a recipe that has it, and where it stands there. That of a plug-in which needs nothing beside its
@@ -526,6 +527,7 @@ CASES: dict[str, Case] = {
 
 INERT = {
     "Recipe.mix": "a permission: what it permits is another machine or version, which a test cannot become",
+    "Recipe.silence": "what is said before anything is begun; tests/advice/test_advising.py shows that it is left out",
     "ModelOptions.device": "where it is computed; there is one device here",
     "ModelOptions.trust_remote_code": "a permission, for models that bring code of their own",
     "Seq2SeqOptions.source_language": "needs a multilingual tokenizer, which no tiny model has; others refuse",
@@ -534,6 +536,8 @@ INERT = {
     "ComputeOptions.gradient_checkpointing": "memory only: every bit stays, which tests/train/test_recompute.py shows",
     "ComputeOptions.offload": "memory only, of a GPU; tests/train/test_rules.py shows that every bit stays",
     "ComputeOptions.shard": "memory only, of several processes, which tests/contracts/test_sharding.py shows",
+    "TrackingOptions.trackers": "tell other programs; tests/core/test_tracking.py shows it, and that no result changes",
+    "TrackingOptions.project": "a name at a service that needs a network",
     "TrainOptions.compile": "speed only, and compiling takes longer than all of these tests",
 }
 """Options that cannot show anything here, by design, each with the reason."""

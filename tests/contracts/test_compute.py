@@ -24,7 +24,7 @@ BFLOAT16 = {"model": {"dtype": "bfloat16"}}
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory, quick_collection):
+def bench(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("files")
         patch.chdir(folder)

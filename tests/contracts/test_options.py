@@ -26,15 +26,12 @@ from finetune.mitigations.mixout import MixoutOptions
 from finetune.recipe import SeedsUntil, Stage
 from finetune.recipe.resolve import digest_of
 from finetune.results.schema import Results
-from finetune.strategies.adapters.methods import find
-from finetune.strategies.adapters.settings import KINDS
 from finetune.train.options import Divergence, Plateau, TrainOptions
-from tests.contracts.contexts import CASES, INERT, LONGER, PLAIN, RECIPES, SLOW, case_of, recipe_of, write_files
+from tests.contracts.contexts import CASES, INERT, PLAIN, RECIPES, SLOW, case_of, recipe_of, write_files
 from tests.contracts.evidence import effects, executed
 from tests.contracts.leaves import Leaf, at, leaves, merged, with_value
-from tests.strategies.test_adapter_methods import HEADLESS, METHODS, SMALL
 
-MOST_INERT = 12
+MOST_INERT = 14
 
 
 def only(leaf):
@@ -117,7 +114,7 @@ def write_no_report(folder):
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory, quick_collection):
+def bench(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("files")
         patch.chdir(folder)  # where the name of a hub dataset that is a folder starts from
@@ -130,36 +127,6 @@ def bench(tmp_path_factory, quick_collection):
 @pytest.mark.parametrize("leaf", SHOWN)
 def test_an_option_that_is_changed_changes_what_is_executed(bench, leaf):
     assert bench.effects(leaf), f"{leaf} changes nothing: nothing reads it, or nothing in its recipe enables it"
-
-
-RANKED = {"supertuning": {"r": 4}}
-"""A method that has a scale and dropout only where it has a rank."""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["method", *KINDS])
-@pytest.mark.parametrize("method", METHODS)
-def test_what_adapters_share_means_something_to_each_that_takes_it(bench, method, kind):
-    """Rank, scale and dropout; and each method trains something else than LoRA."""
-    found = find(method.replace("-", "_"), "strategy.method")
-    headless = method in HEADLESS
-    model = {"source": "broad-decoder" if headless else "broad", "new": []}
-    own = {"type": "adapter", "method": method, "options": {**SMALL, **RANKED}.get(method, {})}
-    task = {"type": "language", "max_length": 8} if headless else PLAIN["task"]
-    content = {**merged(PLAIN, {"model": model, "train": LONGER}), "strategy": own, "task": task}
-    before, name = bench.shown(content), kind if kind == "method" else found.option(kind)
-    assert before["refused"] is None, before["refused"]
-    if kind == "method":
-        another = "lora" if method != "lora" else "rslora"
-        content = with_value(content, ("strategy", "options"), {})
-    else:
-        default = getattr(found.fields.get(name), "default", None)
-        another = {"rank": 4 if default == 2 else 2, "alpha": 3.0, "dropout": 0.5}[kind]
-    after = bench.shown(with_value(content, ("strategy", kind), another))
-    if name is None or name in own["options"]:
-        assert after["refused"] is not None, f"{method} has no {kind}, or says it twice"
-    else:
-        assert after["refused"] is None and "weights" in effects(before, after), after["refused"]
 
 
 @pytest.mark.parametrize("model", ["TrainOptions", "ChatOptions", "PartialOptions"])

@@ -22,7 +22,6 @@ REMEMBERING = ("linear", "partial")
 ENCODER_ALONE = ("token-classification", "encoder-decoder")
 """Where transformers' class has no decoder, and something may be."""
 
-pytestmark = pytest.mark.usefixtures("quick_collection")
 
 every_combination = every([*combinations(STRATEGIES), *combinations(MITIGATIONS)])
 

@@ -95,4 +95,5 @@ def test_two_sets_are_told_apart():
 
 
 def test_numbers_follow_each_other():
-    assert [example.number for example in renumbered(made(3), 5)] == [5, 6, 7]
+    assert [example.number for example in Examples(renumbered(table_of(made(3)), 5))] == [5, 6, 7]
+    assert not renumbered(table_of([]), 5).num_rows

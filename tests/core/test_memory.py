@@ -3,6 +3,7 @@
 import platform
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from finetune.core import memory
 from finetune.core.memory import keep_memory, out_of_memory
 from finetune.core.run_dir import read_json
 from finetune.study.running import run_study
+from finetune.train import meters
 from finetune.train.meters import peak_flops
 
 GIGABYTE = 10**9
@@ -118,6 +120,27 @@ def test_the_machines_peak_is_measured_once(monkeypatch):
     assert 1e8 < found < 1e14
     monkeypatch.setattr(torch, "randn", lambda *_, **__: pytest.fail("measured again"))
     assert peak_flops(torch.device("cpu"), torch.float32) == found
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_measuring_the_peak_takes_no_longer_in_arithmetic_that_a_processor_emulates(dtype):
+    """Without units for it a product of the usual size takes six seconds."""
+    begun = time.process_time()
+    assert peak_flops.__wrapped__(torch.device("cpu"), dtype) > 1e7
+    assert time.process_time() - begun < 3
+
+
+def test_a_library_that_begins_slowly_hides_no_peak(monkeypatch):
+    """As a GPU's does: were its first product believed, only small ones would be tried."""
+    asked, first = [], [True]
+
+    def product(size, device, dtype):
+        asked.append(size)
+        return lambda: 1.0 if first and first.pop() else size**3 / 1e12
+
+    monkeypatch.setattr(meters, "_product", product)
+    assert peak_flops.__wrapped__(torch.device("cpu"), torch.float32) == pytest.approx(2e12)
+    assert asked == [192, 384, 768, 1536]
 
 
 def test_arithmetic_energy_and_latency_are_recorded(results):

@@ -118,3 +118,48 @@ def test_long_listing_is_cut(tmp_path):
     for number in range(20):
         (tmp_path / f"part{number:02}").write_text("")
     assert "part07 and 12 more" in problem(str(tmp_path / "zzz"), resolve_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a" * 300, "a/" * 3000, "~nobody-there/x", "\0", "a\0b", "loop", "closed/inside", "a" * 300 + "*", "~nobody*"],
+)
+def test_a_path_that_cannot_be_one_is_a_path_to_nothing(tmp_path, monkeypatch, text):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "closed").mkdir(mode=0)
+    try:
+        for resolve in (resolve_path, resolve_paths):
+            with pytest.raises(InputError, match="there is no "):
+                resolve(text, "data.train.path")
+    finally:
+        (tmp_path / "closed").chmod(0o700)
+
+
+@pytest.fixture
+def linked(tmp_path, monkeypatch):
+    """A package one of whose files is a link out of it, and one a link to the same file of the same package."""
+    package, store = tmp_path / "site" / "linked_package", tmp_path / "store" / "linked_package"
+    package.mkdir(parents=True)
+    store.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (tmp_path / "secret.csv").write_text("text\nsecret\n")
+    (store / "rows.csv").write_text("text\na\n")
+    (package / "out.csv").symlink_to(tmp_path / "secret.csv")
+    (package / "rows.csv").symlink_to(store / "rows.csv")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    return package
+
+
+@pytest.mark.parametrize("inner", ["/etc/hostname", "//etc/hostname", "../secret.csv", "x/../../secret.csv", "/etc/*"])
+@pytest.mark.parametrize("name", ["linked_package", "linked_package."])
+def test_no_package_path_leaves_its_package(linked, name, inner):
+    with pytest.raises(InputError, match="leaves its package"):
+        resolve_path(f"package:{name}/{inner}", "data.train.path")
+
+
+@pytest.mark.parametrize("inner", ["out.csv", "out*.csv"])
+def test_a_link_out_of_a_package_is_not_followed(linked, inner):
+    with pytest.raises(InputError, match=r"is a link to .*secret"):
+        resolve_path(f"package:linked_package/{inner}", "data.train.path")
+    assert resolve_path("package:linked_package/rows.csv", "data.train.path") == linked / "rows.csv"

@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from finetune.core.errors import Interrupted
-from finetune.core.progress import LineProgress, LiveProgress, Progress, make_progress, parts, phase, track
+from finetune.core.progress import Progress, parts, phase, track
+from finetune.core.shown import LineProgress, LiveProgress, make_progress
 from finetune.core.signals import stop_on_signals
 
 TITLE = "run 3 of 15: a-rather-long-variant-name, seed 4"

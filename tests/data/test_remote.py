@@ -121,6 +121,14 @@ def test_a_server_that_sends_whole_files_only(served, streaming):
     texts(served.url("rows.parquet"))
 
 
+def test_a_small_file_of_a_server_that_sends_whole_files_only(served):
+    """The answer to what is asked for first is all of it, which says nothing of parts."""
+    write_parquet(served.folder / "few.parquet", numbered(0, 12))
+    served.ignores_ranges = True
+    for _ in range(2):
+        assert texts(served.url("few.parquet")) == ALL[:12]
+
+
 def test_a_server_that_begins_to_send_whole_files(served, refused):
     def fault(handler):
         served.ignores_ranges = len(served.ranges) > 3

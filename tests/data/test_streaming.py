@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from finetune.core import signals
 from finetune.core.errors import InputError, Interrupted
-from finetune.core.progress import LineProgress
+from finetune.core.shown import LineProgress
 from finetune.data import cache, hub, spool, streaming
 from finetune.data.options import Source
 from finetune.data.sources import read

@@ -22,8 +22,6 @@ from finetune.study import study
 from finetune.tasks.classification import Classification
 from tests import tiny
 
-pytestmark = pytest.mark.usefixtures("quick_collection")
-
 SHORT = ("train.min_steps=6", "train.evaluations=0", "train.replicas=1")
 CROSSED = ("init", "order")
 

@@ -12,8 +12,6 @@ from finetune.diagnose.sources import CLUSTERED, SILENT, find_sources
 from finetune.models import processor
 from finetune.runner.resources import Resources
 
-pytestmark = pytest.mark.usefixtures("quick_collection")
-
 
 @pytest.fixture
 def found(tmp_path):

@@ -1,8 +1,9 @@
-"""What a study has left on disk."""
+"""What a study has left on disk, and what it has said."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -33,3 +34,8 @@ def predictions(study: Path) -> dict[str, Any]:
 def files(study: Path) -> set[str]:
     """Every file of a study, by its path in it."""
     return {str(path.relative_to(study)) for path in study.rglob("*") if path.is_file()}
+
+
+def spoken(text: str) -> list[str]:
+    """The lines of a stream but those about phases that take longer than a moment, as they do on a slow machine."""
+    return [line for line in text.splitlines() if not re.search(r"so far$|left$|: \d+/\d+", line)]

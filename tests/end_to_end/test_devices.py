@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from finetune.core.errors import FinetuneError
 from finetune.study.running import run_study, runs_left
 from tests.end_to_end.reading import results, scores
 from tests.end_to_end.warm import environment_with
+from tests.waiting import wait_for
 
 LONG = ("train.min_steps=150", "train.checkpoint_seconds=0")
 RUN = ("run", "topics.yaml", "seeds=3", "train.replicas=1", "variants=null", "strategy={type: full}")
@@ -43,14 +43,6 @@ def helpers(parent):
     return found
 
 
-def wait_for(condition, seconds=90):
-    ends = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < ends, "waited in vain"
-        time.sleep(0.05)
-    return found
-
-
 def flat(found):
     return {(run, name): value for run, own in found.items() for name, value in own.items()}
 
@@ -59,6 +51,7 @@ def steps(study, seed):
     return list((study / "full" / f"seed-{seed}" / "checkpoints").glob("step-*"))
 
 
+@pytest.mark.slow
 def test_two_devices_do_the_runs_of_a_study(topics, finetune, tmp_path):
     process = start(tmp_path, *RUN, "--devices", "2")
     said, _ = process.communicate(timeout=200)
@@ -96,6 +89,7 @@ def test_when_all_are_killed_it_says_so_and_can_go_on(topics, finetune, tmp_path
     assert finetune(*RUN, *LONG).code == 0
 
 
+@pytest.mark.slow
 def test_when_it_is_asked_to_stop_all_save(topics, finetune, tmp_path):
     study = tmp_path / "runs" / "topics"
     process = start(tmp_path, *RUN, *LONG, "--devices", "2")

@@ -51,8 +51,8 @@ whole, MetricsLog.write = MetricsLog.write, write
 """
 HALF_A_TABLE = """
 import pyarrow.parquet
-def write_table(table, path):
-    if "predictions" not in str(path): return whole(table, path)
+def write_table(table, path, **options):
+    if "predictions" not in str(path): return whole(table, path, **options)
     with open(path, "wb") as file: file.write(b"PAR1 half of a table")
     die()
 whole, pyarrow.parquet.write_table = pyarrow.parquet.write_table, write_table

@@ -10,6 +10,7 @@ import pytest
 
 from finetune.core.run_dir import read_json
 from tests import tiny
+from tests.end_to_end.reading import spoken
 from tests.end_to_end.warm import environment_with
 
 TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
@@ -63,7 +64,7 @@ def test_baselines_of_two_processes_are_those_of_one(command, tmp_path, write, s
 def test_bad_input_is_told_once(tmp_path, encoder_folder):
     tiny.write_topics(tmp_path, encoder_folder)
     done = launch(TORCHRUN, tmp_path, "run", "topics.yaml", "task.max_length=0")
-    assert done.returncode == 1 and done.stdout == ""
+    assert done.returncode == 1 and spoken(done.stdout) == []
     assert done.stderr.count("nothing was started") == done.stderr.count("task.max_length") == 1, done.stderr
     assert "process 1: " not in done.stderr
 
@@ -94,15 +95,19 @@ def test_what_is_piped_is_ours(command, tmp_path, write, save, options):
     for verb in ("check", "run"):
         done = command(verb, recipe.name, "seeds=2", "train.min_steps=4", *options)
         assert done.returncode < 2 and not re.search(r"\r|%\||it/s|Warning|REPORT", done.stdout + done.stderr)
-        # What takes long in `check` is shown aside.
-        assert [line for line in done.stderr.splitlines() if not re.search(r"so far$|left$|\d/\d", line)] == []
+        assert spoken(done.stderr) == []  # what takes long in `check` is shown aside
 
 
 @pytest.mark.slow
-def test_processes_whose_clocks_disagree_compute_alike(tmp_path, encoder_folder):
+@pytest.mark.parametrize(
+    "verb",
+    [["run", "seeds=1"], ["diagnose", "--runs", "9", "--sources", "init,order", "--no-test"]],
+    ids=lambda words: words[0],
+)
+def test_processes_whose_clocks_disagree_compute_alike(tmp_path, encoder_folder, verb):
     """In the arithmetic, and in parts of as many tokens, as the first one has measured."""
     tiny.write_topics(tmp_path, encoder_folder)
-    given = ["run", "topics.yaml", "seeds=1", "model.dtype=auto"]
+    given = [verb[0], "topics.yaml", "model.dtype=auto", *verb[1:]]
     command = [sys.executable, "-m", *TORCHRUN, "tests.study.disagreeing", *given]
     done = subprocess.run(command, cwd=tmp_path, env=environment_with(), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

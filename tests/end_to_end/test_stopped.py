@@ -57,7 +57,7 @@ def run(monkeypatch, capsys):
     monkeypatch.setattr(autotune, "WORTH", 0)
 
     def go(recipe, options, progress):
-        monkeypatch.setattr("finetune.core.progress.make_progress", lambda console: progress)
+        monkeypatch.setattr("finetune.core.shown.make_progress", lambda console: progress)
         code = cli.main(["run", str(recipe), *options, "--output", str(recipe.parent / "runs")])
         return code, capsys.readouterr().err
 
@@ -148,10 +148,10 @@ IN_COMPANY = """
 import os, sys
 from finetune import cli
 from tests.end_to_end.test_stopped import Pressing
-import finetune.core.progress, finetune.core.runtime
+import finetune.core.progress, finetune.core.runtime, finetune.core.shown
 asked = os.environ["RANK"] == sys.argv.pop()
 pressing = Pressing("scoring test") if asked else finetune.core.progress.Progress()
-finetune.core.progress.make_progress = lambda console: pressing
+finetune.core.shown.make_progress = lambda console: pressing
 finetune.core.runtime.Progress = lambda: pressing
 code = cli.main(sys.argv[1:])
 print(f"rank {os.environ['RANK']} ended with {code}", flush=True)

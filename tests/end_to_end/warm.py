@@ -65,23 +65,21 @@ class Warm:
     def run(self, *argv: str, cwd: Path, hook: str = "", kill_after: float | None = None) -> Done:
         """Run a command in ``cwd``; ``hook`` is Python that runs first, ``kill_after`` seconds end it with SIGKILL."""
         out, err = self.folder / "out", self.folder / "err"
-        pid = self._start(argv, cwd, hook, str(out), str(err))
+        pid = self.start(argv, cwd, hook, str(out), str(err))
         if kill_after is not None:
             time.sleep(kill_after)
             os.kill(pid, signal.SIGKILL)  # the process stays until it is waited for, so the number is its own
-        self._say({"wait": pid})
-        return Done(self._hear(), out.read_text(encoding="utf-8"), err.read_text(encoding="utf-8"))
+        return Done(self.wait(pid), out.read_text(encoding="utf-8"), err.read_text(encoding="utf-8"))
 
     def run_together(self, *commands: Sequence[str], cwd: Path, hook: str = "") -> list[Done]:
         """Run several commands at once in ``cwd``, each after ``hook``."""
         streams = [(self.folder / f"out-{number}", self.folder / f"err-{number}") for number in range(len(commands))]
         started = [
-            self._start(argv, cwd, hook, str(out), str(err)) for argv, (out, err) in zip(commands, streams, strict=True)
+            self.start(argv, cwd, hook, str(out), str(err)) for argv, (out, err) in zip(commands, streams, strict=True)
         ]
         done = []
         for pid, (out, err) in zip(started, streams, strict=True):
-            self._say({"wait": pid})
-            done.append(Done(self._hear(), out.read_text(encoding="utf-8"), err.read_text(encoding="utf-8")))
+            done.append(Done(self.wait(pid), out.read_text(encoding="utf-8"), err.read_text(encoding="utf-8")))
         return done
 
     def run_in_terminal(self, columns: int, *argv: str, cwd: Path) -> Done:
@@ -92,15 +90,19 @@ class Warm:
         reader.start()
         hook = f"import os; os.environ.update(COLUMNS='{columns}', TERM='xterm')"
         name = os.ttyname(theirs)
-        self._say({"wait": self._start(argv, cwd, hook, name, name)})
-        code = self._hear()
+        code = self.wait(self.start(argv, cwd, hook, name, name))
         os.close(theirs)
         reader.join()
         return Done(code, b"".join(said).decode("utf-8"), "")
 
-    def _start(self, argv: Sequence[str], cwd: Path, hook: str, out: str, err: str) -> int:
+    def start(self, argv: Sequence[str], cwd: Path, hook: str, out: str, err: str) -> int:
         """Start a command, and return its process's number."""
         self._say({"argv": argv, "cwd": str(cwd), "hook": hook, "out": out, "err": err})
+        return self._hear()
+
+    def wait(self, pid: int) -> int:
+        """Wait for a command's process, and return its exit code."""
+        self._say({"wait": pid})
         return self._hear()
 
     def close(self) -> None:

@@ -43,6 +43,8 @@ JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 MailProg=/bin/true
 ReturnToService=2
+BatchStartTimeout=1
+MessageTimeout=10
 SlurmdParameters=config_overrides
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
@@ -68,6 +70,12 @@ class RealSlurm:
 
     def __init__(self, nodes: int = 3):
         self.nodes = nodes
+        self.slurmds: dict[int, subprocess.Popen[bytes]] = {}
+        """The daemons of the nodes."""
+        self.forgives = 12.0
+        """Seconds (both of its timeouts, and one) for which SLURM takes a job that a node does not have for one that is
+        about to start there. A node that comes back earlier is believed to run it, for minutes, until it is asked
+        again."""
 
     def __enter__(self) -> RealSlurm:
         if missing := [program for program in PROGRAMS if shutil.which(program) is None]:
@@ -84,11 +92,7 @@ class RealSlurm:
             self._wait(lambda: (munge / "socket").exists())
             self._start(stack, "slurmctld", "-D", "-c")
             for number in range(1, self.nodes + 1):
-                slurmd = ["slurmd", "-D", "-N", f"n{number}"]
-                if number == self.nodes:  # in a view of the file system in which something else lies over `hidden`
-                    mounting = 'mount -t tmpfs none "$0" && exec "$@"'
-                    slurmd = ["unshare", "--mount", "sh", "-c", mounting, str(self.hidden), *slurmd]
-                self._start(stack, *slurmd)
+                self._start_node(stack, number)
             self._wait(lambda: self.said("sinfo", "-h", "-p", "usual", "-t", "idle", "-o", "%D") == str(self.nodes))
             self._stack = stack.pop_all()
         return self
@@ -107,6 +111,18 @@ class RealSlurm:
             job, why = line.split(maxsplit=1)
             if why == "BeginTime":
                 self.said("scontrol", "update", f"JobId={job}", "StartTime=now")
+
+    def restart(self, number: int) -> None:
+        """Start the daemon of a node, from 1, whose former one is dead."""
+        self.slurmds[number].wait()
+        self._start_node(self._stack, number)
+
+    def _start_node(self, stack: ExitStack, number: int) -> None:
+        slurmd = ["slurmd", "-D", "-N", f"n{number}"]
+        if number == self.nodes:  # in a view of the file system in which something else lies over `hidden`
+            mounting = 'mount -t tmpfs none "$0" && exec "$@"'
+            slurmd = ["unshare", "--mount", "sh", "-c", mounting, str(self.hidden), *slurmd]
+        self.slurmds[number] = self._start(stack, *slurmd)
 
     def _write(self) -> None:
         for name in ("state", "munge", "hidden", *(f"spool-n{number}" for number in range(1, self.nodes + 1))):
@@ -127,11 +143,12 @@ class RealSlurm:
         (self.folder / "gres.conf").write_text(f"NodeName=n[1-{self.nodes}] Name=gpu File=/dev/zero\n")
         (self.folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\nCgroupAutomount=no\n")
 
-    def _start(self, stack: ExitStack, *words: str) -> None:
+    def _start(self, stack: ExitStack, *words: str) -> subprocess.Popen[bytes]:
         with open(self.folder / "daemons.log", "ab") as log:
             command = ["setpriv", "--pdeathsig=TERM", *words]
             process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
         stack.callback(_end, process)
+        return process
 
     def _wait(self, condition) -> None:
         ends = time.monotonic() + 60

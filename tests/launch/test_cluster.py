@@ -6,7 +6,7 @@ import pytest
 
 from finetune.core.errors import InputError
 from finetune.core.options import described
-from finetune.launch.cluster import ClusterOptions, read_cluster
+from finetune.launch.cluster import ClusterOptions, KubernetesOptions, read_cluster
 
 WHOLE = """\
 partition: gpu
@@ -72,12 +72,41 @@ def test_every_mistake_is_told_at_once_with_its_line(tmp_path, monkeypatch):
         ("environment: {'A;B': c}", "environment: has 'A;B', which cannot be the name of a variable"),
         ("environment: {OMP_NUM_THREADS: 4}", 'put it in quotes: "4"'),
         ("- gpu", "is not a cluster file"),
+        ("kubernetes: {image: a, claim: b}", "kubernetes.mount: is missing"),
+        ("kubernetes: {image: a, claim: b, mount: /c, imgae: d}", "kubernetes.imgae: there is no key 'imgae'"),
         ("cpus: 1\ncpus: 2", "the key 'cpus' is written twice"),
     ],
 )
 def test_what_cannot_be_is_refused(tmp_path, text, said):
     [problem] = problems(tmp_path, text)
     assert said in problem
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (
+            "claim: Team_1",
+            "kubernetes.claim: is 'Team_1'; names in Kubernetes are small letters, digits, - and . alone",
+        ),
+        ("mount: team", "kubernetes.mount: is 'team'; it must be the whole path of a folder"),
+        ("mount: /mnt/../team", "kubernetes.mount: is '/mnt/../team'; it must be the whole path of a folder"),
+        ("secrets: {HF_TOKEN: hf_abc}", "kubernetes.secrets: has HF_TOKEN, which names no Secret and key in it"),
+        ("secrets: {'A B': hf/token}", "kubernetes.secrets: has 'A B', which cannot be the name of a variable"),
+        ("tolerations: [a b]", "kubernetes.tolerations: has 'a b'; a taint is KEY"),
+        ("tolerations: ['a:Never']", "kubernetes.tolerations: has 'a:Never'; a taint is KEY"),
+        ("node_selector: {a: b c}", "kubernetes.node_selector: has 'a: b c', which cannot be a label of a node"),
+        ("gpu_resource: gpu", "kubernetes.gpu_resource: is 'gpu'; it must be a resource of nodes"),
+        ("grace: 5", "kubernetes.grace: is 5, a whole number; it must be at least 30"),
+        ("imgae: b", "kubernetes.imgae: there is no key 'imgae'"),
+    ],
+)
+def test_what_cannot_be_for_kubernetes_is_refused_with_its_line(tmp_path, monkeypatch, line, said):
+    monkeypatch.chdir(tmp_path)
+    lines = {"image": "image: a", "claim": "claim: b", "mount": "mount: /c", line.partition(":")[0]: line}
+    [problem] = problems(tmp_path, "kubernetes:\n" + "".join(f"  {each}\n" for each in lines.values()))
+    assert problem.startswith(f"cluster.yaml:{2 + [*lines.values()].index(line)}: {said}"), problem
+    assert "hf_abc" not in problem
 
 
 @pytest.mark.parametrize(
@@ -88,9 +117,23 @@ def test_times_mean_what_slurm_takes_them_for(time, minutes):
     assert ClusterOptions(time=time).minutes == minutes
 
 
+@pytest.mark.parametrize(
+    ("path", "there"),
+    [
+        ("/mnt/team", True),
+        ("/mnt/team/a/b", True),
+        ("/mnt/teams", False),
+        ("/mnt/team/../me", False),
+        ("team/a", False),
+    ],
+)
+def test_what_lies_on_the_claim(path, there):
+    assert KubernetesOptions(image="a", claim="b", mount="/mnt/team").holds(path) is there
+
+
 def test_the_reference_has_every_key():
     text = (Path(__file__).parents[2] / "recipes" / "REFERENCE.md").read_text(encoding="utf-8")
     table = text.partition("A cluster file is read")[2].partition("\n\n## ")[0]
-    schema = ClusterOptions.model_json_schema()
-    rows = [f"| `{option.key}` | {option.meaning} |" for option in described(schema, {})]
+    schemas = (ClusterOptions.model_json_schema(), KubernetesOptions.model_json_schema())
+    rows = [f"| `{option.key}` | {option.meaning} |" for schema in schemas for option in described(schema, {})]
     assert rows == [line for line in table.splitlines() if line.startswith("| `")]

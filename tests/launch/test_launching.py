@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -18,6 +17,7 @@ from finetune.launch.record import Group, group_runs, named, read_launch
 from finetune.launch.slurm import Slurm
 from finetune.launch.status import run_states
 from tests.end_to_end.warm import environment_with
+from tests.waiting import wait_for
 
 
 def planned(recipe, folder, on="slurm", *overrides, **options):
@@ -89,9 +89,24 @@ def test_where_each_run_stands(topics, tmp_path):
         ("interrupted", 7, "", ""),
         ("starting", None, "n2", ""),
     ]
+    given_up = {group: Task("ended", "", "OOMKilled, exit code 137") for group in (4, 5)}
+    assert [each[1:] for each in run_states(launch, given_up)[4:]] == [
+        ("interrupted", 7, "", "OOMKilled, exit code 137"),
+        ("not begun", None, "", "OOMKilled, exit code 137"),
+    ]
     assert launch.left() == [2, 3, 4, 5], "what has diverged would diverge again"
     write_json(launch.study.run("linear", 0).result, {"status": "error", "reason": "a cosmic ray"})
     assert launch.left() == [0, 2, 3, 4, 5]
+
+
+def test_seeds_that_a_rule_has_not_added_are_not_missing(topics, tmp_path):
+    launch = planned(topics, tmp_path, "local", "seeds={until: {ci_width: 1.0}, at_least: 4}")
+    assert [each.name for each in run_states(launch, {})] == ["linear/0", "full/0"]
+    for variant, seed in (("linear", 0), ("linear", 1), ("full", 0), ("full", 1)):
+        write_json(launch.study.run(variant, seed).result, {"status": "finished", "reason": None})
+    assert [each.state for each in run_states(launch, {})] == ["finished"] * 4
+    launch.write()
+    assert read_launch(launch.study.path).until
 
 
 def test_the_queue_is_read_by_array_and_task(topics, tmp_path, command):
@@ -214,8 +229,11 @@ def test_when_the_last_job_cannot_be_submitted_the_first_is_taken_back(topics, t
 
 def test_a_dry_run_writes_nothing(topics, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    block = f"kubernetes: {{image: finetune:1, claim: team, mount: {tmp_path.parent}}}"
+    write_text(tmp_path / "cluster.yaml", f"retries: 2\n{block}\n")
     for on in LAUNCHERS:
-        assert cli.main(["launch", str(topics), "--on", on, "--dry-run"]) == 0
+        cluster = ["--cluster", "cluster.yaml"] if on == "kubernetes" else []
+        assert cli.main(["launch", str(topics), "--on", on, *cluster, "--dry-run"]) == 0
         assert str(topics) in capsys.readouterr().out
     assert not (tmp_path / "runs").exists()
 
@@ -232,14 +250,7 @@ def finetune(tmp_path):
     return run
 
 
-def wait_for(condition, seconds=90):
-    ends = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < ends, "waited in vain"
-        time.sleep(0.1)
-    return found
-
-
+@pytest.mark.slow
 def test_in_the_background_a_study_is_launched_looked_after_cancelled_and_gone_on_with(topics, finetune, tmp_path):
     run = ("launch", "topics.yaml", "seeds=1", "variants=null", "strategy={type: full}", "train.replicas=1")
     run += ("train.checkpoint_seconds=0", "--on", "local")

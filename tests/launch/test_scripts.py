@@ -81,6 +81,48 @@ def test_no_name_is_taken_for_shell(bash, tmp_path, name):
     assert not list(tmp_path.rglob("pwned"))
 
 
+@pytest.mark.parametrize("name", [each for each in NASTY if each.isprintable()])
+def test_no_option_of_the_cluster_file_is_taken_for_shell(bash, tmp_path, name):
+    """Those that are one word each; `container` is several, which quotes join."""
+    container = f"apptainer exec {shlex.quote(name)}"
+    options = {"modules": [name], "python": name, "container": container, "partition": name, "account": name}
+    launch = planned(tmp_path / "topics", **options)
+    process = bash(launch, ARGUMENTS)
+    said, _ = process.communicate(timeout=20)
+    assert process.returncode == 0, said
+    assert noted(tmp_path, "module") == ["load", name]
+    words = noted(tmp_path, "srun")
+    assert words[words.index("apptainer") :][:6] == ["apptainer", "exec", name, name, "-m", "finetune"]
+    assert {f"--partition={name}", f"--account={name}"} <= {*task_options(launch, [0])}
+    shown = shlex.split(shlex.join(["sbatch", *task_options(launch, [0])]))  # as a dry run shows it, to be copied
+    assert f"--partition={name}" in shown
+    assert not list(tmp_path.rglob("pwned"))
+
+
+@pytest.mark.parametrize("name", NASTY)
+def test_the_script_that_gathers_takes_no_name_for_shell(tmp_path, name):
+    python = tmp_path / "python"
+    write_text(python, '#!/bin/bash\nprintf "%s\\0" "$@" >"$NOTES/gathered"\n')
+    python.chmod(0o755)
+    launch = planned(tmp_path / name / "topics", environment={"VALUE": name}, python=str(python))
+    done = subprocess.run(
+        ["bash", "-c", gather_script(launch)], env={**os.environ, "NOTES": str(tmp_path)}, cwd=tmp_path, timeout=20
+    )
+    assert done.returncode == 0
+    assert noted(tmp_path, "gathered") == ["-m", "finetune", "status", str(launch.study.path), "--gather"]
+    assert not list(tmp_path.rglob("pwned"))
+
+
+def test_what_a_script_writes_is_not_for_all_to_write(bash, tmp_path):
+    launch = planned(tmp_path / "topics")
+    former = os.umask(0)
+    try:
+        bash(launch, 'touch "$NOTES/made"').communicate(timeout=20)
+    finally:
+        os.umask(former)
+    assert (tmp_path / "made").stat().st_mode & 0o002 == 0
+
+
 @given(text=st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1))
 @settings(max_examples=60)
 def test_any_text_stays_one_word(text):
@@ -179,3 +221,4 @@ def test_nodes_that_share_a_run_meet_by_torchrun(bash, tmp_path):
     }
     assert any(word.startswith("--rdzv-endpoint=") and word.endswith(":20077") for word in words)
     assert words[-2:] == ["--only", "full/2"]
+    assert "export PET_SIGNALS_TO_HANDLE=SIGTERM," in task_script(planned(tmp_path / "topics", processes=2))

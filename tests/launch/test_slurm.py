@@ -13,6 +13,7 @@ from finetune.launch.record import read_launch
 from tests.end_to_end.reading import results
 from tests.end_to_end.warm import environment_with
 from tests.launch.real_slurm import RealSlurm
+from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(600)]
 
@@ -48,14 +49,6 @@ def launch(finetune, *more, cluster="cluster.yaml"):
     done = finetune("launch", *RUN, *more, "--on", "slurm", "--cluster", cluster)
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-def wait_for(condition, seconds=150):
-    ends = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < ends, "waited in vain"
-        time.sleep(0.2)
-    return found
 
 
 def finish(slurm):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from finetune.core.numbers import fixed
 from finetune.report import build, markdown
-from finetune.report.blocks import Cell, Code, Column, Document, Fold, Section, Table, Text, Verdict
+from finetune.report.blocks import Bullets, Cell, Code, Column, Document, Fold, Section, Table, Text, Verdict
 from finetune.report.html import numbers_of, render, sort_value, template, variants_of
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -419,3 +419,48 @@ def test_text_stands_out_in_every_scheme(scheme):
     assert words >= {"ink", "soft", "good", "bad", "open", "link", *(f"c{number}" for number in range(8))}
     found = {(name, ground): contrast(colours[name], colours[ground]) for name in words for ground in ("paper", "card")}
     assert {pair: ratio for pair, ratio in found.items() if ratio < 4.5} == {}
+
+
+PAYLOADS = [
+    "</script><script>alert(1)</script>",
+    '"onload="alert(1)',
+    "' onmouseover='alert(1)",
+    "<img src=x onerror=alert(1)>",
+    "<!--",
+    "]]>",
+    "&lt;b&gt;",
+    "[x](javascript:alert(1))",
+    "![x](https://host/pixel.png)",
+    "<https://host/x>",
+    "`code` *bold* _it_ ~~no~~",
+    "a|b|c",
+    "a\n# heading\n- item\n\n| x | y |",
+    "a\r\nb",
+    "\x1b]0;title\x07\x1b[31mred",
+    "@somebody and org/repo#1",
+    "</summary></details>",
+    "---\nlicense: other\n---",
+]
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+def test_no_text_of_the_data_becomes_markup(payload):
+    """In every block that shows text, on the page and in Markdown."""
+    table = Table([Column(payload, help=payload, numeric=False)], [[Cell(payload, small=payload)]], [payload], payload)
+    blocks = [Text(payload), table, Bullets([(payload, payload)]), Fold(payload, [Code(payload)])]
+    page = page_of(*blocks, title=payload)
+    reader = Wellformed()
+    reader.feed(page)
+    reader.close()
+    assert reader.open == [] and reader.tags.count("script") == 1
+    assert not {"img", "b", "iframe"} & set(reader.tags)
+    assert not [name for name, _ in reader.attributes if name.startswith("on")]
+    assert not [value for _, value in reader.attributes if value and value.startswith("javascript:")]
+    assert "\x1b" not in page
+    lines = [markdown.escape(payload), *"\n".join(markdown.blocks(blocks[:3])).splitlines()]
+    for line in lines:
+        assert not re.search(r"(?<!\\)<(?!/?(?:details|summary)>)", line), line
+        assert "\x1b" not in line and "\r" not in line and not re.search(r"(?<!\\)\]\(", line)
+        assert not line.startswith("# ") and line != "---"
+    rows = [line for line in lines if line.startswith("| ")]
+    assert rows and {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {2}

@@ -111,7 +111,7 @@ def keep(made, inputs, task="test", references=None, clusters=None):
 def lose(made, variant, seed, train, validation, **facts):
     """A finished run of one epoch of two steps after another, with these losses, validated after every epoch."""
     result = made.run(variant, seed, 0.9, facts.pop("status", "finished"))
-    result["training"] |= {"best_step": None, **facts}
+    result["training"] |= {"steps": len(train), "best_step": None, **facts}
     made.json(f"{variant}/seed-{seed}/result.json", result)
     rows = []
     for step, loss in enumerate(train, start=1):

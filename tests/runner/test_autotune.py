@@ -30,8 +30,6 @@ from finetune.train.accumulation import Accumulation
 from finetune.train.loop import train
 from tests.replicas.groups import Variant, far
 
-pytestmark = pytest.mark.usefixtures("quick_collection")
-
 FULL = {"type": "full"}
 RUNS = [Streams(seed) for seed in range(3)]
 
@@ -373,10 +371,10 @@ def test_a_runs_share_of_its_groups_time_goes_with_it(variant):
     assert sum(states[0]["position"]["phases"].values()) <= states[0]["position"]["seconds"] + 0.01
 
 
-def test_those_that_stopped_at_the_same_step_go_on_together(topics, tmp_path, monkeypatch):
+def test_those_that_stopped_at_the_same_step_go_on_together(topics, tmp_path):
     resolved = recipes.load(topics, ["seeds=5", "train.replicas=2"])
-    steps = {"seed-0": 4, "seed-1": None, "seed-2": 4, "seed-3": None, "seed-4": 4}
-    monkeypatch.setattr(checkpoint, "step_of", lambda folder: steps[folder.parent.name])
     runtime = open_runtime(*processor(resolved.variants[0].recipe.model), Progress(), StopRequest(), tmp_path)
     opened = Study.resume(resolved, StudyDir(tmp_path / "runs"), Resources(), runtime)
+    for seed in (0, 2, 4):
+        checkpoint.save(opened.folder.run("linear", seed).checkpoints, 4, {}, {})
     assert list(opened.groups(resolved.variants[0])) == [[0, 2], [4], [1, 3]]

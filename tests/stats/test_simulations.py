@@ -17,9 +17,9 @@ def run(simulation, n, studies):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(SIMULATIONS)), ids=[each.title for each in SIMULATIONS])
 def test_every_figure_keeps_its_promise_or_says_why_not(number):
-    """The table's own studies, half of them: no figure is outside its promise by more than two standard errors."""
+    """A fifth of the table's own studies: no figure is outside its promise by more than two standard errors."""
     simulation = SIMULATIONS[number]
-    for n, found in simulation.columns(number, 0.5).items():
+    for n, found in simulation.columns(number, 0.2).items():
         for row, figure in zip(simulation.asked, found, strict=True):
             assert row.unless or not row.broken(figure), f"{n} seeds: {row}: {figure}"
 

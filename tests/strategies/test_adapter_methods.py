@@ -2,6 +2,8 @@
 
 import copy
 import warnings
+from functools import lru_cache
+from itertools import product
 from types import SimpleNamespace
 
 import peft
@@ -19,6 +21,7 @@ from finetune.models import ModelOptions, skeleton
 from finetune.strategies.adapters import quantised
 from finetune.strategies.adapters.adalora import Allocation
 from finetune.strategies.adapters.methods import REFUSED, checked, find
+from finetune.strategies.adapters.settings import KINDS
 from finetune.strategies.base import trained_parameters
 from finetune.train.optimizer import make_optimizer
 from finetune.train.options import TrainOptions
@@ -56,11 +59,38 @@ def options_of(method):
     return {"method": method, "options": SMALL.get(method, {})}
 
 
+RANKED = {**SMALL, "supertuning": {"r": 4}}
+"""A method that has a scale and dropout only where it has a rank."""
+
+
+ALIKE = {("lora+", "method"), ("psoft", "alpha")}
+"""LoRA+ differs from LoRA in its rates alone, see below; psoft starts from what it divides by its scale, and multiplies
+by that again."""
+
+
 def builds(method):
     return ["bert", "llama"] if method in KNOWN else ["llama" if method in HEADLESS else "llama-classifier"]
 
 
 each = pytest.mark.parametrize("build, method", [(build, method) for method in METHODS for build in builds(method)])
+
+
+def steps_of(prepare, logits, build, **options):
+    """A model before and after four steps of training under those options."""
+    found = prepare(build, "adapter", seed=1, **options)
+    found.gap = float((logits(found.model) - logits(found.base)).abs().max())
+    found.before = {name: value.detach().clone() for name, value in found.model.named_parameters()}
+    optimizer, found.losses = torch.optim.Adam(trained_parameters(found.model).values(), lr=0.01), []
+    torch.manual_seed(1)  # what dropout draws
+    for _ in range(4):
+        outputs = found.model.train()(input_ids=IDS, attention_mask=torch.ones_like(IDS)).logits
+        scores = outputs[:, :-1].flatten(0, 1) if build == "llama" else outputs
+        loss = cross_entropy(scores, IDS[:, 1:].flatten() if build == "llama" else torch.tensor([0, 1]))
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        found.losses.append(float(loss.detach()))
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -70,19 +100,7 @@ def trained(prepare, logits):
 
     def train(build, method):
         if (build, method) not in made:
-            found = prepare(build, "adapter", seed=1, **options_of(method))
-            found.gap = float((logits(found.model) - logits(found.base)).abs().max())
-            found.before = {name: value.detach().clone() for name, value in found.model.named_parameters()}
-            optimizer, found.losses = torch.optim.Adam(trained_parameters(found.model).values(), lr=0.01), []
-            for _ in range(4):
-                outputs = found.model.train()(input_ids=IDS, attention_mask=torch.ones_like(IDS)).logits
-                scores = outputs[:, :-1].flatten(0, 1) if build == "llama" else outputs
-                loss = cross_entropy(scores, IDS[:, 1:].flatten() if build == "llama" else torch.tensor([0, 1]))
-                loss.backward()
-                optimizer.step()
-                optimizer.zero_grad()
-                found.losses.append(float(loss.detach()))
-            made[build, method] = found
+            made[build, method] = steps_of(prepare, logits, build, **options_of(method))
         return made[build, method]
 
     return train
@@ -100,6 +118,34 @@ def test_it_learns_beside_weights_that_stay_as_they_are(trained, build, method):
     changed = {name for name, value in made.model.named_parameters() if not torch.equal(value, made.before[name])}
     assert changed <= made.trained
     assert len(changed) > 0.5 * len(made.trained)
+
+
+@pytest.fixture(scope="module")
+def plain(prepare, logits):
+    """Each method with what :func:`shared` changes, unchanged."""
+    return lru_cache(None)(lambda method: steps_of(prepare, logits, builds(method)[0], **shared(method)))
+
+
+def shared(method):
+    return {"method": method, "options": RANKED.get(method, {})}
+
+
+@pytest.mark.parametrize("method, kind", [pair for pair in product(METHODS, ["method", *KINDS]) if pair not in ALIKE])
+def test_what_adapters_share_means_something_to_each_that_takes_it(plain, prepare, logits, method, kind):
+    """Rank, scale and dropout change what is learnt or are refused; and each method trains something else than LoRA."""
+    found, options = find(method.replace("-", "_"), "strategy.method"), shared(method)
+    name = kind if kind == "method" else found.option(kind)
+    if kind == "method":
+        changed = {"method": "lora" if method != "lora" else "rslora", "options": {}}
+    else:
+        default = getattr(found.fields.get(name), "default", None)
+        changed = {**options, kind: {"rank": 4 if default == 2 else 2, "alpha": 3.0, "dropout": 0.5}[kind]}
+    if name is None or name in options["options"]:
+        with pytest.raises(InputError):
+            prepare(builds(method)[0], "adapter", seed=1, **changed)
+        return
+    one, other = plain(method), steps_of(prepare, logits, builds(method)[0], **changed)
+    assert one.losses != other.losses or one.trained != other.trained, f"{kind} means nothing to {method}"
 
 
 @each

@@ -250,7 +250,6 @@ def test_before_it_learns_a_parameter_has_no_gradient(prepare):
 
 
 @pytest.mark.parametrize("kind", ["encoder", "decoder", "encoder-decoder"])
-@pytest.mark.usefixtures("quick_collection")
 def test_in_training_each_block_stays_bit_for_bit_until_its_step(tmp_path, request, monkeypatch, kind):
     folder = tiny.save_encoder_decoder(tmp_path / "model") if "-" in kind else request.getfixturevalue(f"{kind}_folder")
     options = Example({"patterns": ["*"], "unfreeze": 0.75})

@@ -51,7 +51,6 @@ EXAMPLES = {
     "preference/simpo": Example({"method": "simpo", "of": {"type": "adapter", "rank": 4}}),
 }
 
-pytestmark = pytest.mark.usefixtures("quick_collection")
 
 ADAPTER, FULL, PARTIAL = {"type": "adapter", "rank": 4}, {"type": "full"}, {"type": "partial", "last": 1}
 TOPICS, ANSWERS = sorted(tiny.WORDS), [" bank", " moon", " team"]

@@ -15,7 +15,7 @@ from finetune.core.signals import StopRequest
 from finetune.study import sharing
 from finetune.study.rescoring import rescore
 from finetune.study.running import run_study
-from finetune.study.sharing import NO_CLAIMS, Asked, Claims, Helper, finished
+from finetune.study.sharing import NO_CLAIMS, Asked, Claims, Helper, finished, stamps
 from tests.train.workbench import make_runtime
 
 
@@ -30,14 +30,26 @@ def hold(folder, taken, leave):
     leave.wait()
 
 
-def test_an_error_is_not_tried_again_by_those_who_were_there_when_it_came(tmp_path):
-    study, now = StudyDir(tmp_path), time.time()
-    for seed, status in enumerate(("finished", "error", "diverged")):
-        write_json(study.run("lora", seed).result, {"status": status})
-    os.utime(study.run("lora", 1).result, (now, now))
-    assert [seed for _, seed in finished("lora", range(4), study)] == [0, 2]
-    assert [seed for _, seed in finished("lora", range(4), study, now - 1)] == [0, 1, 2]
-    assert [seed for _, seed in finished("lora", range(4), study, now + 1)] == [0, 2]
+@pytest.mark.parametrize("clock", [0, -86_400, 86_400], ids=["", "behind", "ahead"])
+def test_an_error_is_not_tried_again_by_those_who_were_there_when_it_came(tmp_path, clock):
+    """Whatever the clock of the files says, and whether it agrees with ours."""
+    study = StudyDir(tmp_path)
+
+    def write(seed, status):
+        path = study.run("lora", seed).result
+        path.unlink(missing_ok=True)  # as who tries it again does
+        write_json(path, {"status": status})
+        os.utime(path, ns=(0, time.time_ns() + clock * 10**9))
+
+    for seed, status in enumerate(("finished", "error", "diverged", "error")):
+        write(seed, status)
+    former = stamps(["lora"], range(5), study)
+    assert [seed for _, seed in finished("lora", range(5), study)] == [0, 2]
+    assert [seed for _, seed in finished("lora", range(5), study, former)] == [0, 2], "errors of before are tried again"
+    write(1, "error")
+    write(4, "error")
+    assert [seed for _, seed in finished("lora", range(5), study, former)] == [0, 1, 2, 4]
+    assert [seed for _, seed in finished("lora", range(5), study)] == [0, 2]
 
 
 def test_some_runs_can_be_asked_for(topics):

@@ -179,12 +179,13 @@ def test_seeds_are_trained_in_groups_and_those_that_are_missing_later(topics, st
     assert groups == [["linear", 3, 4], ["full", 1, 3, 4]], "how many at once is no part of what a run is"
 
 
-@pytest.mark.parametrize(("processes", "groups"), [(1, [[0, 4], [1], [2]]), (2, [[0], [4], [1], [2]])])
+@pytest.mark.parametrize(("processes", "groups"), [(1, [[0, 4], [1], [2, 5]]), (2, [[0], [4], [1], [2], [5]])])
 def test_interrupted_runs_go_on_beside_others_at_the_same_step(topics, tmp_path, processes, groups, monkeypatch):
+    """Also where a crash came when one had its newest checkpoint, and the other not yet."""
     monkeypatch.setattr("finetune.runner.autotune.choose_compiled", lambda *_: (False, "not here"))
-    resolved = recipe.load(topics, ["seeds=5", "train.replicas=2"])
+    resolved = recipe.load(topics, ["seeds=6", "train.replicas=2"])
     folder = StudyDir(tmp_path / "runs")
-    for seed, step in ((0, 6), (2, 4), (4, 6)):
+    for seed, step in ((0, 6), (2, 4), (2, 5), (4, 6), (5, 3), (5, 4)):
         checkpoint.save(folder.run("full", seed).checkpoints, step, {}, {"weights": {"w": torch.ones(1)}})
     accelerator = SimpleNamespace(num_processes=processes, is_main_process=True, device=torch.device("cpu"))
     runtime = Runtime(accelerator, torch.float32, tmp_path)

@@ -142,7 +142,7 @@ def test_the_end_token_is_learnt_under_known_templates(tmp_path, name):
         assert learnt(task, example) == before + row["completion"] + closing
         assert example.reference == row["completion"]
     closes = tokenizer.convert_tokens_to_ids(closing)
-    assert task._end_tokens(encoded.examples) == {tokenizer.eos_token_id, closes}
+    assert task.end_tokens(encoded.examples) == {tokenizer.eos_token_id, closes}
 
 
 def test_phi_learns_conversations_of_several_turns(tmp_path):

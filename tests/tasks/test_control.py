@@ -118,7 +118,7 @@ def test_a_task_asks_and_learns_without_them(decoder_folder, template):
     assert first.reference == "b<|im_end|>c" and found.facts["control_tokens"] == 1
     [note] = found.notes
     assert note.startswith("data.train: 1 conversations hold control tokens of the model")
-    assert task._end_tokens(found.examples) == {tokenizer.eos_token_id}
+    assert task.end_tokens(found.examples) == {tokenizer.eos_token_id}
 
 
 def test_a_name_that_the_template_takes_apart_is_refused_with_its_row(tmp_path, refusal):

@@ -25,11 +25,6 @@ def chat_bench(decoder_folder):
     return workbench.chat(decoder_folder)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _quick(quick_collection):
-    """All of them train."""
-
-
 @pytest.fixture(autouse=True)
 def deterministic():
     """As in a study."""

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from finetune.core.errors import DiskFull
+from finetune.core.errors import DiskFull, NotWritable
 from finetune.train import checkpoint
 
 TENSORS = {
@@ -27,6 +27,7 @@ def folder(tmp_path):
 
 def save(folder, step, **state):
     checkpoint.save(folder, step, {"step": step, **state}, {"weights": {"w": torch.full((2,), float(step))}})
+    checkpoint.prune(folder)
 
 
 def newest(folder):
@@ -52,20 +53,105 @@ def test_without_a_checkpoint_there_is_nothing(folder):
     assert checkpoint.load(folder) is None
 
 
-def test_only_the_newest_is_kept(folder):
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_newest_and_the_one_before_are_kept(folder):
     for step in (9, 10, 100):
         save(folder, step)
-    assert [path.name for path in folder.iterdir()] == ["step-00000100"] and newest(folder) == 100
+    assert names(folder) == ["step-00000010", "step-00000100"] and newest(folder) == 100
 
 
 def test_no_file_holds_pickle(folder):
     checkpoint.save(folder, 3, {}, TENSORS)
     written = {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    assert set(written) == {"state.json", "tensors.safetensors"}
+    files = {"state.json", "tensors.safetensors"}
+    assert set(written) == files | {f"{name}.blake2b" for name in files}
     json.loads(written["state.json"])
     header = int.from_bytes(written["tensors.safetensors"][:8], "little")
     assert "weights/bias" in json.loads(written["tensors.safetensors"][8 : 8 + header])
     assert not any(content.startswith((b"PK", b"\x80")) for content in written.values())
+
+
+DAMAGES = {
+    "a flipped bit": lambda path: path.write_bytes(flipped(path.read_bytes())),
+    "cut short": lambda path: os.truncate(path, path.stat().st_size - 1),
+    "empty": lambda path: os.truncate(path, 0),
+    "missing": lambda path: path.unlink(),
+}
+FILES = ["state.json", "state.json.blake2b", "tensors.safetensors", "tensors.safetensors.blake2b"]
+
+
+def flipped(content, bit=None):
+    bit = 4 * len(content) + 3 if bit is None else bit
+    return bytes(byte ^ (1 << bit % 8 if place == bit // 8 else 0) for place, byte in enumerate(content))
+
+
+@pytest.fixture
+def said(monkeypatch):
+    lines = []
+    monkeypatch.setattr(checkpoint, "say", lines.append)
+    return lines
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_in_place_of_a_damaged_one_the_one_before_is_used(folder, name, damage, said):
+    save(folder, 1)
+    save(folder, 2)
+    damage(folder / "step-00000002" / name)
+    assert newest(folder) == 1
+    assert checkpoint.newest_of_one_step([folder]) == [folder / "step-00000001"]
+    assert len(said) == 1 and f"{folder}/step-00000002 is damaged (" in said[0], said
+    assert names(folder) == ["step-00000001", "step-00000001+"], "nor is it taken for the newest by what comes next"
+    damage(folder / "step-00000001+" / name)
+    assert newest(folder) == 1, "of what is left there is a copy, in case that is damaged next"
+    save(folder, 2)
+    assert newest(folder) == 2
+
+
+def test_any_flipped_bit_is_noticed(folder):
+    save(folder, 1)
+    path = folder / "step-00000001" / "tensors.safetensors"
+    whole = path.read_bytes()
+    for bit in range(8 * len(whole)):
+        path.write_bytes(flipped(whole, bit))
+        assert checkpoint.damage(path.parent), bit
+    path.write_bytes(whole)
+    assert checkpoint.damage(path.parent) is None
+
+
+def test_where_all_are_damaged_it_starts_anew(folder, said):
+    for step in (1, 2):
+        save(folder, step)
+        os.truncate(folder / f"step-{step:08d}" / "tensors.safetensors", 9)
+    assert checkpoint.load(folder) is None and checkpoint.newest_of_one_step([folder]) == []
+    assert len(said) == 2 and names(folder) == []
+
+
+def test_runs_side_by_side_go_on_from_a_step_that_all_have(tmp_path, said):
+    """A crash may come when one has its newest checkpoint, and the other not yet; or one's may be damaged."""
+    folders = [tmp_path / "0", tmp_path / "1"]
+    for step in (1, 2):
+        for folder in folders:
+            save(folder, step)
+    save(folders[0], 3)
+    assert checkpoint.newest_of_one_step(folders) == [folder / "step-00000002" for folder in folders]
+    assert names(folders[0]) == ["step-00000002", "step-00000002+"], "the third's steps are taken again"
+    save(folders[0], 3)
+    save(folders[1], 3)
+    (folders[1] / "step-00000003" / "state.json").unlink()
+    assert [checkpoint.step_of(found) for found in checkpoint.newest_of_one_step(folders)] == [2, 2]
+    assert [newest(folder) for folder in folders] == [2, 2] and len(said) == 1
+
+
+def test_one_of_a_former_version_is_read(folder):
+    """It has no digests."""
+    save(folder, 1)
+    for path in folder.rglob("*.blake2b"):
+        path.unlink()
+    assert newest(folder) == 1
 
 
 class Crash(BaseException):
@@ -76,7 +162,7 @@ def crash(*_, **__):
     raise Crash
 
 
-CALLS = [(checkpoint, "save_file"), (checkpoint, "_sync"), (os, "replace"), (json, "dumps")]
+CALLS = [(checkpoint, "save_file"), (checkpoint, "sync"), (os, "replace"), (json, "dumps")]
 
 
 @pytest.mark.parametrize("where, name", CALLS, ids=[name for _, name in CALLS])
@@ -88,39 +174,57 @@ def test_a_crash_while_writing_leaves_the_one_before(folder, monkeypatch, where,
         save(folder, step, again=True)
     assert newest(folder) == 1 and "again" not in checkpoint.load(folder)[0]
     save(folder, 2)
-    assert newest(folder) == 2 and [path.name for path in folder.iterdir()] == ["step-00000002"], "nothing is left over"
+    assert newest(folder) == 2 and names(folder) == ["step-00000001", "step-00000002"], "nothing is left over"
 
 
-def test_a_crash_while_the_former_is_removed_leaves_the_new_one(folder, monkeypatch):
+def test_a_crash_while_the_oldest_is_removed_leaves_the_newest(folder, monkeypatch):
     save(folder, 1)
+    save(folder, 2)
     remove = shutil.rmtree
 
     def cut_short(path, **arguments):
-        if path.name == "step-00000001":
+        if path.name == ".step-00000001.old.tmp" and path.exists():
             (path / "state.json").unlink()
             raise Crash
         remove(path, **arguments)
 
     with monkeypatch.context() as patch, pytest.raises(Crash):
         patch.setattr(shutil, "rmtree", cut_short)
-        save(folder, 2)
-    assert newest(folder) == 2
-    save(folder, 3)
-    assert [path.name for path in folder.iterdir()] == ["step-00000003"]
+        save(folder, 3)
+    assert newest(folder) == 3 and [path.name for path in checkpoint.complete(folder)] == [
+        "step-00000002",
+        "step-00000003",
+    ]
+    save(folder, 4)
+    assert names(folder) == ["step-00000003", "step-00000004"]
 
 
-def test_the_former_is_removed_only_when_the_new_one_is_complete(folder, monkeypatch):
-    save(folder, 1)
-    remove, at_removal = shutil.rmtree, []
+def test_two_stay_while_the_next_is_written(folder, monkeypatch):
+    """A crash may come then, and the newest of them turn out to be damaged."""
+    write, at_writing = checkpoint.save_file, []
 
-    def look_first(path, **arguments):
-        if path.exists():
-            at_removal.append((path.name, newest(folder)))
-        remove(path, **arguments)
+    def look_first(tensors, path):
+        at_writing.append([name for name in names(folder) if not name.startswith(".")])
+        write(tensors, path)
 
-    monkeypatch.setattr(shutil, "rmtree", look_first)
-    save(folder, 2)
-    assert at_removal == [("step-00000001", 2)]
+    monkeypatch.setattr(checkpoint, "save_file", look_first)
+    for step in (1, 2, 3):
+        save(folder, step)
+    assert at_writing == [[], ["step-00000001"], ["step-00000001", "step-00000002"]]
+
+
+def test_where_there_is_room_for_two_only_the_older_one_goes_first(folder, monkeypatch):
+    write = checkpoint.save_file
+
+    def small(tensors, path):
+        if len(list(folder.iterdir())) > 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(tensors, path)
+
+    monkeypatch.setattr(checkpoint, "save_file", small)
+    for step in (1, 2, 3):
+        save(folder, step)
+    assert names(folder) == ["step-00000002", "step-00000003"] and newest(folder) == 3
 
 
 def test_the_same_step_saved_again_replaces_what_was_saved(folder):
@@ -128,7 +232,7 @@ def test_the_same_step_saved_again_replaces_what_was_saved(folder):
     save(folder, 5, validated=True)
     assert checkpoint.load(folder)[0] == {"step": 5, "validated": True}
     save(folder, 5, validated="twice")
-    assert checkpoint.load(folder)[0]["validated"] == "twice" and len(list(folder.iterdir())) == 1
+    assert checkpoint.load(folder)[0]["validated"] == "twice" and len(list(folder.iterdir())) == 2
     save(folder, 6)
     assert newest(folder) == 6
 
@@ -139,7 +243,7 @@ def test_a_half_written_folder_is_no_checkpoint(folder):
     (folder / ".step-00000002.tmp" / "state.json").write_text("{")
     assert newest(folder) == 1
     save(folder, 3)
-    assert [path.name for path in folder.iterdir()] == ["step-00000003"]
+    assert names(folder) == ["step-00000001", "step-00000003"]
 
 
 FULL = [
@@ -172,9 +276,31 @@ def test_what_was_loaded_does_not_hold_the_file(folder):
     assert str(folder) not in Path("/proc/self/maps").read_text() and loaded
 
 
-def test_other_errors_stay_what_they_are(folder, monkeypatch):
+CLOSED = [
+    OSError(errno.EROFS, os.strerror(errno.EROFS), "{folder}/x"),
+    PermissionError(errno.EACCES, os.strerror(errno.EACCES), "{folder}/x"),
+    SafetensorError("Error while serializing: I/O error: Read-only file system (os error 30)"),
+]
+
+
+@pytest.mark.parametrize("error", CLOSED, ids=["read-only", "forbidden", "safetensors'"])
+def test_a_folder_that_takes_no_more_files_is_told(folder, monkeypatch, error):
     def refused(*_):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        if isinstance(error, OSError):
+            raise type(error)(error.errno, error.strerror, str(error.filename).format(folder=folder))
+        raise error
+
+    save(folder, 1)
+    monkeypatch.setattr(checkpoint, "save_file", refused)
+    with pytest.raises(NotWritable, match=r"checkpoints can no longer be written to \((Read-only|Permission).* again"):
+        save(folder, 2)
+    assert names(folder) == ["step-00000001"] and newest(folder) == 1
+
+
+@pytest.mark.parametrize("place", ["/elsewhere/x", None])
+def test_other_errors_stay_what_they_are(folder, monkeypatch, place):
+    def refused(*_):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), place)
 
     monkeypatch.setattr(checkpoint, "save_file", refused)
     with pytest.raises(PermissionError):

@@ -2,6 +2,7 @@
 processes."""
 
 import json
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -61,7 +62,7 @@ def test_any_number_of_processes_reads_what_any_number_has_written(tmp_path_fact
     [made] = folder.iterdir()
     assert made.name == "step-00000005"
     for process in range(readers):
-        state, found = checkpoint.load(folder, parts(process, readers) if readers > 1 else None)
+        state, found = checkpoint.read(made, parts(process, readers) if readers > 1 else None)
         wanted = flat(tensors(process, readers))
         assert state == {"step": 5} and flat(found).keys() == wanted.keys()
         for path, value in flat(found).items():
@@ -72,11 +73,18 @@ def test_an_index_says_what_is_split(tmp_path):
     barrier = Barrier(2)
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda n: checkpoint.save(tmp_path, 1, {}, tensors(n, 2), parts(n, 2, barrier.wait)), range(2)))
-    files = sorted(path.name for path in (tmp_path / "step-00000001").iterdir())
+    made = tmp_path / "step-00000001"
     shards = [f"tensors-0000{number}-of-00002.safetensors" for number in (1, 2)]
-    assert files == ["index.json", "state.json", *shards]
+    files = ["index.json", "state.json", *shards]
+    assert {path.name for path in made.iterdir()} == {*files, *(f"{name}.blake2b" for name in files)}
     index = json.loads((tmp_path / "step-00000001" / "index.json").read_text())
     assert index == {"processes": 2, "shapes": {path: list(shape) for path, shape in SHAPES.items()}}
+    assert checkpoint.damage(made) is None
+    os.truncate(made / shards[1], 100)
+    assert checkpoint.damage(made) == f"{shards[1]} is not what was written"
+    (made / shards[0]).unlink()
+    assert checkpoint.damage(made) == f"{shards[0]} is missing"
+    assert checkpoint.load(tmp_path) is None
 
 
 def launch(processes, model, run, **options):
@@ -116,7 +124,7 @@ def test_another_number_of_processes_goes_on(topics_bench, encoder_folder, tmp_p
     for processes, step in ((2, 4), (1, 14)):
         done = launch(processes, encoder_folder, run, stop=[0, step], **options)
         assert done.stdout.count(f"stopped after step {step + 1} of 20, which is saved") == processes, done.stderr
-        [made] = (run / "checkpoints").iterdir()
+        *_, made = sorted((run / "checkpoints").iterdir())
         assert len(list(made.glob("*.safetensors"))) == processes
     done = launch(3, encoder_folder, run, **options)
     assert done.returncode == 0, done.stderr

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from finetune.core.errors import InputError, Problem, bad_input
 from finetune.core.registry import Registry
-from finetune.data.encodings import BINARY, NotText, Written, advise, decode
+from finetune.data.encodings import BINARY, NotText, Written, advise, decode, is_encoding
+from finetune.data.packed import COMPRESSED, open_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,10 +23,8 @@ if TYPE_CHECKING:
 BLOCK = 1 << 24
 """Bytes of a file that are read at once."""
 
-COMPRESSED = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
-"""Last endings of files that are compressed, and pyarrow's names for how."""
-MAGIC = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd", "bz2": b"BZh"}
-"""How they begin."""
+LONGEST = 1 << 26
+"""Bytes that a line may have, where a file is read some lines at a time."""
 
 
 class Format:
@@ -146,34 +145,6 @@ def unknown_encoding(source: Written, at: str) -> InputError:
     return bad_input(f"{at}.encoding", f"there is no text encoding '{source.encoding}'", "for example utf-8 or latin-1")
 
 
-def open_file(path: Path) -> Any:
-    """Open ``path`` for its bytes: those that were compressed, where its last ending says that they are."""
-    codec = COMPRESSED.get(path.suffix.lower())
-    if codec is None:
-        return open(path, "rb")
-    import pyarrow as pa
-
-    return pa.CompressedInputStream(pa.OSFile(str(path)), codec)
-
-
-def not_unpacked(path: Path) -> tuple[str, str] | None:
-    """Say what is wrong with a compressed file that cannot be read, and what to do; None: it is not compressed."""
-    codec = COMPRESSED.get(path.suffix.lower())
-    if codec is None:
-        return None
-    with open(path, "rb") as file:
-        start = file.read(len(MAGIC[codec]))
-    if start != MAGIC[codec]:
-        return f"is not compressed with {codec}, as its ending says", f"take `{path.suffix}` off its name"
-    return "is cut short or broken, and cannot be unpacked", "copy it again, or write it again"
-
-
-def read_bytes(path: Path) -> bytes:
-    """The bytes of ``path``, without its compression."""
-    with open_file(path) as file:
-        return bytes(file.read())
-
-
 def read_text(path: Path, source: Written, at: str) -> str:
     """The text of ``path``, which must not be empty."""
     return "".join(text_blocks(path, source, at, size=None))
@@ -183,7 +154,8 @@ def text_blocks(path: Path, source: Written, at: str, size: int | None = BLOCK) 
     """Yield the text of ``path``, which must not be empty, in whole lines of about ``size`` bytes together."""
     blank, empty, line = "", True, 1
     with open_file(path) as file:
-        for number, content in enumerate(_whole_lines(file, size if _keeps_line_ends(source, at) else None)):
+        whole = _whole_lines(file, size if _keeps_line_ends(source, at) else None, path, at)
+        for number, content in enumerate(whole):
             try:
                 text = decode(content, source, number == 0)
             except NotText as error:
@@ -203,13 +175,12 @@ def text_blocks(path: Path, source: Written, at: str, size: int | None = BLOCK) 
 
 def _keeps_line_ends(source: Written, at: str) -> bool:
     """Tell whether a line end is the same byte in the source's encoding as in ASCII, and is part of nothing else."""
-    try:
-        return "\n".encode(source.encoding) == b"\n"
-    except LookupError as error:
-        raise unknown_encoding(source, at) from error
+    if not is_encoding(source.encoding):
+        raise unknown_encoding(source, at)
+    return "\n".encode(source.encoding) == b"\n"
 
 
-def _whole_lines(file: Any, size: int | None) -> Iterator[bytes]:
+def _whole_lines(file: Any, size: int | None, path: Path, at: str) -> Iterator[bytes]:
     """Yield what is left of ``file`` in whole lines of about ``size`` bytes together; None: at once."""
     if size is None:
         yield bytes(file.read())
@@ -219,6 +190,9 @@ def _whole_lines(file: Any, size: int | None) -> Iterator[bytes]:
         lines, end, left = block.rpartition(b"\n")
         if not end or len(block) < size:  # in the middle of a line, or at the end of the file
             rest += block
+            if len(rest) > LONGEST + size:
+                found = f"'{path}' has a line of more than {LONGEST:,} bytes"
+                raise bad_input(f"{at}.path", found, "name a file of lines; of JSON in one line, `format: json`")
         else:
             yield rest + lines + end
             rest = left

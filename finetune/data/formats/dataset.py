@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from finetune.core.errors import InputError, bad_input, did_you_mean, first_line
 from finetune.data.encodings import Written
@@ -40,16 +40,25 @@ class Saved(Format):
     @staticmethod
     def read(path: Path, source: Written, at: str) -> pa.Table:
         import datasets
-        import pyarrow as pa
 
-        from finetune.data.arrow_types import named_labels
+        from finetune.data.arrow_types import named_labels, sound
 
         try:
             found = datasets.Dataset.load_from_disk(str(_split_of(path, source, at)))
-            return named_labels(found)
-        except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
-            reason = f"'{path}' is not a readable dataset of `save_to_disk`: {first_line(error)}"
+            return sound(named_labels(found))
+        except InputError:
+            raise
+        except Exception as error:  # whatever datasets meets in what it takes for its own
+            reason = f"'{path}' is not a readable dataset of `save_to_disk`: {_reason(error)}"
             raise bad_input(f"{at}.path", reason, "copy the whole folder again, or save the dataset again") from error
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong, where an exception is about files; of one that is about code, what that comes of."""
+    if isinstance(error, AttributeError | TypeError | LookupError):
+        where = f" ({first_line(error)})" if isinstance(error, KeyError) else ""
+        return f"{STATE} or {INFO} says something else than it should{where}"
+    return first_line(error)
 
 
 def _split_of(path: Path, source: Written, at: str) -> Path:
@@ -59,10 +68,17 @@ def _split_of(path: Path, source: Written, at: str) -> Path:
             raise bad_input(f"{at}.split", f"'{path}' is one dataset without splits", "leave `split` out")
         return path
     known = json.loads((path / SPLITS).read_text(encoding="utf-8"))["splits"]
+    if not isinstance(known, list) or not all(_is_name(each) for each in known):
+        raise ValueError(f"{SPLITS} does not list names of splits")
     wanted = source.split or TRAIN
     if wanted not in known:
         raise _no_split(path, wanted, known, at)
     return path / wanted
+
+
+def _is_name(found: Any) -> bool:
+    """Tell whether a split lies directly in the folder."""
+    return isinstance(found, str) and Path(found).name == found and found != ".."
 
 
 def _no_split(path: Path, wanted: str, known: list[str], at: str) -> InputError:

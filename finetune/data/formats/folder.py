@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from finetune.core.errors import InputError, Problem, bad_input
-from finetune.data.encodings import NotText, Written, advise, decode
-from finetune.data.formats.base import FORMATS, Format, not_text, read_bytes, unknown_encoding
+from finetune.data.encodings import NotText, Written, advise, decode, is_encoding
+from finetune.data.formats.base import FORMATS, Format, not_text, unknown_encoding
+from finetune.data.packed import read_bytes
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -42,6 +43,8 @@ class Folder(Format):
         if not files:
             advice = "expected one sub-folder per class with .txt files in it; for a table, name the file itself"
             raise bad_input(f"{at}.path", f"the folder '{path}' has no text files in sub-folders", advice)
+        if not is_encoding(source.encoding):
+            raise unknown_encoding(source, at)
         rows: dict[str, list[str]] = {name: [] for name in ("label", "title", "body", "text", "file")}
         broken: list[tuple[str, str]] = []
         for file in files:
@@ -51,8 +54,6 @@ class Folder(Format):
             except NotText as error:
                 broken.append((file, error.found))
                 continue
-            except LookupError as error:
-                raise unknown_encoding(source, at) from error
             title, _, body = text.strip().partition("\n")
             values = (file.partition("/")[0], title.strip(), body.strip(), text, file)
             for column, value in zip(rows.values(), values, strict=True):

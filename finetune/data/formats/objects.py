@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from finetune.core.errors import InputError, Problem, bad_input
 from finetune.data.encodings import LONE_SURROGATE, Written, code_point
 from finetune.data.formats.base import FORMATS, Format, read_text, text_blocks
+from finetune.data.json_text import loads
 from finetune.data.squad import is_squad, questions
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def _parsed_lines(text: str, first: int, broken: list[tuple[int, str]]) -> Itera
         if not written.strip():
             continue
         try:
-            row = json.loads(written)
+            row = loads(written)
             if isinstance(row, dict):
                 yield line, row
             else:
@@ -68,7 +69,7 @@ class Json(Format):
     @staticmethod
     def read(path: Path, source: Written, at: str) -> pa.Table:
         try:
-            content = json.loads(read_text(path, source, at))
+            content = loads(read_text(path, source, at))
         except json.JSONDecodeError as error:
             found = _invalid(error)
             lines = error.msg == "Extra data" and error.lineno == 2 and error.colno == 1
@@ -88,7 +89,7 @@ class Json(Format):
 
 def _is_json(path: Path, source: Written, at: str) -> bool:
     try:
-        json.loads(read_text(path, source, at))
+        loads(read_text(path, source, at))
     except json.JSONDecodeError:
         return False
     return True

@@ -53,6 +53,6 @@ class Parquet(Format):
                     yield plain(pa.Table.from_batches([rows]))
                 if not file.metadata.num_rows:
                     yield plain(file.schema_arrow.empty_table())
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: a name is no text
             reason = first_line(error)
             raise bad_input(f"{at}.path", f"'{path}' is not a readable parquet file: {reason}") from error

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from finetune.core.errors import InputError, Problem, bad_input, did_you_mean, first_line
 from finetune.data.encodings import Written
 from finetune.data.formats.base import FORMATS, Format
+from finetune.data.packed import refuse_growth
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -114,6 +115,8 @@ def _opened(path: Path, at: str, data_only: bool) -> Iterator[Any]:
     except ImportError as error:
         wrong = f"'{path}' is an Excel workbook, and openpyxl, which reads them, is not installed"
         raise bad_input(f"{at}.path", wrong, "pip install 'finetune[xlsx]', or export the sheet as csv") from error
+    with zipfile.ZipFile(path) as archive:
+        refuse_growth(path.stat().st_size, sum(part.file_size for part in archive.infolist()))
     with open(path, "rb") as file, closing(openpyxl.load_workbook(file, read_only=True, data_only=data_only)) as book:
         yield book
 

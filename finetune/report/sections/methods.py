@@ -5,7 +5,7 @@ from __future__ import annotations
 from finetune import stats
 from finetune.core.numbers import MINUS
 from finetune.report.blocks import Bullets, Section
-from finetune.report.sections import calibration, domains, entities, forgetting, overfitting, scores
+from finetune.report.sections import calibration, choosing, domains, entities, forgetting, overfitting, scores
 from finetune.results.reading import Study
 from finetune.results.schema import Results
 
@@ -88,6 +88,7 @@ def sections(study: Study, results: Results) -> list[Section]:
         ("Failed", FAILED),
         ("Stability", stats.STABILITY_RULE),
         *scores.METHODS,
+        *choosing.METHODS,
         *calibration.METHODS,
         *domains.METHODS,
         *forgetting.METHODS,

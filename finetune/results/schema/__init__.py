@@ -35,6 +35,7 @@ from finetune.results.schema.estimates import (
     ScoreEstimate,
 )
 from finetune.results.schema.runs import (
+    ChoiceResult,
     Direction,
     EvaluationSet,
     ExportResult,
@@ -42,6 +43,7 @@ from finetune.results.schema.runs import (
     PoolingResult,
     RunResult,
     TrainingData,
+    Worth,
 )
 from finetune.stats import FailureRate
 
@@ -51,6 +53,7 @@ __all__ = [
     "AcrossVariant",
     "AgreementResult",
     "CalibrationResult",
+    "ChoiceResult",
     "CombinedResult",
     "Direction",
     "Divided",
@@ -71,6 +74,7 @@ __all__ = [
     "SetMetric",
     "TrainingData",
     "VariantResult",
+    "Worth",
     "from_json",
     "to_json",
 ]
@@ -112,6 +116,8 @@ class VariantResult:
     """How its settings were chosen, as the recipe says it; null: nobody says."""
     exports: list[ExportResult] = field(default_factory=list)
     """Models of it that were taken out of the study."""
+    choice: ChoiceResult | None = None
+    """Which seed is the best by validation, and what that is worth; null where fewer than two were validated."""
 
     @property
     def is_base(self) -> bool:

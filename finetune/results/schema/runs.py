@@ -82,6 +82,41 @@ class ExportResult:
     """Of the run that it is."""
     certificate: str
     """Digest of the certificate that lies beside it."""
+    folder: str | None = None
+    """The name of the folder that it was written to; null: not known."""
+    agreement: float | None = None
+    """Share of the held-out examples asked on which it answered in its own engine as the trained model did."""
+    asked: int | None = None
+    """How many these were."""
+
+
+@dataclass(frozen=True)
+class Worth:
+    """What choosing by validation is worth by one metric of an evaluation set, in the metric's own unit."""
+
+    mean: float
+    """Of the seeds that were validated: what a seed taken at random scores."""
+    chosen: float
+    """Score of the seed that was best by validation."""
+    expected_chosen: float
+    """Expected score of the best by validation of as many seeds, over draws from these."""
+    expected_best: float
+    """Expected score of the best of as many seeds by this metric itself: what no choice by validation can surpass, and
+    what nobody may claim who has looked at the test set."""
+
+
+@dataclass(frozen=True)
+class ChoiceResult:
+    """Choosing one of a variant's seeds by its score on the validation split."""
+
+    metric: str
+    """The validation metric (`train.select`)."""
+    seeds: int
+    """How many were validated."""
+    seed: int | None
+    """The best one by it."""
+    worth: dict[str, Worth]
+    """By "set/metric", of headline metrics."""
 
 
 @dataclass(frozen=True)

@@ -51,4 +51,4 @@ class TfidfCosine(Baseline):
 
     def _vectors(self, data: Dataset, column: str) -> Any:
         """Sparse (rows, words), each row of length 1 or 0."""
-        return self.words.transform(list(data[column]))
+        return self.words.transform(data[column][:])

@@ -12,6 +12,9 @@ SCORED = ["cosine_spearman", "loss"]
 RANKED = ["recall_at_1", "recall_at_5", "recall_at_10", "loss"]
 """Metrics where the recipe names none."""
 
+UNKNOWN = "finetune:unknown"
+"""The column of scores or labels of texts that nobody knows any of."""
+
 POSSIBLE = {"scored": ("cosine", "cosent"), "pairs": ("ranking",), "labels": ("cosine",)}
 """Losses by what is given, the default first."""
 

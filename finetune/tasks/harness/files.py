@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import warnings
 from collections.abc import Iterator
@@ -116,7 +117,7 @@ def _refuse_broken(folder: Path, at: str) -> None:
     leave it out without a word."""
     from lm_eval.tasks._yaml_loader import load_yaml
 
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise bad_input(f"{at}.include", f"there is no folder '{folder}'", "name a folder of task files")
     for path in sorted(folder.rglob("*.yaml")):
         try:

@@ -148,7 +148,7 @@ class HarnessTask(CausalTask):
 
     def encode_rows(self, data: Dataset, at: str, training: bool) -> EncodedRows:
         examples, counts, room = [], Counter(cut=0), self.room(self.config())
-        for number in data["example"]:
+        for number in data["example"][:]:
             longest = max(("".join(map(str, one.args[:1])) for one in self.requests[number]), key=len)
             ids = np.asarray(self.tokenizer.encode(longest, verbose=False) or [self.tokenizer.eos_token_id], np.int32)
             counts["cut"] += len(ids) > room
@@ -175,7 +175,7 @@ class HarnessTask(CausalTask):
         return replace(encoded, facts=encoded.facts | counts | {"notes": [line]}, notes=[line])
 
     def shown(self, data: Dataset, encoded: Encoded) -> list[str]:
-        return list(data["text"])
+        return data["text"][:]
 
     def ask(self, model: torch.nn.Module, examples: Sequence[Example], device: torch.device) -> list[Prediction]:
         from finetune.tasks.causal.loss_paths import without_adapter

@@ -1,0 +1,1 @@
+"""Advice before spending: rules of thumb with their sources, held against a recipe and its data. It changes nothing."""

@@ -1,0 +1,1 @@
+"""Faults at seeded moments of real studies, counted."""
