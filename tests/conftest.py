@@ -69,6 +69,16 @@ def quick_collection():
         gc.freeze()
 
 
+os.fsync = lambda file: None  # nobody needs these studies after a power cut
+
+
+@pytest.fixture(autouse=True)
+def quick_datasets():
+    """A dataset is called after a hash of all that it holds, which takes as long as to train a tiny model on it."""
+    if datasets := sys.modules.get("datasets.arrow_dataset"):
+        datasets.generate_fingerprint = lambda data: datasets.generate_random_fingerprint()
+
+
 @pytest.fixture(scope="session")
 def encoder_folder(tmp_path_factory):
     """A tiny BERT with its tokenizer; never written to."""

@@ -1,9 +1,7 @@
 """Every plug-in under every setting of `compute:`: it does what the setting says and nothing else, or is refused by
 name."""
 
-import datasets
 import pytest
-from datasets.fingerprint import generate_random_fingerprint
 
 from finetune.core.registry import MITIGATIONS, STRATEGIES, TASKS
 from tests.contracts.contexts import LONGER, PLAIN, recipe_of
@@ -28,8 +26,6 @@ def bench(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("files")
         patch.chdir(folder)
-        patch.setattr("os.fsync", lambda file: None)
-        patch.setattr(datasets.arrow_dataset, "generate_fingerprint", lambda data: generate_random_fingerprint())
         yield Bench(folder, tmp_path_factory.mktemp("studies"))
 
 

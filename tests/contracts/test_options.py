@@ -7,13 +7,10 @@ what a study has done (batches, weights, scores, files; see `evidence.py`), and 
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
 from itertools import count
 
-import datasets
 import pytest
-from datasets.fingerprint import generate_random_fingerprint
 from pydantic import Field
 
 from finetune import recipe as recipes
@@ -118,9 +115,6 @@ def bench(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("files")
         patch.chdir(folder)  # where the name of a hub dataset that is a folder starts from
-        patch.setattr(os, "fsync", lambda file: None)  # nobody needs these studies after a power cut
-        # A dataset is called after a hash of all that it holds, which takes as long as to train the tiny model on it.
-        patch.setattr(datasets.arrow_dataset, "generate_fingerprint", lambda data: generate_random_fingerprint())
         yield Bench(folder, tmp_path_factory.mktemp("studies"))
 
 

@@ -134,11 +134,14 @@ def serve() -> None:
     for name in PRELOADED:
         importlib.import_module(name)
     gc.freeze()  # what was imported stays: collecting garbage need not look at it, and copies no page of it
+    ended: dict[int, int] = {}
     for line in sys.stdin:
         request = json.loads(line)
         if "wait" in request:
-            _, status = os.waitpid(request["wait"], 0)
-            answer = os.waitstatus_to_exitcode(status)
+            while request["wait"] not in ended:  # whoever ends meanwhile is let go, or others would take it for alive
+                pid, status = os.wait()
+                ended[pid] = os.waitstatus_to_exitcode(status)
+            answer = ended.pop(request["wait"])
         else:
             answer = os.fork() or become(request)
         print(answer, flush=True)

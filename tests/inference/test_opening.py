@@ -13,6 +13,8 @@ from finetune.inference.loading import open_model
 from tests import tiny
 
 TEXTS = [text for text, _ in tiny.sentences(12, seed=5)]
+EXACTLY = ("model.dtype=float32",)
+"""As what is compared with; by itself a model answers in what is fastest here."""
 
 
 def classifier(folder, encoder, **config):
@@ -36,18 +38,18 @@ def test_a_classifier_of_transformers(tmp_path, encoder_folder):
     labels = {0: "no", 1: "perhaps", 2: "yes"}
     model = classifier(tmp_path, encoder_folder, id2label=labels, label2id={v: k for k, v in labels.items()})
     wanted = logits(model, tmp_path).softmax(-1).numpy()
-    found = finetune.predict(tmp_path, TEXTS, probabilities=True)
+    found = finetune.predict(tmp_path, TEXTS, EXACTLY, probabilities=True)
     assert [row["prediction"] for row in found] == [labels[each] for each in wanted.argmax(1)]
     np.testing.assert_allclose([[*row["probabilities"].values()] for row in found], wanted, atol=1e-5)
 
 
 def test_several_labels_and_numbers(tmp_path, encoder_folder):
     several = classifier(tmp_path / "a", encoder_folder, num_labels=3, problem_type="multi_label_classification")
-    found = finetune.predict(tmp_path / "a", TEXTS, probabilities=True)
+    found = finetune.predict(tmp_path / "a", TEXTS, EXACTLY, probabilities=True)
     wanted = logits(several, tmp_path / "a").sigmoid().numpy()
     np.testing.assert_allclose([[*row["probabilities"].values()] for row in found], wanted, atol=1e-5)
     number = classifier(tmp_path / "b", encoder_folder, num_labels=1)
-    found = finetune.predict(tmp_path / "b", TEXTS)
+    found = finetune.predict(tmp_path / "b", TEXTS, EXACTLY)
     np.testing.assert_allclose([row["prediction"] for row in found], logits(number, tmp_path / "b")[:, 0], atol=1e-5)
 
 
@@ -82,12 +84,12 @@ def test_an_adapter_with_and_without_labels(tmp_path, encoder_folder):
     model.save_pretrained(tmp_path)
     AutoTokenizer.from_pretrained(encoder_folder).save_pretrained(tmp_path)
     wanted = logits(model, encoder_folder).softmax(-1).numpy()
-    found = finetune.predict(tmp_path, TEXTS, probabilities=True)
+    found = finetune.predict(tmp_path, TEXTS, EXACTLY, probabilities=True)
     np.testing.assert_allclose([[*row["probabilities"].values()] for row in found], wanted, atol=1e-5)
     assert found[0]["prediction"].startswith("LABEL_")
     settings.id2label = {0: "a", 1: "b", 2: "c"}
     settings.save_pretrained(tmp_path)
-    named = finetune.predict(tmp_path, TEXTS)
+    named = finetune.predict(tmp_path, TEXTS, EXACTLY)
     assert [row["prediction"] for row in named] == ["abc"[each] for each in wanted.argmax(1)]
 
 
