@@ -2,7 +2,7 @@
 
 A job is a heading of that page, followed by the recipe that does it, and where need be by the variants that are held
 against each other: [`setfit.yaml`](setfit.yaml), `setfit-8` beside `probe-8`. Without them these are the best variant,
-and the best of what takes no training.
+and the best of the cheap baselines and the untuned model.
 """
 
 from __future__ import annotations
@@ -76,8 +76,7 @@ def _cells(line: str) -> list[str]:
 
 
 def rival(found: Result) -> Row | None:
-    """The best of what takes no training, the cheap baselines and the untuned model, by a metric of which more is
-    better."""
+    """The best of the cheap baselines and the untuned model, by a metric of which more is better."""
     cheap = [row for row in found.rows if row["variant"].startswith("*") or row["variant"] == "base"]
     return max((row for row in cheap if _mean(found, row) is not None), key=lambda row: _mean(found, row), default=None)
 

@@ -24,8 +24,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    """Show what a strategy, mitigation or task does, its paper, its options, and when not to use it; of a word of the
-    field, what it means and what to write."""
+    """Say what a strategy, mitigation, task or word of the field is, its paper, options, and when not to use it."""
     from finetune.cli.words import WORDS, meant
     from finetune.core.errors import bad_input, did_you_mean
     from finetune.core.registry import MITIGATIONS, STRATEGIES, TASKS

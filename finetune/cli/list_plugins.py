@@ -18,8 +18,9 @@ COLUMN = 18
 
 
 def run(args: Namespace) -> int:
-    """Show the strategies, tasks, mitigations and metrics there are, each with its file, and whose it is where not
-    ours; and those of other packages that cannot be used, with the reason."""
+    """Show the strategies, tasks, mitigations and metrics there are, each with its file.
+
+    Those of other packages have their package beside them, or the reason for which they cannot be used."""
     from finetune.core.registry import METRICS, MITIGATIONS, STRATEGIES, TASKS, summary
 
     registries = {"strategies": STRATEGIES, "tasks": TASKS, "mitigations": MITIGATIONS, "metrics": METRICS}

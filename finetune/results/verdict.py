@@ -83,7 +83,7 @@ def verdict_of(results: Results) -> Verdict:
         why = [gap.row.reason for gap in still if gap.row.reason and gap.row.ci is not None]
         said = f"{best.name} has the {end} score{_if_it_fails(best)}: {reached}. {told}"
         untold = f"{_untold(results, still)}{''.join(f' {reason}.' for reason in dict.fromkeys(why))}"
-        sentence = f"{said} {untold}{_failures_of(results, best.name, rivals)}{_deciding(results, still)}"
+        sentence = f"{said} {untold}{_failures_of(results, best.name, rivals)}{deciding(results, still)}"
         return Verdict("undecided", "Undecided", sentence, remarks)
     overall = all(gap.overall == "better" for gap in gaps)
     when = "" if overall else f" {WHEN_IT_WORKS}"
@@ -133,7 +133,7 @@ def _alone(results: Results, best: VariantResult, reached: str, remarks: list[st
     sentence = f"{best.name} reaches {reached}. The difference is {gap.told} against the untuned base model."
     if gap.verdict == "undecided":
         failing = _failures_of(results, best.name, [])
-        sentence = f"{sentence} {_untold(results, [gap])}{failing}{_deciding(results, [gap])}"
+        sentence = f"{sentence} {_untold(results, [gap])}{failing}{deciding(results, [gap])}"
         return Verdict("undecided", "Undecided", sentence, remarks)
     when = "" if gap.overall == gap.verdict else f" {WHEN_IT_WORKS}"
     failing = _failures_of(results, best.name, [], bool(when))
@@ -221,7 +221,7 @@ def _written(row: PairResult, sign: int) -> str:
     return f"{metric.gap(sign * row.difference)}{interval}{tested}"
 
 
-def _deciding(results: Results, gaps: Sequence[Gap]) -> str:
+def deciding(results: Results, gaps: Sequence[Gap]) -> str:
     """The command that says how many seeds and examples would decide it, where the runs give it something to go by."""
     row = gaps[0].row
     if row.se is None or not row.difference:
@@ -229,5 +229,7 @@ def _deciding(results: Results, gaps: Sequence[Gap]) -> str:
     metric = unit(row.metric)
     detect = f"{max(abs(row.difference) / (metric.point or 1.0), LEAST):.2g}"
     size = f"{detect} {metric.difference}".rstrip()
+    if metric.point and not metric.difference:
+        size = f"{float(detect) * metric.point:.2g} ({detect} points)"
     command = f"finetune plan runs/{results.study} --detect {detect}"
     return f" How many seeds and examples it takes to see a difference of {size}: {command}"

@@ -38,12 +38,12 @@ fail, the time of day, a loss that is no number, and memory that runs out.
 
 RULES = """
 *Clear errors*: commands that ended with 1 or 2 and said why in a few lines, without a traceback; what was saved
-before stays. *Commands given again*: what it took besides until all was there. *Same in every bit*: studies whose
-scores, predictions, logs and report are, but for times, those of the study without faults; without memory, up to
-rounding. *Steps lost*: steps that were done again because of a fault, of the run that lost most. A step and those
-between two checkpoints are allowed: two in two of three studies, which write a checkpoint after each step, and in the
-others what a fifth of a second takes, ten to thirty steps. A kill with damage to a checkpoint counts as two faults that
-come at once. *Silent losses*: studies that came to something else, or lost more.
+before stays. *Commands given again*: what it took after the last fault until all was there. *Same in every bit*:
+studies whose scores, predictions, logs and report are, but for times, those of the study without faults; without
+memory, up to rounding. *Steps lost*: steps that were done again because of a fault, of the run that lost most. A step
+and those between two checkpoints are allowed: two in two of three studies, which write a checkpoint after each step,
+and in the others what a fifth of a second takes, ten to thirty steps. A kill with damage to a checkpoint counts as
+two faults that come at once. *Silent losses*: studies that came to something else, or lost more.
 
 ## What is done about each
 """

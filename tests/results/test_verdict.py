@@ -10,7 +10,7 @@ import yaml
 
 from finetune import report
 from finetune.results.ranking import ranked
-from finetune.results.verdict import gap_of, verdict_of
+from finetune.results.verdict import deciding, gap_of, verdict_of
 from tests.results.stores import read
 
 
@@ -212,6 +212,13 @@ def test_a_plan_is_not_asked_about_less_than_half_a_point(fabricator, difference
     rows = [replace(row, difference=difference, ci=(-0.02, 0.03)) for row in results.comparisons]
     rows = [replace(row, verdict="undecided", verdict_overall="undecided") for row in rows]
     assert verdict_of(replace(results, comparisons=rows)).sentence.endswith(f"--detect {asked}")
+
+
+def test_a_plan_for_a_correlation_says_what_its_points_are(fabricator):
+    results = read(of(fabricator, ("ab", [0.9, 0.91, 0.92]), ("ba", [0.92, 0.91, 0.92]), seeds=3))[1]
+    gap = gap_of(results, "ab", "ba")
+    said = deciding(results, [replace(gap, row=replace(gap.row, metric="pearson", difference=-0.012))])
+    assert "to see a difference of 0.012 (1.2 points): " in said and said.endswith("--detect 1.2")
 
 
 def test_a_worse_leader_is_not_said_to_be_undecided(fabricator):
