@@ -65,12 +65,12 @@ def told(found: Exported, to: Path, address: str | None = None) -> list[str]:
     from finetune.cli.output import wrapped
 
     about = found.certificate["agreement"]
-    engine = found.certificate["engine"]
+    engine, versions = found.certificate["engine"]["name"], found.certificate["engine"]["versions"]
+    engine += f" {versions[engine]}" if engine in versions else f" ({', '.join(map(' '.join, versions.items()))})"
     lines = [
         f"{found.title}: {found.certificate['chosen']}",
-        f"as {found.form}, asked about {about['examples']} held-out examples in {engine['name']} "
-        f"{engine['versions'].get(engine['name'], '')}: {about['same']:.2%} of {about['answers']:,} answers are the "
-        "trained model's",
+        f"as {found.form}, asked about {about['examples']} held-out examples in {engine}: {about['same']:.2%} of "
+        f"{about['answers']:,} answers are the trained model's",
     ]
     lines += [f"left out: {count} examples, because {why}" for why, count in about["left_out"].items()]
     if about["gain"] and not found.certificate["exact"]:

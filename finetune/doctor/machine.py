@@ -84,8 +84,8 @@ def look_at_disk(runs: Path, free_of: Mapping[Path, int] | None = None) -> Itera
 
 
 def _nearest(folder: Path) -> Path:
-    """The folder itself, or the nearest one above it that exists."""
-    while not folder.is_dir():
+    """The folder itself, or the nearest place above it that exists, which may be a file."""
+    while not folder.exists():
         folder = folder.parent
     return folder
 

@@ -99,7 +99,8 @@ def _best(study: Study, variant: str, asked: bool) -> Chosen:
     if not working:
         status = ", ".join(dict.fromkeys(run.result["status"] for run in runs))
         found = f"no run of variant '{variant}' works ({status})"
-        raise bad_input(None, found, "name one with --seed, or try another --variant")
+        some = any(run.result["status"] == "degenerate" for run in runs)  # which may be had by name
+        raise bad_input(None, found, f"{'name one with --seed, or ' if some else ''}try another --variant")
     metric = study.resolved["variants"][variant]["recipe"].get("train", {}).get("select", "loss")
     scores = {run.seed: validated(run, metric) for run in working}
     known = {seed: score for seed, score in scores.items() if seed is not None and score is not None}

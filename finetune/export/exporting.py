@@ -3,6 +3,7 @@ scored. Whatever goes wrong before leaves nothing behind."""
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune.core.errors import FinetuneError, bad_input, disk_full, not_writable
+from finetune.core.errors import FinetuneError, InputError, bad_input, disk_full, not_writable
 from finetune.core.progress import phase
 from finetune.core.run_dir import StudyDir, read_json, sync, write_json
 from finetune.export.choosing import Chosen, choose
@@ -110,11 +111,15 @@ def _free(to: Path) -> Path:
     """Refuse a place that something stands in, or that cannot be written to."""
     place = to.expanduser().absolute()
     if place.exists() or place.is_symlink():
-        raise bad_input("--to", f"{to} exists already", "name a folder that does not, or remove it first")
+        raise _taken(to)
     above = next(each for each in place.parents if each.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise bad_input("--to", f"{above} cannot be written to", "choose another place")
     return place
+
+
+def _taken(to: Path) -> InputError:
+    return bad_input("--to", f"{to} exists already", "name a folder that does not, or remove it first")
 
 
 def _fitting(trained: Any) -> Form:
@@ -140,7 +145,12 @@ def _new_folder(place: Path) -> Iterator[Path]:
             for file in temporary.rglob("*"):
                 if file.is_file() and not file.is_symlink():
                     sync(file)
-            os.rename(temporary, place)
+            try:
+                os.rename(temporary, place)
+            except OSError as error:
+                if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):  # another export was faster
+                    raise _taken(place) from None
+                raise
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         for each in made:

@@ -61,8 +61,10 @@ def test_a_full_disk_and_a_folder_that_is_not_ours(tmp_path, monkeypatch):
     assert {each.state for each in machine.look_at_disk(tmp_path / "runs", roomy)} == {"fine"}
     full = [*machine.look_at_disk(tmp_path / "runs", dict.fromkeys([tmp_path / "runs"], 10**8))]
     assert full[0].state == "problem" and "100 MB free" in full[0].found and "--output DIR" in full[0].fix
-    [studies, *_] = machine.look_at_disk(Path("/proc/runs"))
-    assert studies.state == "problem" and "cannot be written to" in studies.found
+    (tmp_path / "topics.yaml").touch()
+    for place in (Path("/proc/runs"), tmp_path / "topics.yaml" / "runs"):
+        [studies, *_] = machine.look_at_disk(place)
+        assert studies.state == "problem" and "cannot be written to" in studies.found
 
 
 def test_devices_and_arithmetic_are_measured():

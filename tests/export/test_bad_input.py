@@ -37,6 +37,22 @@ def test_a_folder_that_exists(told, topics, tmp_path):
     assert code == 2 and f"--to: {tmp_path / 'out'} exists already" in said
 
 
+def test_another_export_that_was_faster(told, topics, tmp_path, monkeypatch):
+    from finetune.export import certificate
+
+    plain = certificate.certify
+
+    def meanwhile(*arguments):
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "README.md").write_text("another's")
+        return plain(*arguments)
+
+    monkeypatch.setattr(certificate, "certify", meanwhile)
+    code, said = told(topics, "--variant", "full", "--seed", "0", "--to", tmp_path / "out", kept=["out"])
+    assert code == 2 and f"--to: {tmp_path / 'out'} exists already" in said
+    assert (tmp_path / "out" / "README.md").read_text() == "another's"
+
+
 def test_a_place_that_cannot_be_written_to(told, topics, tmp_path):
     (tmp_path / "file").write_text("no folder")
     code, said = told(topics, "--variant", "full", "--to", tmp_path / "file" / "out", kept=["file"])

@@ -127,6 +127,16 @@ def test_an_unfinished_study(study):
         choose(study.path, "full", seed=3)
 
 
+@pytest.mark.parametrize(("status", "advice"), [("degenerate", "name one with --seed, or "), ("diverged", "    ")])
+def test_where_no_run_works_only_what_may_be_had_is_offered(study, status, advice):
+    for seed in (1, 2, 3):
+        study.run("full", seed, 0.2 if status == "degenerate" else None, status, "so it is")
+    with pytest.raises(InputError) as error:
+        choose(study.path, "full")
+    assert f"no run of variant 'full' works ({status})\n" in str(error.value)
+    assert f"{advice}try another --variant" in str(error.value)
+
+
 def test_a_failed_run_is_refused(study):
     study.run("full", 2, None, "diverged", "the loss is not finite")
     with pytest.raises(InputError, match="has failed: diverged: the loss is not finite"):

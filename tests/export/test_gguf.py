@@ -1,8 +1,11 @@
 """The forms gguf-f16 and gguf-q8_0: what continues text is answered by llama.cpp as it was scored."""
 
+import re
+
 import gguf
 import pytest
 
+from finetune.cli.export import told
 from finetune.core.errors import FinetuneError, InputError
 from finetune.export.exporting import export
 from finetune.export.forms.gguf import GgufF16, writing
@@ -35,6 +38,7 @@ def test_a_chat_model_is_taken_away(variant, chats, tmp_path):
     about = found.certificate["agreement"]
     assert about["same"] >= 0.99 and about["read"] == 1 and about["stops"]
     assert found.certificate["engine"]["name"] == "llama.cpp"
+    assert re.search(r"in\s+llama\.cpp\s+\(xllamacpp\s+\d", " ".join(told(found, tmp_path / "out")))
     made = (tmp_path / "out" / "Modelfile").read_text()
     assert made == 'FROM ./model-f16.gguf\nPARAMETER temperature 0\nPARAMETER stop "<|im_end|>"\n'
     card = (tmp_path / "out" / "README.md").read_text()
