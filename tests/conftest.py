@@ -101,14 +101,3 @@ def topics(tmp_path, encoder_folder):
 def chats(tmp_path, decoder_folder):
     """A folder with a chat recipe over 60 prompts."""
     return tiny.write_chat_study(tmp_path, decoder_folder)
-
-
-@pytest.fixture
-def every_core():
-    """For the few tests whose models are large enough to be worth more than one thread."""
-    import torch
-
-    former = torch.get_num_threads()
-    torch.set_num_threads(os.cpu_count())
-    yield
-    torch.set_num_threads(former)

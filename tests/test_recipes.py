@@ -42,7 +42,7 @@ def test_the_headlines_stand_beside_the_untuned_model():
 
 
 @pytest.mark.slow
-def test_the_quickstart_ends_with_every_run_finished(tmp_path, every_core):
+def test_the_quickstart_ends_with_every_run_finished(tmp_path):
     quickstart = recipe.load(RECIPES / "quickstart.yaml", ["seeds=2"])  # scripts/quickstart: 5
     outcome = running.run_study(quickstart, tmp_path)
     assert outcome.failed == []

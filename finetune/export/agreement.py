@@ -34,6 +34,8 @@ class Judged:
     """Whether what it has generated is the same; None: nothing was."""
     scores: tuple[float, float] | None = None
     """Of the trained model and of the export, the example's own score, higher being better; None: it has none."""
+    seconds: tuple[float, ...] = ()
+    """Of next tokens that are not the same but the trained model's second choice: how far that is behind, in nats."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,10 @@ class Agreement:
     answers: int
     """Labels, tags, choices or next tokens."""
     same: float
-    """Share of these that are the same."""
+    """Share of these that are the same, ties among them."""
+    ties: int
+    """Next tokens that are the trained model's second choice, behind its first by no more than the tolerance: which of
+    the two comes out is decided by the order of additions."""
     near: float
     """Share of examples whose numbers differ by no more than the tolerance."""
     tolerance: float
@@ -94,11 +99,13 @@ def compare(asking: Asking, first: Answer, answers: Sequence[Answer], tolerance:
     generated = [each.generated for each in judged if each.generated is not None]
     scores = [each.scores for each in judged if each.scores is not None]
     total = sum(each.of for each in judged)
+    ties = sum(behind <= tolerance for each in judged for behind in each.seconds)
     return Agreement(
         examples=len(judged),
         held_out=asking.of,
         answers=total,
-        same=sum(each.same for each in judged) / max(total, 1),
+        same=(sum(each.same for each in judged) + ties) / max(total, 1),
+        ties=ties,
         near=float(np.mean([each.difference <= tolerance for each in judged])),
         tolerance=tolerance,
         difference=max(each.difference for each in judged),
@@ -210,13 +217,20 @@ def _continue(asked: Asked, answer: Answer) -> Judged:
     if not read or len(said) < max(labelled):
         return Judged(0, len(labelled), math.inf, False, _same_text(asked, answer))
     following = [said[place - 1] for place in labelled]
-    same = sum(left == right for left, right in zip(own["next"], following, strict=True))
+    same, seconds = _next(own, following)
     # What ends an answer may be ours alone, behind what the template writes: then there is nothing to compare there.
     known = [number for number, place in enumerate(labelled) if place - 1 < len(likely)]
     logs = [own["log_probabilities"][number] for number in known]
     others = [likely[labelled[number] - 1] for number in known]
     scores = (float(np.mean(logs)), float(np.mean(others))) if known else None
-    return Judged(same, len(labelled), _apart(logs, others), read, _same_text(asked, answer), scores)
+    return Judged(same, len(labelled), _apart(logs, others), read, _same_text(asked, answer), scores, seconds)
+
+
+def _next(own: Mapping[str, Any], others: Sequence[int]) -> tuple[int, tuple[float, ...]]:
+    """How many next tokens are the same, and of those that are the second choice, how far they are behind."""
+    places = [*zip(own["next"], own["second"], own["behind"], others, strict=False)]
+    same = sum(first == other for first, _, _, other in places)
+    return same, tuple(behind for first, second, behind, other in places if other == second != first)
 
 
 def _same_text(asked: Asked, answer: Answer) -> bool | None:
@@ -226,12 +240,12 @@ def _same_text(asked: Asked, answer: Answer) -> bool | None:
 
 
 def _forced(asked: Asked, answer: Answer) -> Judged:
-    own, other = asked.expected["next"], answer["next"]
+    own = asked.expected["next"]
     logs, others = asked.expected["log_probabilities"], answer["log_probabilities"]
-    same = sum(left == right for left, right in zip(own, other, strict=False))
+    same, seconds = _next(asked.expected, answer["next"])
     apart = _apart(logs, others)
     scores = (float(np.mean(logs)), float(np.mean(others))) if apart < math.inf else None
-    return Judged(same, len(own), apart, _read(asked, answer), _same_text(asked, answer), scores)
+    return Judged(same, len(own), apart, _read(asked, answer), _same_text(asked, answer), scores, seconds)
 
 
 JUDGES: dict[str, Callable[[Asked, Answer], Judged]] = {

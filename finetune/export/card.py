@@ -121,6 +121,8 @@ def _certificate(form: Form, said: dict[str, Any]) -> str:
         f"{versions}, from this folder alone: {found['same']:.2%} of {count(found['answers'])} answers (labels, tags, "
         "choices or next tokens) are those of the trained model in float32"
     )
+    if found["ties"]:
+        text += f", {count(found['ties'])} of them its second choice by at most {found['tolerance']:g} nats"
     if form.exact:
         text += f", and its numbers differ by at most {found['difference']:.2g}."
     elif found["gain"]:

@@ -76,7 +76,8 @@ class Asked:
     question: dict[str, Any]
     """Without its `id`."""
     expected: dict[str, Any]
-    """The keys of its answer; `labelled` of texts: the places in `tokens` whose prediction counts."""
+    """The keys of its answer; `labelled` of texts: the places in `tokens` whose prediction counts; beside `next` the
+    `second` choice, and how far it is `behind`, in nats."""
     example: int = -1
     """Its number among the held-out ones, as predictions are stored under."""
     says: str | None = None

@@ -20,7 +20,7 @@ QUICKSTART = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"
 
 
 @pytest.mark.slow
-def test_the_quickstarts_probe_is_as_good_as_scikit_learns(tmp_path, every_core):
+def test_the_quickstarts_probe_is_as_good_as_scikit_learns(tmp_path):
     recipe = recipes.load(QUICKSTART, ["model.dtype=float32", "model.device=cpu", "seeds=2"])
     resources, options = Resources(), recipe.variants[0].recipe
     data = resources.data(options, options.data.split.seed)

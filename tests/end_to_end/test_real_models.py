@@ -41,7 +41,6 @@ STANDING_IN = {
 STANDING_IN["label-words"] = STANDING_IN["banking77"]
 LONG = {"setfit", "label-words", "multiple-choice", "preference", "gsm8k", "language"}
 """Recipes that take longest to check: large models, or many splits."""
-THREADS = {"OMP_NUM_THREADS": str(os.cpu_count())}  # large enough to be worth more than one
 
 NEWS = """name: news
 seeds: 1
@@ -98,7 +97,7 @@ def test_the_recipes_that_ship_are_valid(finetune, tmp_path, recipe):
 @pytest.mark.timeout(900)
 def test_minilm_learns_the_topics_of_news(command, tmp_path):
     (tmp_path / "news.yaml").write_text(NEWS)
-    done = command("run", "news.yaml", **THREADS)
+    done = command("run", "news.yaml")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
     [variant] = results(tmp_path / "runs" / "news")["variants"]
@@ -111,7 +110,7 @@ def test_minilm_learns_the_topics_of_news(command, tmp_path):
 def test_smollm2_learns_to_write_headlines(command, tmp_path):
     shutil.copy(ROOT / "recipes" / "smollm2-headlines.yaml", tmp_path)
     less = ["seeds=1", "data.split.train=80", "data.split.validation=8", "data.split.test=16"]
-    done = command("run", "smollm2-headlines.yaml", *less, "train.min_steps=10", **THREADS)
+    done = command("run", "smollm2-headlines.yaml", *less, "train.min_steps=10")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
     tuned, base = results(tmp_path / "runs" / "smollm2-headlines")["variants"]

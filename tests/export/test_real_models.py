@@ -20,7 +20,7 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 
 @pytest.fixture(scope="module")
 def quickstart(tmp_path_factory, request):
-    few = ["seeds=1", "data.split.test=80", "train.min_steps=12", "train.max_steps=12", "baselines.enabled=false"]
+    few = ["seeds=1", "data.split.test=40", "train.min_steps=12", "train.max_steps=12", "baselines.enabled=false"]
     recipe = recipes.load(RECIPES / "quickstart.yaml", few)
     return let_it_count(run_study(recipe, tmp_path_factory.mktemp("quickstart")).folder)
 
@@ -36,10 +36,10 @@ def quickstart(tmp_path_factory, request):
         ("lora", "onnx"),
     ],
 )
-def test_minilm(variant, form, quickstart, tmp_path, every_core):
+def test_minilm(variant, form, quickstart, tmp_path):
     found = export(quickstart, tmp_path / "out", form, variant).certificate
     about = found["agreement"]
-    assert about["examples"] == 80 and about["same"] == 1 and about["read"] == 1 and about["difference"] < 1e-3
+    assert about["examples"] == 40 and about["same"] == 1 and about["read"] == 1 and about["difference"] < 1e-3
     assert found["licence"] == "apache-2.0"
     if form == "transformers":
         said = transformers.pipeline("text-classification", str(tmp_path / "out"), device="cpu")("The match ended 2-1.")
@@ -47,14 +47,14 @@ def test_minilm(variant, form, quickstart, tmp_path, every_core):
         assert said[0]["label"] in kept["id2label"].values() and len(kept["id2label"]) == 5
 
 
-def test_the_default_form_of_a_probe(quickstart, tmp_path, every_core):
+def test_the_default_form_of_a_probe(quickstart, tmp_path):
     assert export(quickstart, tmp_path / "out", None, "linear", examples=20).form == "sentence-transformers"
 
 
-def test_smollm2(headlines, tmp_path, every_core):
+def test_smollm2(headlines, tmp_path):
     found = export(headlines, tmp_path / "out", "transformers").certificate
     about = found["agreement"]
-    assert about["examples"] == 12 and about["same"] >= 0.99 and about["generated"] == 1 and about["read"] == 1
+    assert about["examples"] == 8 and about["same"] >= 0.99 and about["generated"] == 1 and about["read"] == 1
     kept = json.loads((tmp_path / "out" / "config.json").read_text())
     assert kept["architectures"] == ["LlamaForCausalLM"] and "quantization_config" not in kept
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
@@ -63,18 +63,18 @@ def test_smollm2(headlines, tmp_path, every_core):
 
 @pytest.fixture(scope="module")
 def headlines(tmp_path_factory):
-    few = ["seeds=1", "train.min_steps=2", "train.max_steps=2", "data.split={train: 16, validation: 4, test: 12}"]
+    few = ["seeds=1", "train.min_steps=2", "train.max_steps=2", "data.split={train: 8, validation: 2, test: 8}"]
     recipe = recipes.load(RECIPES / "smollm2-headlines.yaml", [*few, "baselines.enabled=false"])
     return let_it_count(run_study(recipe, tmp_path_factory.mktemp("headlines")).folder)
 
 
-def test_smollm2_in_llama_cpp(headlines, tmp_path, every_core, own_process):
+def test_smollm2_in_llama_cpp(headlines, tmp_path, own_process):
     found = export(headlines, tmp_path / "out", "gguf-f16").certificate
     about = found["agreement"]
-    assert about["examples"] == 12 and about["same"] >= 0.99 and about["near"] == 1 and about["read"] == 1
+    assert about["examples"] == 8 and about["same"] >= 0.99 and about["near"] == 1 and about["read"] == 1
 
 
-def test_smollm2_in_8_bits(headlines, tmp_path, every_core, own_process):
+def test_smollm2_in_8_bits(headlines, tmp_path, own_process):
     found = export(headlines, tmp_path / "out", "gguf-q8_0").certificate
     about = found["agreement"]
     low, high = about["gain"]["ci"]

@@ -31,7 +31,7 @@ def test_memory_does_not_grow_with_the_file(topics_run, tmp_path, ending):
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", ["quickstart", "smollm2-headlines"])
-def test_real_models_say_what_was_scored(tmp_path, every_core, name):
+def test_real_models_say_what_was_scored(tmp_path, name):
     """MiniLM as a classifier, and SmolLM2 that writes headlines."""
     small = ["seeds=1", "train.max_steps=2", "train.min_steps=2", "baselines.enabled=false", "scoring.base=false"]
     sizes = {

@@ -230,7 +230,7 @@ def test_validation_scores_each_run_of_a_group(variants):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", [LORA | {"rank": 8}, {"type": "full"}], ids=["lora", "full"])
-def test_bfloat16_and_float32_reach_the_same_score(strategy, tmp_path, every_core):
+def test_bfloat16_and_float32_reach_the_same_score(strategy, tmp_path):
     """A sentence encoder on 64 news articles, three seeds side by side: the dtype does less than the seed.
 
     Of two blocks, on all cores: without units for it bfloat16 takes twelve times as long.

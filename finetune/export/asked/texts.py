@@ -16,6 +16,8 @@ from finetune.tasks.batching import Batching
 from finetune.tasks.texts import IGNORED
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from finetune.export.trained import Trained
 
 GENERATED, LONGEST = 8, 24
@@ -48,7 +50,14 @@ def _said(trained: Trained, example: Example) -> dict[str, Any]:
         found = task.outputs(trained.model, batch_of(task, trained.model, example))
         logs = found.logits.double().log_softmax(-1)
         right = logs.gather(1, found.targets[:, None])[:, 0]
-    return {"next": found.logits.argmax(-1).tolist(), "log_probabilities": right.tolist()}
+    return {**_likeliest(found.logits), "log_probabilities": right.tolist()}
+
+
+def _likeliest(logits: Tensor) -> dict[str, Any]:
+    """Of each row the likeliest token, the second one, and how far that is behind, in nats."""
+    values, tokens = logits.double().topk(2)
+    first, second = tokens.T.tolist()
+    return {"next": first, "second": second, "behind": (values[:, 0] - values[:, 1]).tolist()}
 
 
 def _generated(trained: Trained, example: Example, number: int, ends: set[int]) -> dict[str, Any]:
@@ -163,7 +172,7 @@ def _hidden(trained: Trained, text: str) -> Iterator[Asked]:
     with torch.inference_mode():
         logits = trained.model(input_ids=given, attention_mask=torch.ones_like(given)).logits[0, places].double()
     right = logits.log_softmax(-1)[range(len(places)), ids[places]]
-    said = {"next": logits.argmax(-1).tolist(), "log_probabilities": right.tolist(), "tokens": shown.tolist()}
+    said = {**_likeliest(logits), "log_probabilities": right.tolist(), "tokens": shown.tolist()}
     yield Asked({"kind": "fill", "text": text, "hidden": places.tolist()}, said)
 
 
