@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
+import secrets
+import shlex
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.cli.collecting import uncollected
 from finetune.cli.output import shown_aside, wrapped
+from finetune.core.errors import InputError, Interrupted, bad_input
 
 if TYPE_CHECKING:
     from finetune.init.proposal import Proposal
@@ -25,18 +32,18 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Look at a data file and write a recipe for it, with a reason for each choice; starts nothing."""
-    from finetune.core.errors import bad_input
-
     name = _name(args.data)
     output = args.output or Path(f"{name}.yaml")
     if os.path.exists(output):
-        raise bad_input(None, f"there is a '{output}' already, and it is not overwritten", "name another file with -o")
+        raise _there(output)
     if not output.absolute().parent.is_dir():
         raise bad_input(
             None, f"there is no folder '{output.absolute().parent}' to write the recipe in", "make it first"
         )
+    with _part(output, ""):
+        pass  # where no file can be made, none is proposed
     with uncollected():
-        proposal = _proposed(args, output.stem if args.output else name)
+        proposal = _proposed(args, _cleaned(output.stem) if args.output else name)
         for line in summary(proposal):
             print(line)
         if not args.yes and not sys.stdin.isatty():
@@ -46,19 +53,23 @@ def run(args: Namespace) -> int:
         if not args.yes:
             proposal = _asked(args, proposal)
         _write(proposal, output)
-    print("", wrapped(f"written: {output}"), wrapped(f"next: finetune run {output}", hanging="  "), sep="\n")
+    next_one = wrapped(f"next: finetune run {shlex.quote(str(output))}", hanging="  ")
+    print("", wrapped(f"written: {output}"), next_one, sep="\n")
     return 0
 
 
 def _name(data: str) -> str:
     """A recipe's name from that of its data: of `train.csv`, the folder's."""
-    import re
-
     parts = [part for part in re.split(r"[/\\:#@]+", data.rstrip("/")) if part]
     stem = parts[-1].partition(".")[0] if parts else ""
     if stem.lower() in ("train", "training", "data") and len(parts) > 1:
         stem = parts[-2]
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-_") or "recipe"
+    return _cleaned(stem).replace(".", "-")
+
+
+def _cleaned(stem: str) -> str:
+    """The part of a file's name that a study may be called."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-_.")[:200] or "recipe"
 
 
 def _proposed(args: Namespace, name: str) -> Proposal:
@@ -90,9 +101,6 @@ def summary(proposal: Proposal) -> Iterator[str]:
 
 
 def _asked(args: Namespace, proposal: Proposal) -> Proposal:
-    from dataclasses import replace
-
-    from finetune.core.errors import Interrupted
     from finetune.init.asking import asked
 
     def again(wishes: object) -> Proposal:
@@ -110,15 +118,76 @@ def _asked(args: Namespace, proposal: Proposal) -> Proposal:
 
 
 def _write(proposal: Proposal, output: Path) -> None:
-    """Write the recipe once it has passed a check."""
+    """Write the recipe once it has passed a check; what has not is kept as a draft."""
     from finetune.cli.check import show_check
     from finetune.init.writing import written
     from finetune.recipe import load
 
-    part = output.with_name(f".{output.name}.part")
+    text = written(proposal, output.parent)
+    with _part(output, text) as part:
+        try:
+            show_check(load(part), fresh=False, output=Path("runs"))
+        except InputError as error:
+            raise _kept(error, part, output, text) from error
+        _place(part, output, text)
+
+
+@contextmanager
+def _part(output: Path, text: str) -> Iterator[Path]:
+    """Give a file beside ``output`` that holds ``text``, and that nobody else writes, while it is looked at."""
+    part = output.with_name(f".{output.name}.{secrets.token_hex(4)}.part")
+    _create(part, text, output)
     try:
-        part.write_text(written(proposal, output.parent), encoding="utf-8")
-        show_check(load(part), fresh=False, output=Path("runs"))
-        os.link(part, output)  # fails where somebody has written one meanwhile
+        yield part
     finally:
         part.unlink(missing_ok=True)
+
+
+def _place(part: Path, output: Path, text: str) -> None:
+    """Let ``output`` be ``part``, which holds ``text``, at once, unless somebody has written one meanwhile."""
+    try:
+        os.link(part, output)
+    except FileExistsError as error:
+        raise _there(output) from error
+    except OSError:  # a disk without hard links
+        _create(output, text, output)
+
+
+def _create(path: Path, text: str, output: Path) -> None:
+    """Write a file that is not there yet; ``output`` is what a person calls it."""
+    made = False
+    try:
+        with open(path, "x", encoding="utf-8") as file:
+            made = True
+            file.write(text)
+    except FileExistsError as error:
+        raise _there(output) from error
+    except OSError as error:
+        if made:
+            path.unlink(missing_ok=True)
+        raise bad_input(
+            None, f"'{output}' cannot be written: {error.strerror or error}", "name another file with -o"
+        ) from error
+
+
+def _there(output: Path) -> InputError:
+    return bad_input(None, f"there is a '{output}' already, and it is not overwritten", "name another file with -o")
+
+
+def _kept(error: InputError, part: Path, output: Path, text: str) -> InputError:
+    """Keep what did not pass the check under a name of its own; give the ``error`` that calls it so."""
+    from finetune.recipe.tree import shown
+
+    names = (f"{output.stem}.draft{'' if number == 1 else f'-{number}'}.yaml" for number in count(1))
+    draft = next(path for name in names if not os.path.lexists(path := output.with_name(name)))
+    _place(part, draft, text)
+
+    def told(said: str) -> str:
+        return said.replace(shown(part), shown(draft))
+
+    *others, last = [
+        replace(each, where=each.where and told(each.where), found=told(each.found), advice=told(each.advice))
+        for each in error.problems
+    ]
+    kept = f"what was proposed is kept as {shown(draft)}, to be corrected there"
+    return InputError([*others, replace(last, advice=f"{last.advice}; {kept}" if last.advice else kept)])

@@ -17,9 +17,11 @@ SEPARATORS = ("|", ";", ", ", ",", " / ")
 MOST_LABELS = 1000
 FEW_LEVELS = 11
 """Levels, as on a scale from 0 to 10, up to which ordered whole numbers are labels with an order, and beyond which they
-are numbers."""
+are numbers; as many that are in no order are codes of classes, whatever they are."""
 CLEAR = 3.0
 """SDs from chance from which on numbers count as ordered."""
+FAR = 1.5
+"""SDs from which on a few numbers with gaps between them do: three cannot be as far."""
 TOLD = 0.1
 """Gain from which on a text tells an answer."""
 
@@ -96,9 +98,11 @@ def _whole(column: Column, texts: Sequence[Column], last: float) -> Answer:
         return Answer((column,), "classification", _score(column, told, "label") + last, told)
     apart = ordered(texts, column) if column.is_category and len(levels) <= MOST_LABELS else 0.0
     called = 2.0 * hints(column, "ordered") - 2.0 * hints(column, "code")
-    in_order = apart + called >= CLEAR or (apart + called > 0 and not gapless) or (called > 0 and apart > -1)
+    few = column.is_category and len(levels) <= FEW_LEVELS
+    spread = not gapless and apart + called > (FAR if few and not called else 0)
+    in_order = apart + called >= CLEAR or spread or (called > 0 and apart > -1)
     scale = len(levels) <= FEW_LEVELS and levels[0] >= -5 and levels[-1] <= 10
-    codes = column.is_category and levels[0] in (0, 1) and levels[-1] < 1.5 * len(levels)
+    codes = column.is_category and (called < 0 or few or (levels[0] in (0, 1) and levels[-1] < 1.5 * len(levels)))
     if in_order and scale and column.is_category:
         return Answer((column,), "classification", _score(column, told, "label") + last, told, is_ordered=True)
     if codes and not in_order:

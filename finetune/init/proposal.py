@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from finetune.init.base_model import Base, proposed
@@ -58,6 +58,7 @@ def propose(read: Found, name: str, wishes: Wishes) -> Proposal:
     given = Base(wishes.model) if wishes.model else None
     found = understand(columns, given.family if given else None, wishes.task, wishes.answer)
     base, why_base = (given, "as you said") if given else proposed(found.task)
+    found = _without_unread_tools(found, base)
     group = _group(columns, found, wishes)
     split, why_split = _split(read, columns, found, group)
     length, why_length, all_fit = max_length(columns, found, base)
@@ -91,6 +92,16 @@ def propose(read: Found, name: str, wishes: Wishes) -> Proposal:
     others = [*_unused(columns, found, group)]
     left += [f"not read either: {', '.join(others)}"] if others else []
     return Proposal(name, sections, why, found, columns, [*read.notes, *left])
+
+
+def _without_unread_tools(found: Understood, base: Base) -> Understood:
+    """Leave out the tools that may be called where the model's chat template does not show them."""
+    tools = found.options.get("tools")
+    if tools is None or base.reads_tools:
+        return found
+    options = {key: value for key, value in found.options.items() if key != "tools"}
+    left = {**found.left, tools: "holds tools, which the chat template of the model does not show"}
+    return replace(found, options=options, inputs=tuple(name for name in found.inputs if name != tools), left=left)
 
 
 def _group(columns: Sequence[Column], found: Understood, wishes: Wishes) -> tuple[str, str] | None:

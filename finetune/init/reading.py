@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import re
 from dataclasses import dataclass, field
@@ -15,6 +13,7 @@ from finetune.core.paths import PACKAGE
 from finetune.data.addresses import is_remote
 from finetune.data.formats.base import FORMATS, named_by
 from finetune.data.options import HUB, Source
+from finetune.init.heading import missing_header, refuse_other_marks
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -47,34 +46,54 @@ def find(path: str) -> Found:
         InputError: when it is not there, or cannot be read.
     """
     known = is_remote(path) or path.startswith((PACKAGE, HUB))
+    hub = path.startswith(HUB)
+    name = path.removeprefix(HUB).partition("@")[0].strip("/ ") if hub else path.removeprefix("sqlite:").strip()
+    if not name:
+        what = "dataset" if hub else "file"
+        raise bad_input(f"{AT}.path", f"'{path}' names no {what}", "name a file, a folder, or hub:ORG/NAME")
     if not known and os.path.isdir(path) and (inner := _training_file(Path(path))):
         path = str(inner)
-    options, notes = _readable({"path": path})
-    data = _read(options)
-    beside = {} if known else {part: {**options, "path": str(file)} for part, file in _beside(Path(path)).items()}
-    for part, other in list(beside.items()):
-        if set(_read(other).column_names) != set(data.column_names):
-            notes.append(f"{Path(other['path']).name} lies beside it and has other columns: it is not used")
-            del beside[part]
+    options, notes, data = _readable({"path": path}, AT)
+    beside: dict[str, dict[str, Any]] = {}
+    # An encoding is each file's own; a header line is there in all of them, or in none.
+    shared = {key: value for key, value in options.items() if key in ("format", "names")}
+    for part, file in {} if known else _beside(Path(path)).items():
+        try:
+            own, told, other = _readable({**shared, "path": str(file)}, f"data.{part}")
+        except InputError as error:
+            notes.append(f"{file.name} lies beside it and cannot be read: it is not used ({error.problems[0].found})")
+            continue
+        if set(other.column_names) != set(data.column_names):
+            notes.append(f"{file.name} lies beside it and has other columns: it is not used")
+            continue
+        beside[part] = own
+        notes += [f"{file.name}: {note}" for note in told]
     return Found(options, data, beside, tuple(notes))
 
 
-def _read(options: dict[str, Any]) -> Dataset:
+def _read(options: dict[str, Any], at: str) -> Dataset:
+    from pydantic import ValidationError
+
     from finetune.data.sources import read
 
-    return read(Source(**options), AT, 0)
+    try:
+        source = Source(**options)
+    except ValidationError as error:
+        raise bad_input(f"{at}.path", error.errors()[0]["msg"].removeprefix("Value error, ")) from error
+    return read(source, at, 0)
 
 
-def _readable(options: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def _readable(options: dict[str, Any], at: str) -> tuple[dict[str, Any], list[str], Dataset]:
     """Give the options under which the source can be read: with names where it has no header line, and with the
-    encoding that its bytes speak for."""
+    encoding that its bytes speak for; and what was decided, and what was read."""
     notes: list[str] = []
-    if names := _missing_header(options["path"]):
+    refuse_other_marks(options["path"], at)
+    if "names" not in options and (names := missing_header(options["path"])):
         options = {**options, "names": names}
         notes.append(f"its first line is an example and no header: columns are called {', '.join(names)}")
     for _ in range(2):
         try:
-            _read(options)
+            return options, notes, _read(options, at)
         except InputError as error:
             said = " ".join(problem.advice for problem in error.problems)
             found = re.search(r"`?(encoding|encoding_errors|format): ([\w-]+)", said)
@@ -82,45 +101,7 @@ def _readable(options: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
                 raise
             options = {**options, found[1]: found[2]}
             notes.append(f"{error.problems[0].found}: {found[1]} is {found[2]}")
-        else:
-            return options, notes
-    _read(options)
-    return options, notes
-
-
-NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
-WORDY = 6
-"""Words from which on a heading reads like an example."""
-
-
-def _missing_header(path: str) -> list[str]:
-    """Name the columns of a delimited file whose first line is an example; none where it is a header.
-
-    A heading is no number where the column below has numbers, does not come again as a value, and is not a sentence.
-    """
-    known = named_by(path)
-    if known is None or not known.delimited or not os.path.isfile(path):
-        return []
-    from finetune.data.packed import open_file
-
-    with open_file(Path(path)) as file:
-        text = bytes(file.read(1 << 18)).decode("utf-8", "replace")
-    tabs = known.name == "tsv"
-    rows = list(csv.reader(io.StringIO(text, newline=""), "excel-tab" if tabs else "excel", quoting=3 if tabs else 0))
-    rows = [row for row in rows if row][:-1][:400] or [row for row in rows if row]
-    if len(rows) < 2:
-        return []
-    heading, body = rows[0], [row for row in rows[1:] if len(row) == len(rows[0])]
-    columns = list(zip(*body, strict=True))
-    numeric = any(
-        NUMBER.fullmatch(name.strip()) and all(NUMBER.fullmatch(value.strip()) for value in column if value.strip())
-        for name, column in zip(heading, columns, strict=False)
-    )
-    again = any(name and column.count(name) > 1 for name, column in zip(heading, columns, strict=False))
-    sentence = any(len(name.split()) >= WORDY for name in heading)
-    if not (numeric or again or sentence or len({*heading}) < len(heading)):
-        return []
-    return [f"column_{number}" for number in range(1, len(heading) + 1)]
+    return options, notes, _read(options, at)
 
 
 def _words(name: str) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 
 from finetune.init.columns import Column
@@ -21,6 +21,8 @@ TELLS = 0.3
 ENOUGH = 50
 """Rows from which on words that two texts share are no accident."""
 JOINED = "joined_text"
+PAIRED = ("asked", "answered", "anchor", "positive")
+"""What names of columns hint at that are one of a pair."""
 
 
 @dataclass(frozen=True)
@@ -109,13 +111,17 @@ def by_text(columns: Sequence[Column], family: str | None) -> Understood | None:
         texts = [column for column in columns if column.kind == "text" and column.unique > 0.5]
     if not texts:
         return None
-    pairs = _pair_of(texts)
-    if pairs is None:
-        whole = _without_parts(texts, left)
-        text = max(whole, key=lambda column: column.words)
-        why = f"'{text.name}' is the only text, and nothing says what is right of it"
-        return Understood("language", {"text": text.name}, why, (text.name,), left=left)
-    return _paired(*pairs, family)
+    # A heading stands within its text and does not lead to it; what is called a question or an answer is none.
+    called = [text for text in texts if any(hints(text, at) for at in PAIRED)]
+    whole = _without_parts([text for text in texts if text not in called], left)
+    pairs = _pair_of([text for text in texts if text in whole or text in called])
+    if pairs is not None:
+        return replace(_paired(*pairs, family), left=left)
+    text = max(_without_parts(texts, left), key=lambda column: column.words)
+    why = f"'{text.name}' is the only text, and nothing says what is right of it"
+    same = [column for column in columns if column.given and column.kind == "constant" and hints(column, "label")]
+    why += "".join(f": there is one class only, '{column.given[0]}' of '{column.name}'" for column in same[:1])
+    return Understood("language", {"text": text.name}, why, (text.name,), left=left)
 
 
 def _pair_of(texts: Sequence[Column]) -> tuple[Column, Column] | None:

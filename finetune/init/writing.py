@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from finetune.core.paths import PACKAGE
 from finetune.data.addresses import is_remote
+from finetune.data.formats.base import place_of
 from finetune.data.options import HUB
 from finetune.init.proposal import Proposal
 from finetune.recipe.yaml_text import one_line
@@ -28,7 +30,8 @@ def written(proposal: Proposal, folder: Path) -> str:
     for key, value in proposal.sections.items():
         if reason := proposal.why.get(key):
             lines += _comment(reason)
-        lines += _section(key, _placed(value, folder) if key == "data" else value, proposal.why)
+        placed = _placed(value, folder) if key == "data" else _model(value, folder) if key == "model" else value
+        lines += _section(key, placed, proposal.why)
     return "\n".join(lines) + "\n"
 
 
@@ -69,7 +72,21 @@ def _placed(data: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _path(path: str, folder: Path) -> str:
-    if path.startswith((PACKAGE, HUB, "sqlite:")) or is_remote(path):
+    if path.startswith((PACKAGE, HUB)) or is_remote(path):
         return path
-    absolute, here = Path(path).expanduser().absolute(), folder.absolute()
-    return absolute.relative_to(here).as_posix() if absolute.is_relative_to(here) else str(absolute)
+    place = place_of(path)
+    if place.file.startswith(PACKAGE) or is_remote(place.file):
+        return path
+    absolute, here = Path(place.file).expanduser().absolute(), folder.absolute()
+    file = absolute.relative_to(here).as_posix() if absolute.is_relative_to(here) else str(absolute)
+    return str(place._replace(file=file))
+
+
+def _model(model: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The same section with a source that is a relative path as the recipe's folder sees it."""
+    source = str(model["source"])
+    if source.startswith((PACKAGE, "~", "/")) or not os.path.exists(source):
+        return model
+    absolute, here = Path(source).absolute(), folder.absolute()
+    inside = absolute.is_relative_to(here)
+    return {**model, "source": f"./{absolute.relative_to(here).as_posix()}" if inside else str(absolute)}

@@ -1,8 +1,12 @@
 """`finetune init` as a person meets it: what is written passes a check, and nothing is written otherwise."""
 
+import builtins
+import errno
 import json
 import os
 import pty
+import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -33,6 +37,14 @@ def init(tmp_path, monkeypatch, capsys):
         return code, " ".join((said.out + said.err).split()), written
 
     return run
+
+
+def save_decoder(folder):
+    """One for whose 128 tokens conversations are not too long."""
+    model = tiny.save_decoder(folder)
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 1024}))
+    return model
 
 
 def prepared(name, folder):
@@ -72,9 +84,7 @@ def test_what_it_writes_for_an_encoder_passes_a_check(init, tmp_path, encoder_fo
     ],
 )
 def test_what_it_writes_for_a_model_that_writes_passes_a_check(init, tmp_path, name, kind, strategy):
-    data, model = prepared(name, tmp_path / "data"), tiny.save_decoder(tmp_path / "model")
-    config = json.loads((model / "config.json").read_text())  # whose longest conversations are longer than its 128
-    (model / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 1024}))
+    data, model = prepared(name, tmp_path / "data"), save_decoder(tmp_path / "model")
     code, said, written = init(data, "--model", model, "--yes", "-o", "recipe.yaml")
     assert code == 0, said
     assert (written["task"]["type"], written["strategy"]["type"]) == (kind, strategy)
@@ -149,11 +159,141 @@ def test_a_file_in_another_encoding(init, tmp_path, encoder_folder):
     assert code == 0 and written["data"]["train"]["encoding"] == "cp1252", said
 
 
-def test_a_check_that_fails_leaves_nothing(init, tmp_path, encoder_folder):
+def test_a_check_that_fails_leaves_a_draft_that_messages_name(init, tmp_path, encoder_folder):
     rows = [(text, label if number else "") for number, (text, label) in enumerate(tiny.sentences(60))]
     tiny.write_csv(tmp_path / "gaps.csv", rows)
     code, said, written = init("gaps.csv", "--model", encoder_folder, "--yes", output="gaps.yaml")
     assert code == 2 and "label" in said and written is None
+    assert "kept as gaps.draft.yaml" in said and ".part" not in said
+    assert yaml.safe_load((tmp_path / "gaps.draft.yaml").read_text())["task"]["type"] == "classification"
+    code, said, _ = init("gaps.csv", "--model", encoder_folder, "--yes", output="gaps.yaml")
+    assert code == 2 and "kept as gaps.draft-2.yaml" in said, "a draft may have been changed by hand"
+
+
+def test_a_draft_stands_where_a_mistake_is(init, tmp_path, encoder_folder, monkeypatch):
+    from finetune.init import writing
+
+    monkeypatch.setattr(writing, "written", lambda *_: "name: mine\nseeds: many\n")
+    tiny.write_csv(tmp_path / "topics.csv", tiny.sentences(60))
+    code, said, written = init("topics.csv", "--model", encoder_folder, "--yes", output="topics.yaml")
+    assert code == 2 and "topics.draft.yaml:2: seeds" in said and ".part" not in said and written is None
+
+
+@pytest.fixture
+def at_the_check(monkeypatch):
+    """at_the_check(do): what happens while the first recipe is checked; none is checked."""
+
+    def happens(do):
+        from finetune.cli import check
+
+        once = iter([do])
+        monkeypatch.setattr(check, "show_check", lambda *_, **__: next(once, lambda: None)())
+
+    return happens
+
+
+def test_of_two_that_write_at_once_the_first_stays(init, tmp_path, encoder_folder, at_the_check):
+    for name, rows in (("topics", tiny.sentences(60)), ("others", tiny.sentences(90, seed=1))):
+        tiny.write_csv(tmp_path / f"{name}.csv", rows)
+
+    def other():
+        assert cli.main(["init", "others.csv", "--model", str(encoder_folder), "--yes", "-o", "recipe.yaml"]) == 0
+
+    at_the_check(other)
+    code, said, written = init("topics.csv", "--model", encoder_folder, "--yes", "-o", "recipe.yaml")
+    assert code == 2 and "there is a 'recipe.yaml' already" in said and "Traceback" not in said
+    assert written["data"]["train"]["path"] == "others.csv"
+
+
+@pytest.mark.parametrize("refused", [errno.EPERM, errno.EOPNOTSUPP])
+@pytest.mark.parametrize("meanwhile", [False, True])
+def test_a_disk_without_hard_links(init, tmp_path, encoder_folder, at_the_check, monkeypatch, refused, meanwhile):
+    def link(*_):
+        raise OSError(refused, os.strerror(refused))
+
+    tiny.write_csv(tmp_path / "topics.csv", tiny.sentences(60))
+    monkeypatch.setattr(os, "link", link)
+    at_the_check(lambda: (tmp_path / "recipe.yaml").write_text("mine: true\n") if meanwhile else None)
+    code, said, written = init("topics.csv", "--model", encoder_folder, "--yes", "-o", "recipe.yaml")
+    assert code == (2 if meanwhile else 0), said
+    assert written == {"mine": True} if meanwhile else written["name"] == "recipe"
+
+
+@pytest.mark.parametrize("output, why", [("recipe.yaml", "Permission denied"), (f"{'x' * 250}.yaml", "too long")])
+def test_a_folder_that_takes_no_file_is_told_before_the_data_are_read(init, tmp_path, monkeypatch, output, why):
+    real = open
+
+    def closed(path, mode="r", *rest, **kwargs):  # as for whoever is not root
+        if mode == "x" and why == "Permission denied":
+            raise PermissionError(errno.EACCES, why, str(path))
+        return real(path, mode, *rest, **kwargs)
+
+    monkeypatch.setattr(builtins, "open", closed)
+    code, said, written = init("nowhere.csv", "--yes", "-o", tmp_path / output, output=output[:20])
+    assert code == 2 and f"{output}' cannot be written" in said and why in said and written is None
+    assert "Traceback" not in said and "nowhere.csv" not in said
+
+
+@pytest.mark.parametrize(
+    "output, name",
+    [
+        ("my recipe.yaml", "my-recipe"),
+        ("Übung größe.yaml", "bung-gr-e"),
+        (".hidden.yaml", "hidden"),
+        ("run.v2.yaml", "run.v2"),
+        ("äöü.yaml", "recipe"),
+    ],
+)
+def test_a_study_is_called_after_its_recipe_as_far_as_it_may(init, tmp_path, encoder_folder, output, name):
+    tiny.write_csv(tmp_path / "topics.csv", tiny.sentences(60))
+    code, said, written = init("topics.csv", "--model", encoder_folder, "--yes", "-o", output, output=output)
+    assert code == 0, said
+    assert written["name"] == name
+    assert said.endswith(f"next: finetune run {shlex.quote(output)}")
+
+
+@pytest.mark.parametrize("source", ["./enc", "enc", "enc/../enc"])
+@pytest.mark.parametrize("output", ["sub/recipe.yaml", "recipe.yaml"])
+def test_a_model_is_named_as_the_recipe_sees_it(init, tmp_path, source, output):
+    (tmp_path / "sub").mkdir()
+    tiny.save_encoder(tmp_path / "enc")
+    tiny.write_csv(tmp_path / "topics.csv", tiny.sentences(60))
+    code, said, written = init("topics.csv", "--model", source, "--yes", "-o", output, output=output)
+    assert code == 0, said
+    assert not output.startswith("sub") or os.path.isabs(written["model"]["source"])
+    assert written["model"]["source"].startswith(("./", "/"))
+
+
+def test_a_database_is_named_as_the_recipe_sees_it(init, tmp_path):
+    (tmp_path / "sub").mkdir()
+    prepared("conversations_as_text_in_a_database", tmp_path / "data")
+    save_decoder(tmp_path / "model")
+    data = "sqlite:data/chats.db#talks"
+    code, said, written = init(data, "--model", "./model", "--yes", "-o", "sub/recipe.yaml", output="sub/recipe.yaml")
+    assert code == 0, said
+    assert written["data"]["train"]["path"] == f"sqlite:{tmp_path}/data/chats.db#talks"
+
+
+@pytest.mark.parametrize("read", [False, True])
+def test_tools_are_named_where_the_template_reads_them(init, tmp_path, read):
+    from transformers import AutoTokenizer
+
+    model = save_decoder(tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    if read:
+        tokenizer.chat_template = "{% if tools %}{{ tools | tojson }}{% endif %}" + tokenizer.chat_template
+        tokenizer.save_pretrained(model)
+    tool = {"type": "function", "function": {"name": "pass", "description": "", "parameters": {"type": "object"}}}
+    turns = [
+        [{"role": "user", "content": text}, {"role": "assistant", "content": label}]
+        for text, label in tiny.sentences(40)
+    ]
+    lines = [json.dumps({"messages": each, "tools": [tool]}) for each in turns]
+    (tmp_path / "tools.jsonl").write_text("\n".join(lines))
+    code, said, written = init("tools.jsonl", "--model", model, "--yes", output="tools.yaml")
+    assert code == 0, said
+    assert written["task"].get("tools") == ("tools" if read else None)
+    assert ("column 'tools' is not read" in said) is not read
 
 
 def hears_interrupts():
@@ -172,6 +312,9 @@ def on_a_terminal(folder, *args, typed, columns="100", interrupt=False):
     os.close(side)
     shown, told = b"", False
     while True:
+        if told and interrupt and not select.select([main], [], [], 10)[0]:
+            process.send_signal(signal.SIGINT)  # one that comes just before it waits for what is typed is not heard
+            continue
         try:
             block = os.read(main, 4096)
         except OSError:  # as Linux says that the other end is closed
