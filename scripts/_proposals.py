@@ -30,7 +30,7 @@ from finetune.results.schema import Results, from_json
 from scripts._pages import RESULTS, ROOT, put
 
 BEGIN, END = "<!-- proposals: written by scripts/_proposals.py -->", "<!-- end of proposals -->"
-SEEDS, STEPS = 4, 60
+SEEDS, STEPS = 2, 60
 
 
 @dataclass(frozen=True)
