@@ -9,14 +9,16 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from finetune.cli.arguments import add_overrides
-from finetune.cli.predict import MODEL, OPTIONS
+from finetune.cli.predict import MODEL, OPTIONS, told_when_full
 from finetune.cli.speaker import Speaker
 
 if TYPE_CHECKING:
+    from finetune.core.errors import InputError
     from finetune.inference.talking import Settings
 
 ASK = "> "
-HELP = "/reset begins anew, /exit ends; Ctrl-C stops an answer, and the chat where there is none"
+RESET = "/reset begins anew"
+HELP = f"{RESET}, /exit ends; Ctrl-C stops an answer, and the chat where there is none"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -54,8 +56,8 @@ def run(args: Namespace) -> int:
     with ExitStack() as stack:
         askers = [stack.enter_context(asking(each, progress, StopRequest())) for each in opened]
         talkers = [Talker(each.opened, each.group.model) for each in askers]
-        _converse([Speaker(each.opened.name, each, args.system) for each in talkers], settings)
-    return 0
+        with told_when_full():
+            return _converse([Speaker(each.opened.name, each, args.system) for each in talkers], settings)
 
 
 def _refuse(args: Namespace) -> None:
@@ -76,12 +78,12 @@ def _refuse(args: Namespace) -> None:
         raise bad_input("--stop", "is empty, and so would every answer be", "write a text, or leave it out")
 
 
-def _converse(speakers: list[Speaker], settings: Settings) -> None:
-    """Answer line after line, until there is none."""
+def _converse(speakers: list[Speaker], settings: Settings) -> int:
+    """Answer line after line, until there is none; gives the exit code: 1 where lines of a pipe were not answered."""
     from finetune.cli.side_by_side import answer_all
     from finetune.core.errors import InputError
 
-    terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    terminal, left = sys.stdin.isatty() and sys.stdout.isatty(), 0
     if terminal:
         print(f"{' and '.join(each.name for each in speakers)}. {HELP}")
         if not all(each.talker.chats for each in speakers):
@@ -89,7 +91,7 @@ def _converse(speakers: list[Speaker], settings: Settings) -> None:
     try:
         for line in _lines(terminal):
             if line == "/exit":
-                return
+                break
             if line == "/reset":
                 for each in speakers:
                     each.turns.clear()
@@ -99,13 +101,24 @@ def _converse(speakers: list[Speaker], settings: Settings) -> None:
                 try:
                     answer_all(speakers, line, settings)
                 except InputError as error:
-                    print("\n".join(problem.found for problem in error.problems), file=sys.stderr)
+                    left += 1
+                    print(_told(error, any(each.turns for each in speakers)), file=sys.stderr)
     except KeyboardInterrupt:
         print()
+    sys.stdout.flush()
+    return 1 if left and not terminal else 0
+
+
+def _told(error: InputError, begun: bool) -> str:
+    """Say why a line has no answer, and what to do; ``begun``: there are turns before it, which can be forgotten."""
+    said = [[each.found, each.advice, RESET if begun else ""] for each in error.problems]
+    return "\n".join("; ".join(filter(None, each)) for each in said)
 
 
 def _lines(terminal: bool) -> Iterator[str]:
     """Yield what a person types, or the lines of a pipe, without the blanks around."""
+    if hasattr(sys.stdin, "reconfigure"):  # what is not in the terminal's encoding is shown as such, and no crash
+        sys.stdin.reconfigure(errors="replace")
     if not terminal:
         yield from (line.strip() for line in sys.stdin)
         return

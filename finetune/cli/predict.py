@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -26,6 +29,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     said = "fit probabilities to the run's validation examples, by temperature scaling"
     parser.add_argument("--calibrated", action="store_true", help=said)
     parser.add_argument("--format", metavar="F", help="of FILE, where its name does not say it")
+    parser.add_argument("--encoding", metavar="NAME", help="of FILE, such as cp1252; default: the training data's")
     parser.add_argument("--split", metavar="S", help="of a hub dataset; default: train")
 
 
@@ -53,10 +57,12 @@ def run(args: Namespace) -> int:
 
 def _predict(asker: object, args: Namespace, progress: Progress) -> int:
     from finetune.inference.asking import Asker
-    from finetune.inference.predicting import predict_file, source_of
+    from finetune.inference.predicting import predict_file
+    from finetune.inference.reading import source_of
 
     assert isinstance(asker, Asker)
-    source = source_of(args.file, asker, {"format": args.format, "split": args.split})
+    said = {"format": args.format, "split": args.split, "encoding": args.encoding}
+    source = source_of(args.file, asker, said)
     count = predict_file(asker, source, args.output, _output(), progress.say)
     if args.output is not None:
         progress.say(f"{count:,} rows: {args.output}")
@@ -67,9 +73,37 @@ def _output() -> IO[bytes]:
     """Where rows go without a file: as they are into a pipe, and onto a terminal as they can be shown."""
     from finetune.core.screen import raw
 
-    if not sys.stdout.isatty() and hasattr(raw(sys.stdout), "buffer"):
-        return raw(sys.stdout).buffer
-    return _Shown()  # type: ignore[return-value]
+    piped = not sys.stdout.isatty() and hasattr(raw(sys.stdout), "buffer")
+    return _Piped(raw(sys.stdout).buffer) if piped else _Shown()  # type: ignore[return-value]
+
+
+class _Piped:
+    """A stream of bytes into a pipe or a file, which says where there is no room."""
+
+    def __init__(self, stream: IO[bytes]):
+        self._stream = stream
+
+    def write(self, content: bytes) -> int:
+        with told_when_full():
+            return self._stream.write(content)
+
+    def flush(self) -> None:
+        with told_when_full():
+            self._stream.flush()
+
+
+@contextmanager
+def told_when_full() -> Iterator[None]:
+    """Say in one line where the output has no room for what is written within the context."""
+    from finetune.core.errors import DiskFull, disk_full
+
+    try:
+        yield
+    except OSError as error:
+        if not disk_full(error):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would fail again at its end
+        raise DiskFull("no room to write the output: make some, or write it elsewhere") from error
 
 
 class _Shown:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.core.errors import InputError, bad_input
 from finetune.core.paths import local_path
-from finetune.core.progress import phase
-from finetune.core.run_dir import RunDir, read_json
+from finetune.core.progress import phase, say
+from finetune.core.run_dir import FAILED, RunDir, read_json
 from finetune.inference.exports import is_export, open_export
 from finetune.inference.kinds import ADVICE, adapter_task, said_labels, talking, task_of_config
 
@@ -112,14 +112,28 @@ def _of_run(source: str, place: Path, inner: Path, overrides: Sequence[str]) -> 
 
     from finetune.runner.saved import open_run
 
-    saved = open_run(place, partial(changed, overrides=overrides))
     run = inner.parent if inner.name == "model" and (inner.parent / "result.json").exists() else None
     result = (RunDir(run).read_result() or {}) if run is not None else {}
+    _refuse_unfit(place, result)
+    saved = open_run(place, partial(changed, overrides=overrides))
     decision = result.get("decision") or saved.said.get("decision") or {}
     if decision and "unanswerable" not in saved.said.get("remembered", {}):
         saved.task.recall({**saved.said["config"], "unanswerable": True})
     found = OpenedModel(source, saved.model, saved.task, saved.recipe, decision, run)
     return replace(found, compared="sharing" in saved.said)
+
+
+def _refuse_unfit(place: Path, result: Mapping[str, Any]) -> None:
+    """Refuse a run that has no end, or one that nobody could use, as an export does; say it of one that learnt no more
+    than needs no training."""
+    status, reason = result.get("status"), result.get("reason")
+    if status == "interrupted":
+        advice = "run the study's command again, which resumes it; or give another run"
+        raise bad_input(None, f"{place} is not finished", advice)
+    if status in FAILED and status != "degenerate":
+        raise bad_input(None, f"{place} has failed: {status}: {reason}", "give a run of another seed")
+    if status == "degenerate":
+        say(f"{place} is {status}: it learnt no more than needs no training: {reason}")
 
 
 def changed(recipe: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

@@ -12,8 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
+from filelock import FileLock, Timeout
 
 from finetune.core.errors import Damaged, DiskFull, FinetuneError, bad_input, disk_full, not_writable
+from finetune.core.locks import locked
 from finetune.core.run_dir import atomic, read_json, undamaged, write_json
 
 KEY = "what.json"
@@ -67,19 +69,42 @@ class Pieces:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def refuse_place(path: Path) -> None:
-    """Refuse an output that could not be written, before anything is computed."""
-    folder = path.parent
+@contextmanager
+def claimed(path: Path) -> Iterator[None]:
+    """Be the only process that writes ``path`` within the context. Raises InputError where another one writes it, and
+    where it could not be written."""
+    _refuse_place(path)
+    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0, fallback_to_soft=False)
+    try:
+        locked(lock)  # where there are no locks, one has to see to it that nobody else writes there
+    except Timeout as error:
+        found, advice = f"another process is writing '{path}'", "wait until it has ended, or name another file"
+        raise bad_input("--output", found, advice) from error
+    try:
+        _try(path)
+        yield
+    finally:
+        if lock.is_locked:
+            Path(lock.lock_file).unlink(missing_ok=True)  # while it is ours: whoever opened it before looks again
+            lock.release()
+
+
+def _refuse_place(path: Path) -> None:
     if path.is_dir():
         raise bad_input("--output", f"'{path}' is a folder", "name a file in it, ending in .csv, .jsonl or .parquet")
-    if not folder.is_dir():
-        raise bad_input("--output", f"there is no folder '{folder}'", "make it, or name another one")
+    if not path.parent.is_dir():
+        raise bad_input("--output", f"there is no folder '{path.parent}'", "make it, or name another one")
+
+
+def _try(path: Path) -> None:
+    """Refuse a folder that cannot be written to."""
+    tried = path.with_name(f".{path.name}.try")
     try:
-        with atomic(folder / f".{path.name}.try") as temporary:
+        with atomic(tried) as temporary:
             temporary.write_bytes(b"")
-        (folder / f".{path.name}.try").unlink()
+        tried.unlink()
     except OSError as error:
-        found = f"'{folder}' cannot be written to: {error.strerror or error}"
+        found = f"'{path.parent}' cannot be written to: {error.strerror or error}"
         raise bad_input("--output", found, "name another folder") from error
 
 

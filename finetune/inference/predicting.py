@@ -4,62 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import pyarrow as pa
 
 from finetune.core.digests import text_digest
-from finetune.core.errors import InputError, bad_input
+from finetune.core.errors import bad_input
 from finetune.core.paths import local_path
 from finetune.core.run_dir import atomic
+from finetune.data.checks import fingerprint
 from finetune.data.options import Source
-from finetune.data.sources import Rows, read_rows
-from finetune.inference.asking import Asker, columns_mapped
-from finetune.inference.pieces import Pieces, refuse_place, told_when_unwritten
+from finetune.data.sources import as_dataset
+from finetune.inference.asking import Asker
+from finetune.inference.pieces import Pieces, claimed, told_when_unwritten
+from finetune.inference.reading import Input, read_input, unasked
 from finetune.inference.writing import LineWriter, refuse_unwritable, writer_for
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-CHECKED = 1 << 15
-"""Rows that are checked together before anything is predicted."""
-
-
-@dataclass(frozen=True)
-class Input:
-    """The rows of a file, and how a model is shown them."""
-
-    source: Source
-    rows: Rows
-    columns: Mapping[str, str]
-    """New columns, of the recipe that the model was trained by."""
-    at: str
-    """What messages call the file."""
-
-    def __len__(self) -> int:
-        return int(self.rows.written.num_rows)
-
-    def part(self, start: int, count: int) -> Dataset:
-        """Give ``count`` rows from number ``start`` on, as the model's task reads them."""
-        return self.rows.part(start, count, self.columns, f"{self.at}", self.source.encoding)
-
-    def written(self, start: int, count: int) -> pa.Table:
-        """Give the same rows as the file has them."""
-        return self.rows.written.slice(start, count)
-
-
-def read_input(asker: Asker, source: Source, at: str) -> Input:
-    """Read the file, and refuse it where it has rows that the model cannot be asked about."""
-    rows = read_rows(source, at)
-    columns = columns_mapped(asker.opened, rows.written.column_names)
-    found = Input(source, rows, columns, at)
-    with asker.runtime.progress.phase(f"checking {at}", len(found)) as phase:
-        for start in range(0, len(found), CHECKED):
-            asker.check(found.part(start, CHECKED), at)
-            phase.step(min(start + CHECKED, len(found)))
-    return found
 
 
 def predict_file(
@@ -67,26 +27,33 @@ def predict_file(
 ) -> int:
     """Predict every row of ``source`` into the file ``output``, or as lines of JSON into ``stream``; gives how many
     there are. ``say`` is told what a person ought to know. Raises InputError before anything is predicted."""
-    at = str(source.path)
-    if output is not None:
-        writer_for(output)
-        refuse_place(output)
-        _refuse_itself(source, output)
-    given = read_input(asker, source, at)
-    named = _names_for(asker, given, say)
     if output is None:
+        given, named = _read(asker, source, say)
         writer = LineWriter(stream)
         for start, count in _windows(asker, given):
-            writer.write(joined(given.written(start, count), _asked(asker, given, start, count), named))
+            said = given.spread(_asked(asker, given, start, count), start, count)
+            writer.write(joined(given.written(start, count), said, named))
             stream.flush()
-        return len(given)
-    refuse_unwritable(given.rows.written, output)
-    pieces = Pieces(output, _key(asker, source, named))
-    with told_when_unwritten(output):
-        _make(asker, given, pieces, say)
-        _join(asker, given, pieces, named, output)
-        pieces.remove()
-    return len(given)
+        return given.total
+    writer_for(output)
+    _refuse_itself(source, output)
+    with claimed(output):
+        given, named = _read(asker, source, say)
+        refuse_unwritable(given.rows.written, output)
+        pieces = Pieces(output, _key(asker, given, named))
+        with told_when_unwritten(output):
+            _make(asker, given, pieces, say)
+            _join(asker, given, pieces, named, output)
+            pieces.remove()
+        return given.total
+
+
+def _read(asker: Asker, source: Source, say: Callable[[str], None]) -> tuple[Input, dict[str, str]]:
+    """Read the file, and say what is to be known of it; with the names that columns of ours get."""
+    given = read_input(asker, source, str(source.path))
+    if line := unasked(asker, given):
+        say(line)
+    return given, _names_for(asker, given, say)
 
 
 def _refuse_itself(source: Source, output: Path) -> None:
@@ -126,7 +93,8 @@ def _join(asker: Asker, given: Input, pieces: Pieces, named: Mapping[str, str], 
     with atomic(output) as temporary, open(temporary, "wb") as file, asker.runtime.progress.phase(title, len(given)):
         writer = kind(file)
         for start in range(0, len(given), asker.window):
-            writer.write(joined(given.written(start, asker.window), pieces.read(start), named))
+            said = given.spread(pieces.read(start), start, asker.window)
+            writer.write(joined(given.written(start, asker.window), said, named))
         writer.close()
 
 
@@ -162,14 +130,15 @@ def free_name(name: str, known: Sequence[str]) -> str:
     return f"{name}_{number}"
 
 
-def _key(asker: Asker, source: Source, named: Mapping[str, str]) -> str:
+def _key(asker: Asker, given: Input, named: Mapping[str, str]) -> str:
     """Digest of all that the pieces depend on: the model's files, the input's, and what is asked."""
-    opened = asker.opened
+    opened, source = asker.opened, given.source
     place, path = local_path(opened.source), local_path(source.place.file)
     about = [
         *_stamps(place),
         *(_stamps(opened.run) if opened.run else []),
-        *_stamps(path),
+        # A pipe, and what lies elsewhere, have nothing that would tell what is in them.
+        *(_stamps(path) if path.is_file() or path.is_dir() else [fingerprint(as_dataset(given.rows.written))]),
         source.model_dump_json(),
         opened.recipe.model_dump_json(),
         json.dumps(dict(opened.decision), sort_keys=True),
@@ -186,20 +155,3 @@ def _stamps(place: Path) -> list[Any]:
     files = sorted(place.rglob("*")) if place.is_dir() else [place]
     known = [(each, each.stat()) for each in files if each.is_file()]
     return [(str(each.resolve()), found.st_size, found.st_mtime_ns) for each, found in known]
-
-
-def source_of(path: str, asker: Asker, options: Mapping[str, Any]) -> Source:
-    """How the file at ``path`` is read: as the recipe's own training data where nothing is said, which may have no
-    header line, or another encoding."""
-    from pydantic import ValidationError
-
-    train = asker.opened.recipe.data.train
-    known: dict[str, Any] = {"path": path, **{name: value for name, value in options.items() if value is not None}}
-    if isinstance(train, Source):
-        known.setdefault("encoding", train.encoding)
-        if train.names and path.rpartition(".")[2] == train.path.rpartition(".")[2]:
-            known.setdefault("names", train.names)
-    try:
-        return Source.model_validate(known)
-    except ValidationError as error:
-        raise InputError(bad_input("FILE", str(each["msg"])).problems[0] for each in error.errors()) from error

@@ -119,6 +119,16 @@ class ChatBody(Answered):
 
     messages: list[dict[str, Any]] = Field(min_length=1, max_length=10_000)
 
+    @field_validator("messages")
+    @classmethod
+    def _unnamed(cls, value: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Leave out who of several a message is by, which templates do not read; of a tool it is what was called."""
+        kept = ("tool", "function")
+        return [
+            each if each.get("role") in kept else {key: own for key, own in each.items() if key != "name"}
+            for each in value
+        ]
+
 
 class CompletionBody(Answered):
     """`POST /v1/completions`."""
@@ -186,7 +196,10 @@ def parsed(kind: type[Any], said: Mapping[str, Any]) -> Any:
     try:
         return kind.model_validate(dict(said))
     except ValidationError as error:
-        first = error.errors()[0]
+        first, *others = error.errors()
+        # Of a choice of several types all say what is wrong; the one that was sent says more than its type.
+        same = (each for each in [first, *others] if each["loc"][:1] == first["loc"][:1])
+        first = next((each for each in same if not each["type"].endswith("_type")), first)
         # A choice of several types names these too, which no client knows.
         place = ".".join(str(part) for part in first["loc"] if str(part) in said or isinstance(part, int))
         place = place or str(next(iter(first["loc"]), ""))

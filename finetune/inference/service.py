@@ -34,6 +34,7 @@ from finetune.inference.protocol import (
     refused,
 )
 from finetune.inference.talking import Request
+from finetune.inference.writing import without_nan
 
 if TYPE_CHECKING:
     from finetune.inference.served import Served
@@ -210,6 +211,7 @@ class Service:
     async def _wait(self, request: WebRequest, jobs: Sequence[Future[Any]], asked: Sequence[Request] = ()) -> list[Any]:
         """Wait for jobs, and give them up when nobody waits for them any more."""
         both = asyncio.gather(*map(asyncio.wrap_future, jobs))
+        both.add_done_callback(_heard)
         try:
             while not both.done():
                 await asyncio.wait([both], timeout=LOOK)
@@ -226,6 +228,7 @@ class Service:
     ) -> AsyncIterator[bytes]:
         """Yield an answer as it is made, as server-sent events."""
         done = asyncio.gather(*map(asyncio.wrap_future, jobs))
+        done.add_done_callback(_heard)
         done.add_done_callback(lambda _: heard.put_nowait((-1, "")))
         try:
             for number in range(len(asked) if shape.chat else 0):
@@ -258,8 +261,14 @@ class Service:
         [found] = await self._wait(request, [self.submit(key, rows)])
         if not body.probabilities:
             found = [{name: value for name, value in row.items() if name != "probabilities"} for row in found]
-        data = [{"index": number, **row} for number, row in enumerate(found)]
+        data = [{"index": number, **without_nan(row)} for number, row in enumerate(found)]
         return JSONResponse({"object": "list", "model": self.served.name, "data": data})
+
+
+def _heard(done: asyncio.Future[Any]) -> None:
+    """Take what has become of jobs: asyncio complains of errors that nobody asks for, and those who did may be gone."""
+    if not done.cancelled():
+        done.exception()
 
 
 def _event(said: Any) -> bytes:

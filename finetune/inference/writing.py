@@ -64,7 +64,7 @@ class LineWriter(Writer):
     def write(self, table: pa.Table) -> None:
         names = table.column_names
         for row in rows_of(table):
-            said = {name: _without_nan(value) for name, value in zip(names, row, strict=True)}
+            said = {name: without_nan(value) for name, value in zip(names, row, strict=True)}
             line = json.dumps(said, ensure_ascii=False, allow_nan=False, default=str)
             self.file.write(line.encode("utf-8", "surrogatepass") + b"\n")
 
@@ -110,19 +110,19 @@ def rows_of(table: pa.Table) -> Iterator[tuple[Any, ...]]:
 def _cell(value: Any) -> Any:
     """Write a value into a csv file: numbers with all their digits, true and false as JSON has them."""
     if isinstance(value, list | dict):
-        return json.dumps(_without_nan(value), ensure_ascii=False, default=str)
+        return json.dumps(without_nan(value), ensure_ascii=False, default=str)
     if isinstance(value, bool):
         return "true" if value else "false"
     return value
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
     """JSON has no word for what is no number."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):
-        return {name: _without_nan(own) for name, own in value.items()}
-    return list(map(_without_nan, value)) if isinstance(value, list) else value
+        return {name: without_nan(own) for name, own in value.items()}
+    return list(map(without_nan, value)) if isinstance(value, list) else value
 
 
 def refuse_unwritable(table: pa.Table, path: Path) -> None:

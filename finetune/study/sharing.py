@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import BaseFileLock, FileLock, SoftFileLease, Timeout
 
 from finetune.core.errors import Interrupted, bad_input, did_you_mean
+from finetune.core.locks import locked
 from finetune.core.run_dir import FINAL, StudyDir
 from finetune.core.runtime import Runtime
 
@@ -105,7 +106,7 @@ class Claims:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self._folder / f"{name}.lock", timeout=0, fallback_to_soft=False)
-            if _locked(lock):
+            if locked(lock):
                 held.append(lock)
             lease = self._leases.setdefault(name, self._lease(name))
             lease.acquire()
@@ -152,18 +153,6 @@ class Claims:
             self._runtime.stop.wait(WAIT)
         if self._runtime.must_stop():
             raise Interrupted(f"stopped while {doing}")
-
-
-def _locked(lock: BaseFileLock) -> bool:
-    """Take a lock of the system; False where there are none, and the lease has to do. Raises Timeout where another
-    process has it."""
-    try:
-        lock.acquire()
-    except Timeout:
-        raise
-    except (OSError, NotImplementedError):
-        return False
-    return True
 
 
 def _release(held: list[BaseFileLock]) -> None:

@@ -14,12 +14,12 @@ from finetune.cli import main
 class Child:
     """One command under way."""
 
-    def __init__(self, argv, out=None, err=None, **environment):
-        """``out`` and ``err`` are numbers of open files; None: nobody reads them."""
+    def __init__(self, argv, out=None, err=None, given=None, **environment):
+        """``out``, ``err`` and ``given``, which it reads, are numbers of open files; None: nobody is there."""
         self.code = None
         self.number = os.fork()
         if self.number == 0:
-            _be(argv, out, err, environment)
+            _be(argv, given, out, err, environment)
 
     def poll(self):
         """Its exit code; None: it is under way."""
@@ -41,7 +41,7 @@ class Child:
             os.kill(self.number, number)
 
 
-def _be(argv, out, err, environment):
+def _be(argv, given, out, err, environment):
     """Do the command in the child, and end."""
     code = 99
     try:
@@ -49,7 +49,7 @@ def _be(argv, out, err, environment):
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         nobody = os.open(os.devnull, os.O_RDWR)
-        for place, own in ((0, None), (1, out), (2, err)):
+        for place, own in ((0, given), (1, out), (2, err)):
             os.dup2(nobody if own is None else own, place)
         sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w")
         code = main(list(map(str, argv)))

@@ -45,13 +45,13 @@ class Server:
 
 
 @contextmanager
-def serving_here(model, token=None, **limits):
-    """A server of ``model`` in a thread, which loads no libraries again."""
+def serving_here(model, token=None, say=print, **limits):
+    """A server of ``model`` in a thread, which loads no libraries again; ``say`` is told what it says."""
     with (
         bound("127.0.0.1", 0) as listening,
         asking(open_model(str(model)), Progress(), StopRequest(), probabilities=True) as asker,
     ):
-        service = Service(Served(asker), token, Limits(**limits), local=True, say=print)
+        service = Service(Served(asker), token, Limits(**limits), local=True, say=say)
         server = server_of(service, grace=60)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()

@@ -18,6 +18,7 @@ from finetune.inference import talking
 from finetune.inference.loading import open_model
 from finetune.inference.talking import Request, Settings, Talker, settled
 from tests import tiny
+from tests.inference.children import Child
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +115,40 @@ def test_two_models_answer_one_below_the_other_in_a_pipe(piped, chat_run, decode
     found = piped(["the rocket"], chat_run, "--compare", decoder_folder, "--max-tokens", 5)
     names = [line for line in found.splitlines() if line.endswith(":")]
     assert names == ["/".join(chat_run.parts[-3:]) + ":", decoder_folder.name + ":"]
+
+
+def test_bytes_that_are_no_text_are_shown_as_such(chat_run, monkeypatch, capsys):
+    stdin = io.TextIOWrapper(io.BytesIO(b"the r\xf6cket\n"), "utf-8", "surrogateescape")
+    monkeypatch.setattr(sys, "stdin", stdin)
+    assert main(["chat", str(chat_run), "--max-tokens", "4"]) == 0
+    assert capsys.readouterr().out.strip()
+
+
+def test_a_full_context_says_what_to_do(chat_run, monkeypatch, capsys):
+    """And the exit code says that lines of a pipe have no answer."""
+    long, half, short = "moon " * 300, "moon " * 80, "the rocket"
+    for lines, advice, code in (
+        ([long], "shorten it", 1),
+        ([half, half, "/reset", half], "shorten it; /reset begins anew", 1),
+        ([short, "/reset", short], "", 0),
+    ):
+        monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(lines) + "\n"))
+        assert main(["chat", str(chat_run), "--max-tokens", "4"]) == code
+        found = capsys.readouterr().err.splitlines()[1:]  # the run learnt nothing, which is said first
+        assert len(found) == code and all(each.endswith(f"128 with its answer; {advice}") for each in found)
+
+
+def test_a_full_output_is_told_in_one_line(chat_run, tmp_path, monkeypatch):
+    reads, writes = os.pipe()
+    os.write(writes, b"the rocket\n/nonsense\n")
+    os.close(writes)
+    said = tmp_path / "said"
+    with open(said, "wb") as error, open("/dev/full", "wb") as full:
+        child = Child(["chat", chat_run, "--max-tokens", 4], full.fileno(), error.fileno(), reads)
+        os.close(reads)
+        assert child.wait() == 1
+    assert said.read_text().splitlines()[-1].endswith("no room to write the output: make some, or write it elsewhere")
+    assert "Traceback" not in said.read_text()
 
 
 def test_a_classifier_does_not_chat(topics_run, capsys):

@@ -16,6 +16,7 @@ import pytest
 import finetune
 from finetune.cli import main
 from tests import tiny
+from tests.inference import studies
 from tests.inference.children import Child
 
 
@@ -169,6 +170,30 @@ def test_what_was_made_of_something_else_is_not_kept(topics_run, news, tmp_path)
     assert "wrong" not in out.read_text()
 
 
+def test_another_process_that_writes_the_file_is_told_of(topics_run, news, tmp_path, capsys):
+    """Two at once would take each other's pieces; the second one may go on once the first has ended, however it did."""
+    from finetune.inference.pieces import Pieces, claimed
+
+    out = tmp_path / "out.csv"
+    with claimed(out):
+        Pieces(out, "its own").open()
+        child = Child(["predict", topics_run, news, "-o", out])
+        assert child.wait() == 2 and (tmp_path / ".out.csv.partial").exists()
+        assert f"another process is writing '{out}'" in problem(capsys, topics_run, news, "-o", out)
+    assert main(["predict", str(topics_run), str(news), "-o", str(out)]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["news.csv", "out.csv"]
+
+
+def test_where_there_are_no_locks_it_goes_on_without(topics_run, news, tmp_path, monkeypatch):
+    from filelock import FileLock
+
+    def none(*_, **__):
+        raise NotImplementedError
+
+    monkeypatch.setattr(FileLock, "acquire", none)
+    assert main(["predict", str(topics_run), str(news), "-o", str(tmp_path / "out.csv")]) == 0
+
+
 # Bad input
 
 
@@ -184,8 +209,7 @@ def test_a_missing_column_is_named_with_what_is_like_it(topics_run, tmp_path, ca
     [
         ("empty.csv", b"", "is empty"),
         ("header.csv", b"text\n", "has no examples"),
-        ("gaps.jsonl", b'{"text": "a"}\n{"text": null}\n', "has no text in row 2"),
-        ("numbers.csv", b"text\n1\n2\n", "holds numbers"),
+        ("numbers.jsonl", b'{"text": 1}\n{"text": 2}\n', "holds numbers"),
         ("noise.parquet", b"no parquet", "noise.parquet"),
         ("file.unknown", b"text\na\n", "cannot be told from its name"),
     ],
@@ -219,6 +243,33 @@ def test_models_that_are_none(topics_run, news, tmp_path, capsys):
     assert "there is no file or folder" in problem(capsys, "./gone", news)
 
 
+@pytest.mark.parametrize(
+    "status, code, wanted",
+    [
+        ("diverged", 2, "has failed: diverged: the loss is no number give a run of another seed"),
+        ("error", 2, "has failed: error: the loss"),
+        ("interrupted", 2, "is not finished"),
+        ("degenerate", 0, "is degenerate: it learnt no more than needs no training: the loss"),
+    ],
+)
+def test_a_run_that_has_failed_is_told_of(topics_run, news, tmp_path, capsys, status, code, wanted):
+    run = tmp_path / "study" / "full" / "seed-0"
+    shutil.copytree(topics_run, run)
+    result = json.loads((run / "result.json").read_text())
+    (run / "result.json").write_text(json.dumps({**result, "status": status, "reason": "the loss is no number"}))
+    assert main(["predict", str(run), str(news)]) == code
+    assert wanted in " ".join(capsys.readouterr().err.split())
+
+
+def test_no_temperature_by_data_that_have_changed(news, tmp_path, capsys):
+    run = studies.run_of(studies.make(tmp_path / "made", "classification", "encoder"))
+    [data] = (tmp_path / "made" / "train").iterdir()
+    data.write_text(data.read_text().replace("match", "final"))
+    said = problem(capsys, run, news, "--calibrated")
+    assert "are not those that" in said and "leave --calibrated out" in said
+    assert main(["predict", str(run), str(news)]) == 0
+
+
 def test_no_temperature_for_what_is_no_run(topics_run, news, tmp_path, capsys):
     shutil.copytree(topics_run / "model", tmp_path / "model")
     assert "is no run of a study" in problem(capsys, tmp_path / "model", news, "--calibrated")
@@ -235,6 +286,14 @@ def test_a_full_disk_is_told_in_one_line(topics_run, news, tmp_path, capsys):
         assert not (place / "out.jsonl").exists()
     finally:
         subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_full_output_is_told_in_one_line(topics_run, news, tmp_path):
+    with open(tmp_path / "said", "w+b") as said, open("/dev/full", "wb") as full:
+        assert Child(["predict", topics_run, news], full.fileno(), said.fileno()).wait() == 1
+        said.seek(0)
+        lines = said.read().decode().splitlines()
+        assert lines[-1].startswith("finetune: no room to write the output") and "Traceback (most" not in "".join(lines)
 
 
 def test_a_closed_pipe_ends_quietly(topics_run, news, tmp_path):

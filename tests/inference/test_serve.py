@@ -1,22 +1,16 @@
 """The server, asked by the `openai` package and by curl: answers, streams, errors, limits, and how it stops."""
 
 import concurrent.futures
-import importlib.util
 import json
-import signal
-import socket
 import subprocess
-import threading
-import time
 
 import openai
 import pytest
 
 import finetune
-from finetune.cli import main
 from tests import tiny
 from tests.inference import fuzzed
-from tests.inference.servers import serving, serving_here
+from tests.inference.servers import serving_here
 
 ASKED = [{"role": "user", "content": "the rocket and the moon"}]
 
@@ -92,6 +86,16 @@ def test_a_stream_says_the_same(client, how):
     assert "".join(each.delta.content or "" for each in said) == whole.choices[0].message.content
     assert said[0].delta.role == "assistant" and said[-1].finish_reason == whole.choices[0].finish_reason
     assert pieces[-1].usage == whole.usage and len(pieces) > 4
+
+
+def test_who_of_several_has_said_something_is_left_out(client):
+    model = model_of(client)
+    named = [{**ASKED[0], "name": "Ada"}]
+    both = [
+        client.chat.completions.create(model=model, messages=each, temperature=0, max_tokens=5)
+        for each in (ASKED, named)
+    ]
+    assert both[0].choices[0].message == both[1].choices[0].message and both[0].usage == both[1].usage
 
 
 def test_completions_continue_text(client):
@@ -201,6 +205,22 @@ def test_rows_that_cannot_be_classified_spoil_no_others(topics):
     assert "did you mean 'txt'?" in found[1][1]["error"]["message"]
 
 
+def test_a_number_that_is_none_is_null(topics, monkeypatch):
+    from finetune.inference import served
+
+    nan = {"prediction": "sport", "confidence": float("nan"), "probabilities": {"sport": float("nan")}}
+    monkeypatch.setattr(served, "predicted", lambda asker, rows: [nan for _ in rows])
+    status, said = topics.ask("/v1/classify", {"input": "a", "probabilities": True})
+    [row] = said["data"]
+    assert status == 200 and row["confidence"] is None and row["probabilities"] == {"sport": None}
+
+
+def test_nothing_to_classify_or_to_continue_is_told(topics, chat):
+    for server, path, name in ((topics, "/v1/classify", "input"), (chat, "/v1/completions", "prompt")):
+        status, said = server.ask(path, {name: []})
+        assert status == 400 and said["error"]["message"].startswith(f"{name}: List should have at least 1 item")
+
+
 # Many at once, and limits
 
 
@@ -241,53 +261,6 @@ def test_a_token(chat_run):
         wrong = openai.OpenAI(base_url=f"{server.url}/v1", api_key="wrong", max_retries=0)
         with wrong as client, pytest.raises(openai.AuthenticationError):
             client.models.list()
-
-
-# How it begins and ends
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_answers_what_it_has_begun_and_stops(chat_run, tmp_path, number):
-    with serving(chat_run, tmp_path) as server:
-        found = []
-        body = {"prompt": "a", "max_tokens": 100, "temperature": 1.5, "seed": 3, "stop": ["\0"]}
-        threads = [threading.Thread(target=lambda: found.append(server.ask("/v1/completions", body))) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        while server.ask("/health")[1]["taken"] < 8:
-            time.sleep(0.01)
-        code, said = server.stop(number)
-        for thread in threads:
-            thread.join()
-        assert code == 0 and "Traceback" not in said and "stopped" in said
-        assert [status for status, _ in found] == [200] * 8
-        assert len({answer["choices"][0]["text"] for _, answer in found}) == 1
-
-
-def test_a_port_in_use_is_told_at_once(topics_run, capsys):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        begun = time.monotonic()
-        assert main(["serve", str(topics_run), "--port", str(port)]) == 2
-        assert time.monotonic() - begun < 5
-    said = " ".join(capsys.readouterr().err.split())
-    assert f"port {port} of 127.0.0.1 cannot be had: Address already in use" in said
-
-
-def test_other_machines_need_a_token(topics_run, capsys, monkeypatch):
-    monkeypatch.delenv("FINETUNE_SERVE_TOKEN", raising=False)
-    assert main(["serve", str(topics_run), "--host", "0.0.0.0"]) == 2
-    assert "FINETUNE_SERVE_TOKEN" in capsys.readouterr().err
-
-
-def test_a_missing_package_is_told_with_what_installs_it(topics_run, monkeypatch, capsys):
-    find = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *more: None if name == "uvicorn" else find(name, *more)
-    )
-    assert main(["serve", str(topics_run)]) == 2
-    said = capsys.readouterr().err
-    assert "pip install 'finetune[serve]'" in said and "serving needs uvicorn" in said
 
 
 # Anything at all
