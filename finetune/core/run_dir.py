@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -55,6 +55,16 @@ BASE = "base"
 
 BASELINES = "baselines"
 """The folder of cheap baselines, which has a folder for each."""
+
+
+def unfit(result: Mapping[str, Any]) -> str | None:
+    """Say of a run's ``result`` why nobody could use its model; None where one can, also where it learnt too little."""
+    status = result.get("status")
+    if status == "interrupted":
+        return "is not finished"
+    if status in FAILED and status != "degenerate":
+        return f"has failed: {status}: {result.get('reason')}"
+    return None
 
 
 @contextmanager

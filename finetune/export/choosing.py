@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune.core.errors import bad_input, did_you_mean
-from finetune.core.run_dir import FAILED, RunDir
+from finetune.core.run_dir import RunDir, unfit
 from finetune.results.choosing import best_of, higher_is_better, solved, validated
 from finetune.results.reading import Run, Study, read_study
 
@@ -83,13 +83,10 @@ def _named(study: Study, variant: str, seed: int) -> Chosen:
 
 def _refuse_unfit(study: Study, run: Run) -> None:
     """Refuse a run that has no end, or one that nobody could use."""
-    status, reason = run.result["status"], run.result.get("reason")
-    if status == "interrupted":
-        found = f"seed {run.seed} of variant '{run.variant}' is not finished"
-        raise bad_input(None, found, "run the same command again, which resumes it; or choose another seed")
-    if status in FAILED and status != "degenerate":
-        found = f"seed {run.seed} of variant '{run.variant}' has failed: {status}: {reason}"
-        raise bad_input(None, found, "choose another seed")
+    if why := unfit(run.result):
+        resumed = "run the same command again, which resumes it; or " if run.result["status"] == "interrupted" else ""
+        found = f"seed {run.seed} of variant '{run.variant}' {why}"
+        raise bad_input(None, found, f"{resumed}choose another seed")
 
 
 def _best(study: Study, variant: str, asked: bool) -> Chosen:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.core.digests import text_digest
 from finetune.core.errors import bad_input
-from finetune.core.run_dir import StudyDir, read_json
 from finetune.export.choosing import Chosen
 from finetune.export.licence import licence_of
 from finetune.export.trained import Trained
@@ -27,6 +26,7 @@ def open_trained(chosen: Chosen) -> Trained:
     from finetune.recipe import Recipe
     from finetune.runner import saved
     from finetune.runner.resources import Resources
+    from finetune.study.claim import same_split
     from finetune.study.preflight import split_seed
 
     place, folder = chosen.study.folder, chosen.folder.model
@@ -37,7 +37,7 @@ def open_trained(chosen: Chosen) -> Trained:
     seed = resolved.seeds[0] if chosen.seed is None else chosen.seed
     # Tasks of lm-evaluation-harness certify nothing, and take long to open.
     data = Resources(place.begun_on).data(own.model_copy(update={"lm_eval": []}), split_seed(resolved, variant, seed))
-    _same_data(place, chosen.variant, data, "split" in resolved.vary)
+    same_split(place, resolved, chosen.variant, data, "restore the data: an export is certified on what was held out")
     pooling = read_pooling(folder)
     task = data.task if pooling is None else data.task.pooled(pooling)
     if list(task.labels) != described["labels"]:
@@ -60,18 +60,6 @@ def open_trained(chosen: Chosen) -> Trained:
         licence=licence_of(variant.recipe.model),
         digests=_digests(variant.digest, data, chosen.run.result),
     )
-
-
-def _same_data(place: StudyDir, variant: str, data: TaskData, varies: bool) -> None:
-    """Refuse data that have changed; where each seed has its own split, nothing was kept that would tell."""
-    if varies or not place.data.exists():
-        return
-    known = read_json(place.data)["variants"].get(variant, {})
-    now = {name: facts["fingerprint"] for name, facts in data.facts["splits"].items()}
-    changed = sorted(name for name in now if known.get(name, now[name]) != now[name])
-    if changed:
-        found = f"the examples of '{changed[0]}' are not those that {place.path} was made with"
-        raise bad_input("data", found, "restore the data: an export is certified on what was held out")
 
 
 def _decision(chosen: Chosen, task: Task, model: torch.nn.Module, data: TaskData, recipe: Recipe) -> dict[str, float]:

@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from finetune.core.errors import InputError, bad_input
+from finetune.core.errors import bad_input
 from finetune.core.run_dir import RunDir, StudyDir
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ def _data_of(asker: Asker) -> TaskData:
     """Read the data that a run has learnt from, as its study divides them."""
     from finetune import recipe as recipes
     from finetune.runner.resources import Resources
-    from finetune.study.claim import same_data
+    from finetune.study.claim import same_split
     from finetune.study.preflight import split_seed
 
     run = asker.opened.run
@@ -67,12 +66,6 @@ def _data_of(asker: Asker) -> TaskData:
     variant = next((each for each in recipe.variants if each.name == result.get("variant")), recipe.variants[0])
     seed = split_seed(recipe, variant, int(result.get("seed") or 0))
     data = Resources(study.begun_on).data(asker.opened.recipe, seed)
-    if "split" in recipe.vary:  # where each seed has its own, nothing was kept that would tell
-        return data
-    now = {name: facts["fingerprint"] for name, facts in data.facts["splits"].items()}
-    try:
-        same_data(study, {"variants": {variant.name: now}})
-    except InputError as error:
-        advice = "restore the data, or leave --calibrated out: a temperature is fitted to what was held out"
-        raise InputError(replace(each, advice=advice) for each in error.problems) from error
+    advice = "restore the data, or leave --calibrated out: a temperature is fitted to what was held out"
+    same_split(study, recipe, variant.name, data, advice)
     return data

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from finetune.core.errors import InputError, bad_input
 from finetune.core.paths import local_path
 from finetune.core.progress import phase, say
-from finetune.core.run_dir import FAILED, RunDir, read_json
+from finetune.core.run_dir import RunDir, read_json, unfit
 from finetune.inference.exports import is_export, open_export
 from finetune.inference.kinds import ADVICE, adapter_task, said_labels, talking, task_of_config
 
@@ -124,16 +124,14 @@ def _of_run(source: str, place: Path, inner: Path, overrides: Sequence[str]) -> 
 
 
 def _refuse_unfit(place: Path, result: Mapping[str, Any]) -> None:
-    """Refuse a run that has no end, or one that nobody could use, as an export does; say it of one that learnt no more
-    than needs no training."""
-    status, reason = result.get("status"), result.get("reason")
-    if status == "interrupted":
-        advice = "run the study's command again, which resumes it; or give another run"
-        raise bad_input(None, f"{place} is not finished", advice)
-    if status in FAILED and status != "degenerate":
-        raise bad_input(None, f"{place} has failed: {status}: {reason}", "give a run of another seed")
+    """Refuse a run that has no end, or one that nobody could use; say it of one that learnt no more than needs no
+    training."""
+    status = result.get("status")
+    if why := unfit(result):
+        resumed = "run the study's command again, which resumes it; or " if status == "interrupted" else ""
+        raise bad_input(None, f"{place} {why}", f"{resumed}give a run of another seed")
     if status == "degenerate":
-        say(f"{place} is {status}: it learnt no more than needs no training: {reason}")
+        say(f"{place} is {status}: it learnt no more than needs no training: {result.get('reason')}")
 
 
 def changed(recipe: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from finetune.study.sharing import LOCKS
 
 if TYPE_CHECKING:
     from finetune.recipe import ResolvedRecipe, Variant
+    from finetune.runner.resources import TaskData
 
 ADVICE = "choose another name or --output, restore what was changed, or move the old folder away"
 
@@ -89,7 +90,17 @@ def _differences(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, A
         yield path, before, now
 
 
-def same_data(folder: StudyDir, facts: dict[str, Any]) -> None:
+def same_split(folder: StudyDir, recipe: ResolvedRecipe, variant: str, data: TaskData, advice: str) -> None:
+    """Refuse a variant's data that have changed since the study began, with ``advice``; where each seed has its own
+    split, nothing was kept that would tell."""
+    if "split" not in recipe.vary:
+        now = {name: facts["fingerprint"] for name, facts in data.facts["splits"].items()}
+        same_data(folder, {"variants": {variant: now}}, advice)
+
+
+def same_data(
+    folder: StudyDir, facts: dict[str, Any], advice: str = "restore the data, or choose another name or --output"
+) -> None:
     """Refuse data that have changed since the study began."""
     if not folder.data.exists():
         return
@@ -101,7 +112,7 @@ def same_data(folder: StudyDir, facts: dict[str, Any]) -> None:
         raise InputError(
             Problem(
                 f"the examples of '{name}' are not those that {folder.path} was made with",
-                "restore the data, or choose another name or --output",
+                advice,
                 "data",
             )
             for name in sorted(changed)

@@ -15,6 +15,16 @@ def results(study: Path) -> dict[str, Any]:
     return json.loads((study / "report" / "results.json").read_text(encoding="utf-8"))
 
 
+def comparable(study: Path) -> dict[str, Any]:
+    """What a study's `results.json` says, but for times and places."""
+    found = results(study)
+    del found["environment"]
+    for variant in found["variants"]:
+        for run in variant["runs"]:
+            run["seconds"] = run["peak_memory_bytes"] = None
+    return found
+
+
 def scores(study: Path) -> dict[str, dict[str, float]]:
     """The scores of every run, by its path in the study."""
     return {

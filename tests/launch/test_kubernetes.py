@@ -16,7 +16,7 @@ from finetune.launch.cluster import read_cluster
 from finetune.launch.kubernetes import Kubernetes
 from finetune.launch.launching import plan_launch
 from finetune.launch.record import read_launch
-from tests.end_to_end.reading import results
+from tests.end_to_end.reading import comparable
 from tests.end_to_end.warm import environment_with
 from tests.launch.stand_in_kubernetes import StandIn
 from tests.waiting import wait_for
@@ -116,16 +116,6 @@ def turn_of(study, group):
 
 def saved(study, where="*"):
     return list(study.glob(f"{where}/seed-*/checkpoints/step-*"))
-
-
-def comparable(study):
-    """What results.json says, but for times and places."""
-    found = results(study)
-    del found["environment"]
-    for variant in found["variants"]:
-        for run in variant["runs"]:
-            run["seconds"] = run["peak_memory_bytes"] = None
-    return found
 
 
 @pytest.mark.slow

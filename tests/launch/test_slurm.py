@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 
 from finetune.launch.record import read_launch
-from tests.end_to_end.reading import results
+from tests.end_to_end.reading import comparable
 from tests.end_to_end.warm import environment_with
 from tests.launch.real_slurm import RealSlurm
 from tests.waiting import wait_for
@@ -68,16 +68,6 @@ def log(study, name):
 
 def saved(study):
     return list(study.glob("*/seed-*/checkpoints/step-*"))
-
-
-def comparable(study):
-    """What results.json says, but for times and places."""
-    found = results(study)
-    del found["environment"]
-    for variant in found["variants"]:
-        for run in variant["runs"]:
-            run["seconds"] = run["peak_memory_bytes"] = None
-    return found
 
 
 def test_a_study_that_is_preempted_twice_comes_to_what_it_comes_to_locally(slurm, finetune, tmp_path):
