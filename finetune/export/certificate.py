@@ -73,6 +73,7 @@ def asked(trained: Trained) -> dict[str, Any]:
     task = trained.task
     return {
         "task": trained.recipe.task.model_dump(mode="json"),
+        "dtype": trained.recipe.model.dtype,
         "labels": list(task.labels),
         "config": task.model_config(),
         "remembered": task.remembered(),

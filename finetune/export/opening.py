@@ -33,7 +33,7 @@ def open_trained(chosen: Chosen) -> Trained:
     resolved = recipes.read_resolved(place.resolved)
     variant = next(each for each in resolved.variants if each.name == chosen.variant)
     described = saved.read_description(folder)
-    own = Recipe.model_validate(described["recipe"])  # as it was after its stages
+    own = Recipe.model_validate(saved.recipe_of(described))  # as it was after its stages
     seed = resolved.seeds[0] if chosen.seed is None else chosen.seed
     # Tasks of lm-evaluation-harness certify nothing, and take long to open.
     data = Resources(place.begun_on).data(own.model_copy(update={"lm_eval": []}), split_seed(resolved, variant, seed))

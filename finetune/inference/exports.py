@@ -51,7 +51,9 @@ def open_export(place: Path, completed: Callable[[Mapping[str, Any], Mapping[str
         advice = f"see {place / 'README.md'}; `finetune export --form transformers` writes one that this command reads"
         raise bad_input(None, f"{place} is an export as {form}, which {certificate['engine']['name']} answers", advice)
     tokenizer = {"tokenizer": str(place)} if (place / "tokenizer_config.json").exists() else {}
-    recipe = completed({"source": _base_of(place) if form == "adapter" else str(place), **tokenizer}, said["task"])
+    source = _base_of(place) if form == "adapter" else str(place)
+    # What former versions did not say: the certificate's answers were held against float32.
+    recipe = completed({"source": source, "dtype": said.get("dtype", "float32"), **tokenizer}, said["task"])
     config = _config_of(said, place)
     task = _task_of(recipe, said, config, place)
     if certificate["decision"]:

@@ -49,6 +49,8 @@ class SavedRun(NamedTuple):
 def write_description(recipe: Recipe, data: TaskData, folder: Path) -> None:
     """Say beside the model saved in ``folder`` what :func:`load_model` needs to make it again. An architecture that is
     not said is the task's own."""
+    from finetune import models
+
     task = data.task
     said = {
         "format": FORMAT,
@@ -58,6 +60,7 @@ def write_description(recipe: Recipe, data: TaskData, folder: Path) -> None:
         "remembered": task.remembered(),
         "sharing": [task.batching.name, task.answering.name],
         "recipe": recipe.model_dump(mode="json"),
+        "dtype": str(models.processor(recipe.model)[1]).removeprefix("torch."),
     }
     (folder / DESCRIPTION).write_text(json.dumps(said, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -85,7 +88,8 @@ def open_run(folder: str | Path, change: Callable[[dict[str, Any]], dict[str, An
     place = Path(folder)
     place = place / "model" if (place / "model").is_dir() else place
     said = read_description(place)
-    recipe = Recipe.model_validate(change(said["recipe"]) if change else said["recipe"])
+    plain = recipe_of(said)
+    recipe = Recipe.model_validate(change(plain) if change else plain)
     tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True)
     whole = (place / "config.json").exists()
     task = _task_of(said, recipe, place, tokenizer, whole)
@@ -108,6 +112,16 @@ def read_description(place: Path) -> dict[str, Any]:
     if said["format"] != FORMAT:
         raise bad_input(None, f"{place / DESCRIPTION} has format {said['format']}", "use the version that wrote it")
     return said
+
+
+def recipe_of(said: dict[str, Any]) -> dict[str, Any]:
+    """Give the recipe in a description, with the arithmetic for further questions: float32 where that is what `auto`
+    stood for, so that answers stay those that were scored, on whatever machine. Elsewhere `auto` is left to the
+    machine: bfloat16 is many times slower where a processor only emulates it."""
+    recipe: dict[str, Any] = said["recipe"]
+    if recipe["model"]["dtype"] != "auto" or said.get("dtype") != "float32":  # what former versions did not say
+        return recipe
+    return {**recipe, "model": {**recipe["model"], "dtype": "float32"}}
 
 
 def _task_of(

@@ -21,7 +21,16 @@ TRAIN, TEST = 48, 37
 
 
 def make(
-    folder: Path, example: str, model: str, seeds=1, validation=12, steps=6, mitigations=(), strategy=None, **options
+    folder: Path,
+    example: str,
+    model: str,
+    seeds=1,
+    validation=12,
+    steps=6,
+    mitigations=(),
+    strategy=None,
+    dtype="float32",
+    **options,
 ) -> Path:
     """Run a few steps of an example of a task on a model, and give the study's folder; `test` beside it has what is
     held out."""
@@ -32,7 +41,7 @@ def make(
     recipe = {
         "name": "study",
         "seeds": seeds,
-        "model": {"source": str(MODELS[model](folder / "model")), "dtype": "float32"},
+        "model": {"source": str(MODELS[model](folder / "model")), "dtype": dtype},
         "data": {
             "train": {"path": str(train)},
             "test": {"path": str(test)},
