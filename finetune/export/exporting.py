@@ -4,6 +4,7 @@ scored. Whatever goes wrong before leaves nothing behind."""
 from __future__ import annotations
 
 import errno
+import glob
 import os
 import shutil
 from collections.abc import Iterator
@@ -12,7 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from finetune.core.errors import FinetuneError, InputError, bad_input, disk_full, not_writable
+from finetune.core.locks import locked
 from finetune.core.progress import phase
 from finetune.core.run_dir import StudyDir, read_json, sync, write_json
 from finetune.export.choosing import Chosen, choose
@@ -24,6 +28,9 @@ AS_SCORED = 0.9
 
 PREFERRED = ("transformers", "sentence-transformers", "adapter")
 """Forms that are tried in this order where none is asked for."""
+
+LOCK = ".lock"
+"""Of a folder that an export is being written to: held while it is."""
 
 
 @dataclass(frozen=True)
@@ -138,9 +145,13 @@ def _new_folder(place: Path) -> Iterator[Path]:
     """Give a folder beside ``place`` that is moved there when the block ends without error, and is gone otherwise."""
     made = [each for each in place.parents if not each.exists()]
     temporary = place.with_name(f".{place.name}.{os.getpid()}.tmp")
+    lock = FileLock(temporary.with_suffix(LOCK), blocking=False)
     try:
         with _told(place):
-            temporary.mkdir(parents=True)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            locked(lock)
+            _remove_left(place)
+            temporary.mkdir()
             yield temporary
             for file in temporary.rglob("*"):
                 if file.is_file() and not file.is_symlink():
@@ -153,10 +164,30 @@ def _new_folder(place: Path) -> Iterator[Path]:
                 raise
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
+        _give_up(lock)
         for each in made:
             if each.is_dir() and not any(each.iterdir()):
                 each.rmdir()
         raise
+    _give_up(lock)
+
+
+def _give_up(lock: FileLock) -> None:
+    """Release a lock, and leave nothing of it."""
+    Path(lock.lock_file).unlink(missing_ok=True)
+    lock.release()
+
+
+def _remove_left(place: Path) -> None:
+    """Remove what exports to ``place`` have left that were killed: nobody holds their locks any more."""
+    for path in place.parent.glob(f".{glob.escape(place.name)}.*{LOCK}"):
+        lock = FileLock(path, blocking=False)
+        try:
+            if locked(lock):
+                shutil.rmtree(path.with_suffix(".tmp"), ignore_errors=True)
+                _give_up(lock)
+        except Timeout:
+            continue  # it is still being written
 
 
 @contextmanager

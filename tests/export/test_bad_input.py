@@ -154,7 +154,7 @@ def test_an_interrupted_export_leaves_nothing(topics, tmp_path, monkeypatch):
     from finetune.export.exporting import export
 
     def interrupted(*arguments):
-        assert [path.name for path in tmp_path.iterdir()] == [f".out.{os.getpid()}.tmp"]
+        assert {path.name for path in tmp_path.iterdir()} == {f".out.{os.getpid()}.{kind}" for kind in ("tmp", "lock")}
         raise KeyboardInterrupt
 
     monkeypatch.setattr(certificate, "certify", interrupted)
