@@ -23,14 +23,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from finetune.core.arithmetic import arithmetic_name, cpu_name
+from finetune.core.errors import InputError
 from finetune.core.paths import resolve_path
 from finetune.metrics import unit
+from finetune.results.compare import compare_studies
 from finetune.results.ranking import best_variant
 from finetune.results.schema import Results, from_json
 from scripts._pages import RESULTS, ROOT, put
 
 BEGIN, END = "<!-- proposals: written by scripts/_proposals.py -->", "<!-- end of proposals -->"
-SEEDS, STEPS = 2, 60
+SEEDS, STEPS = 4, 60
 
 
 @dataclass(frozen=True)
@@ -183,20 +185,35 @@ def studied(each: Set, data: Path, work: Path) -> tuple[Results, Results]:
     return from_json(found[0]), from_json(found[1])
 
 
-def row(each: Set, by_hand: Results, proposed: Results) -> str:
+def row(each: Set, by_hand: Results, proposed: Results, work: Path) -> str:
     """Both best variants by the first held-out score, with their intervals, and the proposal's less that by hand."""
     task = by_hand.tasks[0]
     shown = unit(task.metric)
-    cells, means = [], []
-    for results in (by_hand, proposed):
+    cells: list[str] = []
+    sides: list[Path] = []
+    means: list[float] = []
+    for folder, results in (("by-hand", by_hand), ("proposed", proposed)):
         best = best_variant(results)
         estimate = best.estimates[f"{results.tasks[0].name}/{task.metric}"] if best else None
-        means.append(None if estimate is None else estimate.mean)
         said = f"{shown.number(estimate.mean)} {shown.interval(estimate.ci)}" if estimate else ""
         cells.append(f"{best.name}: {said}" if best and estimate else "none works")
-    apart = None if None in means else means[1] - means[0]  # type: ignore[operator]
-    difference = "–" if apart is None else shown.gap(apart)
+        if best and estimate and estimate.mean is not None:
+            sides.append(work / folder / best.name)
+            means.append(estimate.mean)
+    difference = "–"
+    if len(sides) == 2:
+        difference = f"{shown.gap(means[1] - means[0])} {shown.interval(apart(sides[1], sides[0]), signed=True)}"
     return f"| {each.name} | {shown.heading} | {cells[0]} | {cells[1]} | {difference} |"
+
+
+def apart(left: Path, right: Path) -> tuple[float, float] | None:
+    """The interval of the difference of two variants, if they were scored on the same examples."""
+    try:
+        found = compare_studies(left, right).comparisons[0]
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return None
+    return found.ci
 
 
 def former() -> dict[str, str]:
@@ -213,8 +230,9 @@ def main() -> None:
     asked = parser.parse_args()
     known = former()
     for each in SETS:
+        work = (asked.work / each.name).absolute()
         if each.name in asked.only:
-            known[each.name] = row(each, *studied(each, asked.data, (asked.work / each.name).absolute()))
+            known[each.name] = row(each, *studied(each, asked.data, work), work)
     rows = [known[each.name] for each in SETS if each.name in known]
     head = ["| set | score | by hand, best variant | proposed, best variant | difference |", "| --- " * 5 + "|"]
     others = ", ".join(f"{each.name} {each.steps}" for each in SETS if each.steps != STEPS)
