@@ -36,6 +36,31 @@ hypothesis.settings.register_profile("same", derandomize=True, deadline=None, da
 hypothesis.settings.load_profile("same")
 
 
+LONG = (
+    "launch/test_kubernetes.py",
+    "test_benchmark.py",
+    "export/test_real_models.py",
+    "launch/test_slurm.py",
+    "end_to_end/test_devices.py",
+    "contracts/test_sharding.py",
+    "contracts/test_replicas.py",
+    "contracts/test_strategies.py",
+    "contracts/test_processes.py",
+    "end_to_end/test_real_models.py",
+    "end_to_end/test_split.py",
+    "inference/test_predict_large.py",
+    "train/test_processes.py",
+    "test_guides.py",
+)
+"""Files whose slow tests take minutes."""
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with what takes longest, so that no worker is left with it in the end."""
+    places = {Path(__file__).parent / name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path, len(LONG)))
+
+
 @pytest.fixture(autouse=True)
 def network_attempts(request):
     """Fails a test that tried to reach the network, even where the library it used hid the error.
@@ -64,7 +89,6 @@ def quick_collection():
     global imported_when_frozen
     if len(sys.modules) != imported_when_frozen:
         imported_when_frozen = len(sys.modules)
-        gc.unfreeze()
         gc.collect()
         gc.freeze()
 
