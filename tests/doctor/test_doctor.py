@@ -118,6 +118,23 @@ def test_it_reads_well_at_40_columns_and_without_a_terminal(tmp_path):
     assert (told[-1] == "nothing is wrong") == (done.returncode == 0)
 
 
+@pytest.mark.parametrize("package, lost", [("torch", {"devices", "arithmetic"}), ("huggingface_hub", {"hub"})])
+def test_a_package_that_cannot_be_imported_is_a_problem_beside_all_others(tmp_path, package, lost):
+    (tmp_path / package).mkdir()
+    (tmp_path / package / "__init__.py").write_text("raise OSError('libcudart.so.13: cannot open shared object file')")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from finetune import cli; "
+    code += f"sys.exit(cli.main(['doctor', '--output', {str(tmp_path)!r}]))"
+    environment = {**os.environ, "COLUMNS": "300"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    told = done.stdout.splitlines()
+    said = f"{package} is installed and cannot be imported: OSError: libcudart.so.13: cannot open shared object file"
+    place = next(number for number, line in enumerate(told) if said in line)
+    assert told[place].startswith("  !! ") and told[place + 1] == f"     type: pip install --force-reinstall {package}"
+    every = {"python", "packages", "devices", "arithmetic", "disk", "hub", "extras"}
+    assert every & set(told) == every - lost
+
+
 def test_json_has_every_finding_and_the_code_says_whether_there_is_a_problem(capsys, monkeypatch, tmp_path):
     code = cli.main(["doctor", "--json", "--output", str(tmp_path)])
     said = json.loads(capsys.readouterr().out)
