@@ -36,7 +36,9 @@ def keys(dataset: Dataset, inputs: Sequence[str]) -> np.ndarray:
         columns = [plain_values(table[name].slice(rows.start, CHUNK)) for name in inputs]
         # The separator counts as space, so that it is in none of the texts.
         texts = ("\x1f".join(map(_canonical, row)) for row in zip(*columns, strict=True))
-        found += b"".join(hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest() for text in texts)
+        found += b"".join(
+            hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest() for text in texts
+        )
     return np.frombuffer(found, dtype="S16")
 
 

@@ -62,7 +62,9 @@ def test_csv_skips_blank_lines_and_reads_windows_line_ends(load):
     assert list(load("a.csv", "text,label\r\n\r\na,1\r\n\r\n")["text"]) == ["a"]
 
 
-@pytest.mark.parametrize("above", ["\n", "\n\n\n", "\r\n\r\n", "\r\r", "  \n", ",\n", " , ,\r\n\n", '"",""\n', '"\n",\n'])
+@pytest.mark.parametrize(
+    "above", ["\n", "\n\n\n", "\r\n\r\n", "\r\r", "  \n", ",\n", " , ,\r\n\n", '"",""\n', '"\n",\n']
+)
 def test_csv_lines_without_a_name_above_the_header_are_no_rows(load, refused, above):
     data = load("a.csv", f"{above}text,label\na,1\n\nb,2\n")
     assert list(data["text"]) == ["a", "b"] and list(data["label"]) == [1, 2]
