@@ -26,12 +26,15 @@ class PadIsEos(Rule):
     source = "transformers' DataCollatorForLanguageModeling, which leaves whatever is the pad token out of the loss"
 
     def look(self, seen: Seen) -> Iterator[Saw]:
-        tokenizer = seen.data.task.tokenizer
+        task = seen.data.task
+        tokenizer = task.tokenizer
         end = tokenizer.eos_token_id
-        if seen.data.task.answer != "text" or end is None or tokenizer.pad_token_id != end:
+        if task.answer != "text" or end is None or tokenizer.pad_token_id != end:
             return
         examples = list(islice(seen.data.train.examples, ROWS))
-        without = sum(end not in example.target for example in examples)
+        # A template may end turns with a token of its own, which is learnt, and at which answers stop, in its place.
+        ends: set[int] = task.end_tokens(examples) if hasattr(task, "end_tokens") else {end}
+        without = sum(ends.isdisjoint(map(int, example.target)) for example in examples)
         if without > SHARE * len(examples):
             found = f"pad and end token are both '{tokenizer.eos_token}', and {without:,} of {len(examples):,} answers "
             found += "do not end with it"

@@ -49,6 +49,8 @@ class LiveTable:
         self.finished: dict[tuple[str, int], RunFinished] = {}
         self.begun: dict[tuple[str, int], float] = {}
         """When each run that is under way began."""
+        self.together: dict[tuple[str, int], int] = {}
+        """How many runs each of them is trained side by side with, itself counted."""
         self.epochs: dict[tuple[str, int], float] = {}
         self.seeds: list[int] = []
         """Those that are asked for; by a rule, as many as it may come to."""
@@ -70,6 +72,7 @@ class LiveTable:
             return
         elif isinstance(event, RunStarted):
             self.begun[event.variant, event.seed] = self.clock()
+            self.together[event.variant, event.seed] = event.together
             self.finished.pop((event.variant, event.seed), None)  # an error that is tried again
         elif isinstance(event, Step):
             self.epochs[event.variant, event.seed] = event.epoch
@@ -85,9 +88,14 @@ class LiveTable:
         """Draw it; None before a study is open, and when it is over and has its own table."""
         return None if self.opened is None or self.over else self
 
+    def runs(self) -> list[tuple[str, int]]:
+        """List the variants and seeds of the runs that are asked for."""
+        assert self.opened is not None
+        return self.opened.asked or [(variant, seed) for variant in self.opened.variants for seed in self.seeds]
+
     def seconds_left(self) -> float | None:
         """Estimate how long all will still take, from the runs of the variant that are done, else from all that are;
-        None while there are none."""
+        None while there are none. Of runs side by side each takes its share of their time, as in their results."""
         assert self.opened is not None
         known: dict[str, list[float]] = {}
         for (variant, _), result in self.finished.items():
@@ -96,13 +104,12 @@ class LiveTable:
         if not known:
             return None
         usual, now, left = fmean(map(fmean, known.values())), self.clock(), 0.0
-        for variant in self.opened.variants:
-            each = fmean(known[variant]) if variant in known else usual
-            for seed in self.seeds:
-                if (variant, seed) in self.begun:
-                    left += max(each - (now - self.begun[variant, seed]), 0.0)
-                elif (variant, seed) not in self.finished:
-                    left += each
+        for run in self.runs():
+            each = fmean(known.get(run[0], [usual]))
+            if run in self.begun:
+                left += max(each - (now - self.begun[run]) / self.together[run], 0.0)
+            elif run not in self.finished:
+                left += each
         return left / self.processes
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
@@ -116,7 +123,8 @@ class LiveTable:
         assert self.opened is not None
         by_seed = self._table(seeds=True)
         yield by_seed if by_seed.fits(console, options) else self._table(seeds=False)
-        done, every = len(self.finished), len(self.opened.variants) * len(self.seeds)
+        runs = self.runs()
+        done, every = sum(run in self.finished for run in runs), len(runs)
         left = self.seconds_left()
         words = [f"{done} of {every} runs", unit(self.opened.headline.rpartition("/")[2]).heading]
         if left is not None and done < every:
@@ -169,7 +177,7 @@ class LiveTable:
         if key in self.begun:
             return Text(self._far(key), style="bold")
         if key not in self.finished:
-            return Text(WAITING, style="dim")
+            return Text(WAITING, style="dim") if key in self.runs() else ""
         result = self.finished[key]
         assert self.opened is not None
         score = result.scores.get(self.opened.headline)

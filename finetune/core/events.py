@@ -22,6 +22,8 @@ class StudyOpened:
     """"set/metric" of the score that counts."""
     results: list[RunFinished] = field(default_factory=list)
     """What those runs came to."""
+    asked: list[tuple[str, int]] = field(default_factory=list)
+    """Variants and seeds of the runs that it is asked for, finished or not; none: for all."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,9 @@ class RunEvent:
 @dataclass(frozen=True)
 class RunStarted(RunEvent):
     """A run begins, or goes on where it was interrupted."""
+
+    together: int = 1
+    """Runs that are trained side by side, this one among them."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,7 @@ def from_json(said: Mapping[str, Any]) -> Event:
         facts["folder"] = Path(facts["folder"])
     if "results" in facts:
         facts["results"] = [RunFinished(**each) for each in facts["results"]]
+        facts["asked"] = [(variant, seed) for variant, seed in facts["asked"]]
     event: Event = _KINDS[said["event"]](**facts)
     return event
 

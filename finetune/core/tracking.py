@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from io import StringIO
+from itertools import chain, count
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,6 +21,11 @@ from finetune.core.events import Evaluated, Event, RunFinished, Step
 from finetune.core.options import Options
 
 TrackerName = Literal["tensorboard", "mlflow", "wandb", "trackio"]
+
+MLFLOW_REFUSES = re.compile(r"[^\w.\- :]")
+"""Characters that MLflow takes in no name, and `/`."""
+MLFLOW_LONGEST = 240
+"""Bytes of a name that MLflow, and a disk on which it makes files of them, surely takes, with a number behind it."""
 
 Key = tuple[str, int]
 """A run: variant and seed."""
@@ -156,6 +163,22 @@ def _tensorboard(tracking: Tracking, key: Key, step: int) -> Open:
     return Open(lambda values, at: tracker.log(dict(values), step=at), lambda _: tracker.finish())
 
 
+def mlflow_names(settings: Iterable[str]) -> dict[str, str]:
+    """What MLflow can call each of the ``settings``, in which labels and columns of the user's stand: `_` is put for
+    what it refuses, and for `/`, which it takes for a folder. Names that become one are numbered."""
+    fitted = {
+        name: MLFLOW_REFUSES.sub("_", name).encode()[:MLFLOW_LONGEST].decode(errors="ignore") for name in settings
+    }
+    found = {name: name for name, other in fitted.items() if name == other}
+    taken = {*found}
+    for name, other in fitted.items():
+        if name not in found:
+            numbered = chain([other], (f"{other}_{number}" for number in count(2)))
+            found[name] = next(each for each in numbered if each not in taken)
+            taken.add(found[name])
+    return found
+
+
 def _mlflow(tracking: Tracking, key: Key, step: int) -> Open:
     import mlflow
     from accelerate.tracking import MLflowTracker
@@ -175,9 +198,6 @@ def _mlflow(tracking: Tracking, key: Key, step: int) -> Open:
     tracker = MLflowTracker(study, run_id=run, tags=own, nested_run=True, run_name=name_of(key))
     tracker.start()
     run = tracker.tracker.info.run_id
-    if not before:
-        for name, value in tracking.settings(key).items():
-            client.log_param(run, name, str(value)[:500])
 
     def end(status: str) -> None:
         how = {"finished": "FINISHED", "interrupted": "KILLED"}.get(status, "FAILED")
@@ -185,6 +205,13 @@ def _mlflow(tracking: Tracking, key: Key, step: int) -> Open:
         client.set_terminated(run, how)
         client.set_tag(run, "finetune.status", status)
 
+    settings = {} if before else tracking.settings(key)
+    try:
+        for name, shown in mlflow_names(settings).items():
+            client.log_param(run, shown, str(settings[name])[:500])
+    except Exception:
+        end("failed")  # else it would be shown as running for ever
+        raise
     return Open(lambda values, at: tracker.log(dict(values), step=at, run_id=run), end)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from finetune.core.errors import InputError, Problem, bad_input
 from finetune.core.progress import parts
+from finetune.data.json_text import parsed
 from finetune.data.nested import plain_values, values_of
 from finetune.data.rows import ROW
 from finetune.data.sources import EXAMPLE, as_dataset, as_table
@@ -28,18 +29,22 @@ EXCERPT = 80
 
 def keys(dataset: Dataset, inputs: Sequence[str]) -> np.ndarray:
     """One digest per row of what its ``inputs`` say, (rows,) of 16 bytes: equal for rows that differ in letter case or
-    spacing only."""
+    spacing only, or of which one has as JSON text the list or object that is in the other."""
     table = as_table(dataset.select_columns(list(inputs)))
     found = bytearray()  # and not as many objects, of which each takes four times as much
     for rows in parts(table.num_rows, "comparing examples", CHUNK):
         columns = [plain_values(table[name].slice(rows.start, CHUNK)) for name in inputs]
         # The separator counts as space, so that it is in none of the texts.
         texts = ("\x1f".join(map(_canonical, row)) for row in zip(*columns, strict=True))
-        found += b"".join(hashlib.blake2b(text.encode(), digest_size=16).digest() for text in texts)
+        found += b"".join(
+            hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest() for text in texts
+        )
     return np.frombuffer(found, dtype="S16")
 
 
 def _canonical(value: Any) -> str:
+    if isinstance(value, str) and value.lstrip().startswith(("[", "{")):
+        value = parsed(value)
     normal = _normal(value)
     return normal if isinstance(normal, str) else json.dumps(normal, ensure_ascii=False, sort_keys=True, default=str)
 

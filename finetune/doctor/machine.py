@@ -17,6 +17,14 @@ FREE = 5e9
 WIDTH = 512
 """Hidden size of the linear layer by which arithmetic is measured."""
 
+HUB_CACHE = {
+    "HF_HUB_CACHE": "",
+    "HUGGINGFACE_HUB_CACHE": "",
+    "HF_HOME": "hub",
+    "XDG_CACHE_HOME": "huggingface/hub",
+}
+"""Variables that say where the hub's library keeps what it fetches, the strongest first, and the folder below."""
+
 
 def look_at_devices() -> Iterator[Finding]:
     """Name the devices that torch can compute on, and those that it should see and does not."""
@@ -65,9 +73,9 @@ def look_at_arithmetic() -> Iterator[Finding]:
 def look_at_disk(runs: Path, free_of: Mapping[Path, int] | None = None) -> Iterator[Finding]:
     """Look at the folders that are written to: whether they can be, and how much room there is. ``free_of`` says that
     instead of the system, by folder."""
-    hub = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface").expanduser()
+    hub, variable = _hub_cache()
     cache = cache_folder()
-    places = {"studies": (runs.absolute(), "--output DIR"), "the hub's cache": (hub, "export HF_HOME=DIR")}
+    places = {"studies": (runs.absolute(), "--output DIR"), "the hub's cache": (hub, f"export {variable}=DIR")}
     if cache is not None:
         places["our cache"] = (cache, f"export {CACHE}=DIR")
     for what, (folder, elsewhere) in places.items():
@@ -81,6 +89,15 @@ def look_at_disk(runs: Path, free_of: Mapping[Path, int] | None = None) -> Itera
             yield Finding("disk", "problem", found, f"{elsewhere}, on a disk with room; df -h shows them")
         else:
             yield Finding("disk", "fine", f"{what}: {memory(free)} free in {folder}")
+
+
+def _hub_cache() -> tuple[Path, str]:
+    """Where the hub's library keeps what it fetches, and the variable that says so, or could: as `constants.py` of
+    huggingface_hub finds it, which may not be there to be asked."""
+    for variable, below in HUB_CACHE.items():
+        if said := os.environ.get(variable):
+            return Path(os.path.expandvars(os.path.expanduser(said)), below).absolute(), variable
+    return Path("~/.cache/huggingface/hub").expanduser(), "HF_HOME"
 
 
 def _nearest(folder: Path) -> Path:

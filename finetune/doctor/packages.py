@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib import metadata
+from importlib import import_module, metadata
 from typing import TYPE_CHECKING
 
+from finetune.core.errors import first_line
 from finetune.doctor.findings import Finding
 
 if TYPE_CHECKING:
@@ -66,6 +67,15 @@ def look_at_packages(version_of: Installed = installed) -> Iterator[Finding]:
     )
     if not wrong:
         yield Finding("packages", "fine", f"all {len(needed)} as needed: {shown}")
+
+
+def look_at_import(package: str) -> Iterator[Finding]:
+    """Say why a package that is installed cannot be imported, as where a library that it needs is not there."""
+    try:
+        import_module(package)
+    except Exception as error:  # whatever the package and the system's loader make of it
+        found = f"{package} is installed and cannot be imported: {type(error).__name__}: {first_line(error)}"
+        yield Finding("packages", "problem", found, f"pip install --force-reinstall {package}")
 
 
 def look_at_extras(version_of: Installed = installed) -> Iterator[Finding]:

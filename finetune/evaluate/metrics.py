@@ -45,7 +45,9 @@ class HubMetric(Metric):
     def value(self, columns: Columns) -> float:
         """Compute the score. Raises FinetuneError when the module fails on these predictions, or returns no number."""
         features = _features(self.module)
-        given = {name: _fitted(columns[name.removesuffix("s")], features[name], columns) for name in features}
+        # Of one text and a list beside it, the list has texts of which each is right.
+        tags = columns["labels"] or () if all(map(_inner, features.values())) else ()
+        given = {name: _fitted(columns[name.removesuffix("s")], features[name], columns, tags) for name in features}
         try:
             result = self.module.compute(**given)
         except Exception as error:  # foreign code: anything can come out of it
@@ -156,9 +158,11 @@ def _from_hub(name: str) -> HubMetric:
         reason = first_line(error)
         advice = "check the name and the network, or use one that needs none: accuracy, macro_f1, rouge_l and others"
         raise bad_input(None, f"{name} cannot be loaded: {reason}", advice) from error
-    unknown = sorted(set(_features(module)) - {"predictions", "references"})
-    if unknown:
-        raise bad_input(None, f"{name} wants columns that no task here has: {', '.join(unknown)}", "use another metric")
+    features, advice = _features(module), "use another metric"
+    if unknown := sorted(set(features) - {"predictions", "references"}):
+        raise bad_input(None, f"{name} wants columns that no task here has: {', '.join(unknown)}", advice)
+    if unfit := sorted(each for each, feature in features.items() if not _is_plain(feature)):
+        raise bad_input(None, f"{name} wants {' and '.join(unfit)} of a type that no task here has", advice)
     upwards = getattr(module, "higher_is_better", source.rstrip("/").rpartition("/")[2] not in LOWER_IS_BETTER)
     return HubMetric(name, module, bool(upwards), folder)
 
@@ -168,13 +172,34 @@ def _features(module: Any) -> dict[str, Any]:
     return dict(module.features[-1] if isinstance(module.features, list) else module.features)
 
 
-def _fitted(texts: list[str], feature: Any, columns: Columns) -> list[Any]:
-    """Labels or texts in the type that a foreign module asks for: text, a list with one text, or label numbers."""
-    inner = getattr(feature, "feature", None) or (feature[0] if isinstance(feature, list) else None)
+def _inner(feature: Any) -> Any:
+    """The type of what a list holds; None of a type that is no list."""
+    return getattr(feature, "feature", None) or (feature[0] if isinstance(feature, list) else None)
+
+
+def _is_plain(feature: Any) -> bool:
+    """Tell whether a column of this type holds texts, numbers or labels, or lists of them."""
+    from datasets import ClassLabel, Value
+
+    inner = _inner(feature)
+    return isinstance(feature, Value | ClassLabel) if inner is None else _is_plain(inner)
+
+
+def _fitted(texts: list[str], feature: Any, columns: Columns, tags: Sequence[str]) -> list[Any]:
+    """Labels or texts in the type that a foreign module asks for: text, a list with one text or with the ``tags`` in
+    it, or label numbers."""
+    inner = _inner(feature)
     if inner is not None:
-        return [[value] for value in _fitted(texts, inner, columns)]
+        lists = [[text] if _inner(inner) else _listed(text, tags) for text in texts]
+        return [_fitted(each, inner, columns, tags) for each in lists]
     if not str(feature.dtype).startswith(("int", "uint")):
         return texts
     labels = columns["labels"] or sorted(set(columns["reference"]))
     numbers = {label: number for number, label in enumerate(labels)}
     return [numbers.get(text, -1) for text in texts]
+
+
+def _listed(text: str, tags: Sequence[str]) -> list[str]:
+    """The words of a sentence of ``tags``; any other text stands alone, and so does what is one of them."""
+    words = text.split()
+    return words if words and text not in tags and set(words) <= set(tags) else [text]

@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from itertools import dropwhile
 from pathlib import Path
 from statistics import median
 
@@ -104,7 +105,9 @@ def _rows(path: str, delimiter: str) -> list[list[str]]:
         lines = io.StringIO(start.decode("utf-8-sig", "replace"), newline="")
         tabs = delimiter == "\t"  # between which quotes are ordinary characters
         read = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL)
-        rows = [row for row in read if row]
+        found = [row for row in read if row]
+        # What has nothing in it above the heading is passed over, as whoever reads the file does.
+        rows = list(dropwhile(lambda row: not any(map(str.strip, row)), found))
     except (OSError, csv.Error):
         return [[]]
     finally:

@@ -42,7 +42,9 @@ def run_study(
         names = [each.name for each in recipe.variants]
         there = [finished_event(variant, seed, result) for (variant, seed), result in study.results.items()]
         headline = "{name}/{headline}".format_map(read_json(study.folder.data)["tasks"][0])
-        shown.tell(StudyOpened(study.folder.path, names, recipe.seeds, len(there), headline, there))
+        runs = [] if only is None else [(name, seed) for name in names for seed in recipe.seeds]
+        asked = [run for run in runs if study.asked.for_run(*run)]
+        shown.tell(StudyOpened(study.folder.path, names, recipe.seeds, len(there), headline, there, asked))
         for line in found.notes():
             shown.say(line)
         if by is None:

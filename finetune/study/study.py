@@ -244,7 +244,7 @@ class Study:
             for replica in replicas:
                 replica.folder.result.unlink(missing_ok=True)  # of an error that is tried again
         for seed in seeds:
-            self.runtime.progress.tell(RunStarted(variant.name, seed))
+            self.runtime.progress.tell(RunStarted(variant.name, seed, len(seeds)))
         try:
             session = self.checked_session(variant, seeds[0], title, other_seeds)
             with told_when_full(self.folder.path):

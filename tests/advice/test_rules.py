@@ -142,6 +142,14 @@ def test_pad_is_eos_only_where_no_end_is_learnt(chat_advice, tmp_path):
     assert "pad and end token are both '<|im_end|>'" in found and "of 36 answers do not end with it" in found
 
 
+def test_pad_is_eos_is_no_matter_where_turns_end_with_another_token_that_is_learnt(chat_advice, tmp_path):
+    tiny.save_decoder(tmp_path / "other")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "other")
+    tokenizer.eos_token = tokenizer.pad_token  # turns end with what was the end token
+    tokenizer.save_pretrained(tmp_path / "other")
+    assert "pad-is-eos" not in chat_advice(f"model.source={tmp_path / 'other'}")
+
+
 def test_scored_on_training(advice, topics):
     tiny.write_csv(topics.parent / "again.csv", tiny.sentences(90)[:20])
     own = f'data.test={{path: "{topics.parent / "again.csv"}"}}'

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from finetune.cli.live_table import LiveTable
-from finetune.core.events import RunFinished, RunStarted, Step, StudyFinished, StudyOpened
+from finetune.core.events import RunFinished, RunStarted, Step, StudyFinished, StudyOpened, from_json, to_json
 from tests.end_to_end.warm import environment_with
 
 SEEDS = [0, 1, 2, 3, 4]
@@ -94,6 +94,27 @@ def test_the_time_left_is_of_what_runs_of_each_variant_take(table, clock):
     assert table.seconds_left() == 4 * 10 + 3 * 20 + 15
     table.processes = 2
     assert table.seconds_left() == (4 * 10 + 3 * 20 + 15) / 2
+
+
+def test_runs_that_are_not_asked_for_are_not_waited_for(clock):
+    table, asked = LiveTable(clock=clock), [("a", seed) for seed in SEEDS]
+    there = [RunFinished("b", 0, "finished", None, {"test/accuracy": 0.5}, 7.0)]
+    table(
+        from_json(json.loads(json.dumps(to_json(StudyOpened(Path("it"), ["a", "b"], SEEDS, 1, "s/x", there, asked)))))
+    )
+    table(RunStarted("a", 0))
+    clock.now = 100.0
+    table(RunFinished("a", 0, "finished", None, {"s/x": 0.5}, 100.0))
+    assert table.seconds_left() == 400.0
+    assert drawn(table)[1:] == ["a 0.500 · · · · 0.500", "b –", "1 of 5 runs · x · 0:06:40 left"]
+
+
+def test_runs_side_by_side_share_their_time(table, clock):
+    for seed in (1, 2, 3, 4):
+        table(RunStarted("linear", seed, together=4))
+    assert table.seconds_left() == 4 * 10 + 5 * 10
+    clock.now = 30.0
+    assert table.seconds_left() == 10 + 5 * 10
 
 
 def test_a_narrow_terminal_has_counts_in_place_of_seeds(table):

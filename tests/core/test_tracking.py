@@ -11,6 +11,7 @@ import yaml
 import finetune
 from finetune.core import tracking
 from finetune.core.errors import InputError
+from finetune.core.events import RunFinished
 from tests.end_to_end.reading import results
 from tests.end_to_end.warm import environment_with
 
@@ -161,6 +162,56 @@ def test_one_that_fails_is_left_out_and_says_so(topics, tmp_path, monkeypatch, c
         "mlflow failed, and hears no more of this study: ConnectionError: no route to host"
     ]
     assert scalars(outcome.folder / "tensorboard" / "full" / "seed-0")["train/loss"]
+
+
+NAMES = ["task.class_weights.R&B", "task.class_weights.R%B", "data.columns.Rating (1-5)", "data.columns.a", "seed"]
+NAMES += [
+    "data.columns.a/b",
+    "data.columns.a_b",
+    "data.columns.a//b/",
+    "größe: 1.5-x",
+    "x" * 400,
+    "x" * 401,
+    "題" * 200,
+]
+
+
+@pytest.fixture
+def told(tmp_path, monkeypatch):
+    """Tracking of one run whose settings have names that MLflow refuses, and what it has said."""
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "study").mkdir()
+    said, about = [], {"full": {name: number for number, name in enumerate(NAMES)}}
+    options = tracking.TrackingOptions(trackers=["mlflow"])
+    return tracking.Tracking(options, tmp_path / "study", about, said.append), said
+
+
+def test_mlflow_shows_settings_whatever_they_are_called(told):
+    tracked, said = told
+    tracked(RunFinished("full", 3, "finished", None, {"test/accuracy": 0.5}, 1.0))
+    tracked.close()
+    assert said == []
+    [(run, history)] = mlflow_runs(tracked.folder).values()
+    assert run.info.status == "FINISHED" and history == {"test/accuracy": [(0, 0.5)]}
+    shown = tracking.mlflow_names(tracked.settings(("full", 3)))
+    settings = {shown[name]: str(value) for name, value in tracked.settings(("full", 3)).items()}
+    assert run.data.params == settings and len(settings) == len({*NAMES, "variant", "study"})
+    assert shown["task.class_weights.R&B"] == "task.class_weights.R_B"
+    assert shown["task.class_weights.R%B"] == "task.class_weights.R_B_2"
+    assert (shown["data.columns.a_b"], shown["data.columns.a/b"]) == ("data.columns.a_b", "data.columns.a_b_2")
+    assert shown["größe: 1.5-x"] == "größe: 1.5-x" and shown["data.columns.Rating (1-5)"] == "data.columns.Rating _1-5_"
+
+
+def test_mlflow_shows_a_run_as_failed_whose_settings_it_does_not_take(told, monkeypatch):
+    tracked, said = told
+    monkeypatch.setattr(tracking, "mlflow_names", lambda settings: {name: name for name in settings})
+    tracked(RunFinished("full", 3, "finished", None, {"test/accuracy": 0.5}, 1.0))
+    tracked.close()
+    [line] = said
+    assert line.startswith("mlflow failed, and hears no more of this study: MlflowException: Invalid value")
+    [(run, _)] = mlflow_runs(tracked.folder).values()
+    assert run.info.status == "FAILED"
 
 
 def test_one_that_is_not_installed_is_bad_input(topics, monkeypatch):

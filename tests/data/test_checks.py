@@ -37,6 +37,26 @@ def test_keys_of_messages_disregard_order_of_fields_and_absent_ones():
     assert checks.keys(one, ["messages"]) == checks.keys(two, ["messages"]) != checks.keys(other, ["messages"])
 
 
+@pytest.mark.parametrize(
+    "written, value",
+    [
+        ('["EU","rejects"]', ["eu", "rejects"]),
+        (' [ "EU rejects",\n"[1] a" ]', ["EU  rejects", "[1] a"]),
+        ('[{"role":"user","content":"Hi"}]', [{"content": "hi", "role": "user"}]),
+        ('{"b":[1,2],"a":"x"}', {"a": "x", "b": [1, 2]}),
+    ],
+)
+def test_keys_of_json_text_are_those_of_the_list_or_object_in_it(written, value):
+    [one] = checks.keys(as_dataset(pa.table({"words": [written]})), ["words"])
+    assert one == checks.keys(as_dataset(pa.table({"words": [value]})), ["words"])[0]
+
+
+def test_keys_of_texts_that_begin_with_a_bracket_are_those_of_texts():
+    texts = ["[1] says so", "[1]  Says so", "[1] said so", "[sic", "{x}", '["a"]', '["a", "b"]', '["[1]"]', "[[1]]"]
+    one, two, *others = checks.keys(table([*texts, r'["\ud800"]']), ["text"])
+    assert one == two and len({one, *others}) == len(texts)
+
+
 # --- duplicates
 
 
@@ -70,6 +90,13 @@ def test_leak_is_refused_with_both_rows_and_an_excerpt():
     assert test.found.endswith("which is row 2 of data.train: 'B'")
     assert len(tweets.found) < 200 and tweets.found.endswith("…'")
     assert "data.leaks" in test.advice
+
+
+def test_leak_between_lists_and_their_json_text_is_found():
+    train = as_dataset(with_example(pa.table({"words": ['["EU","rejects"]', '["a"]']})))
+    test = as_dataset(with_example(pa.table({"words": [["EU", "rejects"]]})))
+    with pytest.raises(InputError, match="1 of 1 held-out examples are in the training data"):
+        checks.without_leaks(train, {"data.test.news": test}, ["words"], "refuse")
 
 
 def test_leak_between_parts_of_one_file_advises_about_duplicates():

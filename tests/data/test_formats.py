@@ -62,6 +62,24 @@ def test_csv_skips_blank_lines_and_reads_windows_line_ends(load):
     assert list(load("a.csv", "text,label\r\n\r\na,1\r\n\r\n")["text"]) == ["a"]
 
 
+@pytest.mark.parametrize(
+    "above", ["\n", "\n\n\n", "\r\n\r\n", "\r\r", "  \n", ",\n", " , ,\r\n\n", '"",""\n', '"\n",\n']
+)
+def test_csv_lines_without_a_name_above_the_header_are_no_rows(load, refused, above):
+    data = load("a.csv", f"{above}text,label\na,1\n\nb,2\n")
+    assert list(data["text"]) == ["a", "b"] and list(data["label"]) == [1, 2]
+    with refused(AT, "3 values, where 2 are expected") as seen:
+        load("b.csv", f"{above}text,label\na,1,2\n")
+    lines = len(f"{above}.".splitlines())
+    assert seen.problem.where.endswith(f"b.csv:{lines + 1}")
+
+
+def test_csv_without_any_name(load, refused):
+    with refused(AT, "no line at the beginning", "`names`"):
+        load("a.csv", ",\n,\n")
+    assert list(load("b.csv", "\n\n,\na,1\n", names=["text", "label"])["text"]) == ["", "a"]
+
+
 def test_csv_unnamed_index_column_gets_a_name(load):
     assert load("a.csv", ",text\n0,a\n").column_names == ["column_1", "text", "example"]
 
@@ -107,6 +125,11 @@ def test_tsv_has_no_quoting(load):
     data = load("rte.tsv", 'index\tsentence1\tlabel\n0\tHe said "no.\tentailment\n1\t"quoted"\tnot_entailment\n')
     assert list(data["sentence1"]) == ['He said "no.', '"quoted"']
     assert list(data["index"]) == [0, 1]
+
+
+def test_tsv_lines_without_a_name_above_the_header_are_no_rows(load):
+    data = load("a.tsv", "\r\n\t\r\ntext\tlabel\r\na\t1\r\n")
+    assert list(data["text"]) == ["a"] and list(data["label"]) == [1]
 
 
 def test_tsv_broken_row(load, refused):

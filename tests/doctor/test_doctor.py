@@ -56,7 +56,7 @@ def test_every_extra_says_what_it_adds_and_what_is_missing():
 
 def test_a_full_disk_and_a_folder_that_is_not_ours(tmp_path, monkeypatch):
     monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     roomy = dict.fromkeys([tmp_path / name for name in ("runs", "cache", "hub")], 10**12)
     assert {each.state for each in machine.look_at_disk(tmp_path / "runs", roomy)} == {"fine"}
     full = [*machine.look_at_disk(tmp_path / "runs", dict.fromkeys([tmp_path / "runs"], 10**8))]
@@ -65,6 +65,24 @@ def test_a_full_disk_and_a_folder_that_is_not_ours(tmp_path, monkeypatch):
     for place in (Path("/proc/runs"), tmp_path / "topics.yaml" / "runs"):
         [studies, *_] = machine.look_at_disk(place)
         assert studies.state == "problem" and "cannot be written to" in studies.found
+
+
+CACHES = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME")
+
+
+@pytest.mark.parametrize("names", [CACHES, CACHES[1:], CACHES[2:], CACHES[3:], ()])
+def test_the_disk_of_the_hubs_cache_is_where_its_library_writes(tmp_path, names):
+    """In a process of its own, whose library has not been told where yet."""
+    code = "import sys; from pathlib import Path; from huggingface_hub.constants import HF_HUB_CACHE as hub; "
+    code += "from finetune.doctor.machine import look_at_disk; print(hub); "
+    code += "found = look_at_disk(Path(sys.argv[1]), {Path(hub): 1}); "
+    code += 'print(*(f"{each.found}; {each.fix}" for each in found if "the hub\'s cache" in each.found))'
+    environment = {name: value for name, value in os.environ.items() if name not in CACHES}
+    environment |= {name: f"$PLACE/{name.lower()}" for name in names} | {"PLACE": str(tmp_path)}
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    where, said = done.stdout.splitlines()
+    assert f"free in {where}, which is little; export {names[0] if names else 'HF_HOME'}=DIR," in said, done.stderr
 
 
 def test_devices_and_arithmetic_are_measured():
@@ -116,6 +134,23 @@ def test_it_reads_well_at_40_columns_and_without_a_terminal(tmp_path):
     assert [line for line in told if len(line) > 40 and len(line.split()) > 4] == []
     assert "\x1b" not in done.stdout and done.returncode in (0, 1)
     assert (told[-1] == "nothing is wrong") == (done.returncode == 0)
+
+
+@pytest.mark.parametrize("package, lost", [("torch", {"devices", "arithmetic"}), ("huggingface_hub", {"hub"})])
+def test_a_package_that_cannot_be_imported_is_a_problem_beside_all_others(tmp_path, package, lost):
+    (tmp_path / package).mkdir()
+    (tmp_path / package / "__init__.py").write_text("raise OSError('libcudart.so.13: cannot open shared object file')")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from finetune import cli; "
+    code += f"sys.exit(cli.main(['doctor', '--output', {str(tmp_path)!r}]))"
+    environment = {**os.environ, "COLUMNS": "300"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    told = done.stdout.splitlines()
+    said = f"{package} is installed and cannot be imported: OSError: libcudart.so.13: cannot open shared object file"
+    place = next(number for number, line in enumerate(told) if said in line)
+    assert told[place].startswith("  !! ") and told[place + 1] == f"     type: pip install --force-reinstall {package}"
+    every = {"python", "packages", "devices", "arithmetic", "disk", "hub", "extras"}
+    assert every & set(told) == every - lost
 
 
 def test_json_has_every_finding_and_the_code_says_whether_there_is_a_problem(capsys, monkeypatch, tmp_path):

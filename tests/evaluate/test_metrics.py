@@ -181,7 +181,7 @@ class {kind}(evaluate.Metric):
     higher_is_better = {higher}
 
     def _info(self):
-        column = datasets.Value("{dtype}")
+        column = {column}
         features = datasets.Features({{"predictions": column, "{references}": column}})
         return evaluate.MetricInfo(description="A metric.\\nMore.", citation="", features=features)
 
@@ -195,10 +195,10 @@ def script(tmp_path, monkeypatch):
     """Writes a metric script as a person would keep it, beside the recipe; gives its name in the recipe."""
     monkeypatch.chdir(tmp_path)
 
-    def write(name, body, higher=True, dtype="string", references="references"):
+    def write(name, body, higher=True, dtype="string", references="references", column="datasets.Value('{}')"):
         (tmp_path / name).mkdir()
-        kind = name.title().replace("_", "")
-        text = SCRIPT.format(kind=kind, body=body, higher=higher, dtype=dtype, references=references)
+        kind, column = name.title().replace("_", ""), column.format(dtype)
+        text = SCRIPT.format(kind=kind, body=body, higher=higher, column=column, references=references)
         Path(name, f"{name}.py").write_text(text)
         return f"hub:./{name}"
 
@@ -230,6 +230,40 @@ def test_a_script_that_wants_numbers_gets_label_numbers(script):
     body = 'return {"seen": float(predictions[0] * 100 + predictions[1] * 10 + others["references"][0])}'
     metric = load(script("numbers", body, dtype="int32"))
     assert metrics.score(predictions([("c", "b"), ("b", "c")], labels=LABELS), [metric.name])[metric.name] == 211.0
+
+
+LIST = "datasets.Sequence(datasets.Value('{}'))"
+TAGS = [("O B-PER I-PER", "O B-PER O"), ("O", "B-PER"), ("B-PER O", "B-PER O")]
+
+
+def test_a_script_that_wants_lists_gets_the_tags_of_each_sentence(script):
+    """As seqeval from the hub does, which takes a list for each sentence."""
+    body = 'return {"right": sum(a == b for p, r in zip(predictions, others["references"]) for a, b in zip(p, r))}'
+    labels = ("O", "B-PER", "I-PER")
+    assert score(script("tags", body, column=LIST), TAGS, labels=labels) == 4.0
+    assert score(script("numbered", body, dtype="int32", column=LIST), TAGS, labels=labels) == 4.0
+
+
+@pytest.mark.parametrize("labels", [(), ("very bad", "very", "bad", "good"), ("a", "b")])
+def test_a_script_that_wants_lists_gets_any_other_text_alone(script, labels):
+    body = 'return {"longest": max(map(len, predictions))}'
+    pairs = [("very bad", "good"), ("a, b", "a, b")]
+    assert score(script("alone", body, column=LIST), pairs, labels=labels) == 1.0
+
+
+def test_a_script_that_wants_a_text_beside_lists_gets_whole_references(script):
+    body = 'return {"longest": max(map(len, others["references"]))}'
+    name = script("alternatives", body)
+    path = Path("alternatives", "alternatives.py")
+    path.write_text(path.read_text().replace('"references": column', '"references": datasets.Sequence(column)'))
+    assert score(name, TAGS, labels=("O", "B-PER", "I-PER")) == 1.0
+
+
+@pytest.mark.parametrize("inner", ["{{'id': datasets.Value('{}')}}", "[{{'id': datasets.Value('{}')}}]"])
+def test_a_script_that_wants_objects_is_refused(script, inner):
+    """As squad from the hub does, which takes ids beside texts."""
+    with pytest.raises(InputError, match="wants predictions and references of a type that no task here has"):
+        load(script("objects", "return {}", column=inner))
 
 
 def test_a_script_that_fails_says_which(script):

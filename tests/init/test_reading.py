@@ -55,6 +55,14 @@ def test_an_example_is_no_header_line(tmp_path, rows):
     assert read.data.num_rows == len(rows) and read.options["names"][0] == "column_1"
 
 
+@pytest.mark.parametrize("above", ["\n\n", "\r\n", ",\n"])
+def test_empty_lines_above_the_header_hide_nothing(tmp_path, above):
+    path = table(tmp_path / "rows.csv", ("text", "label"), ROWS)
+    path.write_text(above + path.read_text())
+    read = find(str(path))
+    assert read.data.column_names[:2] == ["text", "label"] and read.data.num_rows == len(ROWS) and not read.notes
+
+
 def test_a_long_value_hides_no_example(tmp_path):
     rows = [*ROWS, ("long " * 40_000, "food"), *ROWS]
     assert find(str(table(tmp_path / "rows.csv", ("text", "label"), rows))).data.num_rows == len(rows)

@@ -10,6 +10,8 @@ import pytest
 
 from finetune import load_recipe, recipe
 from finetune.core.errors import InputError, Interrupted
+from finetune.core.events import RunStarted, StudyOpened, from_json, to_json
+from finetune.core.progress import Progress
 from finetune.core.run_dir import StudyDir, write_json
 from finetune.core.signals import StopRequest
 from finetune.study import sharing
@@ -66,6 +68,18 @@ def test_some_runs_can_be_asked_for(topics):
     for only in ("linear/0,", "linear/0,7", "linear/0 2", "linear/00"):
         with pytest.raises(InputError, match="there is no seed"):
             Asked.of(recipe, only)
+
+
+def test_listeners_hear_what_is_asked_for_and_what_is_trained_side_by_side(topics, tmp_path):
+    heard = []
+    progress = Progress()
+    progress.listeners.append(heard.append)
+    recipe = load_recipe(topics, ["seeds=3", "train.replicas=2"])
+    run_study(recipe, tmp_path / "runs", progress, only="linear/0,2")
+    [opened] = [event for event in heard if isinstance(event, StudyOpened)]
+    assert opened.asked == [("linear", 0), ("linear", 2)] and from_json(to_json(opened)) == opened
+    begun = [event for event in heard if isinstance(event, RunStarted)]
+    assert begun == [RunStarted("linear", 0, together=2), RunStarted("linear", 2, together=2)]
 
 
 def test_helpers_begin_with_variants_of_their_own():

@@ -64,7 +64,12 @@ def _read_delimited(path: Path, source: Written, at: str, delimiter: str, quotes
     import pyarrow.csv
 
     text = _AsUtf8(text_blocks(path, source, at))
-    names = source.names or _header(text.begin(HEADER), delimiter, quotes)
+    names, above = source.names or [], 0
+    if not names:
+        names, above = _header(text.begin(HEADER), delimiter, quotes)
+    if not names:
+        advice = "name them there, or in `names`, with which every line is an example"
+        raise bad_input(f"{at}.path", f"no line at the beginning of '{path}' names columns", advice)
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise bad_input(f"{at}.path", f"'{path}' has several columns called {', '.join(map(repr, repeated))}")
@@ -72,7 +77,7 @@ def _read_delimited(path: Path, source: Written, at: str, delimiter: str, quotes
         reader = pyarrow.csv.open_csv(
             pa.PythonFile(text, mode="r"),
             pyarrow.csv.ReadOptions(
-                column_names=names, skip_rows_after_names=0 if source.names else 1, block_size=BLOCK
+                column_names=names, skip_rows=above, skip_rows_after_names=0 if source.names else 1, block_size=BLOCK
             ),
             pyarrow.csv.ParseOptions(
                 delimiter=delimiter, quote_char='"' if quotes else False, newlines_in_values=quotes
@@ -83,10 +88,10 @@ def _read_delimited(path: Path, source: Written, at: str, delimiter: str, quotes
         for rows in reader:
             yield pa.Table.from_batches([rows])
     except pa.ArrowInvalid as error:
-        broken = _broken_row(path, source, at, len(names), delimiter, quotes) or (1, str(error))
+        broken = _broken_row(path, source, at, len(names), delimiter, quotes, above) or (1, str(error))
         raise _broken(path, at, *broken, quotes) from error
     # The reader takes a quote that is never closed for a value that reaches to the end of the file.
-    if quotes and text.quotes % 2 and (unclosed := _broken_row(path, source, at, len(names), delimiter, quotes)):
+    if quotes and text.quotes % 2 and (unclosed := _broken_row(path, source, at, len(names), delimiter, quotes, above)):
         raise _broken(path, at, *unclosed, quotes)
 
 
@@ -117,10 +122,15 @@ class _AsUtf8(io.RawIOBase):
         return given
 
 
-def _header(text: str, delimiter: str, quotes: bool) -> list[str]:
-    """The names in the first line; a column without one gets `column_N`."""
-    first = next(row for row in _rows(io.StringIO(text, newline=""), delimiter, quotes) if row)
-    return [name.strip() or f"column_{number}" for number, name in enumerate(first, start=1)]
+def _header(text: str, delimiter: str, quotes: bool) -> tuple[list[str], int]:
+    """The names in the first line that has any, where a column without one gets `column_N`; and how many lines stand
+    above it, which are blank or have separators alone, as a spreadsheet's empty rows do. No names: there is none."""
+    rows, above = _rows(io.StringIO(text, newline=""), delimiter, quotes), 0
+    for row in rows:
+        if any(map(str.strip, row)):
+            return [name.strip() or f"column_{number}" for number, name in enumerate(row, start=1)], above
+        above = rows.line_num
+    return [], above
 
 
 def _rows(lines: Iterable[str], delimiter: str, quotes: bool, strict: bool = False) -> Any:
@@ -131,16 +141,17 @@ def _rows(lines: Iterable[str], delimiter: str, quotes: bool, strict: bool = Fal
 
 
 def _broken_row(
-    path: Path, source: Written, at: str, fields: int, delimiter: str, quotes: bool
+    path: Path, source: Written, at: str, fields: int, delimiter: str, quotes: bool, above: int
 ) -> tuple[int, str] | None:
-    """Find line and description of the first row that cannot be read: slow, so only when something is wrong."""
+    """Find line and description of the first row that cannot be read, but for the lines ``above`` the header: slow, so
+    only when something is wrong."""
     lines = chain.from_iterable(io.StringIO(text, newline="") for text in text_blocks(path, source, at))
     rows = _rows(lines, delimiter, quotes, strict=True)
     limit = csv.field_size_limit(sys.maxsize)
     try:
         line = 1
         for row in rows:
-            if row and len(row) != fields:
+            if row and line > above and len(row) != fields:
                 return line, f"{len(row)} values, where {fields} are expected"
             line = rows.line_num + 1
     except csv.Error as error:
