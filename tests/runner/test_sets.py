@@ -152,3 +152,40 @@ def test_sets_that_cannot_be_compared_with_what_is_learnt_are_told(chats, genera
     pair = {"name": "pairs", "data": {"path": general}, "task": {"type": "language", "text": "body"}, "margin": 1.0}
     data = loaded(with_sets(chats, pair))
     assert data.facts["leaks"].get("not_compared") == (["pairs"] if len(data.task.inputs()) != 1 else None)
+
+
+@pytest.fixture
+def worded(tmp_path, decoder_folder):
+    """A recipe whose labels are a causal model's words."""
+    path = tiny.write_topics(tmp_path, decoder_folder)
+    said = path.read_text().split("variants:")[0].replace("classification, max_length: 32", "label-words")
+    path.write_text(said + "strategy: {type: full}\n")
+    return path
+
+
+def labelled(folder, *labels):
+    rows = [{"tweet": f"news number {number}", "label": label} for number, label in enumerate(labels)]
+    return {"name": "tweets", "data": {"path": write_rows(folder / "tweets.jsonl", rows)}, "task": {"text": "tweet"}}
+
+
+def test_labels_that_are_words_are_those_of_training(worded, tmp_path):
+    data = loaded(with_sets(worded, labelled(tmp_path, "money", "sport")))
+    own = data.task_of("tweets")
+    assert own.labels == data.task.labels == ("money", "space", "sport") and own.commonest == data.task.commonest
+    assert [example.target for example in data.held_out["tweets"].examples] == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("label", "words", "path", "said"),
+    [
+        ("weather", {}, "evaluate.tweets.task.label", "labels that no training example has: weather"),
+        ("sport", {"sport": "money"}, "evaluate.tweets.task.verbaliser", "have the same words, 'money'"),
+    ],
+)
+def test_a_label_that_is_no_word_of_training_is_refused(worded, tmp_path, label, words, path, said):
+    other = labelled(tmp_path, "money", label)
+    other["task"]["verbaliser"] = words
+    with pytest.raises(InputError) as caught:
+        loaded(with_sets(worded, other))
+    [problem] = caught.value.problems
+    assert problem.path == path and said in str(problem)
