@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from random import Random
 from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,6 +25,8 @@ SAID = {
     "letter": "the letter of a choice, A for the first",
 }
 
+MOST_CHOICES = 1000
+"""Names of choices that a model in use has: questions may have more of them than in training."""
 
 SEED = 0
 """Draws wrong choices: the same for every study."""
@@ -183,6 +185,15 @@ class ChoiceColumns:
         if place is None:
             raise ValueError("an answer that names no choice was not refused")
         return place
+
+    def told(self, counts: Mapping[int, int]) -> tuple[str, ...]:
+        """Tell how answers are read, and, where that is so, that ``counts`` have several numbers of choices, each with
+        how many questions have it."""
+        notes = [f"answers in column '{self.options.answer}' are read as {SAID[self.form]}"]
+        if len(counts) > 1:
+            many = ", ".join(f"{number:,} have {count}" for count, number in sorted(counts.items()))
+            notes.append(f"questions have different numbers of choices ({many}), so no probabilities are stored")
+        return tuple(notes)
 
     def _refuse_outside(self, data: Dataset, rows: Sequence[Question], at: str) -> None:
         from finetune.data.rows import places_of

@@ -37,7 +37,7 @@ from finetune.tasks.candidates import (
     refuse_masked,
     tree,
 )
-from finetune.tasks.choice_columns import SAID, ChoiceColumns, Question, listed, name_of
+from finetune.tasks.choice_columns import MOST_CHOICES, ChoiceColumns, Question, listed, name_of
 from finetune.tasks.choosing import ChoosingTask
 from finetune.tasks.trivial import Trivial
 from finetune.tasks.used import with_options
@@ -49,10 +49,6 @@ if TYPE_CHECKING:
 
     from finetune.data import Splits
     from finetune.tasks.baselines.base import Baseline
-
-
-MOST_CHOICES = 1000
-"""Names of choices that a model in use has: questions may have more of them than in training."""
 
 
 class MultipleChoiceOptions(Options):
@@ -198,18 +194,21 @@ class MultipleChoice(ChoosingTask):
         super().fit(splits, tokenizer)
         every = {"train": splits.train, "validation": splits.validation, **splits.held_out}
         found = self.columns.read({splits.at(name): data for name, data in every.items() if data})
-        rows = [row for own in found.values() for row in own]
-        counts = Counter(len(row.choices) for row in rows)
-        self.labels, self.fixed = tuple(map(name_of, range(max(counts)))), len(counts) == 1
+        self._count([row for own in found.values() for row in own])
         learnt = Counter(self.columns.right(row) for row in found["data.train"])
         self.commonest = name_of(min(learnt, key=lambda place: (-learnt[place], place)))
-        notes = [f"answers in column '{self.options.answer}' are read as {SAID[self.columns.form]}"]
-        if not self.fixed:
-            many = ", ".join(f"{number:,} have {count}" for count, number in sorted(counts.items()))
-            notes.append(f"questions have different numbers of choices ({many}), so no probabilities are stored")
-        self.notes = tuple(notes)
         if self.by_likelihood:
             self.asking = Asking(tokenizer, self.options.template, self.today)
+
+    def _count(self, rows: Sequence[Question]) -> None:
+        """Give the choices of all questions ``rows`` their names."""
+        counts = Counter(len(row.choices) for row in rows)
+        self.labels, self.fixed = tuple(map(name_of, range(max(counts)))), len(counts) == 1
+        self.notes = self.columns.told(counts)
+
+    def check_fitted(self, data: Dataset) -> None:
+        # A head scores one choice, and knows neither how many a set has nor how its answers name them.
+        self._count(self.columns.read({"data.train": data})["data.train"])
 
     def recall(self, known: Mapping[str, Any]) -> None:
         self.labels, self.fixed, self.columns.form = tuple(map(name_of, range(MOST_CHOICES))), True, "number"

@@ -189,3 +189,24 @@ def test_a_label_that_is_no_word_of_training_is_refused(worded, tmp_path, label,
         loaded(with_sets(worded, other))
     [problem] = caught.value.problems
     assert problem.path == path and said in str(problem)
+
+
+def asking(path, choices, count, seed=0):
+    """Questions whose right answers are the topics of their texts, by their places."""
+    rows = []
+    for number, (text, topic) in enumerate(tiny.sentences(count, seed)):
+        others = tiny.FILLER[: choices - 1]
+        place = number % choices
+        rows.append({"question": text, "options": [*others[:place], topic, *others[place:]], "answer": place})
+    return write_rows(path, rows)
+
+
+def test_a_head_that_scores_choices_is_asked_among_any_number_of_them(topics, tmp_path):
+    said = topics.read_text().split("variants:")[0].replace("classification", "multiple-choice, choices: options")
+    said = said.replace("news.csv", asking(tmp_path / "four.jsonl", 4, 90)).replace(", stratify: label", "")
+    topics.write_text(said + "strategy: {type: full}\n")
+    other = {"name": "two", "data": {"path": asking(tmp_path / "two.jsonl", 2, 20, seed=5)}, "task": {"max_length": 24}}
+    data = loaded(with_sets(topics, other))
+    assert data.task.labels == tuple("ABCD") and data.task_of("two").labels == tuple("AB")
+    assert data.task_of("two").fixed and data.majority["two"] == 0.5
+    assert [example.target for example in data.held_out["two"].examples] == [0, 1] * 10
