@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -201,13 +202,12 @@ class MultipleChoice(ChoosingTask):
             self.asking = Asking(tokenizer, self.options.template, self.today)
 
     def _count(self, rows: Sequence[Question]) -> None:
-        """Give the choices of all questions ``rows`` their names."""
+        """Give the choices of all questions ``rows`` their names; a head, which scores one choice, knows of none."""
         counts = Counter(len(row.choices) for row in rows)
         self.labels, self.fixed = tuple(map(name_of, range(max(counts)))), len(counts) == 1
         self.notes = self.columns.told(counts)
 
     def check_fitted(self, data: Dataset) -> None:
-        # A head scores one choice, and knows neither how many a set has nor how its answers name them.
         self._count(self.columns.read({"data.train": data})["data.train"])
 
     def recall(self, known: Mapping[str, Any]) -> None:
@@ -231,6 +231,11 @@ class MultipleChoice(ChoosingTask):
     def model_config(self) -> dict[str, Any]:
         return {"pad_token_id": self.tokenizer.pad_token_id}
 
+    def encode(self, data: Dataset, at: str, training: bool) -> Encoded:
+        task = copy(self)
+        task.columns = self.columns.over(data)
+        return super(MultipleChoice, task).encode(data, at, training)
+
     def encode_rows(self, data: Dataset, at: str, training: bool) -> EncodedRows:
         examples, counts = [], Counter(cut=0)
         rows = zip(data["example"][:], places_of(data, at), self.columns.rows(data, at), strict=True)
@@ -252,8 +257,7 @@ class MultipleChoice(ChoosingTask):
 
     def prompted(self, row: Question) -> str:
         """Write what the model is asked, by likelihood, about a row."""
-        pattern, named, _ = self._pattern(row)
-        return filled(pattern, named)
+        return filled(*self._pattern(row)[:2])
 
     def _asked(self, row: Question, where: str) -> tuple[dict[str, np.ndarray], np.ndarray, bool]:
         """Encode the choices as answers to a prompt."""
@@ -312,9 +316,8 @@ class MultipleChoice(ChoosingTask):
     def trivial(self, examples: Sequence[Example]) -> Trivial | None:
         chance = np.array([1 / len(np.asarray(example.sizes)) for example in examples])
         place = super().trivial(examples)
-        if place is not None and place.scores.mean() > chance.mean():
-            return place
-        return Trivial("guessing", self.example_score, chance)
+        better = place is not None and place.scores.mean() > chance.mean()
+        return place if better else Trivial("guessing", self.example_score, chance)
 
     def majority(self, examples: Sequence[Example]) -> float | None:
         """Compute the share that the commonest place gets right, or that chance does where that is more."""
