@@ -40,6 +40,11 @@ class Judged:
         named: list[str] = self.options.metrics
         return named
 
+    def over(self, examples: Sequence[Example]) -> Any:
+        """Give the same task for answering ``examples``, some of them at a time, where how that is done takes all of
+        them. Here, each is answered by itself."""
+        return self
+
     def completed(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> list[Prediction]:
         """Complete the ``predictions`` for a whole set of ``examples``, where an answer takes all of them, such as a
         rank. Here, each is complete by itself."""
