@@ -13,6 +13,12 @@ def fixed(value: float, decimals: int, signed: bool = False) -> str:
     return f"{rounded:{'+' if signed else ''},.{decimals}f}".replace("-", MINUS)
 
 
+def exact(value: float) -> str:
+    """Write a number with all the digits that tell it from others, and no more where six are enough: 5, and not 5.0."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(float(value))
+
+
 def p_value(p: float | None) -> str:
     """A p-value with three decimals, of which rounding leaves none that is below 0.05 at 0.050."""
     if p is None:

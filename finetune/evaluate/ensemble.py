@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from finetune.evaluate import metrics
 from finetune.evaluate.store import Predictions
+from finetune.tasks.judged import likeliest
 
 
-def ensemble(stores: Sequence[Predictions], example_score: str) -> Predictions:
-    """Predict with several models together: the label with the largest mean of their probabilities, example by example.
+def ensemble(
+    stores: Sequence[Predictions], example_score: str, choose: Callable[[np.ndarray], int] = likeliest
+) -> Predictions:
+    """Predict with several models together: the label that the mean of their probabilities speaks for, example by
+    example.
 
     ``stores`` are at least one, of the same examples, with probabilities; ``example_score`` names the metric of the
-    `score` column. The loss is the negative log of the mean probability of the right label, nats. Raises ValueError
-    when the stores are of different examples or labels, or have no probabilities.
+    `score` column. ``choose`` gives the number of a label for the probabilities (K,) of all. The loss is the negative
+    log of the mean probability of the right label, nats. Raises ValueError when the stores are of different examples or
+    labels, or have no probabilities.
     """
     first, *others = stores
     if first.probabilities is None or first.loss is None:
@@ -24,7 +29,7 @@ def ensemble(stores: Sequence[Predictions], example_score: str) -> Predictions:
         raise ValueError("these predictions are of different examples or labels")
     # In float64, in which equal float32 numbers have themselves as their mean.
     probabilities = np.mean([np.asarray(store.probabilities, np.float64) for store in stores], axis=0)
-    prediction = [first.labels[best] for best in probabilities.argmax(axis=1)]
+    prediction = [first.labels[choose(row)] for row in probabilities]
     return Predictions(
         example=first.example,
         prediction=prediction,

@@ -60,7 +60,7 @@ def predictions_of(
             with group.alone(number) as model:
                 found += predictions_of(ReplicaGroup(model), task, examples, batch_size, runtime, answers, title)
         return found
-    accelerator = runtime.accelerator
+    task, accelerator = task.over(examples) if answers and not task.asks else task, runtime.accelerator
     batches = batches_of(examples, task, batch_size)
     mine: list[tuple[int, list[Prediction]]] = []
     group.model.eval()

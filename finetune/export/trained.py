@@ -78,7 +78,7 @@ class Trained:
         if not hasattr(task, "end_tokens"):
             return [int(task.end)]
         some = next((encoded.examples for encoded in self.data.shared.values()), self.data.train.examples)
-        found: list[int] = sorted(task.end_tokens(some[: min(len(some), 64)]))
+        found: list[int] = sorted(task.end_tokens(some))
         return found
 
     @property

@@ -39,7 +39,7 @@ def sets(
     has_test = data.test is not None or bool(data.split.test)
     for number, entry in enumerate(evaluate):
         own = entry.task or task
-        at, kind = ("evaluate", number), TASKS.get(own.type)(own)
+        at, kind, rejected = ("evaluate", number), TASKS.get(own.type)(own), getattr(own, "rejected", None)
         if own.type != task.type and kind.new_head:
             found = f"is '{own.type}', which wants a new head, and the model has the one of task {task.type}"
             without = [name for name, each in TASKS.all().items() if not each.new_head]
@@ -49,7 +49,8 @@ def sets(
             yield Mistake((*at, "labels"), f"renames labels, and task {own.type} has none", "leave it out")
         if entry.task is not None:
             checks = [*metric_choices.answers(own), *metric_choices.columns(own), *metric_choices.counted_bytes(own)]
-            checks += () if getattr(own, "rejected", None) else metric_choices.margins(own)
+            checks += metric_choices.extracted(own)
+            checks += metric_choices.rewards(own, strategy) if rejected else metric_choices.margins(own)
             yield from (replace(each, keys=(*at, *each.keys)) for each in checks)
             if not has_test and not number:
                 found = "is the first set, by which variants are compared, and its task is not the recipe's own"

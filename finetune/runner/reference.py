@@ -14,13 +14,14 @@ from finetune.core.runtime import Runtime
 from finetune.evaluate import metrics
 from finetune.evaluate.predict import predict
 from finetune.evaluate.store import Predictions
+from finetune.metrics.base import Metric
 from finetune.models import BaseModel
 from finetune.runner.build import group_of
 from finetune.tasks.base import Task
 
 
-def needs_reference(names: Iterable[str]) -> bool:
-    """Tell whether one of the metrics called ``names`` compares with a reference."""
+def needs_reference(names: Iterable[str | Metric]) -> bool:
+    """Tell whether one of the metrics ``names`` compares with a reference."""
     return any("reward" in metrics.load(name).columns for name in names)
 
 

@@ -6,6 +6,7 @@ import hashlib
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -134,7 +135,8 @@ def score_held_out(
             spent = (time.perf_counter() - begun) * runtime.accelerator.num_processes
             for each in scored if group.prefix is None else []:
                 each.latency[task] = spent / len(encoded.examples) / group.count
-            found = reference.rewarded(found, encoded.examples) if reference else found
+            if reference is not None and needs_reference(asked.metrics):
+                found = replace(reference, task=asked).rewarded(found, encoded.examples)
         found = [metrics.with_own(each, asked.metrics) for each in found]
         for number, (predictions, path, key) in enumerate(zip(found, paths, keys, strict=True)):
             if runtime.accelerator.is_main_process:

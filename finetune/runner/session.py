@@ -15,6 +15,7 @@ from finetune.core.randomness import Streams
 from finetune.core.run_dir import RunDir
 from finetune.core.runtime import Runtime, allow_tf32
 from finetune.data.mixture import codes
+from finetune.metrics.base import Metric
 from finetune.models import BaseModel
 from finetune.replicas.group import Replica, ReplicaGroup
 from finetune.replicas.prefix import Activations, CannotRemember, Prefix, bottom_digest, find_prefix
@@ -204,10 +205,11 @@ class Session:
     ) -> list[Scored]:
         """Score each run of ``group`` on every held-out task, and write its prediction store to its folder; ``known``:
         what the task had decided for each before."""
-        about = (self.runtime, folders, self.base.digest, known, self._reference(self.recipe.task.metrics))
+        metrics = [metric for task in (self.data.task, *self.data.own.values()) for metric in task.metrics]
+        about = (self.runtime, folders, self.base.digest, known, self._reference(metrics))
         return score_held_out(group, self.data, self.recipe, *about)
 
-    def _reference(self, metrics: Sequence[str]) -> Reference | None:
+    def _reference(self, metrics: Sequence[str | Metric]) -> Reference | None:
         """Give what rewards are measured from; None where none of ``metrics`` asks for them."""
         scale = self.strategy.reward_scale
         if scale is None or not needs_reference(metrics):

@@ -94,7 +94,8 @@ class EvaluationSets:
         return replace(splits, held_out=shared)
 
     def fit(self, splits: Splits, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Fit the sets' own tasks: with a head, to what the recipe's fitted task has learnt; else to the set itself.
+        """Fit the sets' own tasks: with a head, or with labels that were learnt, to what the recipe's fitted task has
+        learnt; else to the set itself.
 
         Raises InputError for a set with labels that were not learnt, and for a task that wants another model.
         """
@@ -106,7 +107,7 @@ class EvaluationSets:
                     own.fit(Splits(data, None, {name: data}, {}), tokenizer)
                     continue
                 own.check_config()
-                if own.new_head:
+                if own.new_head or (own.answer == "label" and type(own) is type(self.task)):
                     own.adopt(self.task)
                     own.check_fitted(data)
                 else:

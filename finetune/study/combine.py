@@ -271,7 +271,7 @@ class FinishedRuns:
             asked = self.session.data.task_of(task)
             if all(path.exists() for path in paths) and "probabilities" in asked.fills:
                 stored = [store.read(path) for path in self.session.runtime.track(paths, "reading predictions")]
-                together = metrics.with_own(ensemble(stored, asked.example_score), asked.metrics)
+                together = metrics.with_own(ensemble(stored, asked.example_score, asked.choose), asked.metrics)
                 if self.session.runtime.accelerator.is_main_process:
                     together.write(place.predictions(task))
                 scores |= scores_on(task, together, asked.metrics)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -11,6 +12,7 @@ import numpy as np
 from finetune.core.examples import Batch, Example, Outputs, Prediction
 from finetune.tasks.base import Task
 from finetune.tasks.batching import Batching
+from finetune.tasks.control import special_tokens
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +29,20 @@ class CausalTask(Task):
     architecture = "AutoModelForCausalLM"
     causal = True
     new_head: ClassVar[bool] = False
+
+    ends: frozenset[int] = frozenset()
+    """The tokens with which answers to a set of examples end, however few are answered at once; none: those of the ones
+    that are."""
+
+    def over(self, examples: Sequence[Example]) -> CausalTask:
+        found = copy(self)
+        found.ends = frozenset(self.end_tokens(examples))
+        return found
+
+    def end_tokens(self, examples: Sequence[Example]) -> set[int]:
+        """Find the tokenizer's end token, and the tokens that close the template's turns, where those are others."""
+        last = {self.tokenizer.eos_token_id, *(int(example.target[-1]) for example in examples)}
+        return last & {self.tokenizer.convert_tokens_to_ids(token) for token in special_tokens(self.tokenizer)}
 
     def collate(self, examples: Sequence[Example], counts: Sequence[int] | None = None) -> Batch:
         from finetune.tasks.causal.packing import lay_out, packed_rows, with_mask

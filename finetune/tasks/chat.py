@@ -300,7 +300,7 @@ class Chat(CausalTask):
         from finetune.tasks.causal.generation import Sampling, answers
 
         options, prompts = self.options, [example.prompt for example in examples if example.prompt is not None]
-        ends, most = sorted(self.end_tokens(examples)), options.max_new_tokens
+        ends, most = sorted(self.ends or self.end_tokens(examples)), options.max_new_tokens
         drawn = None
         if (asked := options.sampling) is not None:
             draws = asked.draws([example.number for example in examples], most)
@@ -319,11 +319,6 @@ class Chat(CausalTask):
         done = stopped if options.stop else None
         found = answers(model, prompts, self.tokenizer.pad_token_id, ends, most, self.answering, drawn, done)
         return [cut_at(words(place, ids), options.stop) for place, ids in enumerate(found)]
-
-    def end_tokens(self, examples: Sequence[Example]) -> set[int]:
-        """Find the tokenizer's end token, and the token that closes the template's turns, where that is another."""
-        last = {self.tokenizer.eos_token_id, *(int(example.target[-1]) for example in examples)}
-        return last & {self.tokenizer.convert_tokens_to_ids(token) for token in self.special}
 
     def baselines(self, shots: int = 0) -> list[Baseline]:
         return [CopyFirstSentence(self.columns), *([FewShot(self, shots)] if shots else [])]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import copy
 from random import Random
 from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,6 +26,8 @@ SAID = {
     "letter": "the letter of a choice, A for the first",
 }
 
+MOST_CHOICES = 1000
+"""Names of choices that a model in use has: questions may have more of them than in training."""
 
 SEED = 0
 """Draws wrong choices: the same for every study."""
@@ -68,6 +71,9 @@ class ChoiceColumns:
 
     form: str
     """How answers name the right choice."""
+    wider: Mapping[Any, list[str]] | None = None
+    """Of the whole set that rows are a part of, the answers to draw from where the part's are too few, by the value of
+    `draw_within`; None: the rows are the whole set."""
 
     def __init__(self, options: Any):
         self.options = options
@@ -105,7 +111,7 @@ class ChoiceColumns:
         contexts = data[options.context][:] if options.context else [""] * data.num_rows
         answers = values_of(data, options.answer)
         if options.draw:
-            given: Sequence[Any] = self._drawn(data, answers, at)
+            given: Sequence[Any] = self._drawn(data, at)
         elif isinstance(options.choices, str):
             given = list(map(parsed, values_of(data, options.choices)))
         else:
@@ -121,20 +127,38 @@ class ChoiceColumns:
             found.append(Question(question, context, texts, labels, answer))
         return found
 
-    def _drawn(self, data: Dataset, answers: Sequence[Any], at: str) -> list[list[str]]:
-        """Draw wrong choices for each row among the answers of the rows around it, and the right one's place."""
+    def over(self, data: Dataset) -> ChoiceColumns:
+        """Give the same columns for rows of ``data``, some at a time."""
+        found = copy(self)
+        found.wider = self._wider(*self._pooled(data)) if self.options.draw else {}
+        return found
+
+    def _pooled(self, data: Dataset) -> tuple[list[Any], list[str]]:
+        """Give what rows have in common that are drawn for each other, and their answers."""
         from finetune.data.nested import values_of
+
+        texts = [str(answer).strip() for answer in values_of(data, self.options.answer)]
+        within = values_of(data, self.options.draw_within) if self.options.draw_within else [None] * len(texts)
+        return list(within), texts
+
+    def _wider(self, within: Sequence[Any], texts: Sequence[str]) -> dict[Any, list[str]]:
+        """Find the answers of a whole set, for those values of ``within`` of which some part has too few."""
+        parts = [_pools(within[part : part + PART], texts[part : part + PART]) for part in range(0, len(texts), PART)]
+        short = {value for pools in parts for value, pool in pools.items() if len(pool) <= self.options.draw}
+        return {value: pool for value, pool in (_pools(within, texts) if short else {}).items() if value in short}
+
+    def _drawn(self, data: Dataset, at: str) -> list[list[str]]:
+        """Draw wrong choices for each row among the answers of the rows around it, and the right one's place."""
         from finetune.data.rows import places_of
 
-        within = values_of(data, self.options.draw_within) if self.options.draw_within else [None] * len(answers)
-        texts, numbers, found = [str(answer).strip() for answer in answers], data["example"][:], list[list[str]]()
+        (within, texts), numbers, found = self._pooled(data), data["example"][:], list[list[str]]()
+        wider = self._wider(within, texts) if self.wider is None else self.wider
         for start in range(0, len(texts), PART):  # as rows are encoded, so that each is drawn for alike by itself
-            pools: dict[Any, dict[str, None]] = {}
-            for value, text in zip(within[start : start + PART], texts[start : start + PART], strict=True):
-                pools.setdefault(value, {})[text] = None
-            lists = {value: list(pool) for value, pool in pools.items()}
+            pools = _pools(within[start : start + PART], texts[start : start + PART])
             for row in range(start, min(start + PART, len(texts))):
-                rng, pool = Random(f"{SEED} {numbers[row]}"), lists[within[row]]
+                rng, pool = Random(f"{SEED} {numbers[row]}"), pools[within[row]]
+                if len(pool) <= self.options.draw:
+                    pool = wider[within[row]]
                 others = [
                     each for each in rng.sample(pool, min(self.options.draw + 1, len(pool))) if each != texts[row]
                 ]
@@ -184,6 +208,15 @@ class ChoiceColumns:
             raise ValueError("an answer that names no choice was not refused")
         return place
 
+    def told(self, counts: Mapping[int, int]) -> tuple[str, ...]:
+        """Tell how answers are read, and, where that is so, that ``counts`` have several numbers of choices, each with
+        how many questions have it."""
+        notes = [f"answers in column '{self.options.answer}' are read as {SAID[self.form]}"]
+        if len(counts) > 1:
+            many = ", ".join(f"{number:,} have {count}" for count, number in sorted(counts.items()))
+            notes.append(f"questions have different numbers of choices ({many}), so no probabilities are stored")
+        return tuple(notes)
+
     def _refuse_outside(self, data: Dataset, rows: Sequence[Question], at: str) -> None:
         from finetune.data.rows import places_of
 
@@ -192,6 +225,14 @@ class ChoiceColumns:
                 found = f"{where}: the answer {row.answer!r:.60} is none of its {len(row.choices)} choices"
                 advice = f"answers are read as {SAID[self.form]}; correct the row, or write task.answer_is"
                 raise bad_input("task.answer", found, advice)
+
+
+def _pools(within: Sequence[Any], texts: Sequence[str]) -> dict[Any, list[str]]:
+    """List the different ``texts`` of each value of ``within``, in their order."""
+    pools: dict[Any, dict[str, None]] = {}
+    for value, text in zip(within, texts, strict=True):
+        pools.setdefault(value, {})[text] = None
+    return {value: list(pool) for value, pool in pools.items()}
 
 
 def _taken_apart(choices: Any) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:

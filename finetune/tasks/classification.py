@@ -205,8 +205,13 @@ class Classification(TextClassifier):
         ]
 
     def _answer(self, log_likelihoods: np.ndarray) -> int:
-        """Choose among the labels' ``log_likelihoods`` (K,): the likeliest, or the median where they have an order."""
-        return int(log_likelihoods.argmax()) if self.softmax else ordinal.median(np.exp(log_likelihoods))
+        """Choose among the labels' ``log_likelihoods`` (K,), of which two may differ whose probabilities are equal once
+        rounded."""
+        return int(log_likelihoods.argmax()) if self.softmax else self.choose(np.exp(log_likelihoods))
+
+    def choose(self, probabilities: np.ndarray) -> int:
+        """Where labels have an order, give the median."""
+        return super().choose(probabilities) if self.softmax else ordinal.median(probabilities)
 
     def baselines(self, shots: int = 0) -> list[Baseline]:
         from finetune.tasks.baselines.labels import Centroid, CommonestLabel, FrozenLogistic, TfidfLogistic

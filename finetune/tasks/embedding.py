@@ -16,6 +16,7 @@ from finetune.core.answers import Answer
 from finetune.core.encoded import INPUT, Encoded, Examples
 from finetune.core.errors import bad_input
 from finetune.core.examples import PART, Batch, Example, Prediction, pad
+from finetune.core.numbers import exact
 from finetune.core.registry import TASKS
 from finetune.data.labels import natural
 from finetune.models import Pooling, is_masked, width_of
@@ -190,7 +191,7 @@ class Embedding(Task):
     def _references(self, data: Dataset) -> list[str]:
         """The score of each pair as it was given; or the rank that what is right ought to have."""
         if self.options.score:
-            return [f"{value:g}" for value in data[self.options.score][:]]
+            return list(map(exact, data[self.options.score][:]))
         return ["1"] * data.num_rows
 
     def _rows(self, data: Dataset) -> tuple[Rows, int]:

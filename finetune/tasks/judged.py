@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from finetune.tasks.baselines.base import Baseline
 
 
+def likeliest(probabilities: np.ndarray) -> int:
+    """Give the number of the largest of ``probabilities`` (K,); of equal ones the first."""
+    return int(probabilities.argmax())
+
+
 class Judged:
     """The part of a task that is asked once a model has predicted."""
 
@@ -35,10 +40,19 @@ class Judged:
         named: list[str] = self.options.metrics
         return named
 
+    def over(self, examples: Sequence[Example]) -> Any:
+        """Give the same task for answering ``examples``, some of them at a time, where how that is done takes all of
+        them. Here, each is answered by itself."""
+        return self
+
     def completed(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> list[Prediction]:
         """Complete the ``predictions`` for a whole set of ``examples``, where an answer takes all of them, such as a
         rank. Here, each is complete by itself."""
         return list(predictions)
+
+    def choose(self, probabilities: np.ndarray) -> int:
+        """Give the number of the label that ``probabilities`` (K,) speak for. Here, the likeliest."""
+        return likeliest(probabilities)
 
     @property
     def decides(self) -> bool:

@@ -24,10 +24,11 @@ from finetune.core.examples import Batch, Example, Outputs, Prediction
 from finetune.core.options import OPERATIONAL, Options
 from finetune.core.registry import TASKS
 from finetune.tasks.asking import Asking
-from finetune.tasks.base import EncodedRows
+from finetune.tasks.base import EncodedRows, Task
 from finetune.tasks.candidates import Likelihoods, outputs_among, refuse_masked, tree
 from finetune.tasks.choosing import ChoosingTask
 from finetune.tasks.label_column import LabelColumn
+from finetune.tasks.labels import refuse_unknown
 
 if TYPE_CHECKING:
     import torch
@@ -120,6 +121,19 @@ class LabelWords(ChoosingTask):
         super().fit(splits, tokenizer)
         self.column = LabelColumn(self.options.label, splits)
         self.labels, self.commonest = self.column.labels, self.column.commonest
+        self._refuse_unfit_words()
+        self.asking = Asking(tokenizer, self.options.template, self.today)
+
+    def adopt(self, fitted: Task) -> None:
+        super().adopt(fitted)
+        self.recall({})
+
+    def check_fitted(self, data: Dataset) -> None:
+        self._refuse_unfit_words()
+        refuse_unknown(self.column.counts(data), self.labels, "task.label", self.options.label)
+
+    def _refuse_unfit_words(self) -> None:
+        """Refuse words of labels that there are not, and those that tell no labels apart."""
         unknown = sorted(set(self.options.verbaliser) - set(self.labels))
         if unknown:
             found = f"'{unknown[0]}' is no label of the training examples"
@@ -132,7 +146,6 @@ class LabelWords(ChoosingTask):
                 found = f"labels '{by_words[words]}' and '{label}' have the same words, '{words}'"
                 raise bad_input("task.verbaliser", found, "give each label words of its own")
             by_words[words] = label
-        self.asking = Asking(tokenizer, self.options.template, self.today)
 
     def recall(self, known: Mapping[str, Any]) -> None:
         self.column = LabelColumn.known(self.options.label, self.labels)

@@ -161,7 +161,7 @@ class Language(Task):
             last = number + 1 == len(owners) or owners[number + 1] != owners[number]
             # What spans are hidden in ends every time, as T5's texts do.
             whole = np.asarray([*ids, end] if end is not None and (last or self.spans) else ids)
-            if len(whole) > (2 if self.spans else 1):
+            if len(whole) > (2 if self.spans else 1) and (not self.masked or len(self._words(whole))):
                 example = self._example(len(examples), whole)
                 if not training:
                     before = 0 if number == 0 or owners[number - 1] != owners[number] else _end(found, number - 1)

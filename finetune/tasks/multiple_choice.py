@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -37,7 +38,7 @@ from finetune.tasks.candidates import (
     refuse_masked,
     tree,
 )
-from finetune.tasks.choice_columns import SAID, ChoiceColumns, Question, listed, name_of
+from finetune.tasks.choice_columns import MOST_CHOICES, ChoiceColumns, Question, listed, name_of
 from finetune.tasks.choosing import ChoosingTask
 from finetune.tasks.trivial import Trivial
 from finetune.tasks.used import with_options
@@ -49,10 +50,6 @@ if TYPE_CHECKING:
 
     from finetune.data import Splits
     from finetune.tasks.baselines.base import Baseline
-
-
-MOST_CHOICES = 1000
-"""Names of choices that a model in use has: questions may have more of them than in training."""
 
 
 class MultipleChoiceOptions(Options):
@@ -198,18 +195,20 @@ class MultipleChoice(ChoosingTask):
         super().fit(splits, tokenizer)
         every = {"train": splits.train, "validation": splits.validation, **splits.held_out}
         found = self.columns.read({splits.at(name): data for name, data in every.items() if data})
-        rows = [row for own in found.values() for row in own]
-        counts = Counter(len(row.choices) for row in rows)
-        self.labels, self.fixed = tuple(map(name_of, range(max(counts)))), len(counts) == 1
+        self._count([row for own in found.values() for row in own])
         learnt = Counter(self.columns.right(row) for row in found["data.train"])
         self.commonest = name_of(min(learnt, key=lambda place: (-learnt[place], place)))
-        notes = [f"answers in column '{self.options.answer}' are read as {SAID[self.columns.form]}"]
-        if not self.fixed:
-            many = ", ".join(f"{number:,} have {count}" for count, number in sorted(counts.items()))
-            notes.append(f"questions have different numbers of choices ({many}), so no probabilities are stored")
-        self.notes = tuple(notes)
         if self.by_likelihood:
             self.asking = Asking(tokenizer, self.options.template, self.today)
+
+    def _count(self, rows: Sequence[Question]) -> None:
+        """Give the choices of all questions ``rows`` their names; a head, which scores one choice, knows of none."""
+        counts = Counter(len(row.choices) for row in rows)
+        self.labels, self.fixed = tuple(map(name_of, range(max(counts)))), len(counts) == 1
+        self.notes = self.columns.told(counts)
+
+    def check_fitted(self, data: Dataset) -> None:
+        self._count(self.columns.read({"data.train": data})["data.train"])
 
     def recall(self, known: Mapping[str, Any]) -> None:
         self.labels, self.fixed, self.columns.form = tuple(map(name_of, range(MOST_CHOICES))), True, "number"
@@ -232,6 +231,11 @@ class MultipleChoice(ChoosingTask):
     def model_config(self) -> dict[str, Any]:
         return {"pad_token_id": self.tokenizer.pad_token_id}
 
+    def encode(self, data: Dataset, at: str, training: bool) -> Encoded:
+        task = copy(self)
+        task.columns = self.columns.over(data)
+        return super(MultipleChoice, task).encode(data, at, training)
+
     def encode_rows(self, data: Dataset, at: str, training: bool) -> EncodedRows:
         examples, counts = [], Counter(cut=0)
         rows = zip(data["example"][:], places_of(data, at), self.columns.rows(data, at), strict=True)
@@ -253,8 +257,7 @@ class MultipleChoice(ChoosingTask):
 
     def prompted(self, row: Question) -> str:
         """Write what the model is asked, by likelihood, about a row."""
-        pattern, named, _ = self._pattern(row)
-        return filled(pattern, named)
+        return filled(*self._pattern(row)[:2])
 
     def _asked(self, row: Question, where: str) -> tuple[dict[str, np.ndarray], np.ndarray, bool]:
         """Encode the choices as answers to a prompt."""
@@ -313,9 +316,8 @@ class MultipleChoice(ChoosingTask):
     def trivial(self, examples: Sequence[Example]) -> Trivial | None:
         chance = np.array([1 / len(np.asarray(example.sizes)) for example in examples])
         place = super().trivial(examples)
-        if place is not None and place.scores.mean() > chance.mean():
-            return place
-        return Trivial("guessing", self.example_score, chance)
+        better = place is not None and place.scores.mean() > chance.mean()
+        return place if better else Trivial("guessing", self.example_score, chance)
 
     def majority(self, examples: Sequence[Example]) -> float | None:
         """Compute the share that the commonest place gets right, or that chance does where that is more."""

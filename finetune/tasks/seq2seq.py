@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -148,7 +149,8 @@ class Seq2Seq(Task):
         return _first(self.tokenizer.eos_token_id, self.tokenizer.sep_token_id)
 
     def _speak(self) -> None:
-        """Tell the tokenizer which languages it reads, and refuse one that it does not know."""
+        """Take a tokenizer that reads the task's languages, and refuse one that it does not know. It is a copy: the
+        other one is shared with tasks of other languages."""
         options, tokenizer = self.options, self.tokenizer
         for option in ("source_language", "target_language"):
             word, unknown = getattr(options, option), tokenizer.unk_token_id
@@ -160,6 +162,7 @@ class Seq2Seq(Task):
                 advice = "write it as the model's card does, such as eng_Latn (NLLB), en_XX (mBART) or en (M2M100)"
                 raise bad_input(f"task.{option}", f"this tokenizer knows no language '{word}'", advice)
         if options.source_language is not None:
+            self.tokenizer = tokenizer = deepcopy(tokenizer)
             tokenizer.src_lang, tokenizer.tgt_lang = options.source_language, options.target_language
 
     def _language(self, word: str) -> int | None:
@@ -192,7 +195,6 @@ class Seq2Seq(Task):
 
     def encode_rows(self, data: Dataset, at: str, training: bool) -> EncodedRows:
         options, tokenizer = self.options, self.tokenizer
-        self._speak()  # in a process of its own, too
         sources = [f"{options.prefix}{text}" for text in data[options.source][:]]
         wanted: list[str] = data[options.target][:]
         limit = min(options.max_length, tokenizer.model_max_length)

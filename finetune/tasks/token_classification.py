@@ -99,21 +99,34 @@ class TokenClassification(Task):
     def fit(self, splits: Splits, tokenizer: PreTrainedTokenizerBase) -> None:
         super().fit(splits, tokenizer)
         kinds = self._kinds(splits.train, "data.train")
-        column = f"task.{'tags' if self.options.text is None else 'spans'}"
         if not kinds:
             found = "no training example has an entity: every word is tagged O"
-            raise bad_input(column, found, "check the column and the split")
+            raise bad_input(self._column, found, "check the column and the split")
         ordered = sorted(kinds, key=natural)
         self.labels = (OUTSIDE, *(f"{mark}-{kind}" for kind in ordered for mark in "BI"))
         for name, data in {"validation": splits.validation, **splits.held_out}.items():
-            unseen = sorted(set(self._kinds(data, name)) - set(kinds)) if data is not None else []
-            if unseen:
-                raise bad_input(
-                    column,
-                    f"'{name}' has entities of types that no training example has: {_listed(unseen[:5])}",
-                    f"no model could learn them; training has {_listed(ordered[:12])}. Correct the tags, or add "
-                    "training examples",
-                )
+            if data is not None:
+                self._refuse_unseen(self._kinds(data, name), f"'{name}'")
+
+    def check_fitted(self, data: Dataset) -> None:
+        option = self._column.removeprefix("task.")
+        self._refuse_unseen(self._kinds(data, "data.train"), f"column '{getattr(self.options, option)}'")
+
+    @property
+    def _column(self) -> str:
+        """The option that names the column with the entities."""
+        return f"task.{'tags' if self.options.text is None else 'spans'}"
+
+    def _refuse_unseen(self, kinds: Counter[str], what: str) -> None:
+        """Refuse entities of types, in ``what``, that no training example has."""
+        known = [label[2:] for label in self.labels if label.startswith("B-")]
+        if unseen := sorted(set(kinds) - set(known)):
+            raise bad_input(
+                self._column,
+                f"{what} has entities of types that no training example has: {_listed(unseen[:5])}",
+                f"no model could learn them; training has {_listed(known[:12])}. Correct the tags, or add training "
+                "examples",
+            )
 
     def _kinds(self, data: Dataset, at: str) -> Counter[str]:
         """Count the entities of each type."""

@@ -10,6 +10,7 @@ from hypothesis.extra.numpy import arrays
 
 from finetune.evaluate.ensemble import ensemble
 from finetune.evaluate.store import Predictions
+from finetune.tasks.classification import Classification
 
 LABELS = ("no", "yes", "so")
 
@@ -47,6 +48,17 @@ def test_by_hand():
     assert (found.prediction, found.score.tolist()) == (["yes"], [0.0])
     assert found.loss == pytest.approx([-np.log(0.35)])
     assert found.probabilities.dtype == np.float32
+
+
+def test_where_labels_have_an_order_it_is_the_median_as_each_run_has_it():
+    """0.4, 0.35 and 0.25 together: the first is the likeliest, and half lies beyond it."""
+    task = Classification(Classification.Options(type="classification", ordinal=list(LABELS)))
+    stores = [predictions(np.log([row])) for row in ([0.4, 0.3, 0.3], [0.4, 0.4, 0.2])]
+    assert ensemble(stores, "accuracy").prediction == ["no"]
+    found = ensemble(stores, "accuracy", task.choose)
+    assert (found.prediction, found.score.tolist()) == (["yes"], [0.0])
+    task = Classification(Classification.Options(type="classification"))
+    assert ensemble(stores, "accuracy", task.choose).prediction == ["no"]
 
 
 logits = arrays(np.float32, (4, 3), elements=st.floats(-30, 30, width=32))

@@ -74,6 +74,8 @@ def text(**sections: str) -> str:
         (SET("task: {type: classification}", task=CHAT), "evaluate.0.task.type", "wants a new head"),
         (SET("task: {type: language, metrics: [chrf]}, margin: 1", task=CHAT), "evaluate.0.task.metrics.0", "nothing"),
         (SET("task: {metrics: [preference_accuracy]}", task=CHAT), "evaluate.0.task.metrics.0", "no rejected ones"),
+        (SET("task: {metrics: [answered]}", task=CHAT), "evaluate.0.task.metrics.0", "looks for none"),
+        (SET("task: {rejected: r, metrics: [reward_margin]}", task=CHAT), "evaluate.0.task.metrics.0", "has none"),
     ],
 )
 def test_impossible(write, sections, path, said):

@@ -152,3 +152,61 @@ def test_sets_that_cannot_be_compared_with_what_is_learnt_are_told(chats, genera
     pair = {"name": "pairs", "data": {"path": general}, "task": {"type": "language", "text": "body"}, "margin": 1.0}
     data = loaded(with_sets(chats, pair))
     assert data.facts["leaks"].get("not_compared") == (["pairs"] if len(data.task.inputs()) != 1 else None)
+
+
+@pytest.fixture
+def worded(tmp_path, decoder_folder):
+    """A recipe whose labels are a causal model's words."""
+    path = tiny.write_topics(tmp_path, decoder_folder)
+    said = path.read_text().split("variants:")[0].replace("classification, max_length: 32", "label-words")
+    path.write_text(said + "strategy: {type: full}\n")
+    return path
+
+
+def labelled(folder, *labels):
+    rows = [{"tweet": f"news number {number}", "label": label} for number, label in enumerate(labels)]
+    return {"name": "tweets", "data": {"path": write_rows(folder / "tweets.jsonl", rows)}, "task": {"text": "tweet"}}
+
+
+def test_labels_that_are_words_are_those_of_training(worded, tmp_path):
+    data = loaded(with_sets(worded, labelled(tmp_path, "money", "sport")))
+    own = data.task_of("tweets")
+    assert own.labels == data.task.labels == ("money", "space", "sport") and own.commonest == data.task.commonest
+    assert [example.target for example in data.held_out["tweets"].examples] == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("label", "words", "path", "said"),
+    [
+        ("weather", {}, "evaluate.tweets.task.label", "labels that no training example has: weather"),
+        ("sport", {"sport": "money"}, "evaluate.tweets.task.verbaliser", "have the same words, 'money'"),
+    ],
+)
+def test_a_label_that_is_no_word_of_training_is_refused(worded, tmp_path, label, words, path, said):
+    other = labelled(tmp_path, "money", label)
+    other["task"]["verbaliser"] = words
+    with pytest.raises(InputError) as caught:
+        loaded(with_sets(worded, other))
+    [problem] = caught.value.problems
+    assert problem.path == path and said in str(problem)
+
+
+def asking(path, choices, count, seed=0):
+    """Questions whose right answers are the topics of their texts, by their places."""
+    rows = []
+    for number, (text, topic) in enumerate(tiny.sentences(count, seed)):
+        others = tiny.FILLER[: choices - 1]
+        place = number % choices
+        rows.append({"question": text, "options": [*others[:place], topic, *others[place:]], "answer": place})
+    return write_rows(path, rows)
+
+
+def test_a_head_that_scores_choices_is_asked_among_any_number_of_them(topics, tmp_path):
+    said = topics.read_text().split("variants:")[0].replace("classification", "multiple-choice, choices: options")
+    said = said.replace("news.csv", asking(tmp_path / "four.jsonl", 4, 90)).replace(", stratify: label", "")
+    topics.write_text(said + "strategy: {type: full}\n")
+    other = {"name": "two", "data": {"path": asking(tmp_path / "two.jsonl", 2, 20, seed=5)}, "task": {"max_length": 24}}
+    data = loaded(with_sets(topics, other))
+    assert data.task.labels == tuple("ABCD") and data.task_of("two").labels == tuple("AB")
+    assert data.task_of("two").fixed and data.majority["two"] == 0.5
+    assert [example.target for example in data.held_out["two"].examples] == [0, 1] * 10

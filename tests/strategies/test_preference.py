@@ -529,6 +529,28 @@ def test_rewards_are_scored_and_chosen_by(tmp_path, decoder_folder):
     assert len(compared) == 1, "the untuned model is asked once for all runs"
 
 
+@pytest.mark.parametrize("whose", ["recipe", "set"])
+def test_rewards_are_those_of_the_sets_that_ask_for_them(tmp_path, decoder_folder, whose):
+    asking, plain = {"metrics": ["reward_margin"]}, {"metrics": ["loss"]}
+    other = {"prompt": "asked", "completion": "better", "rejected": "worse", **(asking if whose == "set" else plain)}
+    rows = [f"{text}," for text, _ in ROWS], *(DATA[name] for name in ("completion", "rejected"))
+    pairs = [dict(zip(("asked", "better", "worse"), row, strict=True)) for row in zip(*rows, strict=True)]
+    tmp_path.joinpath("other.jsonl").write_text("\n".join(map(json.dumps, pairs)))
+    sets = [
+        {"name": "pairs", "data": {"path": "other.jsonl"}, "task": other},
+        {"name": "texts", "data": {"path": "other.jsonl"}, "role": "shifted"}
+        | {"task": {"type": "language", "text": "asked"}},
+    ]
+    task = asking if whose == "recipe" else plain
+    made = variant(tmp_path, decoder_folder, strategy={"of": FULL, "method": "ipo"}, task=task, evaluate=sets)
+    [found] = made.session().score(ReplicaGroup(made.assembled().model), [RunDir(tmp_path / "scored")])
+    rewarded = {"recipe": "test", "set": "pairs"}[whose]
+    assert found.scores[f"{rewarded}/reward_margin"] == pytest.approx(0, abs=1e-5), "of the untuned model"
+    assert found.scores.keys() == {"test/loss", "pairs/loss", "texts/loss", f"{rewarded}/reward_margin"} - {
+        f"{rewarded}/loss"
+    }
+
+
 @pytest.mark.parametrize(
     "strategy", [{"method": "orpo"}, {"method": "simpo"}, {"type": "full"}], ids=lambda own: next(iter(own.values()))
 )
@@ -550,7 +572,7 @@ def test_conversations_are_compared_by_their_last_answers(tmp_path, decoder_fold
 # Training
 
 
-def recipe_of(folder, model, strategy=None, task=None, data=None, **train):
+def recipe_of(folder, model, strategy=None, task=None, data=None, evaluate=(), **train):
     """A recipe over pairs whose better answer depends on the prompt, and its file."""
     columns = data or DATA
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
@@ -561,6 +583,7 @@ def recipe_of(folder, model, strategy=None, task=None, data=None, **train):
         "data": {"train": {"path": "pairs.jsonl"}, "split": {"test": 3}},
         "task": {**TASK, **(task or {})},
         "strategy": {"type": "preference", **(strategy or {})},
+        "evaluate": list(evaluate),
         "train": {"epochs": 1, "min_steps": 1, "batch_size": 4, "evaluations": 0, **train},
     }
     path = folder / "recipe.yaml"

@@ -8,8 +8,13 @@ from tokenizers import processors
 from torch.nn.functional import log_softmax
 from transformers import LlamaForCausalLM
 
+from finetune.core.progress import Progress
 from finetune.core.randomness import Streams
-from finetune.models import ModelOptions, load_base, load_tokenizer, skeleton
+from finetune.core.runtime import open_runtime
+from finetune.core.signals import StopRequest
+from finetune.evaluate.predict import predict
+from finetune.models import ModelOptions, load_base, load_tokenizer, processor, skeleton
+from finetune.replicas.group import ReplicaGroup
 from finetune.tasks.batching import Batching
 from finetune.tasks.chat import Chat
 from finetune.tasks.conversation import IGNORED
@@ -446,6 +451,25 @@ def test_an_answer_ends_at_the_token_that_closes_its_turn(tmp_path):
     with torch.no_grad():
         found = task.generate(model, encoded.examples, CPU)
     assert found == [example.reference for example in encoded.examples]
+
+
+def test_where_an_answer_ends_does_not_depend_on_the_batch(tmp_path):
+    """Llama 3 ends calls of tools by another token than answers, and a model may do either where the other is right."""
+    folder = tiny.save_decoder(tmp_path / "model")
+    closing = "{{ '<called>' if 'call' in message['content'] else '<end_of_turn>' }}"
+    tokenizer = tokenizer_with(
+        folder, GEMMA.replace("<end_of_turn>", closing), ["<start_of_turn>", "<end_of_turn>", "<called>"]
+    )
+    texts = [text for text, _ in tiny.sentences(6)]
+    said = [["money", "a call"][number % 2] for number in range(6)]
+    task, learnt = fitted(None, tiny.dataset(prompt=texts, completion=said), tokenizer, max_new_tokens=12)
+    model = model_for(folder, task)
+    model.resize_token_embeddings(len(tokenizer))
+    train(task, model, learnt.examples, 150)
+    asked = task.encode(tiny.dataset(prompt=texts, completion=["a call", *said[:5]]), "data.test", False).examples
+    runtime = open_runtime(*processor(ModelOptions(source="x", device="cpu")), Progress(), StopRequest(), tmp_path)
+    tables = [predict(ReplicaGroup(model), task, asked, size, runtime)[0] for size in (1, 2, 6)]
+    assert [table.prediction for table in tables] == [said] * 3
 
 
 def test_a_model_that_sees_the_answer_is_refused(encoder_folder, decoder_folder, refusal):

@@ -128,6 +128,13 @@ def test_scores_are_brought_between_0_and_1_and_shown_as_they_are(encoder_folder
     assert [example.reference for example in examples] == ["0", "2.5", "5"]
 
 
+def test_scores_that_differ_are_no_tie(encoder_folder):
+    scores = [1234567, 1234568, 0.1234567, 0.1234568]
+    train = tiny.dataset(text=list("abcd"), pair=list("efgh"), score=list(map(float, scores)))
+    _, examples = fitted(encoder_folder, SCORED, train=train, score_range=[0, 2e6])
+    assert [float(example.reference) for example in examples] == scores
+
+
 def test_room_is_needed_for_the_longest_text_and_not_for_all(encoder_folder):
     task, examples = fitted(encoder_folder, LABELS, drawn=3)
     longest = [max(map(len, example.parts(example.inputs["input_ids"]))) for example in examples]

@@ -180,6 +180,14 @@ def test_special_tokens_are_never_predicted(tmp_path, encoder_folder):
     assert all((task.resample(example, seed).target[special] == IGNORED).all() for seed in range(20))
 
 
+def test_a_text_without_words_is_no_example(encoder_folder):
+    """As an empty one is, of which most tokenizers make what every text begins and ends with."""
+    _, examples = fitted(encoder_folder, ["<eos><eos>", texts(1)[0]], training=False)
+    assert len(examples) == 1 and (examples[0].target != IGNORED).any()
+    with pytest.raises(InputError, match="no text that could be learnt from"):
+        fitted(encoder_folder, ["", "<eos><eos>"])
+
+
 # Span corruption, and bytes
 
 

@@ -216,6 +216,22 @@ def test_wrong_choices_are_drawn_from_other_rows_alike():
         MultipleChoice(MultipleChoice.Options(type="multiple-choice", draw=6, draw_within="section")).check(data, "x")
 
 
+@pytest.mark.parametrize("rows", [1000, 1002, 2001])
+def test_few_rows_beyond_a_thousand_draw_from_all(decoder_folder, rows):
+    """Rows are encoded a thousand at a time, and draw from each other; the last ones alone may be too few."""
+    data = tiny.dataset(question=["a"] * rows, answer=[f"title {number}" for number in range(rows)])
+    task = MultipleChoice(MultipleChoice.Options(type="multiple-choice", draw=3, head="likelihood", template="none"))
+    task.check(data, "data.train")
+    found = task.columns.rows(data, "data.train")
+    assert all(len(set(row.choices)) == 4 and row.answer in row.choices for row in found)
+    first = task.columns.rows(data.select(range(1000)), "data.train")
+    assert found[:1000] == first, "where there are enough, nothing changes"
+    task.fit(tiny.splits(data), load_tokenizer(ModelOptions(source=str(decoder_folder))))
+    [*_, last] = task.encode(data, "data.train", training=True).examples
+    asked = [task.tokenizer.decode(ids).split("Answer: ")[1] for ids, _ in sequences_of(last)]
+    assert tuple(asked) == found[-1].choices
+
+
 def test_chance_and_the_commonest_place_are_what_learning_has_to_beat(decoder_folder):
     task, encoded, _ = fitted(decoder_folder, {**ROWS, "answer": [1, 0, 2]})
     assert task.majority(encoded.examples) == pytest.approx((1 / 2 + 1 / 3 + 1 / 3) / 3)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from transformers import AutoModelForSeq2SeqLM, BertForMaskedLM, GenerationConfig
+from transformers import AutoModelForSeq2SeqLM, BertForMaskedLM, GenerationConfig, NllbTokenizer
 
 from finetune import recipe as recipes
 from finetune.core.randomness import Streams
@@ -215,6 +215,28 @@ def test_a_language_needs_a_tokenizer_that_knows_it(any_folder, refusal):
     assert problem.path == "task.source_language" and "knows no languages" in problem.found
     with pytest.raises(ValueError, match="both source_language and target_language"):
         Seq2Seq.Options(type="seq2seq", source_language="en")
+
+
+LANGUAGES = ["eng_Latn", "deu_Latn", "fra_Latn"]
+
+
+def test_languages_are_those_of_one_task_alone(tmp_path):
+    """Tasks share the tokenizer that was loaded: variants, and sets with a task of their own."""
+    folder = tiny.save_bart(tmp_path / "bart")
+    words = ["<s>", "<pad>", "</s>", "<unk>", "\N{LOWER ONE EIGHTH BLOCK}", "a", *LANGUAGES, "<mask>"]
+    vocab = {word: number for number, word in enumerate(words)}
+    shared = NllbTokenizer(vocab=vocab, merges=[], extra_special_tokens=LANGUAGES)
+    data = tiny.dataset(source=["a"], target=["a a"])
+    before, german, after = (
+        task_of(folder, **own) for own in ({}, {"source_language": "deu_Latn", "target_language": "fra_Latn"}, {})
+    )
+    for task in (before, german, after):
+        task.fit(tiny.splits(data), shared)
+    for task, source, target in ((german, *LANGUAGES[1:]), (before, *LANGUAGES[:1] * 2), (after, *LANGUAGES[:1] * 2)):
+        [example] = task.encode(data, "data.train", training=True).examples
+        first = (example.inputs["input_ids"][0], example.target[0])
+        assert shared.convert_ids_to_tokens(list(map(int, first))) == [source, target]
+    assert german.tokenizer.src_lang == "deu_Latn" and shared.src_lang == "eng_Latn", "as each is saved"
 
 
 @pytest.mark.parametrize("strategy", [{"type": "linear"}, {"type": "preference", "of": {"type": "full"}}])

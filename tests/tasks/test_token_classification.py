@@ -326,6 +326,16 @@ def test_types_that_only_held_out_data_have_are_refused(encoder_folder, refusal)
     assert "no training example has an entity" in problem.found
 
 
+def test_types_that_only_a_set_of_other_columns_has_are_refused(encoder_folder, refusal):
+    task, _ = fitted(encoder_folder, data_of([(["a"], ["B-x"])]))
+    own = task_of(words="tokens")
+    own.adopt(task)
+    own.check_fitted(tiny.dataset(tokens=[["a", "b"]], tags=[["B-x", "O"]]))
+    problem = refusal(own.check_fitted, tiny.dataset(tokens=[["a", "b"]], tags=[["B-x", "B-y"]]))
+    assert problem.path == "task.tags"
+    assert "column 'tags' has entities of types that no training example has: y" in problem.found
+
+
 @pytest.mark.parametrize("options", [{"text": "text"}, {"spans": "spans"}])
 def test_a_text_goes_with_its_spans(options):
     with pytest.raises(ValueError, match="text and spans; give"):

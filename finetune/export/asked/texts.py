@@ -102,7 +102,7 @@ def conversed(trained: Trained, rows: Rows, left_out: Counter[str]) -> Iterator[
         expected = {"tokens": whole, "prompt": prompt, "labelled": labelled, **_said(trained, example)}
         expected |= {"end": tokens[-1]}
         if example.prompt is not None and prompt == len(example.prompt):
-            generated = _generated(trained, example, number, task.end_tokens(rows.examples))
+            generated = _generated(trained, example, number, {*trained.ends})
             question |= {"generate": min(LONGEST, task.options.max_new_tokens)} if generated else {}
             expected |= generated
         number += 1
