@@ -38,15 +38,14 @@ def for_transformers(trained: Trained, folder: Path) -> list[Snippet]:
 def for_adapter(trained: Trained, folder: Path) -> list[Snippet]:
     """peft, and vLLM with the adapter beside its base model."""
     kind = auto_class(trained).replace("AutoModelFor", "AutoPeftModelFor")
-    labels = ""
     settings = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     base = settings["base_model_name_or_path"]
-    if trained.labels and not Path(base).is_dir():
-        labels = f", num_labels={len(trained.labels)}"
+    told = bool(settings.get("modules_to_save")) and not Path(base).is_dir()
     opening = (
-        f"from peft import {kind}\nfrom transformers import AutoTokenizer\n\n"
+        f"from peft import {kind}\nfrom transformers import {'AutoConfig, ' if told else ''}AutoTokenizer\n\n"
         f'tokenizer = AutoTokenizer.from_pretrained("{{folder}}")\n'
-        f'model = {kind}.from_pretrained("{{folder}}"{labels}).eval()\n'
+        f"{_TELLING if told else ''}"
+        f'model = {kind}.from_pretrained("{{folder}}"{", **told" if told else ""}).eval()\n'
     )
     found = [Snippet("peft", opening + _asking(trained, folder))]
     if trained.generates and "r" in settings:
@@ -114,6 +113,9 @@ def _asks_by_template(task: Any) -> bool:
     return getattr(getattr(task, "asking", None), "shown_by", None) is not None
 
 
+_TELLING = """config = AutoConfig.from_pretrained("{folder}", subfolder="base")  # the base model's own has other labels
+told = {name: getattr(config, name) for name in ("num_labels", "id2label", "label2id", "problem_type", "pad_token_id")}
+"""
 _CHAT = """
 messages = [{"role": "user", "content": TEXT}]
 asked = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
