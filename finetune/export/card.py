@@ -3,12 +3,14 @@ scored, how it is loaded and served, and what its certificate shows."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from finetune.core.numbers import count
+from finetune.export import programs
 from finetune.export.choosing import Chosen
 from finetune.export.writing import in_unit
 from finetune.metrics import unit
@@ -73,6 +75,19 @@ def _usage(form: Form, trained: Trained, folder: Path) -> str:
         notes.append(
             f"Answers were scored up to the first of these texts, which whoever serves it has to stop at: {stops}."
         )
+    if system := programs.system_of(trained):
+        notes.append(
+            f"Every conversation of the training began with this system message:\n\n{_quoted(system[0]['content'])}"
+        )
+    if prefix := getattr(trained.task.options, "prefix", ""):
+        notes.append(f"Every text began with {prefix!r} in training.")
+    if programs.by_likelihood(trained):
+        turn = ", as the user's turn" if trained.task.asking.shown_by else ""  # type: ignore[attr-defined]
+        asks = "; `finetune predict {folder} FILE` asks so about every row of a file" if form.name in LIBRARIES else ""
+        notes.append(
+            "It was trained to choose among answers by how likely they are after a prompt, and not to write. This is "
+            f"the prompt about a text{turn}{asks}:\n\n{_quoted(programs.prompt_of(trained))}"
+        )
     if not trained.writes and trained.max_length < 1 << 20:
         notes.append(
             f"Texts are read up to {count(trained.max_length)} tokens, as in training; the tokenizer cuts the rest off "
@@ -86,6 +101,12 @@ def _usage(form: Form, trained: Trained, folder: Path) -> str:
             "The base model's files do not say under which licence it is: ask its makers before you share this."
         )
     return "\n\n".join([*found, *notes])
+
+
+def _quoted(text: str) -> str:
+    """Show a text as it is."""
+    fence = max((*re.findall("`{3,}", text), "``"), key=len) + "`"
+    return f"{fence}text\n{text}\n{fence}"
 
 
 def _block(snippet: Snippet) -> str:

@@ -63,7 +63,7 @@ def hub(models, request):
 
 OF_THE_HUB = {
     "classification": ({}, r"\{'money': 0\.\d+, 'space'"),
-    "classification/ordinal": ({"ordinal": ["money", "space", "sport"]}, r"\{'> money': 0\.\d+, '> space': 0\.\d+\}"),
+    "classification/ordinal": ({"ordinal": ["money", "space", "sport"]}, r"\['(money|space|sport)'\]"),
     "multi-label-classification": ({}, r"\{'"),
     "regression": ({}, r"^-?\d"),
     "token-classification": ({}, r"\[\('"),
