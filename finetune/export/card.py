@@ -126,9 +126,12 @@ def _scores(results: Results, variant: VariantResult, chosen: Chosen) -> str:
             found = variant.estimates[key]
             over = f"; over {found.n} seeds {shown.value(found.mean)} {shown.interval(found.ci)}" if found.n > 1 else ""
             lines.append(f"- {escape(shown.label)} on {escape(task.name)}: **{shown.value(own[key])}**{over}")
+    why = "It was not chosen by these scores."
+    if chosen.named:
+        why = "Somebody has named this seed: if because of these scores, they flatter it."
     lines.append(
         "\nOne model's score is one draw: what a new run of the same recipe scores lies around the mean over seeds, in "
-        "brackets with its 95 % interval. It was not chosen by these scores."
+        f"brackets with its 95 % interval. {why}"
     )
     return "\n".join(lines)
 

@@ -88,6 +88,15 @@ def test_it_says_what_the_model_is_and_scores(topics, tmp_path):
     assert "transformers 5." in card and "100.00% of" in card
 
 
+def test_it_says_by_what_the_model_was_chosen(topics, tmp_path):
+    """Whoever names a seed may have looked at these scores before."""
+    export(topics, tmp_path / "named", None, "full", seed=1)
+    export(topics, tmp_path / "best", None, "full", best_validation=True)
+    named, best = ((tmp_path / name / "README.md").read_text(encoding="utf-8") for name in ("named", "best"))
+    assert "It was not chosen by these scores." in best and "It was not chosen by these scores." not in named
+    assert "Somebody has named this seed: if because of these scores, they flatter it." in named
+
+
 def test_the_certificate_is_of_these_files(topics, tmp_path):
     from finetune.core.digests import content_digest
 
