@@ -64,7 +64,7 @@ def render(form: Form, trained: Trained, chosen: Chosen, results: Results, folde
 def _own(form: Form, trained: Trained, chosen: Chosen) -> dict[str, Any]:
     """The metadata that are the export's, and not the study's."""
     library = LIBRARIES.get(form.name, form.name.partition("-")[0])
-    return {"license": trained.licence, "library_name": library, "tags": ["finetune", form.name]}
+    return {**trained.terms, "library_name": library, "tags": ["finetune", form.name]}
 
 
 def _usage(form: Form, trained: Trained, folder: Path) -> str:
