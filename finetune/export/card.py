@@ -83,10 +83,13 @@ def _usage(form: Form, trained: Trained, folder: Path) -> str:
         notes.append(f"Every text began with {prefix!r} in training.")
     if programs.by_likelihood(trained):
         turn = ", as the user's turn" if trained.task.asking.shown_by else ""  # type: ignore[attr-defined]
+        less = ""
+        if getattr(trained.task.options, "calibrate", "none") != "none":
+            less = f", less how likely they are after one about the text {trained.task.options.content_free!r}"
         asks = "; `finetune predict {folder} FILE` asks so about every row of a file" if form.name in LIBRARIES else ""
         notes.append(
-            "It was trained to choose among answers by how likely they are after a prompt, and not to write. This is "
-            f"the prompt about a text{turn}{asks}:\n\n{_quoted(programs.prompt_of(trained))}"
+            f"It was trained to choose among answers by how likely they are after a prompt{less}, and not to write. "
+            f"This is the prompt about a text{turn}{asks}:\n\n{_quoted(programs.prompt_of(trained))}"
         )
     if not trained.writes and trained.max_length < 1 << 20:
         notes.append(

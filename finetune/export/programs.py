@@ -66,7 +66,7 @@ def for_sentence_transformers(trained: Trained, folder: Path) -> list[Snippet]:
         serve = "text-embeddings-router --model-id {folder} --port 8080\n"
         return [Snippet("sentence-transformers", opening), Snippet("text-embeddings-inference", serve, "sh")]
     if is_ordinal(trained):
-        opening += ordinal_answer(trained, "found")
+        opening = "import numpy\n" + opening + ordinal_answer(trained, SIGMOID.replace("OUTPUTS", "found"))
     elif trained.labels and trained.task.name == "classification":
         opening += f"labels = {list(trained.labels)!r}\nprint([labels[row.argmax()] for row in found])\n"
     elif trained.labels:
@@ -109,7 +109,7 @@ def _asking(trained: Trained, folder: Path) -> str:
     if by_likelihood(trained):
         return _choosing(trained)
     if is_ordinal(trained):
-        ask = _ORDINAL + ordinal_answer(trained, "scores.numpy()")
+        ask = _ORDINAL + ordinal_answer(trained, "scores.sigmoid()")
     elif auto_class(trained) == "AutoModelForCausalLM":
         ask = _CHAT if getattr(task, "shown_by", None) else _CONTINUE
     first = getattr(task.options, "prefix", "") + _example(trained)
@@ -129,11 +129,11 @@ def is_ordinal(trained: Trained) -> bool:
     return getattr(trained.task.options, "ordinal", None) is not None
 
 
-def ordinal_answer(trained: Trained, outputs: str) -> str:
-    """Code that makes labels of such a head's ``outputs``, an array of NumPy: see `finetune/tasks/ordinal.py`."""
+def ordinal_answer(trained: Trained, shares: str) -> str:
+    """Code that makes labels of the sigmoids of such a head's outputs: see `finetune/tasks/ordinal.py`."""
     return (
-        f"import numpy\n\nlabels = {list(trained.labels)!r}\n"
-        f"beyond = (1 / (1 + numpy.exp(-{outputs}))).cumprod(1)  # how likely the answer is beyond each label\n"
+        f"labels = {list(trained.labels)!r}\n"
+        f"beyond = {shares}.cumprod(1)  # how likely the answer is beyond each label\n"
         "print([labels[n] for n in (beyond > 0.5).sum(1)])\n"
     )
 
@@ -168,6 +168,7 @@ def _choosing(trained: Trained) -> str:
     )
 
 
+SIGMOID = "(1 / (1 + numpy.exp(-OUTPUTS)))"
 CHOICES = ("the first choice", "the second one")
 _JOINED = """
 
@@ -197,7 +198,7 @@ def likelihood(prompt, words):
 """
 _ORDINAL = """
 asked = tokenizer(TEXT, truncation=True, return_tensors="pt")
-scores = model(**asked).logits.detach()
+scores = model(**asked).logits
 """
 _TELLING = """config = AutoConfig.from_pretrained("{folder}", subfolder="base")  # the base model's own has other labels
 told = {name: getattr(config, name) for name in ("num_labels", "id2label", "label2id", "problem_type", "pad_token_id")}

@@ -75,7 +75,8 @@ class Onnx(Form):
             "found = session.run(None, {name: given[name] for name in names})",
         ]
         if programs.is_ordinal(trained):
-            lines += [programs.ordinal_answer(trained, "found[0]").rstrip()]
+            answer = programs.ordinal_answer(trained, programs.SIGMOID.replace("OUTPUTS", "found[0]"))
+            lines = ["import numpy", *lines[2:], answer.rstrip()]
         elif trained.task.answer == "label" and not programs.by_likelihood(trained):
             lines += [
                 'labels = json.load(open("{folder}/config.json"))["id2label"]',
