@@ -525,9 +525,7 @@ def test_intervals_are_there_for_every_number_of_seeds():
 
 @pytest.mark.slow
 def test_everything_but_the_chat_runs_end_to_end(tmp_path, data, monkeypatch, capsys):
-    monkeypatch.setitem(
-        jobs.SIZES, "quick", jobs.Sizes(1, 32, 16, 8, 4, 16, 16, 1, 2, ("lora",), 32, (4,), 20, 2)
-    )
+    monkeypatch.setitem(jobs.SIZES, "quick", jobs.Sizes(1, 32, 16, 8, 4, 16, 16, 1, 2, ("lora",), 32, (4,), 20, 2))
     monkeypatch.setattr(command, "code_digest", lambda root: "the same")  # whoever edits a file meanwhile
     every = choosing.combinations  # tried with stand-ins above; each takes a process that loads torch
     monkeypatch.setattr(choosing, "combinations", lambda *known: itertools.islice(every(*known), 1))
