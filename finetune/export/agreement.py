@@ -198,7 +198,8 @@ def _choose(asked: Asked, answer: Answer) -> Judged:
     chosen = [int(np.argmax(each)) for each in (own, other)] if apart < math.inf else [0, -1]
     scores = (float(chosen[0] == asked.reference), float(chosen[1] == asked.reference))
     tokens = max((len(each) for each in asked.expected["tokens"]), default=1)
-    per_token = apart / tokens if asked.question.get("beside") is None else apart
+    summed = not (asked.question.get("beside") or asked.question.get("mean"))
+    per_token = apart / tokens if summed else apart
     return Judged(int(chosen[0] == chosen[1]), 1, per_token, _read(asked, answer), scores=scores)
 
 

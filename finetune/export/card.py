@@ -3,12 +3,14 @@ scored, how it is loaded and served, and what its certificate shows."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from finetune.core.numbers import count
+from finetune.export import programs
 from finetune.export.choosing import Chosen
 from finetune.export.writing import in_unit
 from finetune.metrics import unit
@@ -62,7 +64,7 @@ def render(form: Form, trained: Trained, chosen: Chosen, results: Results, folde
 def _own(form: Form, trained: Trained, chosen: Chosen) -> dict[str, Any]:
     """The metadata that are the export's, and not the study's."""
     library = LIBRARIES.get(form.name, form.name.partition("-")[0])
-    return {"license": trained.licence, "library_name": library, "tags": ["finetune", form.name]}
+    return {**trained.terms, "library_name": library, "tags": ["finetune", form.name]}
 
 
 def _usage(form: Form, trained: Trained, folder: Path) -> str:
@@ -72,6 +74,22 @@ def _usage(form: Form, trained: Trained, folder: Path) -> str:
         stops = ", ".join(map(repr, trained.task.options.stop))
         notes.append(
             f"Answers were scored up to the first of these texts, which whoever serves it has to stop at: {stops}."
+        )
+    if system := programs.system_of(trained):
+        notes.append(
+            f"Every conversation of the training began with this system message:\n\n{_quoted(system[0]['content'])}"
+        )
+    if prefix := getattr(trained.task.options, "prefix", ""):
+        notes.append(f"Every text began with {prefix!r} in training.")
+    if programs.by_likelihood(trained):
+        turn = ", as the user's turn" if trained.task.asking.shown_by else ""  # type: ignore[attr-defined]
+        less = ""
+        if getattr(trained.task.options, "calibrate", "none") != "none":
+            less = f", less how likely they are after one about the text {trained.task.options.content_free!r}"
+        asks = "; `finetune predict {folder} FILE` asks so about every row of a file" if form.name in LIBRARIES else ""
+        notes.append(
+            f"It was trained to choose among answers by how likely they are after a prompt{less}, and not to write. "
+            f"This is the prompt about a text{turn}{asks}:\n\n{_quoted(programs.prompt_of(trained))}"
         )
     if not trained.writes and trained.max_length < 1 << 20:
         notes.append(
@@ -86,6 +104,12 @@ def _usage(form: Form, trained: Trained, folder: Path) -> str:
             "The base model's files do not say under which licence it is: ask its makers before you share this."
         )
     return "\n\n".join([*found, *notes])
+
+
+def _quoted(text: str) -> str:
+    """Show a text as it is."""
+    fence = max((*re.findall("`{3,}", text), "``"), key=len) + "`"
+    return f"{fence}text\n{text}\n{fence}"
 
 
 def _block(snippet: Snippet) -> str:
@@ -105,9 +129,12 @@ def _scores(results: Results, variant: VariantResult, chosen: Chosen) -> str:
             found = variant.estimates[key]
             over = f"; over {found.n} seeds {shown.value(found.mean)} {shown.interval(found.ci)}" if found.n > 1 else ""
             lines.append(f"- {escape(shown.label)} on {escape(task.name)}: **{shown.value(own[key])}**{over}")
+    why = "It was not chosen by these scores."
+    if chosen.named:
+        why = "Somebody has named this seed: if because of these scores, they flatter it."
     lines.append(
         "\nOne model's score is one draw: what a new run of the same recipe scores lies around the mean over seeds, in "
-        "brackets with its 95 % interval. It was not chosen by these scores."
+        f"brackets with its 95 % interval. {why}"
     )
     return "\n".join(lines)
 

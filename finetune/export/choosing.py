@@ -29,6 +29,8 @@ class Chosen:
     """Its run, or the soup that stands beside the runs."""
     reason: str
     """Why it is this one, in words."""
+    named: bool = False
+    """Whether somebody has named its seed, for reasons that nobody knows."""
 
     @property
     def folder(self) -> RunDir:
@@ -78,7 +80,7 @@ def _named(study: Study, variant: str, seed: int) -> Chosen:
         raise bad_input("--seed", f"variant '{variant}' has no run under seed {seed}", f"its runs: {known}")
     _refuse_unfit(study, run)
     more = ", although it learnt no more than needs no training" if run.result["status"] == "degenerate" else ""
-    return Chosen(study, variant, seed, run, f"seed {seed}, as asked for{more}")
+    return Chosen(study, variant, seed, run, f"seed {seed}, as asked for{more}", named=True)
 
 
 def _refuse_unfit(study: Study, run: Run) -> None:

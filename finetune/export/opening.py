@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from finetune.core.digests import text_digest
 from finetune.core.errors import bad_input
 from finetune.export.choosing import Chosen
-from finetune.export.licence import licence_of
+from finetune.export.licence import terms_of
 from finetune.export.trained import Trained
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def open_trained(chosen: Chosen) -> Trained:
         decision=_decision(chosen, task, loaded.model, data, own),
         result=chosen.run.result,
         chosen=chosen.reason,
-        licence=licence_of(variant.recipe.model),
+        terms=terms_of(variant.recipe.model),
         digests=_digests(variant.digest, data, chosen.run.result),
     )
 

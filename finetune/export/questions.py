@@ -25,7 +25,7 @@ Each other line is a question with an `id`, counted from 0, and a `kind`. Answer
 | `answer` | `question`, `context` | `answer`: the likeliest span, `margin`: its log-likelihood minus that of none |
 | `choose` | `text`, `choices`, `beside`: true | `scores`: of each choice beside the text, by the head |
 | `choose` | `prompt` or `messages`, `choices` | `scores`: log-likelihood of each choice after the prompt (after a space
-  where the prompt has none at its end), or as the assistant's turn after the messages |
+  where the prompt has none at its end), or as the assistant's turn after the messages; see below |
 | `embed` | `text` | `vector` |
 | `continue` | `messages` (and `tools`) | see below |
 | `continue` | `prompt`, `target` | see below: prompt, target and the end token, as they are |
@@ -42,6 +42,10 @@ Each other line is a question with an `id`, counted from 0, and a `kind`. Answer
 - `log_probabilities`: [T - 1] of the token that does follow, in nats,
 - `prompt`: how many tokens ask for the last answer (the template with what asks for an answer; the prompt alone), where
   it begins the tokens read, else -1; absent for `text`.
+
+Where a `choose` has `mean`: true, its scores are means over the tokens of a choice. Where it has `free`, which is such
+a `prompt` or such `messages` of a text without content, the scores of the choices after that are subtracted; their
+`tokens` follow those of the question.
 
 Where a question has `generate`: N, the answer also has `generated`: up to N tokens that the export generates after the
 prompt under its own generation config, which ends with one of `ends` or is N long; engines that cannot leave it out.

@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finetune.export.licence import in_words
+
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -44,10 +46,15 @@ class Trained:
     """The run's result.json."""
     chosen: str
     """Why it is this one, in words."""
-    licence: str | None
-    """The base model's, as its card says; None: it does not say."""
+    terms: dict[str, Any]
+    """The base model's licence, as the metadata of its card say it to the hub; empty: they do not."""
     digests: dict[str, str]
     """Of recipe, data and base weights, by those names."""
+
+    @property
+    def licence(self) -> str | None:
+        """The base model's licence in words; None: nobody says it."""
+        return in_words(self.terms)
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -1,8 +1,12 @@
-"""Engines in the process of the tests."""
+"""Engines, and the code of cards, in the process of the tests."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import io
+import os
+import re
 import traceback
 from pathlib import Path
 
@@ -26,3 +30,18 @@ def here(command: list[str]) -> tuple[int, str]:
         except Exception:
             return 1, traceback.format_exc()
     return 0, ""
+
+
+def printed(place: Path, name: str = "tuned") -> str:
+    """What the first code of the card of the export ``name`` prints, beside its folder."""
+    card = (place / name / "README.md").read_text(encoding="utf-8")
+    found = re.search(r"```python\n(.*?)```", card, re.S)
+    assert found is not None
+    out, before = io.StringIO(), Path.cwd()
+    os.chdir(place)
+    try:
+        with contextlib.redirect_stdout(out), torch.enable_grad():
+            exec(found[1], {"__name__": "of_the_card"})
+    finally:
+        os.chdir(before)
+    return out.getvalue()

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+from pathlib import Path
 
 import peft
 import pytest
 import torch
+from huggingface_hub import constants
 
 from finetune.core.errors import InputError
 from finetune.export.exporting import export
+from tests.export.conftest import HEADS
+from tests.export.here import printed
+from tests.export.studies import let_it_count, run_tiny
 
 
 def test_it_is_loaded_with_its_labels_and_its_head(topics, tmp_path):
@@ -41,3 +48,36 @@ def test_what_is_no_adapter_is_refused(topics, tmp_path):
     with pytest.raises(InputError, match="strategy full trains no adapter"):
         export(topics, tmp_path / "out", "adapter", "full", seed=0)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def hub(models, request):
+    """A hub model `tiny/framed`, already in the cache."""
+    cache = Path(constants.HF_HUB_CACHE) / "models--tiny--framed"
+    request.addfinalizer(lambda: shutil.rmtree(cache))
+    shutil.copytree(models["framed"], cache / "snapshots" / ("a" * 40))
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text("a" * 40)
+    return "tiny/framed"
+
+
+OF_THE_HUB = {
+    "classification": ({}, r"\{'money': 0\.\d+, 'space'"),
+    "classification/ordinal": ({"ordinal": ["money", "space", "sport"]}, r"\['(money|space|sport)'\]"),
+    "multi-label-classification": ({}, r"\{'"),
+    "regression": ({}, r"^-?\d"),
+    "token-classification": ({}, r"\[\('"),
+    "question-answering": ({}, ""),
+}
+
+
+@pytest.mark.parametrize("task", OF_THE_HUB)
+def test_a_base_model_of_the_hub_is_given_the_labels(task, hub, tmp_path):
+    """Its own configuration has two, or none, and other names."""
+    options, shown = OF_THE_HUB[task]
+    name, variants = task.partition("/")[0], {"lora": HEADS["lora"]}
+    study = let_it_count(run_tiny(tmp_path / "study", hub, name, variants, seeds=1, options=options))
+    found = export(study, tmp_path / "tuned", "adapter").certificate["agreement"]
+    assert found["same"] == found["near"] == 1
+    assert json.loads((tmp_path / "tuned" / "adapter_config.json").read_text())["base_model_name_or_path"] == hub
+    assert re.search(shown, printed(tmp_path))

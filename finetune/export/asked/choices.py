@@ -18,15 +18,20 @@ CONTROL = "it holds control tokens of the model as text"
 OTHER = "its prompt and answer have other tokens together than one after the other"
 
 
-def _scores(trained: Trained, example: Example, count: int) -> list[float]:
-    """The score of each of the last ``count`` candidates, by our own code."""
+def _scores(trained: Trained, example: Example) -> list[float]:
+    """What each choice is chosen by, by our own code: calibrated, or by token, where the task does so."""
     import torch
 
     task: Any = alone(trained.task)
     with torch.inference_mode():
         batch = batch_of(task, trained.model, example)
-        found: list[float] = task.scorer.scores(trained.model, batch).double().tolist()
-    return found[-count:]
+        found: list[float] = task.outputs(trained.model, batch).logits[0].double().tolist()
+    return found
+
+
+def _says(trained: Trained, scores: Sequence[float]) -> str:
+    """How the choice with the highest score is stored."""
+    return trained.labels[max(range(len(scores)), key=scores.__getitem__)]
 
 
 def chosen(trained: Trained, rows: Rows, left_out: Counter[str]) -> Iterator[Asked]:
@@ -35,46 +40,63 @@ def chosen(trained: Trained, rows: Rows, left_out: Counter[str]) -> Iterator[Ask
     for row, example in zip(task.columns.rows(rows.data, rows.at), rows.examples, strict=True):
         if task.by_likelihood:
             prompt = task.prompted(row)
-            yield from _asked(trained, prompt, row.choices, example, example.target, left_out)
+            more = {"mean": True} if task.options.likelihood == "mean" else {}
+            yield from _asked(trained, prompt, row.choices, example, left_out, more)
             continue
         text, before = (row.context, f"{row.question} ") if task.options.context else (row.question, "")
         choices = [f"{before}{choice}" for choice in row.choices]
         tokens = [part.tolist() for part in example.parts(example.inputs["input_ids"])]
-        expected = {"scores": _scores(trained, example, len(choices)), "tokens": tokens}
+        scores = _scores(trained, example)
         question = {"kind": "choose", "text": text, "choices": choices, "beside": True}
-        yield Asked(question, expected, reference=int(example.target))
+        expected = {"scores": scores, "tokens": tokens}
+        yield Asked(question, expected, example.number, _says(trained, scores), int(example.target))
 
 
 def labelled(trained: Trained, rows: Rows, left_out: Counter[str]) -> Iterator[Asked]:
     """The words of labels, after a prompt."""
     task: Any = trained.task
+    free = [] if task.options.calibrate == "none" else [task.prompted(task.options.content_free)]
+    more = {"free": _place(trained, free[0])} if free else {}
     for text, example in rows.columns(task.options.text):
-        yield from _asked(trained, task.prompted(text), task.words, example, example.target, left_out)
+        yield from _asked(trained, task.prompted(text), task.words, example, left_out, more, free)
 
 
 def _asked(
-    trained: Trained, prompt: str, choices: Sequence[str], example: Example, right: Any, left_out: Counter[str]
+    trained: Trained,
+    prompt: str,
+    choices: Sequence[str],
+    example: Example,
+    left_out: Counter[str],
+    more: dict[str, Any],
+    free: Sequence[str] = (),
 ) -> Iterator[Asked]:
-    """One question whose choices are scored by their likelihood; none where a reader would read something else."""
+    """One question whose choices are scored by their likelihood; none where a reader would read something else.
+    ``more``: how likelihoods become scores, with the prompt without content, if there is one, in ``free``."""
     asking: Any = trained.task.asking  # type: ignore[attr-defined]
-    if any(asking.marker.mark(each) != each for each in (prompt, *choices)):
+    if any(asking.marker.mark(each) != each for each in (prompt, *free, *choices)):
         left_out[CONTROL] += 1
         return
     asked, answers = asking.tokens(prompt, choices)
     if len(asked) + max(map(len, answers)) > trained.task.options.max_length:
         left_out[CUT] += 1
         return
-    said = [str(choice).strip() for choice in choices]
-    tokens = [[*asked, *answer] for answer in answers]
-    if tokens != _read(trained, prompt, choices):
+    said = [str(choice).strip() for choice in choices] if asking.shown_by else list(choices)
+    written = [(asked, answers), *(asking.tokens(each, choices) for each in free)]
+    tokens = [[*begin, *answer] for begin, ends in written for answer in ends]
+    if tokens != [ids for each in (prompt, *free) for ids in _read(trained, each, choices)]:
         left_out[OTHER] += 1
         return
-    place: dict[str, Any] = {"messages": [{"role": "user", "content": prompt}]} if asking.shown_by else {}
-    if not place:
-        place = {"prompt": prompt or str(trained.tokenizer.bos_token or trained.tokenizer.eos_token or "")}
-    expected = {"scores": _scores(trained, example, len(choices)), "tokens": tokens}
-    choices = said if asking.shown_by else list(choices)
-    yield Asked({"kind": "choose", **place, "choices": choices}, expected, reference=int(right))
+    scores = _scores(trained, example)
+    question = {"kind": "choose", **_place(trained, prompt), "choices": said, **more}
+    expected = {"scores": scores, "tokens": tokens}
+    yield Asked(question, expected, example.number, _says(trained, scores), int(example.target))
+
+
+def _place(trained: Trained, prompt: str) -> dict[str, Any]:
+    """What a question has of the prompt that its choices follow."""
+    if trained.task.asking.shown_by:  # type: ignore[attr-defined]
+        return {"messages": [{"role": "user", "content": prompt}]}
+    return {"prompt": prompt or str(trained.tokenizer.bos_token or trained.tokenizer.eos_token or "")}
 
 
 def _read(trained: Trained, prompt: str, choices: Sequence[str]) -> list[list[int]]:

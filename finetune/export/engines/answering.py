@@ -4,7 +4,7 @@ import nothing of `finetune`."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -28,3 +28,17 @@ def write(answers: str, first: Line, asked: Iterable[Line], answer: Callable[[Li
     with open(answers, "w", encoding="utf-8") as file:
         for line in (first, *({"id": each["id"], **answer(each)} for each in asked)):
             file.write(json.dumps(line) + "\n")
+
+
+def choices(question: Line) -> Iterator[tuple[Line, str]]:
+    """Each choice with what it follows; the same choices after the text without content, if there is one, come last."""
+    for place in (question, *filter(None, [question.get("free")])):
+        yield from ((place, choice) for choice in question["choices"])
+
+
+def scores(question: Line, likely: Sequence[Sequence[float]]) -> list[float]:
+    """The score of each choice, of the log-probabilities of the tokens of :func:`choices`."""
+    found = [sum(own) / (len(own) if question.get("mean") else 1) for own in likely]
+    count = len(question["choices"])
+    free = found[count:] or [0.0] * count
+    return [own - other for own, other in zip(found[:count], free, strict=True)]

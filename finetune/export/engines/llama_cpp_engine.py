@@ -89,7 +89,7 @@ class Reader:
     def pieces(self, question: dict[str, Any], header: dict[str, Any]) -> Pieces:
         """The token sequences of a question, each with where its answer begins."""
         if question["kind"] == "choose":
-            return [self._choice(question, choice, header) for choice in question["choices"]]
+            return [self._choice(asked, choice, header) for asked, choice in answering.choices(question)]
         if question["kind"] != "continue":
             raise Unfit(f"llama.cpp answers no questions of kind {question['kind']}")
         if "messages" in question:
@@ -162,8 +162,8 @@ def generated(model: Model, prompt: list[int], count: int, ends: list[int]) -> l
 def answered(model: Model, ends: list[int], question: dict[str, Any], pieces: Pieces) -> dict[str, Any]:
     """Answer one question."""
     if question["kind"] == "choose":
-        scores = [sum(following(model, tokens)[1][begin - 1 :]) for tokens, begin in pieces]
-        return {"scores": scores, "tokens": [tokens for tokens, _ in pieces]}
+        likely = [following(model, tokens)[1][begin - 1 :] for tokens, begin in pieces]
+        return {"scores": answering.scores(question, likely), "tokens": [tokens for tokens, _ in pieces]}
     ((tokens, begin),) = pieces
     likeliest, logs = following(model, tokens)
     answer: dict[str, Any] = {"tokens": tokens, "next": likeliest, "log_probabilities": logs}

@@ -54,14 +54,22 @@ def embed(model: Graph, tokenizer: Any, question: dict[str, Any], header: dict[s
     return {"vector": model(**given).sentence_embedding[0].tolist(), "tokens": given["input_ids"][0].tolist()}
 
 
+def ends_of(folder: str, tokenizer: Any) -> list[int]:
+    """The tokens at which whoever generates has to stop: the generation config's, else the tokenizer's own."""
+    found, config = tokenizer.eos_token_id, os.path.join(folder, "generation_config.json")
+    if os.path.exists(config):
+        with open(config, encoding="utf-8") as file:
+            found = json.load(file).get("eos_token_id", found)
+    return [] if found is None else list(found) if isinstance(found, list) else [found]
+
+
 def main(folder: str, questions: str, answers: str) -> None:
     torch.set_grad_enabled(False)
     transformers.logging.set_verbosity_error()
     header, asked = answering.read(questions)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     model = Graph(folder)
-    ends = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    first = answering.opening("onnxruntime", ("onnxruntime", "transformers", "tokenizers"), ends)
+    first = answering.opening("onnxruntime", ("onnxruntime", "transformers", "tokenizers"), ends_of(folder, tokenizer))
     known, about = {**OF_HEADS, **OF_TEXTS, "embed": embed}, {**header, "folder": folder}
     for question in asked:
         question.pop("generate", None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import date
 from typing import Any
 
+import answering
 import torch
 
 
@@ -114,12 +115,12 @@ def translate(model: Any, tokenizer: Any, question: dict[str, Any], header: dict
 def choose(model: Any, tokenizer: Any, question: dict[str, Any], header: dict[str, Any]) -> dict[str, Any]:
     if question.get("beside"):
         return _beside(model, tokenizer, question)
-    scores, tokens = [], []
-    for choice in question["choices"]:
-        ids, begin = _with_choice(tokenizer, question, choice, header)
-        scores.append(sum(_following(_logs(model, ids), ids)[begin - 1 :]))
+    likely, tokens = [], []
+    for asked, choice in answering.choices(question):
+        ids, begin = _with_choice(tokenizer, asked, choice, header)
+        likely.append(_following(_logs(model, ids), ids)[begin - 1 :])
         tokens.append(ids)
-    return {"scores": scores, "tokens": tokens}
+    return {"scores": answering.scores(question, likely), "tokens": tokens}
 
 
 def _with_choice(

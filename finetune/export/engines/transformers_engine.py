@@ -34,6 +34,10 @@ CLASSES = {
 """What `AutoModelFor…` is called, by the kind of the question."""
 
 
+OF_THE_HEAD = ("num_labels", "id2label", "label2id", "problem_type", "pad_token_id")
+"""What a base model from the hub is told, whose own configuration knows nothing of the head."""
+
+
 def kind_of(question: dict[str, Any]) -> str | None:
     """The end of the Auto class's name; None: the bare model."""
     if question["kind"] == "choose":
@@ -52,9 +56,9 @@ def load(folder: str, kind: str | None) -> Any:
     described = os.path.join(folder, "base", "config.json")
     with open(os.path.join(folder, "adapter_config.json"), encoding="utf-8") as file:
         base = json.load(file)["base_model_name_or_path"]
-    if os.path.exists(described) and not os.path.isdir(base):  # from the hub, where no folder has the labels
-        with open(described, encoding="utf-8") as file:
-            settings["num_labels"] = len(json.load(file).get("id2label", {})) or 2
+    if os.path.exists(described) and not os.path.isdir(base):
+        config = transformers.AutoConfig.from_pretrained(folder, subfolder="base", local_files_only=True)
+        settings |= {name: getattr(config, name) for name in OF_THE_HEAD}
     return getattr(peft, f"AutoPeftModelFor{kind}").from_pretrained(folder, **settings).eval()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from finetune.core.errors import bad_input, first_line
-from finetune.export import writing
+from finetune.export import programs, writing
 from finetune.export.forms.base import Form, Snippet
 from finetune.export.merging import can_merge
 
@@ -61,6 +61,7 @@ class Onnx(Form):
         writing.write_legal(trained, folder)
 
     def snippets(self, trained: Trained, folder: Path) -> list[Snippet]:
+        second = ', ["…"]' if getattr(trained.task.options, "pair", None) else ""
         lines = [
             "import json",
             "",
@@ -69,11 +70,14 @@ class Onnx(Form):
             "",
             'tokenizer = AutoTokenizer.from_pretrained("{folder}")',
             f'session = onnxruntime.InferenceSession("{{folder}}/{FILE}")',
-            'given = tokenizer(["…"], truncation=True, padding=True, return_tensors="np")',
+            f'given = tokenizer(["…"]{second}, truncation=True, padding=True, return_tensors="np")',
             "names = [each.name for each in session.get_inputs()]",
             "found = session.run(None, {name: given[name] for name in names})",
         ]
-        if trained.task.answer == "label":
+        if programs.is_ordinal(trained):
+            answer = programs.ordinal_answer(trained, programs.SIGMOID.replace("OUTPUTS", "found[0]"))
+            lines = ["import numpy", *lines[2:], answer.rstrip()]
+        elif trained.task.answer == "label" and not programs.by_likelihood(trained):
             lines += [
                 'labels = json.load(open("{folder}/config.json"))["id2label"]',
                 "print([labels[str(row.argmax())] for row in found[0]])",

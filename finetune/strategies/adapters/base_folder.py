@@ -18,7 +18,8 @@ def write_base(model: Any, folder: Path, place: Path) -> None:
     """Put the base model's folder into ``folder``, which will stand at ``place``, if an adapter with a head is there.
 
     `AutoPeftModelForSequenceClassification.from_pretrained(place)` then loads what was trained. A base model from the
-    hub keeps its name, under which others can have it too: there the head's labels are told (`num_labels=`).
+    hub keeps its name, under which others can have it too: what the configuration here says of the head has to be told
+    there (`num_labels=`, `id2label=`, `label2id=`, `problem_type=`, `pad_token_id=`).
     """
     settings_file = folder / "adapter_config.json"
     if not settings_file.exists():

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from finetune.core.errors import bad_input
+from finetune.export import programs
 from finetune.export.forms.base import Form, Snippet
 
 if TYPE_CHECKING:
@@ -55,8 +56,9 @@ class Gguf(Form):
         (folder / "Modelfile").write_text(_modelfile(self.file, trained), encoding="utf-8")
 
     def snippets(self, trained: Trained, folder: Path) -> list[Snippet]:
+        messages = [*programs.system_of(trained), {"role": "user", "content": "…"}]
         asked = (
-            'server.handle_chat_completions({"messages": [{"role": "user", "content": "…"}]})'
+            f'server.handle_chat_completions({{"messages": {messages!r}}})'
             if _in_turns(trained)
             else 'server.handle_completions({"prompt": "…", "max_tokens": 64})'
         )
@@ -91,6 +93,7 @@ def _modelfile(file: str, trained: Trained) -> str:
     """What Ollama makes a model of; it reads the chat template out of the GGUF file."""
     sampling, tokenizer = getattr(trained.task.options, "sampling", None), trained.tokenizer
     lines = [f"FROM ./{file}", f"PARAMETER temperature {0 if sampling is None else sampling.temperature:g}"]
+    lines += [f'SYSTEM """{each["content"]}"""' for each in programs.system_of(trained)]
     for end in tokenizer.convert_ids_to_tokens(trained.ends or [tokenizer.eos_token_id]):
         lines.append(f"PARAMETER stop {json.dumps(end, ensure_ascii=False)}")
     return "\n".join(lines) + "\n"
