@@ -42,6 +42,13 @@ def test_what_is_chosen_is_what_the_study_has_stored(task, models, tmp_path):
     assert found["agreement"]["same"] == found["agreement"]["near"] == found["agreement"]["read"] == 1
 
 
+def test_wrong_choices_are_those_that_were_drawn_whichever_rows_are_asked(models, tmp_path):
+    options = {"draw": 2, "choices": "choices", "answer": "question"}
+    study = run_tiny(tmp_path / "study", models["framed"], "multiple-choice", FULL, seeds=1, options=options)
+    found = export(let_it_count(study), tmp_path / "out", "transformers", examples=5).certificate
+    assert found["as_scored"] == {"same": 1, "of": 5} and found["agreement"]["read"] == 1
+
+
 @pytest.mark.parametrize("variant", ["full", "partial", "lora", "probe", "lp-ft"])
 def test_every_strategy_is_taken_away(variant, topics, tmp_path):
     found = export(topics, tmp_path / "out", "transformers", variant, seed=0)

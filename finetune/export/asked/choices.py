@@ -12,6 +12,7 @@ from finetune.export.questions import Asked
 if TYPE_CHECKING:
     from finetune.core.examples import Example
     from finetune.export.trained import Trained
+    from finetune.tasks.choice_columns import Question
 
 CUT = "its text is cut, which a prompt's reader would not do"
 CONTROL = "it holds control tokens of the model as text"
@@ -37,7 +38,7 @@ def _says(trained: Trained, scores: Sequence[float]) -> str:
 def chosen(trained: Trained, rows: Rows, left_out: Counter[str]) -> Iterator[Asked]:
     """Choices that the rows bring."""
     task: Any = trained.task
-    for row, example in zip(task.columns.rows(rows.data, rows.at), rows.examples, strict=True):
+    for row, example in zip(_questions(trained, rows), rows.examples, strict=True):
         if task.by_likelihood:
             prompt = task.prompted(row)
             more = {"mean": True} if task.options.likelihood == "mean" else {}
@@ -50,6 +51,16 @@ def chosen(trained: Trained, rows: Rows, left_out: Counter[str]) -> Iterator[Ask
         question = {"kind": "choose", "text": text, "choices": choices, "beside": True}
         expected = {"scores": scores, "tokens": tokens}
         yield Asked(question, expected, example.number, _says(trained, scores), int(example.target))
+
+
+def _questions(trained: Trained, rows: Rows) -> list[Question]:
+    """Read the rows. Where wrong choices are drawn among the answers of other rows, it takes all of them."""
+    task: Any = trained.task
+    if not task.options.draw:
+        found: list[Question] = task.columns.rows(rows.data, rows.at)
+        return found
+    every = task.columns.rows(rows.whole, rows.at)
+    return [every[place] for place in rows.places]
 
 
 def labelled(trained: Trained, rows: Rows, left_out: Counter[str]) -> Iterator[Asked]:

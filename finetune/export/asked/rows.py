@@ -33,6 +33,10 @@ class Rows:
     """The rows alone."""
     examples: list[Example]
     """As they were scored, one for each row."""
+    whole: Dataset
+    """All rows of the set."""
+    places: list[int]
+    """Where in the set these rows are."""
 
     @classmethod
     def of(cls, trained: Trained, name: str, most: int) -> Rows:
@@ -45,7 +49,7 @@ class Rows:
         rows = sorted(first)
         chosen = [rows[int(place)] for place in np.unique(np.linspace(0, len(rows) - 1, min(len(rows), most)).round())]
         examples = [encoded.examples[first[row]] for row in chosen]
-        return cls(name, trained.data.at[name], table.select(chosen), examples)
+        return cls(name, trained.data.at[name], table.select(chosen), examples, table, chosen)
 
     def columns(self, *names: str) -> Iterator[tuple[Any, ...]]:
         """Yield each row's values of the columns called so, with its example last."""
