@@ -63,7 +63,10 @@ def propose(read: Found, name: str, wishes: Wishes) -> Proposal:
     split, why_split = _split(read, columns, found, group)
     length, why_length, all_fit = max_length(columns, found, base)
     held = sum(_count(split.get(part, 0), read.data.num_rows) for part in ("test", "validation"))
-    settings = settings_for(found, base, read.data.num_rows - held)
+    labels = next(
+        (each.distinct for each in columns if found.task == "classification" and each.name in found.answer), 0
+    )
+    settings = settings_for(found, base, read.data.num_rows - held, labels)
     sections = {
         "name": name,
         "seeds": wishes.seeds or settings.sections.pop("seeds"),

@@ -10,6 +10,11 @@ from finetune.init.understood import Understood
 
 STEPS = 1000
 """Steps that a small model is to have to learn a task with a new head, where data are few."""
+SENTENCE_STEPS, SENTENCE_RATE = 250, 1.0e-4
+"""The same for an encoder that was made for sentences, of which the head reads just that: it forgets more than it
+learns in many steps at a high rate. Tried on STS-B and BBC News, in other examples than those of recipes/RESULTS.md."""
+LABEL_STEPS = 12
+"""Of these, for each label where labels are many."""
 MOST_EPOCHS = 20
 """Mosbach et al. 2021, section 6: their stable recipe for small data."""
 RANK = 8
@@ -25,8 +30,8 @@ class Settings:
     """Options of the task that go with the strategy."""
 
 
-def settings_for(found: Understood, base: Base, rows: int) -> Settings:
-    """Propose settings for ``rows`` training examples."""
+def settings_for(found: Understood, base: Base, rows: int, labels: int = 0) -> Settings:
+    """Propose settings for ``rows`` training examples, of one out of so many ``labels``; 0: of no label."""
     if found.preference:
         return _preference(base, rows)
     if found.task == "embedding":
@@ -36,28 +41,30 @@ def settings_for(found: Understood, base: Base, rows: int) -> Settings:
     if base.family == "decoder" and found.task in ("chat", "language", "label-words", "multiple-choice"):
         return _written(found, base, rows)
     if found.task == "seq2seq":
-        train = {"epochs": _epochs(rows, 16, 3), "batch_size": 16, "learning_rate": _full_rate(base)}
+        train = {"epochs": _epochs(rows, 16, STEPS), "batch_size": 16, "learning_rate": _full_rate(base)}
         return _one(
             "full", train, "all weights learn, as encoder-decoders are usually tuned", _rate_reason(base), seeds=3
         )
-    return _headed(found, base, rows)
+    return _headed(found, base, rows, labels)
 
 
-def _headed(found: Understood, base: Base, rows: int) -> Settings:
+def _headed(found: Understood, base: Base, rows: int, labels: int) -> Settings:
     """Settings for a new head on a model."""
     batch = 32 if rows >= 4000 else 16
-    train: dict[str, Any] = {"epochs": _epochs(rows, batch, 3), "batch_size": batch}
-    pooled = found.task in ("classification", "regression", "multi-label-classification") and base.pooling
+    pooled = bool(found.task in ("classification", "regression", "multi-label-classification") and base.pooling)
+    steps = max(SENTENCE_STEPS, LABEL_STEPS * labels) if pooled else STEPS
+    train: dict[str, Any] = {"epochs": _epochs(rows, batch, steps), "batch_size": batch}
     task = {"pooling": base.pooling} if pooled else {}
     large = base.parameters >= LARGE or base.family == "decoder"
-    train["learning_rate"] = _adapter_rate(base) if large else _full_rate(base)
+    rate = _adapter_rate(base) if large else min(_full_rate(base), SENTENCE_RATE if pooled else 1.0)
+    train["learning_rate"] = rate
     tuned: dict[str, Any] = {
         "strategy": {"type": "adapter", "method": "lora", "rank": RANK} if large else {"type": "full"}
     }
     name, all_learn = (
         ("lora", "LoRA, since all weights would take much memory") if large else ("full", "all weights learn")
     )
-    why = {"train": f"{_steps_reason(train, rows)}; {_rate_reason(base, large)}", "seeds": _seeds_reason(5)}
+    why = {"train": f"{_steps_reason(train, rows)}; {_rate_reason(base, large, pooled)}", "seeds": _seeds_reason(5)}
     if found.task in ("classification", "regression") and "ordinal" not in found.options:
         # A probe is solved: it has no steps, and no settings.
         variants = {"probe": {"strategy": {"type": "linear"}}, name: {**tuned, **({"task": task} if task else {})}}
@@ -101,8 +108,8 @@ def _one(strategy: str, train: dict[str, Any], what: str, why: str, seeds: int) 
     return Settings(sections, {"strategy": what, "train": why, "seeds": _seeds_reason(seeds)})
 
 
-def _epochs(rows: int, batch: int, fewest: int) -> int:
-    return min(max(round(STEPS * batch / max(rows, 1)), fewest if rows < 50_000 else 1), MOST_EPOCHS)
+def _epochs(rows: int, batch: int, steps: int) -> int:
+    return min(max(round(steps * batch / max(rows, 1)), 3 if rows < 50_000 else 1), MOST_EPOCHS)
 
 
 def _steps_reason(train: dict[str, Any], rows: int) -> str:
@@ -119,10 +126,14 @@ def _adapter_rate(base: Base) -> float:
     return 3.0e-3 if base.parameters < SMALL else 1.0e-3 if base.parameters < LARGE else 2.0e-4
 
 
-def _rate_reason(base: Base, adapter: bool = False) -> str:
+def _rate_reason(base: Base, adapter: bool = False, pooled: bool = False) -> str:
     size = f"{base.parameters / 1e6:,.0f} M parameters"
     if adapter:
         return f"LoRA wants about ten times the rate of full tuning (Biderman et al. 2024), at {size}"
+    if base.parameters < SMALL and pooled:
+        return (
+            f"a model of {size} takes a high rate (Turc et al. 2019), and one that was made for sentences a lower one"
+        )
     if base.parameters < SMALL:
         return f"a model of {size} wants a higher rate than a large one (Turc et al. 2019)"
     return f"the rates at which models of {size} are usually tuned (Devlin et al. 2019, appendix A.3)"
