@@ -105,7 +105,7 @@ def _named(part: str) -> tuple[str, str]:
     return part, {"validation": "dev"}.get(part, part)
 
 
-NAMES = "[sentence1,sentence2,label]"
+NAMES = "[column_1,column_2,column_3]"  # as proposed, so that both are known to be scored on the same examples
 SPLIT = [f"data.split.{key}" for key in ("test=200", "validation=60", "stratify=label")]
 SETS = [
     Set(
@@ -130,6 +130,7 @@ SETS = [
             "data.split.train=null",
             "data.split.validation=100",
             "evaluate=[]",
+            *(f"task.{key}=column_{number}" for number, key in enumerate(("text", "pair", "target"), 1)),
         ],
         variants=("linear", "full"),
     ),
