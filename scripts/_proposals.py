@@ -230,19 +230,20 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/proposals"))
     parser.add_argument("--only", nargs="+", choices=[each.name for each in SETS], default=[each.name for each in SETS])
     asked = parser.parse_args()
-    known = former()
+    made_now: dict[str, str] = {}
     for each in SETS:
         work = (asked.work / each.name).absolute()
         if each.name in asked.only:
-            known[each.name] = row(each, *studied(each, asked.data, work), work)
+            made_now[each.name] = row(each, *studied(each, asked.data, work), work)
+    known = former() | made_now  # read only now: hours have gone by, in which other sets may have been written
     rows = [known[each.name] for each in SETS if each.name in known]
     head = ["| set | score | by hand, best variant | proposed, best variant | difference |", "| --- " * 5 + "|"]
     short = "; ".join(f"of {each.name} at most {each.steps} steps" for each in SETS if each.steps is not None)
     budget = f"{SEEDS} seeds, the same files, each recipe as it is written; {short}"
     about = f"{budget}; {cpu_name()}, {arithmetic_name()}."
-    made = "\n".join([*head, *rows, "", about])
-    put(made, RESULTS, BEGIN, END)
-    print(made)
+    table = "\n".join([*head, *rows, "", about])
+    put(table, RESULTS, BEGIN, END)
+    print(table)
 
 
 if __name__ == "__main__":
