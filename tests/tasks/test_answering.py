@@ -14,7 +14,7 @@ from finetune.evaluate.predict import table_of
 from finetune.models import ModelOptions, load_tokenizer
 from finetune.tasks.answering import AnswerOptions, SamplingOptions, as_number, cut_at, tokens_near
 from finetune.tasks.batching import Batching
-from finetune.tasks.causal.generation import Sampling
+from finetune.tasks.causal.generation import Sampling, answers
 from finetune.tasks.chat import Chat
 from finetune.tasks.messages import mistake_in
 from tests import tiny
@@ -344,3 +344,28 @@ def test_a_role_that_the_template_speaks_of_is_known(tmp_path):
     template = folder / "chat_template.jinja"
     template.write_text(f"{{# critic #}}{template.read_text(encoding='utf-8')}", encoding="utf-8")
     assert learnt(folder, turns(("user", "a"), ("critic", "b"), ("assistant", "c"))) == "c<|im_end|>"
+
+
+# What it costs
+
+
+@pytest.mark.parametrize("save", [tiny.save_decoder, tiny.save_moe])
+def test_no_product_of_several_prompts_is_of_rows_that_lie_apart(save, tmp_path):
+    """torch multiplies each of such rows with a copy of all weights, which of an output layer is a gigabyte."""
+    from torch.nn import functional
+    from torch.overrides import TorchFunctionMode
+    from transformers import AutoModelForCausalLM
+
+    model, apart = AutoModelForCausalLM.from_pretrained(save(tmp_path / "model")).eval(), []
+
+    class Watch(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            if func is functional.linear and args[0].ndim > 2 and not args[0].is_contiguous():
+                apart.append(tuple(args[0].shape))
+            return func(*args, **(kwargs or {}))
+
+    prompts = [np.arange(8, 8 + length) for length in (5, 5, 9)]
+    with torch.inference_mode(), Watch():
+        found = answers(model, prompts, 0, [1], 3, Batching.PADDED)
+    assert len(found) == 3 and not apart
+    assert not model.get_output_embeddings()._forward_pre_hooks

@@ -7,7 +7,7 @@ Shapes: N prompts, n of them in a batch; S new tokens; V tokens in the vocabular
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -144,7 +144,10 @@ def _generate(
     asked = getattr(config.get_text_config(), "output_router_logits", False)
     quiet = {"output_router_logits": False} if asked else {}
     greedy = GenerationConfig(do_sample=False, max_new_tokens=most, pad_token_id=filler, **settings)
-    with _without_own_generation(model) as plain, phase("generating answers", most) as under_way:
+    with ExitStack() as stack:
+        plain = stack.enter_context(_without_own_generation(model))
+        stack.enter_context(_rows_together(plain))
+        under_way = stack.enter_context(phase("generating answers", most))
 
         def watch(so_far: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
             new = so_far[:, begins:]
@@ -173,6 +176,21 @@ def _generate(
         return generated[:, begins:]
     generated.sequences = generated.sequences[:, begins:]
     return generated
+
+
+@contextmanager
+def _rows_together(model: Any) -> Iterator[None]:
+    """Within the context, the output layer is given hidden states that lie together in memory. A prompt's last ones,
+    which transformers cuts out for it, do not, and torch would multiply each with a copy of all its weights."""
+    head = model.get_output_embeddings()
+    if head is None:
+        yield
+        return
+    hook = head.register_forward_pre_hook(lambda _, given: tuple(each.contiguous() for each in given))
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 @contextmanager
