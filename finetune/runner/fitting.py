@@ -13,9 +13,12 @@ import torch
 
 from finetune.core.errors import Problem
 from finetune.runner.arithmetic import SHARDING
+from finetune.train.kernels import LONGEST
 from finetune.train.rules import RULES
 
 if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
     from finetune.recipe import Recipe
     from finetune.runner.build import Built
 
@@ -130,3 +133,17 @@ def room_of(device: torch.device) -> int | None:
 
 def _gigabytes(size: float) -> str:
     return f"{size / 1e9:,.3g} GB" if size < 1e12 else f"{size / 1e9:,.0f} GB"
+
+
+def activation_bytes(config: PretrainedConfig, length: float, dtype: torch.dtype) -> float:
+    """Estimate the bytes that a token leaves in all blocks for the backward pass, where examples have ``length``
+    tokens: in 16 bits, h (34 + 5 a s / h) of each block (Korthikanti et al. 2022, "Reducing Activation Recomputation in
+    Large Transformer Models", section 4.1), without the second part where attention's weights are not kept. Zero where
+    the configuration does not say how large the model is."""
+    text = config.get_text_config()
+    width, heads = getattr(text, "hidden_size", None), getattr(text, "num_attention_heads", None) or 0
+    blocks = getattr(text, "num_hidden_layers", None)
+    if not isinstance(width, int) or not isinstance(blocks, int):
+        return 0.0
+    weights = 5 * heads * length if dtype.itemsize == 2 and length <= LONGEST else 0
+    return blocks * (34 * width + weights) * dtype.itemsize / 2

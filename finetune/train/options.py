@@ -101,7 +101,8 @@ class TrainOptions(Options):
     loss does not depend on it. Default: the whole batch, halved as often as memory runs out."""
     micro_batch_tokens: int | None = Field(None, ge=1, json_schema_extra=OPERATIONAL)
     """Tokens that pass through the model at once on one process, padding among them. Default: no limit on a GPU; on a
-    CPU 1,536, or what is clearly faster here: that is measured once where a variant has a hundred steps or more."""
+    CPU 1,536, or what is clearly faster here: that is measured once where a variant has a hundred steps or more; of a
+    large model fewer, so that their activations come to 0.75 GB."""
     replicas: int | Literal["auto"] = Field("auto", json_schema_extra=OPERATIONAL)
     """Seeds of a variant that are trained side by side in one process, as one batched computation. `auto` measures
     what is fastest here; 1: one after the other."""

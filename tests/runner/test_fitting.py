@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+import transformers
+from torch.autograd.graph import saved_tensors_hooks
 
 from finetune import check, recipe
 from finetune.core.errors import InputError
 from finetune.runner import fitting
-from finetune.runner.fitting import Need, room_of
+from finetune.runner.fitting import Need, activation_bytes, room_of
 from finetune.study.preflight import preflight
 
 FULL = ["variants=null", "strategy={type: full}"]
@@ -104,3 +106,32 @@ def test_a_container_has_no_more_than_its_limit(tmp_path, monkeypatch):
 
 def test_a_need_is_that_of_each_of_its_processes():
     assert Need(100, 10, "bfloat16", "float32", "float32", 2, processes=4).bytes == (200 + 160) / 4
+
+
+# Activations
+
+
+@pytest.mark.parametrize("length", [64, 190])
+@pytest.mark.parametrize("family", ["bert", "llama"])
+def test_activations_are_about_what_autograd_keeps(family, length):
+    shape = {"hidden_size": 384, "num_hidden_layers": 3, "num_attention_heads": 12, "vocab_size": 50}
+    config = transformers.AutoConfig.for_model(family, intermediate_size=1024 if family == "llama" else 1536, **shape)
+    model = transformers.AutoModel.from_config(config).eval()
+    held, kept = {value.untyped_storage().data_ptr() for value in model.state_dict().values()}, {}
+
+    def keep(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor, tensor.untyped_storage().nbytes()
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        model(torch.randint(0, 50, (2, length)))
+    found = sum(size for place, (_, size) in kept.items() if place not in held) / (2 * length)
+    assert found == pytest.approx(activation_bytes(config, length, torch.float32), rel=0.3)
+
+
+def test_attention_weights_are_counted_where_they_are_kept():
+    config = transformers.AutoConfig.for_model("bert", hidden_size=100, num_hidden_layers=1, num_attention_heads=10)
+    assert activation_bytes(config, 40, torch.bfloat16) == 34 * 100 + 5 * 10 * 40
+    assert activation_bytes(config, 4000, torch.bfloat16) == 34 * 100
+    assert activation_bytes(config, 40, torch.float32) == 2 * 34 * 100
+    assert activation_bytes(transformers.PretrainedConfig(), 40, torch.float32) == 0

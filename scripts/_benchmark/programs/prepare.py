@@ -47,12 +47,15 @@ def run(spec: Facts) -> Facts:
 
 
 def _write_models(folder: Path) -> None:
-    """MiniLM is a folder already; SmolLM2's packed weights are unpacked, so that all start from the same ones."""
+    """MiniLM is a folder already; SmolLM2's packed weights are unpacked, so that all start from the same ones, and
+    stored in bfloat16, as its makers publish them."""
+    import torch
+
     from finetune.models import ModelOptions, load_base, load_tokenizer, locate
 
     (folder / "minilm").symlink_to(locate(MINILM).name, target_is_directory=True)
     options = ModelOptions(source=SMOLLM2)
-    load_base(options, "AutoModelForCausalLM").model.save_pretrained(folder / "smollm2")
+    load_base(options, "AutoModelForCausalLM").model.to(torch.bfloat16).save_pretrained(folder / "smollm2")
     load_tokenizer(options).save_pretrained(folder / "smollm2")
 
 
