@@ -17,7 +17,7 @@ from finetune.data import load_splits
 from finetune.runner.sets import reading_of
 from finetune.study.preflight import split_seed
 from scripts._benchmark import __main__ as command
-from scripts._benchmark import choosing, contest, jobs, ours, table
+from scripts._benchmark import choosing, contest, jobs, ours, page, table
 from scripts._benchmark.contest import Workshop, peer_spec, wilson
 from scripts._benchmark.corpus import Corpus, NoData, read_rows, write_rows
 from scripts._benchmark.measure import Failed, run_fresh
@@ -495,6 +495,22 @@ def test_the_table_says_ratio_target_memory_and_score(tmp_path):
     assert lines[0] == "(a) full tuning of MiniLM-L6 on RTE · tuning: 640 examples, 1 epoch"
     assert lines[2].split() == ["ours", "12,345", "700", "MB", "accuracy", "0.600", "[0.500,", "0.700]"]
     assert "9.26 [6.17, 12.3] ×" in lines[3] and "2× reached" in lines[3] and "1,500 [1,000, 2,000]" in lines[3]
+
+
+def test_a_page_has_each_job_beside_its_peers_at_their_best(tmp_path):
+    made = record(tmp_path, *(row(name, case="full tuning") for name in ("HF Trainer, best", "HF Trainer, defaults")))
+    made.add(row("ours", case="full tuning", figures=figures(250), peak_memory_bytes=700e6))
+    made.add(row("ours", case="finetune --help", figures=figures(1, 0.25), score=None))
+    machine = {"device": "a CPU", "arithmetic": "AVX2", "gpu": False, "threads": 2}
+    made.content["machine"] = {**machine, "packages": {"transformers": "5.0", "trl": None}}
+    with pytest.raises(SystemExit, match="quick"):
+        page.text(made)
+    made.content["size"] = "standard"
+    head, _, *lines = page.text(made).splitlines()
+    assert [line.count("|") for line in lines[:2]] == [head.count("|")] * 2
+    assert "| tokens/s | 250 | HF Trainer, best | 100 | 2.5 × | – | 700 MB, theirs 0 MB |" in lines[0]
+    assert "0.6 [0.5, 0.7], theirs 0.6 [0.5, 0.7] |" in lines[0] and "| s | 0.25 | – | – | – | – |" in lines[1]
+    assert lines[2:] == ["", "a CPU, AVX2, 2 threads; transformers 5.0; rounds in turn: 1."]
 
 
 def test_an_interval_over_tokens_follows_from_whole_examples():
