@@ -4,7 +4,6 @@ whether to compile the model."""
 from __future__ import annotations
 
 import math
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -13,14 +12,13 @@ from pathlib import Path
 
 from finetune import models
 from finetune.core.errors import FinetuneError, Interrupted, StudyEnded, first_line
-from finetune.core.examples import lengths_of
 from finetune.core.memory import out_of_memory
 from finetune.core.randomness import Streams
 from finetune.core.run_dir import RunDir
 from finetune.replicas.group import Replica
 from finetune.replicas.stacked import CannotStack
 from finetune.runner.build import make_mitigations, treated
-from finetune.runner.fitting import activation_bytes
+from finetune.runner.fitting import ROOM, tokens_that_fit
 from finetune.runner.session import Session
 from finetune.strategies.base import set_training_mode
 from finetune.tasks.batching import Batching
@@ -39,8 +37,6 @@ COMPILING = 1000
 """Steps below which compiling is not even tried: it takes from half a minute to minutes."""
 LONG = 100
 """Steps of all its runs from which a variant is worth measuring how many tokens a part should have."""
-ROOM, FEWEST = 0.75e9, 256
-"""Bytes that the activations of a part may come to on a CPU, and the tokens that it has even where they are more."""
 GAIN = 0.97
 """A larger group has to need at most this share of a smaller one's time for each run."""
 
@@ -86,27 +82,14 @@ def choose_part_tokens(session: Session, runs: int) -> tuple[int, str]:
     nothing was to be chosen."""
     recipe, runtime = session.recipe, session.runtime
     _, steps = steps_of(session.data.train.examples, recipe.train)
-    if runtime.device.type != "cpu" or recipe.train.micro_batch_tokens is not None:
+    if runtime.device.type != "cpu" or recipe.train.micro_batch_tokens is not None or steps * runs < LONG:
         return runtime.part_tokens, ""
-    most = tokens_that_fit(session)
-    if steps * runs < LONG:
-        return min(runtime.part_tokens, most), ""
     with runtime.progress.phase("measuring how many tokens to train at once"):
         found = runtime.broadcast(models.choose_parts(recipe.model, runtime.dtype))
+    most = tokens_that_fit(recipe, session.base.model.config, session.data.train.examples, runtime.dtype)
     if found.tokens <= most:
         return found.tokens, found.reason
     return most, f"of more, activations would take over {ROOM / 1e9:.2g} GB"
-
-
-def tokens_that_fit(session: Session) -> int:
-    """Count the tokens whose activations come to :data:`ROOM`, but :data:`FEWEST` at least: a large model is as fast
-    with few of them as with many, and takes memory for all of them."""
-    if session.recipe.compute.gradient_checkpointing:
-        return sys.maxsize
-    lengths = lengths_of(session.data.train.examples)
-    typical = float((lengths**2).sum() / lengths.sum())  # of the example that a token is in
-    each = activation_bytes(session.base.model.config, typical, session.runtime.dtype)
-    return max(FEWEST, int(ROOM / each)) if each else sys.maxsize
 
 
 def choose_replicas(session: Session, runs: Sequence[Streams]) -> tuple[int, str]:

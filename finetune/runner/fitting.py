@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from finetune.core.errors import Problem
+from finetune.core.examples import Example, lengths_of
 from finetune.runner.arithmetic import SHARDING
 from finetune.train.kernels import LONGEST
 from finetune.train.rules import RULES
@@ -28,6 +30,9 @@ REMEMBERED = {"adamw": 2, "schedule-free": 2, "prodigy": 4, "lion": 1, "muon": 1
 BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "8bit": 1.0, "4bit": 0.5}
 
 PACKED = ("8bit", "4bit")
+
+ROOM, FEWEST = 0.75e9, 256
+"""Bytes that the activations of a part may come to on a CPU, and the tokens that it has even where they are more."""
 
 LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 """Where a container's limit stands."""
@@ -133,6 +138,17 @@ def room_of(device: torch.device) -> int | None:
 
 def _gigabytes(size: float) -> str:
     return f"{size / 1e9:,.3g} GB" if size < 1e12 else f"{size / 1e9:,.0f} GB"
+
+
+def tokens_that_fit(recipe: Recipe, config: PretrainedConfig, examples: Sequence[Example], dtype: torch.dtype) -> int:
+    """Count the tokens of a part whose activations come to :data:`ROOM`, but :data:`FEWEST` at least: a large model is
+    about as fast with few of them at once as with many, and takes memory for all of them."""
+    if recipe.compute.gradient_checkpointing:
+        return sys.maxsize
+    lengths = lengths_of(examples)
+    typical = float((lengths**2).sum() / max(lengths.sum(), 1))  # of the example that a token is in
+    each = activation_bytes(config, typical, dtype)
+    return max(FEWEST, int(ROOM / each)) if each else sys.maxsize
 
 
 def activation_bytes(config: PretrainedConfig, length: float, dtype: torch.dtype) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from finetune.replicas.group import Replica, ReplicaGroup
 from finetune.replicas.prefix import Activations, CannotRemember, Prefix, bottom_digest, find_prefix
 from finetune.replicas.stacked import Weights
 from finetune.runner.build import Built, make_strategy, prepare, sharded, to_device, treated
+from finetune.runner.fitting import tokens_that_fit
 from finetune.runner.parity import compared
 from finetune.runner.reference import Reference, needs_reference
 from finetune.runner.resources import Resources, TaskData
@@ -73,6 +74,8 @@ class Session:
         data = resources.data(recipe, split_seed, of)
         base = resources.base(recipe.model, data.task, recipe.compute.attention)
         shared = compared(resources, data, base, runtime)
+        most = tokens_that_fit(recipe, base.model.config, data.train.examples, runtime.dtype)
+        runtime = replace(runtime, part_tokens=min(runtime.part_tokens, most))
         return cls(recipe, base, data.with_tasks(shared), runtime)
 
     @property

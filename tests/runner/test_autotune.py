@@ -1,10 +1,8 @@
 """How many seeds train side by side: measured once, overruled by the recipe, and never a reason for a run to fail."""
 
 import json
-from dataclasses import replace
 from itertools import pairwise
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -22,10 +20,11 @@ from finetune.core.runtime import open_runtime
 from finetune.core.signals import StopRequest
 from finetune.models import processor
 from finetune.replicas.stacked import CannotStack
-from finetune.runner import autotune
+from finetune.runner import autotune, fitting
 from finetune.runner.autotune import choose_compiled, choose_replicas, choose_speed
 from finetune.runner.fitting import activation_bytes
 from finetune.runner.resources import Resources
+from finetune.runner.session import Session
 from finetune.study import study
 from finetune.study.running import run_study
 from finetune.study.study import Study
@@ -136,24 +135,25 @@ def test_parts_are_of_the_size_that_was_measured_where_it_pays(variant, monkeypa
     ("train", "compute", "tokens"),
     [
         ({}, {}, 300),
-        ({"max_steps": 200, "min_steps": 200}, {}, 300),  # which is worth measuring, and what was measured is too much
-        ({"micro_batch_tokens": 99}, {}, 1536),  # the recipe's, which Accumulation takes instead
+        ({"max_steps": 200, "min_steps": 200}, {}, 300),  # worth measuring, and what was measured is too much
         ({}, {"gradient_checkpointing": True}, 1536),  # few activations are kept
     ],
 )
 def test_parts_of_a_large_model_have_fewer_tokens(variant, monkeypatch, train, compute, tokens):
     monkeypatch.setattr(models, "choose_parts", lambda options, dtype: Parts({1536: 1.0, 768: 2.0, 3072: 2.0}))
-    session = variant.like(**train).session()
-    session = replace(session, recipe=session.recipe.model_copy(update={"compute": ComputeOptions(**compute)}))
-    each = activation_bytes(session.base.model.config, 8, session.runtime.dtype)
-    assert choose_speed(session, RUNS[:1]).part_tokens == 1536, "of a small one there is room for all of them"
-    monkeypatch.setattr(autotune, "ROOM", 300.5 * each)
-    monkeypatch.setattr(autotune, "lengths_of", lambda examples: np.array([8, 8]))
-    speed = choose_speed(session, RUNS[:1])
-    assert speed.part_tokens == tokens
-    assert ("300 tokens at once" in speed.reason) == ("max_steps" in train)
-    monkeypatch.setattr(autotune, "ROOM", each)
-    assert choose_speed(session, RUNS[:1]).part_tokens == (256 if tokens == 300 else tokens), "nor ever much fewer"
+    each = activation_bytes(variant.session().base.model.config, 8, torch.float32)
+
+    def speed():
+        like = variant.like(**train)
+        recipe = like.recipe.model_copy(update={"compute": ComputeOptions(**compute)})
+        return choose_speed(Session.open(like.resources, recipe, 0, like.runtime()), RUNS[:1])
+
+    assert speed().part_tokens == 1536, "of a small one there is room for all of them"
+    monkeypatch.setattr(fitting, "ROOM", 300.5 * each)
+    assert speed().part_tokens == tokens
+    assert ("300 tokens at once" in speed().reason) == ("max_steps" in train)
+    monkeypatch.setattr(fitting, "ROOM", each)
+    assert speed().part_tokens == (256 if tokens == 300 else tokens), "nor ever much fewer"
 
 
 def test_a_run_that_diverges_at_once_cannot_be_measured_and_is_no_error(variant):
