@@ -110,11 +110,12 @@ def test_minilm_learns_the_topics_of_news(command, tmp_path):
 def test_smollm2_learns_to_write_headlines(command, tmp_path):
     shutil.copy(ROOT / "recipes" / "smollm2-headlines.yaml", tmp_path)
     less = ["seeds=1", "data.split.train=80", "data.split.validation=8", "data.split.test=16"]
-    done = command("run", "smollm2-headlines.yaml", *less, "train.min_steps=10")
+    done = command("run", "smollm2-headlines.yaml", *less, "train.min_steps=20")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
     tuned, base = results(tmp_path / "runs" / "smollm2-headlines")["variants"]
     assert base["name"] == "base"
     after, before = (variant["runs"][0]["scores"] for variant in (tuned, base))
-    assert after["test/rouge_l"] > before["test/rouge_l"] + 0.02
-    assert after["test/loss"] < before["test/loss"] - 0.5
+    # Of 16 headlines: after 10 steps rounding alone moves ROUGE-L by 0.04, and after 20 by next to nothing.
+    assert after["test/rouge_l"] > before["test/rouge_l"] + 0.01
+    assert after["test/loss"] < before["test/loss"] - 1
