@@ -1,5 +1,9 @@
 """What needs more memory than its device has is refused before anything is loaded, with what would fit."""
 
+import math
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -8,7 +12,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from finetune import check, recipe
 from finetune.core.errors import InputError
 from finetune.runner import fitting
-from finetune.runner.fitting import Need, activation_bytes, room_of
+from finetune.runner.fitting import Need, activation_bytes, room_of, tokens_that_fit
 from finetune.study.preflight import preflight
 
 FULL = ["variants=null", "strategy={type: full}"]
@@ -135,3 +139,19 @@ def test_attention_weights_are_counted_where_they_are_kept():
     assert activation_bytes(config, 4000, torch.bfloat16) == 34 * 100
     assert activation_bytes(config, 40, torch.float32) == 2 * 34 * 100
     assert activation_bytes(transformers.PretrainedConfig(), 40, torch.float32) == 0
+
+
+@pytest.mark.parametrize(
+    ("family", "shape", "least", "most"),
+    [
+        ("bert", (384, 6, 12), 3072, math.inf),  # MiniLM: whatever size was measured to be fastest
+        ("llama", (576, 30, 9), 500, 1000),  # SmolLM2-135M
+        ("llama", (4096, 32, 32), 256, 256),  # of 7 billion weights
+    ],
+)
+def test_the_larger_a_model_the_fewer_tokens_at_once(family, shape, least, most):
+    names = ("hidden_size", "num_hidden_layers", "num_attention_heads")
+    config = transformers.AutoConfig.for_model(family, **dict(zip(names, shape, strict=True)))
+    plain = SimpleNamespace(compute=SimpleNamespace(gradient_checkpointing=False))
+    examples = SimpleNamespace(lengths=np.full(32, 190))
+    assert least <= tokens_that_fit(plain, config, examples, torch.bfloat16) <= most
